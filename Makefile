@@ -1,0 +1,62 @@
+# Environments, checks, the demo and pack training of nnmeter_nas. `make` alone lists the targets.
+
+# The first interpreter that is new enough, unless PYTHON=... names one.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+endif
+
+comma := ,
+PIP_INSTALL = -m pip --disable-pip-version-check install
+
+# $(call create_env,FOLDER,CONSTRAINTS,EXTRAS): a virtual environment with the package in editable mode.
+# torch comes first and by its exact version: it is by far the largest download.
+define create_env
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed, and none was found; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is not Python 3.10 or newer; name another with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot create virtual environments; install its venv package (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Setting up $(1) from $(2) (minutes, mostly downloads)"
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python $(PIP_INSTALL) -c $(2) torch==2.13.0
+	$(1)/bin/python $(PIP_INSTALL) -q -c $(2) -e ".[$(3)]"
+	@touch $(1)/.stamp
+endef
+
+.PHONY: help demo test lint packs clean
+
+help:
+	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
+	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
+	@echo "make lint                     ruff and mypy"
+	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
+	@echo "make clean                    remove the environments, build outputs and caches"
+	@echo "PYTHON=/path/to/python3       the interpreter (3.10 or newer) that the environments are made from"
+
+demo: .venv/.stamp
+	.venv/bin/nnmeter-nas demo $(ARGS)
+
+test: lint .venv/.stamp .venv-nni3/.stamp
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv-nni3/bin/python -m pytest -m nni3 $(PYTEST_ARGS)
+
+# mypy reads the package as it installs, the plugin folders below it, through a tree of links.
+lint: .venv/.stamp
+	.venv/bin/ruff check .
+	@rm -rf build/typed && mkdir -p build/typed/nnmeter_nas
+	@for part in nnmeter_nas/* benchmarks estimators search_spaces strategies; do \
+	  ln -s "../../../$$part" build/typed/nnmeter_nas/; done
+	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
+
+packs: .venv/.stamp
+	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }
+	.venv/bin/python -m nnmeter_nas.benchmarks train "$(BENCH)" $(ARGS)
+
+clean:
+	rm -rf .venv .venv-nni3 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.stamp: pyproject.toml constraints.txt
+	$(call create_env,.venv,constraints.txt,search$(comma)bench$(comma)onnx$(comma)test)
+
+.venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
+	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)test)
