@@ -1,0 +1,59 @@
+"""Every error this package raises on bad input; all share one base class."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NnMeterNasError(Exception):
+    """Base of all errors raised by nnmeter_nas."""
+
+
+class GraphError(NnMeterNasError, ValueError):
+    """A model graph is malformed; ``node`` names the operator at fault, if one is."""
+
+    def __init__(self, message: str, node: str | None = None) -> None:
+        super().__init__(f"operator {node!r}: {message}" if node is not None else message)
+        self.node = node
+
+
+class ShapeError(GraphError):
+    """A shape is missing, contradictory or outside what an operator accepts."""
+
+
+class ReaderError(NnMeterNasError, ValueError):
+    """A model in an outside format cannot be read."""
+
+
+class UnpredictedOperatorError(NnMeterNasError):
+    """``strict=True`` met operators that no kernel predictor of the pack covers."""
+
+
+class UnknownDeviceError(NnMeterNasError, LookupError):
+    """No predictor pack goes by the given device name or version."""
+
+
+class PackError(NnMeterNasError):
+    """A predictor pack is missing files, damaged (hash mismatch) or of an unknown format."""
+
+
+class DatasetError(NnMeterNasError, ValueError):
+    """A bench dataset file does not follow the official schema, or is absent."""
+
+
+class SearchError(NnMeterNasError):
+    """A search cannot go on, for example because no candidate meets the latency limit."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence fragment that suggests the closest known name and lists all of them.
+
+    >>> nearest("cortexA76", ["cortexA76cpu_tflite21", "myriadvpu_openvino2019r2"])
+    "did you mean 'cortexA76cpu_tflite21'? Known: cortexA76cpu_tflite21, myriadvpu_openvino2019r2"
+    """
+    names = list(known)
+    lowered = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.4)
+    hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}"

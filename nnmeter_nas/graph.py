@@ -1,0 +1,258 @@
+"""Model graph: a ``networkx.DiGraph`` of operators with shapes; construction, validation, pruning.
+
+A node carries
+
+* ``op``: canonical operator name (see :mod:`nnmeter_nas.shapes` for the known ones),
+* ``attrs``: its attributes (kernel, stride, ... in NCHW terms),
+* ``inputs``: the ordered operands, each ``(producer, output slot)``,
+* ``declared``: output shapes an outside format claims, or None,
+* ``in_shapes`` / ``out_shapes``: inferred shapes, NCHW, filled by :func:`finish`.
+
+An edge carries ``slots``, the list of ``(output slot, input slot)`` pairs that run along it, so one
+producer may feed several operands of one consumer. ``graph.graph["outputs"]`` names the model's
+outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from .errors import GraphError
+from .shapes import Shape, infer_shapes
+
+Operand = str | tuple[str, int]
+
+#: Operators that hand their input on unchanged and cost nothing on any device.
+IDENTITY_OPS = frozenset({"identity", "dropout"})
+#: Operators whose result stays x when all other operands are zero.
+_ADDITIVE_OPS = frozenset({"add", "sub"})
+#: Operators that map zero to zero whatever their weights, so that a zero operand makes a zero result.
+_ZERO_PRESERVING_OPS = frozenset(
+    {
+        "relu",
+        "relu6",
+        "hswish",
+        "maxpool",
+        "avgpool",
+        "globalavgpool",
+        "identity",
+        "dropout",
+        "reshape",
+        "flatten",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "split",
+        "pad",
+        "upsample",
+    }
+)
+
+
+def new_graph(name: str = "") -> nx.DiGraph:
+    """An empty model graph."""
+    return nx.DiGraph(name=name, outputs=[])
+
+
+def add_input(graph: nx.DiGraph, name: str, shape: Sequence[int]) -> str:
+    """Add a model input of ``shape`` (NCHW, batch 1) and return its name."""
+    return add_op(graph, name, "input", [], {"shape": tuple(int(d) for d in shape)})
+
+
+def add_op(
+    graph: nx.DiGraph,
+    name: str,
+    op: str,
+    inputs: Sequence[Operand],
+    attrs: Mapping[str, Any] | None = None,
+    declared: Sequence[Shape] | None = None,
+) -> str:
+    """Add operator ``name`` fed by ``inputs`` (producer names, or ``(producer, output slot)``).
+
+    Producers may be added later; :func:`finish` checks that all exist. Returns ``name``.
+
+    Raises:
+        GraphError: the name is taken.
+    """
+    if graph.nodes.get(name):
+        raise GraphError("the name is used twice", name)
+    operands = [(i, 0) if isinstance(i, str) else (i[0], int(i[1])) for i in inputs]
+    graph.add_node(
+        name, op=op, attrs=dict(attrs or {}), inputs=operands, declared=declared, in_shapes=[], out_shapes=[]
+    )
+    for slot, operand in enumerate(operands):
+        _connect(graph, operand, name, slot)
+    return name
+
+
+def _connect(graph: nx.DiGraph, operand: tuple[str, int], consumer: str, in_slot: int) -> None:
+    """Add the edge, or another slot on it, that carries ``operand`` into ``consumer``."""
+    producer, out_slot = operand
+    if graph.has_edge(producer, consumer):
+        graph.edges[producer, consumer]["slots"].append((out_slot, in_slot))
+    else:
+        graph.add_edge(producer, consumer, slots=[(out_slot, in_slot)])
+
+
+def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
+    """Declare the model's outputs; without a call every operator nobody consumes is one."""
+    graph.graph["outputs"] = list(names)
+
+
+def finish(graph: nx.DiGraph) -> nx.DiGraph:
+    """Validate ``graph``, infer all shapes and prune dead branches; the last step of every reader.
+
+    Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists
+    ``(operator, declared, inferred)`` where an outside format carried another shape.
+
+    Raises:
+        GraphError: empty, cyclic, disconnected, or an operand that does not exist.
+        ShapeError: shapes are missing or contradict each other.
+    """
+    validate(graph)
+    infer_shapes(graph)
+    prune(graph)
+    return graph
+
+
+def validate(graph: nx.DiGraph) -> None:
+    """Check the structure of ``graph``.
+
+    Raises:
+        GraphError: no operators, an unknown operand, a cycle, no input, an unknown output, or no
+            path from any input to any output.
+    """
+    if not any(data.get("op") != "input" for _, data in graph.nodes(data=True)):
+        raise GraphError("the graph is empty: it has no operators")
+    for name, data in graph.nodes(data=True):
+        if "op" not in data:
+            consumer = next(iter(graph.successors(name)), None)
+            raise GraphError(f"its operand {name!r} does not exist in the graph", consumer)
+    if not nx.is_directed_acyclic_graph(graph):
+        loop = [u for u, _ in nx.find_cycle(graph)]
+        raise GraphError(f"the graph is cyclic: {' -> '.join([*loop, loop[0]])}", loop[0])
+    inputs = input_names(graph)
+    if not inputs:
+        raise GraphError("the graph has no input; add one with its shape")
+    for name in graph.graph["outputs"]:
+        if name not in graph:
+            raise GraphError(f"the declared output {name!r} does not exist in the graph")
+    outputs = output_names(graph)
+    if not _reachable(graph, inputs) & set(outputs) - set(inputs):
+        raise GraphError(
+            f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
+        )
+
+
+def input_names(graph: nx.DiGraph) -> list[str]:
+    """Names of the model's inputs."""
+    return [n for n, op in graph.nodes(data="op") if op == "input"]
+
+
+def output_names(graph: nx.DiGraph) -> list[str]:
+    """Declared outputs, or every node without a consumer."""
+    return graph.graph["outputs"] or [n for n in graph if graph.out_degree(n) == 0]
+
+
+def prune(graph: nx.DiGraph) -> None:
+    """Remove, in place, what costs nothing on a device.
+
+    That is, in this order: branches known to be zero (multiplied by zero) and operators computed
+    from constants alone, as the converters of the runtimes fold both; operators that hand their
+    input on unchanged; and nodes without a path from an input to an output.
+
+    A model whose output turns out not to depend on its input keeps only its inputs.
+    """
+    outputs = output_names(graph)
+    constant = _constant_operators(graph)
+    for name in list(nx.topological_sort(graph)):
+        data = graph.nodes[name]
+        if name in constant:
+            continue
+        live = [operand for operand in data["inputs"] if operand[0] not in constant]
+        sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
+        negates = sums_with_zeros and data["op"] == "sub" and data["inputs"][0] not in live
+        if (data["op"] in IDENTITY_OPS or (sums_with_zeros and not negates)) and (
+            _operand_shape(graph, live[0]) == data["out_shapes"][0]
+        ):
+            _bypass(graph, name, live[0])
+            outputs = [live[0][0] if o == name else o for o in outputs]
+        elif len(live) < len(data["inputs"]):
+            _drop_operands(graph, name, live)
+    alive = _reachable(graph, input_names(graph)) - constant
+    needed = _reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
+    graph.remove_nodes_from(
+        [n for n in list(graph) if n not in alive & needed and graph.nodes[n]["op"] != "input"]
+    )
+    graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
+
+
+def _bypass(graph: nx.DiGraph, name: str, source: tuple[str, int]) -> None:
+    """Feed every consumer of ``name`` from ``source`` and remove ``name``."""
+    for consumer in list(graph.successors(name)):
+        data = graph.nodes[consumer]
+        for _, in_slot in graph.edges[name, consumer]["slots"]:
+            data["inputs"][in_slot] = source
+            _connect(graph, source, consumer, in_slot)
+    graph.remove_node(name)
+
+
+def _operand_shape(graph: nx.DiGraph, operand: tuple[str, int]) -> Shape:
+    producer, slot = operand
+    return graph.nodes[producer]["out_shapes"][slot]
+
+
+def _drop_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
+    """Leave ``name`` with the operands in ``live``; the others are constants folded into it."""
+    data = graph.nodes[name]
+    graph.remove_edges_from([(p, name) for p in {p for p, _ in data["inputs"]}])
+    data["in_shapes"] = [_operand_shape(graph, operand) for operand in live]
+    data["inputs"] = list(live)
+    for in_slot, operand in enumerate(live):
+        _connect(graph, operand, name, in_slot)
+
+
+def _constant_operators(graph: nx.DiGraph) -> set[str]:
+    """Operators whose value does not depend on any input, because zeros swallow it."""
+    constant: set[str] = set()
+    zero: set[str] = set()
+    for name in nx.topological_sort(graph):
+        data = graph.nodes[name]
+        producers = [p for p, _ in data["inputs"]]
+        if data["op"] == "input":
+            continue
+        zeros = [p in zero for p in producers]
+        if data["op"] == "constant":
+            constant.add(name)
+        elif data["op"] in ("zero", "zeros_like"):
+            zero.add(name)
+        elif data["op"] == "mul" and (data["attrs"].get("const") == 0.0 or any(zeros)):
+            zero.add(name)
+        elif (
+            producers
+            and all(zeros)
+            and (
+                data["op"] in _ZERO_PRESERVING_OPS | {"concat", "add"}
+                and data["attrs"].get("const", 0.0) == 0.0
+            )
+        ):
+            zero.add(name)
+        if name in zero or (producers and all(p in constant for p in producers)):
+            constant.add(name)
+    return constant
+
+
+def _reachable(graph: nx.DiGraph, sources: Iterable[str]) -> set[str]:
+    """All nodes on paths that start at ``sources``, these included."""
+    seen = set(sources)
+    stack = list(seen)
+    while stack:
+        for successor in graph.succ[stack.pop()]:
+            if successor not in seen:
+                seen.add(successor)
+                stack.append(successor)
+    return seen

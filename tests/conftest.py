@@ -1,0 +1,50 @@
+"""What the tests share: the measured data beside the checkout, slow tests last, one thread a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from layout import REPOSITORY
+
+BENCH_MODELS_PER_FAMILY = 20
+
+# Before torch is imported, and inherited by the trials of experiments: tests share few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Examples may be slow on a busy machine; that is no failure.
+settings.register_profile("nnmeter_nas", deadline=None)
+settings.load_profile("nnmeter_nas")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the fast tests first, each group in its written order."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder ``shared`` with the measured latencies, beside the checkout or further up."""
+    for folder in REPOSITORY.parents:
+        if (folder / "shared" / "data" / "bench").is_dir():
+            return folder / "shared"
+    pytest.skip("needs the measured latencies: no folder above the checkout has shared/data/bench")
+
+
+@pytest.fixture(scope="session")
+def bench_dir(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bench dataset in the official schema: ``<family>s.jsonl``, the first models of each family."""
+    folder = tmp_path_factory.mktemp("bench")
+    tool = shared_dir / "tools" / "expand_bench.py"
+    limit = str(BENCH_MODELS_PER_FAMILY)
+    subprocess.run(
+        [sys.executable, tool, shared_dir / "data" / "bench", folder, "--limit", limit],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return folder
