@@ -1,0 +1,30 @@
+"""What a search space needs of NNI, the same names for 2.10.1 and 3.0.
+
+``nn`` holds the layers both lines can convert, ``LayerChoice`` the choice between blocks. A space
+derives from ``ModelSpace`` and is decorated with ``model_space``: 2.10.1 wants a decorated plain
+module, 3.0 a module of its own base class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+_nas: Any = importlib.import_module("nni.nas.nn.pytorch")
+
+nn: Any = importlib.import_module("nni.nas.nn.pytorch.layers")
+LayerChoice: Any = _nas.LayerChoice
+
+ModelSpace: Any
+model_space: Callable[[Any], Any]
+
+if hasattr(_nas, "ModelSpace"):
+    ModelSpace = _nas.ModelSpace
+
+    def model_space(cls: Any) -> Any:
+        """Return ``cls`` as it is: 3.0 records a space's arguments in its base class."""
+        return cls
+else:
+    ModelSpace = nn.Module
+    model_space = importlib.import_module("nni.retiarii").model_wrapper
