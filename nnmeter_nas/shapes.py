@@ -9,6 +9,7 @@ spatial dimension.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -60,9 +61,10 @@ def infer_shapes(graph: nx.DiGraph) -> None:
         declared = data["declared"]
         rule = SHAPE_RULES.get(data["op"])
         if rule is None:
-            if not declared:
+            if not declared or not all(_is_size(d) for shape in declared for d in shape):
                 raise ShapeError(
-                    f"no shape rule knows {data['op']!r} and the model declares no shape for it", name
+                    f"no shape rule knows {data['op']!r} and the model declares no shape for it "
+                    f"(declared: {declared})", name
                 )
             data["out_shapes"] = [tuple(s) for s in declared]
             continue
@@ -75,7 +77,7 @@ def infer_shapes(graph: nx.DiGraph) -> None:
                 f"attributes {data['attrs']} do not fit input shapes {data['in_shapes']} of "
                 f"{data['op']!r} ({type(error).__name__}: {error})", name
             ) from error
-        if any(d < 1 for shape in data["out_shapes"] for d in shape):
+        if not all(_is_size(d) for shape in data["out_shapes"] for d in shape):
             raise ShapeError(
                 f"{data['op']!r} on {data['in_shapes']} with {data['attrs']} leaves an empty tensor "
                 f"{data['out_shapes']}", name
@@ -143,10 +145,14 @@ def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape
     values = []
     for key in ("kernel", "stride", "dilation"):
         value = tuple(attrs["kernel"] if key == "kernel" else attrs.get(key) or (1,) * rank)
-        if len(value) != rank or any(v < 1 for v in value):
+        if len(value) != rank or not all(_is_size(v) for v in value):
             raise ShapeError(f"{key}={value} does not fit a map of {rank} spatial dimension(s)")
         values.append(value)
     return values[0], values[1], values[2]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and int(value) > 0
 
 
 def _one(shapes: list[Shape]) -> Shape:
@@ -208,7 +214,7 @@ def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     out_channels, groups = attrs["out_channels"], attrs.get("groups", 1)
     if attrs.get("in_channels", channels) != channels:
         raise ShapeError(f"its weights take {attrs['in_channels']} channels, its input has {channels}")
-    if channels % groups or out_channels % groups:
+    if not _is_size(groups) or channels % groups or out_channels % groups:
         raise ShapeError(f"groups={groups} does not divide channels {channels} -> {out_channels}")
     padding = attrs.get("padding", "valid")
     out = [window_out(size, kernel[i], stride[i], padding, i, dilation[i])

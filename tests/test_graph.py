@@ -234,7 +234,7 @@ def test_name_used_twice_is_refused() -> None:
         (graph_of(("a", "conv", ["x"], {**CONV, "kernel": (3,)})), "a", "does not fit a map of 2 spatial"),
         (graph_of(("a", "conv", ["x"], {**CONV, "stride": (0, 1)})), "a", "stride"),
         (graph_of(("a", "conv", ["x"], {"kernel": (3, 3)})), "a", "KeyError: 'out_channels'"),
-        (graph_of(("a", "conv", ["x"], {**CONV, "groups": 0})), "a", "ZeroDivisionError"),
+        (graph_of(("a", "conv", ["x"], {**CONV, "groups": 0})), "a", "groups=0 does not divide"),
         (graph_of(("a", "relu", ["x", "x"])), "a", "takes one operand, got 2"),
         (graph_of(("a", "relu", [("x", 1)])), "a", "operand 'x' has no output 1"),
         (graph_of(("a", "relu", [("x", -1)])), "a", "operand 'x' has no output -1"),

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import ReaderError
-from ..graph import finish
+from ..graph import finish, input_names
 
 #: Formats by nn-Meter's names of them.
 MODEL_TYPES = ("nni-ir", "torch", "nnmeter-ir")
@@ -30,7 +30,14 @@ def read_model(
         GraphError, ShapeError: the model is malformed.
     """
     if isinstance(model, nx.DiGraph):
-        return model if _is_finished(model) else finish(model)
+        graph = model if _is_finished(model) else finish(model)
+        shapes = [graph.nodes[name]["out_shapes"][0] for name in input_names(graph)]
+        if input_shape is not None and tuple(input_shape) not in shapes:
+            raise ReaderError(
+                f"a model graph has its shapes, here {shapes}; to predict at "
+                f"input_shape={tuple(input_shape)} pass the model it was read from"
+            )
+        return graph
     kind = model_type or _recognise(model)
     if kind == "nni-ir":
         from .nni_ir import read_nni_ir

@@ -1,0 +1,305 @@
+"""Fusion: which neighbouring operators a device runs as one kernel; model graph -> kernel graph.
+
+First whole patterns (squeeze-excite, h-swish, channel shuffle) become one operator each, then
+pairwise rules let an operator join the kernel of what feeds it. One pass in topological order, so the
+cost is linear in the size of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import networkx as nx
+
+#: Names under which fusion rules speak of canonical operators.
+RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "fc": "fc", "sub": "add"}
+#: Operators that only reinterpret memory and become no kernel.
+VIEW_OPS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
+#: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
+_FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
+
+FusionRules = frozenset[tuple[str, str]]
+
+
+def parse_rules(lines: Iterable[str]) -> FusionRules:
+    """Rules written ``"conv->relu"`` as pairs.
+
+    >>> sorted(parse_rules(["conv->relu", "add->relu"]))
+    [('add', 'relu'), ('conv', 'relu')]
+    """
+    pairs = (line.split("->") for line in lines)
+    return frozenset((first.strip(), second.strip()) for first, second in pairs)
+
+
+@dataclass
+class Kernel:
+    """One kernel: its head operator, the operators that joined it, and the shapes that cross its border.
+
+    Attributes:
+        op: canonical operator, or pattern name (``se``, ``hswish``, ``hsigmoid``, ``channelshuffle``),
+            that decides the kernel type.
+        members: names of all model-graph operators in it, in topological order.
+        attrs: attributes of the head operator.
+        in_shapes: shapes of the head's operands.
+        out_shapes: shapes of what the kernel hands on.
+        joined: operators that fused behind the head, e.g. ``["bn", "relu"]``.
+    """
+
+    op: str
+    members: list[str]
+    attrs: dict[str, Any]
+    in_shapes: list[tuple[int, ...]]
+    out_shapes: list[tuple[int, ...]]
+    joined: list[str] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        """Name such as ``conv-bn-relu``."""
+        return "-".join([self.op, *self.joined])
+
+    @property
+    def tail(self) -> str:
+        """What the next operator would be fused behind, in the words of the rules."""
+        behind = [j for j in self.joined if not (j == "bn" and self.op in _FOLDS_BN)]
+        last = behind[-1] if behind else self.op
+        return RULE_NAMES.get(last, last)
+
+
+def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
+    """Kernel graph of a finished model graph under ``rules``.
+
+    Nodes are named after each kernel's first operator and carry ``kernel``; every operator of
+    ``graph`` save inputs and views is in exactly one kernel. ``graph`` is not changed.
+    """
+    owner: dict[str, str] = {}
+    kernels: dict[str, Kernel] = {}
+    patterns = _find_patterns(graph)
+    for name in nx.topological_sort(graph):
+        data = graph.nodes[name]
+        if data["op"] == "input":
+            continue
+        pattern = patterns.get(name)
+        if pattern is not None:
+            if name == pattern.members[-1]:
+                head = _joined_kernel(
+                    graph, pattern.op, _entries(graph, pattern), owner, kernels, patterns, rules
+                )
+                _place(pattern, head, owner, kernels)
+            continue
+        if data["op"] in VIEW_OPS:
+            continue
+        unit = Kernel(data["op"], [name], data["attrs"], data["in_shapes"], data["out_shapes"])
+        head = _joined_kernel(
+            graph, data["op"], [p for p, _ in data["inputs"]], owner, kernels, patterns, rules
+        )
+        _place(unit, head, owner, kernels)
+    return _kernel_graph(graph, kernels, owner)
+
+
+def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: dict[str, Kernel]) -> None:
+    """Record ``unit`` as part of ``head``, or as a kernel of its own."""
+    if head is None:
+        kernels[unit.members[0]] = unit
+    else:
+        head.members += unit.members
+        head.joined.append(unit.op)
+        head.out_shapes = unit.out_shapes
+    name = (head or unit).members[0]
+    owner.update(dict.fromkeys(unit.members, name))
+
+
+def _joined_kernel(
+    graph: nx.DiGraph,
+    op: str,
+    producers: list[str],
+    owner: dict[str, str],
+    kernels: dict[str, Kernel],
+    patterns: dict[str, Kernel],
+    rules: FusionRules,
+) -> Kernel | None:
+    """The kernel that an operator fed by ``producers`` joins, if a rule lets it."""
+    for producer in producers:
+        if producer not in owner or not _feeds_one_unit(graph, producer, patterns):
+            continue
+        kernel = kernels[owner[producer]]
+        if kernel.members[-1] == producer and (kernel.tail, RULE_NAMES.get(op, op)) in rules:
+            return kernel
+    return None
+
+
+def _kernel_graph(graph: nx.DiGraph, kernels: dict[str, Kernel], owner: dict[str, str]) -> nx.DiGraph:
+    """Connect kernels as their members are connected, looking through views."""
+    out = nx.DiGraph(name=graph.graph.get("name", ""))
+    for name, kernel in kernels.items():
+        out.add_node(name, kernel=kernel)
+    source: dict[str, list[str]] = {}
+    for name in nx.topological_sort(graph):
+        data = graph.nodes[name]
+        before = [s for p, _ in data["inputs"] for s in source[p]]
+        if name in owner:
+            out.add_edges_from((s, owner[name]) for s in before if s != owner[name])
+            source[name] = [owner[name]]
+        else:
+            source[name] = before
+    return out
+
+
+def _feeds_one_unit(graph: nx.DiGraph, name: str, patterns: dict[str, Kernel]) -> bool:
+    """Whether all of ``name``'s consumers are one operator, or members of one pattern."""
+    if name in graph.graph["outputs"] or not graph.out_degree(name):
+        return False
+    units = (patterns[c].members[0] if c in patterns else c for c in graph.successors(name))
+    first = next(units)
+    return all(unit == first for unit in units)
+
+
+def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
+    """The one operator that reads ``name``; None if there are others, or the model hands it out."""
+    if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
+        return None
+    return next(graph.successors(name))
+
+
+def _entries(graph: nx.DiGraph, pattern: Kernel) -> list[str]:
+    """Producers outside ``pattern`` that feed it."""
+    inside = set(pattern.members)
+    return list(
+        dict.fromkeys(p for m in pattern.members for p, _ in graph.nodes[m]["inputs"] if p not in inside)
+    )
+
+
+def _find_patterns(graph: nx.DiGraph) -> dict[str, Kernel]:
+    """Member operator -> the pattern it is part of; larger patterns swallow smaller ones."""
+    found: dict[str, Kernel] = {}
+    for name in graph:
+        for pattern_op, match in PATTERNS:
+            members = match(graph, name)
+            if members and not any(m in found and found[m].op not in _SMALL for m in members):
+                for member in [n for m in members if m in found for n in found[m].members]:
+                    found.pop(member, None)
+                last = graph.nodes[members[-1]]
+                entry = graph.nodes[members[0]]
+                unit = Kernel(
+                    pattern_op,
+                    members,
+                    _pattern_attrs(graph, pattern_op, members),
+                    entry["in_shapes"][:1],
+                    last["out_shapes"],
+                )
+                found.update(dict.fromkeys(members, unit))
+                break
+    return found
+
+
+def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, Any]:
+    """Attributes that the kernel features of a pattern need."""
+    if op != "se":
+        return {}
+    widths = [graph.nodes[m]["out_shapes"][0][1] for m in members if graph.nodes[m]["op"] in ("conv", "fc")]
+    return {"squeezed": widths[0]}
+
+
+def _chain(graph: nx.DiGraph, name: str | None, *ops: tuple[str, ...]) -> list[str] | None:
+    """``name`` and its sole consumers, if their operators are ``ops`` one by one."""
+    members: list[str] = []
+    for choices in ops:
+        if name is None or graph.nodes[name]["op"] not in choices:
+            return None
+        members.append(name)
+        name = _only_consumer(graph, name)
+    return members
+
+
+def _is_const(graph: nx.DiGraph, name: str, value: float) -> bool:
+    const = graph.nodes[name]["attrs"].get("const")
+    return const is not None and abs(const - value) < 1e-3
+
+
+def _hsigmoid(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """relu6(x + 3) / 6."""
+    members = _chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul", "div"))
+    if not members or not _is_const(graph, members[0], 3.0) or not _is_sixth(graph, members[2]):
+        return None
+    return members
+
+
+def _is_sixth(graph: nx.DiGraph, name: str) -> bool:
+    return _is_const(graph, name, 1 / 6 if graph.nodes[name]["op"] == "mul" else 6.0)
+
+
+def _hswish(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """x * relu6(x + 3) / 6, multiplied in either order, or x * hsigmoid(x)."""
+    if graph.nodes[name]["op"] == "hsigmoid":
+        product = _only_consumer(graph, name)
+        return (
+            [name, product]
+            if product and _multiplies(graph, product, graph.nodes[name]["inputs"][0])
+            else None
+        )
+    if graph.nodes[name]["op"] != "add" or not _is_const(graph, name, 3.0):
+        return None
+    entry = graph.nodes[name]["inputs"][0]
+    gate = _hsigmoid(graph, name)
+    if gate:
+        product = _only_consumer(graph, gate[-1])
+        return [*gate, product] if product and _multiplies(graph, product, entry) else None
+    members = _chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul",), ("mul", "div"))
+    if members and _multiplies(graph, members[2], entry) and _is_sixth(graph, members[3]):
+        return members
+    return None
+
+
+def _multiplies(graph: nx.DiGraph, name: str, operand: tuple[str, int]) -> bool:
+    return graph.nodes[name]["op"] == "mul" and operand in graph.nodes[name]["inputs"]
+
+
+def _squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """x * gate(expand(relu(squeeze(pool(x))))), with 1x1 convolutions or dense layers."""
+    if graph.nodes[name]["op"] != "globalavgpool":
+        return None
+    entry = graph.nodes[name]["inputs"][0]
+    members = [name]
+    for wanted in (("conv", "fc"), ("relu", "relu6", "swish"), ("conv", "fc")):
+        step = _skip_views(graph, members)
+        if step is None or graph.nodes[step]["op"] not in wanted:
+            return None
+        members.append(step)
+    step = _skip_views(graph, members)
+    if step is None:
+        return None
+    gate = _hsigmoid(graph, step) or ([step] if graph.nodes[step]["op"] in ("sigmoid", "hsigmoid") else None)
+    if gate is None:
+        return None
+    members += gate
+    product = _skip_views(graph, members)
+    return [*members, product] if product and _multiplies(graph, product, entry) else None
+
+
+def _skip_views(graph: nx.DiGraph, members: list[str]) -> str | None:
+    """Sole consumer of the last member; views on the way become members."""
+    step = _only_consumer(graph, members[-1])
+    while step is not None and graph.nodes[step]["op"] in VIEW_OPS:
+        members.append(step)
+        step = _only_consumer(graph, step)
+    return step
+
+
+def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """Split channels into groups, swap groups and members, join again."""
+    members = _chain(graph, name, ("reshape",), ("transpose",), ("reshape",))
+    if not members or graph.nodes[members[1]]["attrs"]["perm"][:3] != (0, 2, 1):
+        return None
+    before, after = (graph.nodes[m] for m in (members[0], members[2]))
+    return members if before["in_shapes"] == after["out_shapes"] else None
+
+
+#: Tried in this order at every operator.
+PATTERNS: list[tuple[str, Callable[[nx.DiGraph, str], list[str] | None]]] = [
+    ("se", _squeeze_excite),
+    ("hswish", _hswish),
+    ("hsigmoid", _hsigmoid),
+    ("channelshuffle", _channel_shuffle),
+]
+_SMALL = frozenset({"hswish", "hsigmoid"})
