@@ -1,0 +1,54 @@
+"""Latency of CNNs on edge devices, predicted from the graph alone, for neural architecture search.
+
+>>> import nnmeter_nas
+>>> predictor = nnmeter_nas.load_latency_predictor("cortexA76cpu_tflite21")
+>>> latency_ms = predictor.predict("model.json", model_type="nnmeter-ir")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import NnMeterNasError as NnMeterNasError
+    from .metrics import latency_metrics as latency_metrics
+    from .predictor import Explanation as Explanation
+    from .predictor import LatencyPredictor as LatencyPredictor
+    from .predictor import LatencyWarning as LatencyWarning
+    from .predictor import list_latency_predictors as list_latency_predictors
+    from .predictor import load_latency_predictor as load_latency_predictor
+    from .readers import read_model as read_model
+
+_HOME = {
+    "Explanation": "predictor",
+    "LatencyPredictor": "predictor",
+    "LatencyWarning": "predictor",
+    "NnMeterNasError": "errors",
+    "latency_metrics": "metrics",
+    "list_latency_predictors": "predictor",
+    "load_latency_predictor": "predictor",
+    "read_model": "readers",
+}
+
+__all__ = [
+    "Explanation",
+    "LatencyPredictor",
+    "LatencyWarning",
+    "NnMeterNasError",
+    "latency_metrics",
+    "list_latency_predictors",
+    "load_latency_predictor",
+    "read_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used, so that importing the package stays light."""
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

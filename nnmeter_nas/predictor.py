@@ -1,0 +1,226 @@
+"""LatencyPredictor: the way of a model from an outside format to milliseconds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+from .errors import UnpredictedOperatorError
+from .fusion import Kernel, fuse
+from .kernels import COLUMNS, configuration, kernel_type, kernel_work
+from .packs import Pack, find_pack
+from .packs.pack import read_card
+from .packs.registry import pack_folders
+from .readers import read_model
+
+#: Share of the latency that kernels outside the measured range may have before `predict` warns.
+EXTRAPOLATED_SHARE = 0.25
+
+
+class LatencyWarning(UserWarning):
+    """A predicted latency leaves something out, or reaches far beyond what was measured."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a model's latency goes.
+
+    Attributes:
+        device: applied hardware.
+        latency_ms: sum over all predicted kernels.
+        kernel_graph: nodes carry ``kernel`` and ``latency_ms`` (None if not predicted) and
+            ``extrapolated`` (outside the range seen in training).
+        unpredicted: operators that no kernel predictor covers: name -> canonical operator.
+        shape_mismatches: operators whose shape in the outside format differs from the inferred one.
+    """
+
+    device: str
+    latency_ms: float
+    kernel_graph: nx.DiGraph
+    unpredicted: dict[str, str]
+    shape_mismatches: list[str]
+
+    @property
+    def unpredicted_share(self) -> float:
+        """Share of the model's work (values written and multiply-adds where known) that is not predicted."""
+        missing = sum(_work(self.kernel_graph.nodes[n]["kernel"]) for n in self.unpredicted)
+        total = sum(_work(kernel) for _, kernel in self.kernel_graph.nodes(data="kernel"))
+        return missing / total if total else 0.0
+
+    @property
+    def extrapolated_share(self) -> float:
+        """Share of the latency that comes from kernels outside the range seen in training."""
+        outside = sum(
+            d["latency_ms"] or 0.0 for _, d in self.kernel_graph.nodes(data=True) if d["extrapolated"]
+        )
+        return outside / self.latency_ms if self.latency_ms else 0.0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(title=f"{self.latency_ms:.3f} ms on {self.device}", title_justify="left")
+        for column in ("kernel", "type", "input", "output"):
+            table.add_column(column, overflow="fold")
+        table.add_column("ms", justify="right")
+        table.add_column("share", justify="right")
+        for name, data in self.kernel_graph.nodes(data=True):
+            kernel, ms = data["kernel"], data["latency_ms"]
+            shapes = ("x".join(map(str, s[0][1:])) for s in (kernel.in_shapes, kernel.out_shapes))
+            note = " *" if data["extrapolated"] else ""
+            figures = (
+                ("not predicted", "") if ms is None else (f"{ms:.4f}{note}", f"{ms / self.latency_ms:.1%}")
+            )
+            table.add_row(name, kernel.type, *shapes, *figures)
+        yield table
+        if self.extrapolated_share:
+            yield f"* outside the range measured: {self.extrapolated_share:.1%} of the latency"
+        if self.unpredicted:
+            yield f"not predicted: {self.unpredicted_share:.1%} of the work ({_listed(self.unpredicted)})"
+        if self.shape_mismatches:
+            yield f"stale shapes in the model, inferred anew: {', '.join(self.shape_mismatches[:5])}"
+
+    def __str__(self) -> str:
+        console = Console(width=120, record=False, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+
+class LatencyPredictor:
+    """Predicts latency on one device, from the graph alone.
+
+    Args:
+        pack: the device's predictor pack.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self._warned: set[str] = set()
+
+    @property
+    def device(self) -> str:
+        """Applied hardware."""
+        return self.pack.name
+
+    @property
+    def version(self) -> float:
+        """Version of the pack."""
+        return self.pack.version
+
+    def predict(
+        self,
+        model: Any,
+        model_type: str | None = None,
+        input_shape: Sequence[int] | None = None,
+        apply_nni: bool = False,
+        strict: bool = False,
+    ) -> float:
+        """Latency of ``model`` in ms, batch 1.
+
+        Args:
+            model: a model graph, NNI graph model, ``torch.nn.Module``, nn-Meter IR dict or file.
+            model_type: ``"nni-ir"``, ``"torch"`` or ``"nnmeter-ir"``; recognised if None.
+            input_shape: NCHW shape of the input, if the model does not carry it.
+            apply_nni: accepted for nn-Meter's sake; candidates of NNI are recognised.
+            strict: raise where a prediction would leave an operator out.
+
+        Raises:
+            UnpredictedOperatorError: under ``strict``, an operator has no kernel predictor.
+            ReaderError, GraphError, ShapeError: the model cannot be read.
+
+        Warns:
+            LatencyWarning: once a predictor for each kind of operator that is left out, and once if a model
+                is far outside what was measured or has nothing to run.
+        """
+        found = self.explain(model, model_type, input_shape)
+        if found.unpredicted:
+            message = (
+                f"{len(found.unpredicted)} operator(s), {found.unpredicted_share:.1%} of the work, are not "
+                f"predicted on {self.device}: {_listed(found.unpredicted)}"
+            )
+            if strict:
+                raise UnpredictedOperatorError(message)
+            self._warn(message, set(found.unpredicted.values()))
+        if not len(found.kernel_graph):
+            message = "the model runs nothing, as its branches are all zero or only reshape its input: 0 ms"
+            self._warn(message, {"nothing to run"})
+        if found.extrapolated_share > EXTRAPOLATED_SHARE:
+            message = (
+                f"{found.extrapolated_share:.0%} of the predicted latency comes from kernels outside the "
+                f"range measured on {self.device}; `explain` lists them"
+            )
+            self._warn(message, {"outside the range"})
+        return found.latency_ms
+
+    def explain(
+        self, model: Any, model_type: str | None = None, input_shape: Sequence[int] | None = None
+    ) -> Explanation:
+        """Latency of each kernel of ``model``; arguments and errors as :meth:`predict`."""
+        graph = read_model(model, model_type, input_shape)
+        kernel_graph = fuse(graph, self.pack.rules)
+        nodes = kernel_graph.nodes
+        unpredicted: dict[str, str] = {}
+        predicted: list[str] = []
+        for name, kernel in nodes(data="kernel"):
+            nodes[name].update(latency_ms=None, extrapolated=False)
+            if kernel_type(kernel) is None:
+                unpredicted[name] = kernel.op
+            else:
+                predicted.append(name)
+        total = 0.0
+        if predicted:
+            rows = np.array([configuration(nodes[name]["kernel"]) for name in predicted], dtype=float)
+            distinct, position = np.unique(rows, axis=0, return_inverse=True)
+            latency = self.pack.network.predict(distinct)[position.ravel()]
+            outside = self.pack.network.outside_range(distinct)[position.ravel()]
+            for name, ms, out in zip(predicted, latency, outside, strict=True):
+                nodes[name].update(latency_ms=float(ms), extrapolated=bool(out))
+            total = float(latency.sum())
+        mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
+        return Explanation(self.device, total, kernel_graph, unpredicted, mismatches)
+
+    def _warn(self, message: str, topics: set[str]) -> None:
+        """Warn, unless each of ``topics`` was warned of before."""
+        if not topics <= self._warned:
+            warnings.warn(message, LatencyWarning, stacklevel=3)
+            self._warned |= topics
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_latency_predictor, (self.device, self.version)
+
+    def __repr__(self) -> str:
+        return f"LatencyPredictor({self.device!r}, version={self.version})"
+
+
+def load_latency_predictor(predictor_name: str, predictor_version: float | None = None) -> LatencyPredictor:
+    """The predictor of a device; names match case-insensitively, None takes the newest version.
+
+    Raises:
+        UnknownDeviceError: there is none by that name or version; suggests the nearest.
+        PackError: its pack is damaged.
+    """
+    return LatencyPredictor(find_pack(predictor_name, predictor_version))
+
+
+def list_latency_predictors() -> list[dict[str, Any]]:
+    """Cards of all predictor packs, newest version of a device first."""
+    return [read_card(folder) for folder in pack_folders().values()]
+
+
+def _work(kernel: Kernel) -> float:
+    """Multiply-adds of a kernel, or values written where they are not known."""
+    if kernel_type(kernel) is None:
+        return float(sum(np.prod(shape) for shape in kernel.out_shapes))
+    row = np.array([configuration(kernel)], dtype=float).reshape(1, len(COLUMNS))
+    return float(kernel_work(row).macs[0])
+
+
+def _listed(operators: dict[str, str], limit: int = 5) -> str:
+    names = [f"{name} ({op})" for name, op in list(operators.items())[:limit]]
+    more = len(operators) - limit
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
