@@ -1,0 +1,109 @@
+"""Commands on the bench dataset: train packs, evaluate them, write the README's tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import platformdirs
+from rich.console import Console
+
+from nnmeter_nas.errors import NnMeterNasError
+from nnmeter_nas.packs.registry import bundled_packs, devices
+
+from .pack_training import Plan, train_packs
+from .reports import evaluate_packs, write_readme
+from .training import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``python -m nnmeter_nas.benchmarks`` and return its exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        options.run(options, console)
+    except NnMeterNasError as error:
+        console.print(f"error: {error}", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m nnmeter_nas.benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    help_format = argparse.ArgumentDefaultsHelpFormatter
+
+    train = commands.add_parser(
+        "train",
+        formatter_class=help_format,
+        help="train the predictor packs from measured whole-model latencies",
+    )
+    _add_dataset(train)
+    train.add_argument(
+        "--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices to train"
+    )
+    train.add_argument("--output", type=Path, default=bundled_packs(), metavar="DIR", help="where packs go")
+    train.add_argument(
+        "--work",
+        type=Path,
+        default=Path(platformdirs.user_cache_dir("nnmeter_nas")) / "training",
+        metavar="DIR",
+        help="where finished steps are kept, to resume",
+    )
+    train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    train.add_argument("--members", type=int, default=3, help="networks averaged in a pack")
+    train.add_argument(
+        "--epochs", type=int, default=Settings.epochs, help="passes over the data of each network"
+    )
+    train.add_argument(
+        "--lofo-epochs", type=int, default=20, help="passes of the networks that leave one family out"
+    )
+    train.add_argument("--workers", type=int, default=2, help="processes")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        formatter_class=help_format,
+        help="accuracy of the installed packs on a dataset, by family",
+    )
+    _add_dataset(evaluate)
+    evaluate.add_argument("--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices")
+    evaluate.set_defaults(run=lambda o, console: evaluate_packs(o.bench, o.predictor, Console()))
+
+    readme = commands.add_parser(
+        "readme",
+        formatter_class=help_format,
+        help="write the README's tables: standard networks, and accuracy from the cards",
+    )
+    _add_dataset(readme)
+    readme.add_argument("--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices")
+    readme.add_argument(
+        "--output",
+        type=Path,
+        default=Path("README.md"),
+        metavar="FILE",
+        help="file whose marked sections are replaced",
+    )
+    readme.set_defaults(run=lambda o, console: write_readme(o.bench, o.predictor, o.output))
+    return parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "bench", type=Path, metavar="BENCH_DIR", help="folder of <family>s.jsonl files in the official schema"
+    )
+
+
+def _train(options: argparse.Namespace, console: Console) -> None:
+    plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
+    for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
+        console.print(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
