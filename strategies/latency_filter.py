@@ -1,0 +1,220 @@
+"""A filter that lets a search try only candidates within a latency limit.
+
+NNI 2.10.1, under the graph engine and the default one:
+
+    strategy.Random(model_filter=LatencyFilter(5.0, "cortexA76cpu_tflite21"))
+
+NNI 3.0:
+
+    Chain(Random(), Filter(LatencyFilter(5.0, "cortexA76cpu_tflite21", input_shape=(1, 3, 224, 224))))
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+
+from nnmeter_nas.errors import GraphError, ReaderError, SearchError
+
+from . import nni_lines
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An accepted candidate: the choice under each label, and its latency in ms."""
+
+    sample: dict[str, Any]
+    latency_ms: float
+
+
+class LatencyFilter:
+    """Accept a candidate if its predicted latency is at most ``threshold``.
+
+    Call it with what NNI passes to a filter: a ``Model`` (2.10.1) or an ``ExecutableModelSpace``
+    (3.0). One without operators, as under the default engine, is built under its sample and read as
+    a torch module, with ``input_shape`` or else the module's own attribute of that name.
+
+    Making the first one mends NNI where every graph-engine experiment with choices, and now and then any
+    other one, ends early; see :func:`nnmeter_nas.strategies.nni_lines.mend_nni`. Pickled, as in NNI's
+    checkpoints, it is its arguments alone: counts start anew when an experiment is resumed.
+
+    Args:
+        threshold: latency limit, ms.
+        predictor: device name, a ``LatencyPredictor``, or any object whose ``predict(model_graph)``
+            returns ms.
+        predictor_version: version of the device's predictor pack; the newest by default.
+        reverse: accept only candidates slower than ``threshold``.
+        patience: rejections in a row after which the search stops. Keep it below the number of
+            candidates in the space: a strategy that runs out of new ones asks the filter no more.
+        strict: raise on a candidate that cannot be read, instead of rejecting it with a log line.
+        input_shape: NCHW, batch 1; by default what the candidate carries.
+
+    Attributes:
+        seen: candidates asked about; each is accepted or rejected.
+        accepted, rejected: how many of them were.
+        unreadable: rejected ones that could not be read.
+        fastest_ms, slowest_ms: extreme latencies of those that could be, or None.
+        candidates: the accepted :class:`Candidate` objects, in order.
+
+    Raises:
+        ValueError: ``threshold`` is not a positive number, or ``patience`` not a positive integer.
+        UnknownDeviceError: no predictor pack goes by ``predictor`` and ``predictor_version``.
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        predictor: Any,
+        predictor_version: float | None = None,
+        reverse: bool = False,
+        *,
+        patience: int = 500,
+        strict: bool = False,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
+        if not isinstance(threshold, (int, float)) or not 0 < threshold < math.inf:
+            raise ValueError(f"threshold={threshold!r} must be a positive number of milliseconds")
+        if not isinstance(patience, int) or patience < 1:
+            raise ValueError(f"patience={patience!r} must be a positive number of rejections")
+        self.threshold = threshold
+        self.predictor = predictor
+        self.predictor_version = predictor_version
+        self.reverse = reverse
+        self.patience = patience
+        self.strict = strict
+        self.input_shape = input_shape
+        self.seen = self.accepted = self.rejected = self.unreadable = 0
+        self.fastest_ms: float | None = None
+        self.slowest_ms: float | None = None
+        self.candidates: list[Candidate] = []
+        self._rejected_in_a_row = 0
+        self._reading_error = ""
+        self._predictor = _load(predictor, predictor_version)
+        nni_lines.mend_nni()
+
+    def __call__(self, model: Any) -> bool:
+        """Whether ``model`` is to be tried.
+
+        Raises:
+            SearchError: ``patience`` candidates in a row were rejected.
+            ReaderError, GraphError: ``strict``, and ``model`` cannot be read.
+        """
+        self.seen += 1
+        sample = nni_lines.sample_of(model)
+        latency = self._latency(model, sample)
+        if latency is not None and (latency > self.threshold) == self.reverse:
+            self.accepted += 1
+            self._rejected_in_a_row = 0
+            self.candidates.append(Candidate(sample, latency))
+            logger.info("accepted at %.4g ms: %s", latency, _name(sample))
+            return True
+        self.rejected += 1
+        self._rejected_in_a_row += 1
+        if latency is not None:
+            logger.debug("rejected at %.4g ms: %s", latency, _name(sample))
+        if self._rejected_in_a_row >= self.patience:
+            raise SearchError(self._verdict())
+        return False
+
+    def latency_of(self, sample: dict[str, Any]) -> float:
+        """Latency, ms, of the accepted candidate with these choices.
+
+        Args:
+            sample: as NNI exports it, e.g. from ``export_top_models(formatter="dict")``.
+
+        Raises:
+            KeyError: no accepted candidate has these choices.
+        """
+        wanted = nni_lines.plain_sample(sample)
+        for candidate in self.candidates:
+            if candidate.sample == wanted:
+                return candidate.latency_ms
+        raise KeyError(f"no accepted candidate has the choices {_name(wanted)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"patience": self.patience, "strict": self.strict, "input_shape": self.input_shape}
+        return _rebuild, (self.threshold, self.predictor, self.predictor_version, self.reverse, options)
+
+    def __repr__(self) -> str:
+        device = self.predictor if isinstance(self.predictor, str) else type(self.predictor).__name__
+        return f"LatencyFilter(threshold={self.threshold}, predictor={device!r}, reverse={self.reverse})"
+
+    def _latency(self, model: Any, sample: dict[str, Any]) -> float | None:
+        """Latency of a candidate, ms, or None if it cannot be read."""
+        try:
+            latency = float(self._predictor.predict(_read(model, self.input_shape)))
+            if not math.isfinite(latency):
+                raise ReaderError(f"its predicted latency is {latency}")
+        except (ReaderError, GraphError) as error:
+            if self.strict:
+                raise
+            self.unreadable += 1
+            self._reading_error = str(error)
+            logger.warning("rejected, cannot be read: %s: %s", _name(sample), error)
+            return None
+        self.fastest_ms = latency if self.fastest_ms is None else min(latency, self.fastest_ms)
+        self.slowest_ms = latency if self.slowest_ms is None else max(latency, self.slowest_ms)
+        return latency
+
+    def _verdict(self) -> str:
+        """Why the search cannot go on."""
+        limit = f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
+        message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {limit}"
+        if self.fastest_ms is None or self.slowest_ms is None:
+            return f"{message}, since no candidate could be read; the last: {self._reading_error}"
+        way_out = "lower" if self.reverse else "raise"
+        return (f"{message}; of {self.seen} seen, {self.unreadable} unreadable, the fastest takes "
+                f"{self.fastest_ms:.4g} ms and the slowest {self.slowest_ms:.4g} ms; {way_out} the "
+                f"threshold, or raise patience={self.patience}")
+
+
+def _rebuild(threshold: float, predictor: Any, version: float | None, reverse: bool,
+             options: dict[str, Any]) -> LatencyFilter:
+    """Make a filter from its pickled arguments."""
+    return LatencyFilter(threshold, predictor, version, reverse, **options)
+
+
+def _load(predictor: Any, version: float | None) -> Any:
+    """The object that predicts."""
+    if hasattr(predictor, "predict"):
+        return predictor
+    if not isinstance(predictor, str):
+        raise TypeError(
+            f"predictor={predictor!r} must be a device name or have a method predict(model_graph)"
+        )
+    from nnmeter_nas.predictor import load_latency_predictor
+
+    return load_latency_predictor(predictor, version)
+
+
+def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
+    """The model graph of a candidate, from its operators or from the module that it builds."""
+    if nni_lines.carries_operators(model):
+        from nnmeter_nas.readers.nni_ir import read_nni_ir
+
+        return read_nni_ir(model, input_shape)
+    from nnmeter_nas.readers.torch_module import read_torch_module
+
+    try:
+        module = nni_lines.build_module(model)
+    except Exception as error:
+        raise ReaderError(f"the candidate cannot be built ({type(error).__name__}: {error})") from error
+    shape = input_shape or getattr(module, "input_shape", None)
+    if shape is None:
+        raise ValueError(
+            f"{type(module).__name__} does not tell its input shape, nor does NNI's default engine; pass "
+            f"input_shape=(1, channels, height, width) to LatencyFilter"
+        )
+    return read_torch_module(module, shape)
+
+
+def _name(sample: dict[str, Any]) -> str:
+    """A candidate as a log line names it."""
+    return ", ".join(f"{label}={value}" for label, value in sample.items()) or "the only candidate"
