@@ -1,0 +1,1 @@
+"""Training and latency estimates for the candidates of an architecture search."""
