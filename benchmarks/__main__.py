@@ -56,14 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where finished steps are kept, to resume",
     )
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    train.add_argument("--members", type=int, default=3, help="networks averaged in a pack")
+    train.add_argument("--members", type=_positive, default=3, help="networks averaged in a pack")
     train.add_argument(
-        "--epochs", type=int, default=Settings.epochs, help="passes over the data of each network"
+        "--epochs", type=_positive, default=Settings.epochs, help="passes over the data of each network"
     )
     train.add_argument(
-        "--lofo-epochs", type=int, default=20, help="passes of the networks that leave one family out"
+        "--lofo-epochs", type=_positive, default=20, help="passes of the networks that leave one family out"
     )
-    train.add_argument("--workers", type=int, default=2, help="processes")
+    train.add_argument("--workers", type=_positive, default=2, help="processes")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -91,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     readme.set_defaults(run=lambda o, console: write_readme(o.bench, o.predictor, o.output))
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:

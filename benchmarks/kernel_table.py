@@ -127,11 +127,13 @@ def _rows(graph, rules: FusionRules) -> list[Configuration]:  # type: ignore[no-
 
 
 def dataset_fingerprint(folder: str | Path) -> str:
-    """Hash of the names, sizes and first bytes of the dataset's files, by which a cached table is known."""
+    """Hash of the names and contents of the dataset's files, by which a cached table is known."""
     digest = hashlib.sha256()
     for path in dataset_files(folder):
+        digest.update(path.name.encode())
         with path.open("rb") as file:
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode() + file.read(1 << 16))
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:16]
 
 

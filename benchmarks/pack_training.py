@@ -22,7 +22,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 import nnmeter_nas
 from nnmeter_nas import fusion, graph, kernels, shapes
-from nnmeter_nas.errors import DatasetError, UnknownDeviceError, nearest
+from nnmeter_nas.errors import DatasetError, PackError, UnknownDeviceError, nearest
 from nnmeter_nas.fusion import parse_rules
 from nnmeter_nas.kernels import KERNEL_TYPES
 from nnmeter_nas.packs import features, save_pack
@@ -104,12 +104,13 @@ def train_packs(
             raise UnknownDeviceError(f"no fusion rules for device {device!r}; {nearest(device, catalogue)}")
     fingerprint = dataset_fingerprint(bench)
     code = _code_fingerprint()
-    tables = _tables(bench, work / f"tables-{fingerprint}-{code}", plan.devices, workers, console)
+    table_folder = work / f"tables-{fingerprint}-{code}"
+    tables = _tables(bench, table_folder, plan.devices, workers, console)
     fits = [fit for device in plan.devices for fit in _fits(device, tables[device], plan)]
     key = hashlib.sha256(json.dumps([asdict(plan), fingerprint, code], sort_keys=True).encode()).hexdigest()[
         :12
     ]
-    networks = _run(fits, tables, plan, work / f"fits-{key}", workers, console)
+    networks = _run(fits, table_folder, plan, work / f"fits-{key}", workers, console)
     folders = []
     for device in plan.devices:
         mine = {fit: network for fit, network in networks.items() if fit.device == device}
@@ -152,7 +153,7 @@ def _fits(device: str, table: KernelTable, plan: Plan) -> list[Fit]:
 
 def _run(
     fits: list[Fit],
-    tables: Mapping[str, KernelTable],
+    table_folder: Path,
     plan: Plan,
     folder: Path,
     workers: int,
@@ -166,15 +167,16 @@ def _run(
         task = progress.add_task("", total=len(fits), completed=len(fits) - len(todo))
         parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
         for label in parallel(
-            delayed(_train_one)(fit, tables[fit.device], plan, folder / f"{fit.label}.npz") for fit in todo
+            delayed(_train_one)(fit, table_folder, plan, folder / f"{fit.label}.npz") for fit in todo
         ):
             progress.update(task, advance=1, description=label)
     found = {fit: _load_fit(folder / f"{fit.label}.npz") for fit in fits}
     return {fit: network for fit, network in found.items() if network is not None}
 
 
-def _train_one(fit: Fit, table: KernelTable, plan: Plan, path: Path) -> str:
+def _train_one(fit: Fit, table_folder: Path, plan: Plan, path: Path) -> str:
     torch.set_num_threads(1)
+    table = load_table(table_folder / f"{fit.device}.npz")
     models = _training_models(fit, table, plan.seed)
     network = fit_member(table, fit.device, models, plan.settings(fit), fit.seed)
     write_npz(path, network.to_arrays())
@@ -196,7 +198,7 @@ def _load_fit(path: Path) -> KernelNetwork | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return KernelNetwork.from_arrays(dict(arrays))
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, PackError):
         return None
 
 

@@ -308,3 +308,11 @@ def test_input_shape_that_a_model_graph_cannot_follow_is_refused(cpu: LatencyPre
 def test_larger_input_takes_longer(predictor: LatencyPredictor) -> None:
     small, large = (predictor.predict(small_cnn(), input_shape=(1, 3, n, n)) for n in (32, 256))
     assert small < large
+
+
+@pytest.mark.parametrize("order", [reversed, sorted])
+def test_order_of_nodes_in_a_file_makes_no_difference(predictor: LatencyPredictor, order: Any) -> None:
+    ir = small_cnn()
+    assert predictor.predict({name: ir[name] for name in order(list(ir))}) == pytest.approx(
+        predictor.predict(ir)
+    )
