@@ -41,16 +41,16 @@ class Settings:
     loss_scale: float = 0.1
     correction_penalty: float = 1e-3
     kind_penalty: float = 1e-3
-    monotony_penalty: float = 0.3
+    monotony_penalty: float = 10.0
     growth_pairs: int = 256
 
 
 #: By category of device; chosen by what generalised best to families left out. The noisier the measurements,
 #: the more the base is trusted over the correction.
 SETTINGS = {
-    "cpu": Settings(loss_scale=0.2, correction_penalty=1e-2, kind_penalty=3e-2, monotony_penalty=0.5),
+    "cpu": Settings(loss_scale=0.2, correction_penalty=1e-2, kind_penalty=3e-2),
     "gpu": Settings(),
-    "vpu": Settings(correction_penalty=1e-1, kind_penalty=5e-2, monotony_penalty=1.0),
+    "vpu": Settings(correction_penalty=1e-1, kind_penalty=5e-2),
 }
 
 

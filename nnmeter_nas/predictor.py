@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from .errors import UnpredictedOperatorError
 from .fusion import Kernel, fuse
-from .kernels import COLUMNS, configuration, kernel_type, kernel_work
+from .kernels import configuration, kernel_type, kernel_work
 from .packs import Pack, find_pack
 from .packs.pack import read_card
 from .packs.registry import pack_folders
@@ -213,11 +214,17 @@ def list_latency_predictors() -> list[dict[str, Any]]:
 
 
 def _work(kernel: Kernel) -> float:
-    """Multiply-adds of a kernel, or values written where they are not known."""
-    if kernel_type(kernel) is None:
-        return float(sum(np.prod(shape) for shape in kernel.out_shapes))
-    row = np.array([configuration(kernel)], dtype=float).reshape(1, len(COLUMNS))
-    return float(kernel_work(row).macs[0])
+    """Multiply-adds of a kernel; where they are not known, values written."""
+    if kernel_type(kernel) is not None:
+        row = np.array([configuration(kernel)], dtype=float)
+        return float(kernel_work(row).macs[0])
+    written = float(sum(math.prod(shape) for shape in kernel.out_shapes))
+    if kernel.op == "convtranspose":
+        window = math.prod(kernel.attrs["kernel"]) * kernel.attrs["out_channels"]
+        return math.prod(kernel.in_shapes[0]) * window / kernel.attrs.get("groups", 1)
+    if kernel.op == "matmul":
+        return written * kernel.in_shapes[0][-1]
+    return written
 
 
 def _listed(operators: dict[str, str], limit: int = 5) -> str:

@@ -316,3 +316,14 @@ def test_order_of_nodes_in_a_file_makes_no_difference(predictor: LatencyPredicto
     assert predictor.predict({name: ir[name] for name in order(list(ir))}) == pytest.approx(
         predictor.predict(ir)
     )
+
+
+def test_share_not_predicted_counts_the_work_of_transposed_convolutions() -> None:
+    graph = new_graph()
+    add_input(graph, "x", (1, 8, 16, 16))
+    window = {"kernel": (2, 2), "stride": (2, 2), "out_channels": 8}
+    add_op(graph, "up", "convtranspose", ["x"], window)
+    add_op(graph, "down", "conv", ["up"], window)
+    explained = load_latency_predictor("cortexA76cpu_tflite21").explain(finish(graph))
+    # Both do 8 * 8 * 16 * 16 * 2 * 2 multiply-adds.
+    assert explained.unpredicted_share == pytest.approx(0.5)
