@@ -59,4 +59,4 @@ clean:
 	$(call create_env,.venv,constraints.txt,search$(comma)bench$(comma)onnx$(comma)test)
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
-	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)test)
+	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)bench$(comma)test)

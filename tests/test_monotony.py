@@ -26,7 +26,7 @@ MAP = ("hin", "win", "hout", "wout")
 RANGES = {"usual": ((3, 10), (0, 7.8)), "far outside": ((3, 14), (4, 12))}
 #: Runtimes change algorithm as sizes grow, so measured latencies drop here and there, and predictions with
 #: them. A doubling may lose 5 % in this share of configurations, and never more than the limit.
-DROPS, LIMIT = 0.06, 0.7
+DROPS, LIMIT = 0.02, 0.8
 
 Rows = npt.NDArray[np.float64]
 
