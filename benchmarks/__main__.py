@@ -43,10 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=help_format,
         help="train the predictor packs from measured whole-model latencies",
     )
-    _add_dataset(train)
-    train.add_argument(
-        "--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices to train"
-    )
+    _add_dataset_and_devices(train)
     train.add_argument("--output", type=Path, default=bundled_packs(), metavar="DIR", help="where packs go")
     train.add_argument(
         "--work",
@@ -71,8 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=help_format,
         help="accuracy of the installed packs on a dataset, by family",
     )
-    _add_dataset(evaluate)
-    evaluate.add_argument("--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices")
+    _add_dataset_and_devices(evaluate)
     evaluate.set_defaults(run=lambda o, console: evaluate_packs(o.bench, o.predictor, Console()))
 
     readme = commands.add_parser(
@@ -80,8 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=help_format,
         help="write the README's tables: standard networks, and accuracy from the cards",
     )
-    _add_dataset(readme)
-    readme.add_argument("--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices")
+    _add_dataset_and_devices(readme)
     readme.add_argument(
         "--output",
         type=Path,
@@ -100,9 +95,12 @@ def _positive(text: str) -> int:
     return number
 
 
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
+def _add_dataset_and_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bench", type=Path, metavar="BENCH_DIR", help="folder of <family>s.jsonl files in the official schema"
+    )
+    parser.add_argument(
+        "--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices to work on"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 
 #: Names under which fusion rules speak of canonical operators.
-RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "fc": "fc", "sub": "add"}
+RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "sub": "add"}
 #: Operators that only reinterpret memory and become no kernel.
 VIEW_OPS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 #: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
@@ -80,20 +80,14 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
         data = graph.nodes[name]
         if data["op"] == "input":
             continue
-        pattern = patterns.get(name)
-        if pattern is not None:
-            if name == pattern.members[-1]:
-                head = _joined_kernel(
-                    graph, pattern.op, _entries(graph, pattern), owner, kernels, patterns, rules
-                )
-                _place(pattern, head, owner, kernels)
+        unit = patterns.get(name)
+        if unit is None:
+            if data["op"] in VIEW_OPS:
+                continue
+            unit = Kernel(data["op"], [name], data["attrs"], data["in_shapes"], data["out_shapes"])
+        elif name != unit.members[-1]:
             continue
-        if data["op"] in VIEW_OPS:
-            continue
-        unit = Kernel(data["op"], [name], data["attrs"], data["in_shapes"], data["out_shapes"])
-        head = _joined_kernel(
-            graph, data["op"], [p for p, _ in data["inputs"]], owner, kernels, patterns, rules
-        )
+        head = _joined_kernel(graph, unit.op, _entries(graph, unit), owner, kernels, patterns, rules)
         _place(unit, head, owner, kernels)
     return _kernel_graph(graph, kernels, owner)
 
@@ -162,11 +156,11 @@ def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
     return next(graph.successors(name))
 
 
-def _entries(graph: nx.DiGraph, pattern: Kernel) -> list[str]:
-    """Producers outside ``pattern`` that feed it."""
-    inside = set(pattern.members)
+def _entries(graph: nx.DiGraph, unit: Kernel) -> list[str]:
+    """Producers outside ``unit`` that feed it."""
+    inside = set(unit.members)
     return list(
-        dict.fromkeys(p for m in pattern.members for p, _ in graph.nodes[m]["inputs"] if p not in inside)
+        dict.fromkeys(p for m in unit.members for p, _ in graph.nodes[m]["inputs"] if p not in inside)
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import networkx as nx
 
 from .errors import GraphError
-from .shapes import Shape, infer_shapes
+from .shapes import Shape, infer_shapes, operand_shape
 
 Operand = str | tuple[str, int]
 
@@ -49,6 +49,8 @@ _ZERO_PRESERVING_OPS = frozenset(
         "split",
         "pad",
         "upsample",
+        "concat",
+        "add",
     }
 )
 
@@ -177,7 +179,7 @@ def prune(graph: nx.DiGraph) -> None:
         sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
         negates = sums_with_zeros and data["op"] == "sub" and data["inputs"][0] not in live
         if (data["op"] in IDENTITY_OPS or (sums_with_zeros and not negates)) and (
-            _operand_shape(graph, live[0]) == data["out_shapes"][0]
+            operand_shape(graph, name, live[0]) == data["out_shapes"][0]
         ):
             _bypass(graph, name, live[0])
             outputs = [live[0][0] if o == name else o for o in outputs]
@@ -201,16 +203,11 @@ def _bypass(graph: nx.DiGraph, name: str, source: tuple[str, int]) -> None:
     graph.remove_node(name)
 
 
-def _operand_shape(graph: nx.DiGraph, operand: tuple[str, int]) -> Shape:
-    producer, slot = operand
-    return graph.nodes[producer]["out_shapes"][slot]
-
-
 def _drop_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
     """Leave ``name`` with the operands in ``live``; the others are constants folded into it."""
     data = graph.nodes[name]
     graph.remove_edges_from([(p, name) for p in {p for p, _ in data["inputs"]}])
-    data["in_shapes"] = [_operand_shape(graph, operand) for operand in live]
+    data["in_shapes"] = [operand_shape(graph, name, operand) for operand in live]
     data["inputs"] = list(live)
     for in_slot, operand in enumerate(live):
         _connect(graph, operand, name, in_slot)
@@ -233,12 +230,10 @@ def _constant_operators(graph: nx.DiGraph) -> set[str]:
         elif data["op"] == "mul" and (data["attrs"].get("const") == 0.0 or any(zeros)):
             zero.add(name)
         elif (
-            producers
+            data["op"] in _ZERO_PRESERVING_OPS
+            and producers
             and all(zeros)
-            and (
-                data["op"] in _ZERO_PRESERVING_OPS | {"concat", "add"}
-                and data["attrs"].get("const", 0.0) == 0.0
-            )
+            and data["attrs"].get("const", 0.0) == 0.0
         ):
             zero.add(name)
         if name in zero or (producers and all(p in constant for p in producers)):

@@ -57,7 +57,7 @@ def infer_shapes(graph: nx.DiGraph) -> None:
     mismatches = graph.graph["shape_mismatches"] = []
     for name in nx.topological_sort(graph):
         data = graph.nodes[name]
-        data["in_shapes"] = [_operand_shape(graph, name, operand) for operand in data["inputs"]]
+        data["in_shapes"] = [operand_shape(graph, name, operand) for operand in data["inputs"]]
         declared = data["declared"]
         rule = SHAPE_RULES.get(data["op"])
         if rule is None:
@@ -87,7 +87,8 @@ def infer_shapes(graph: nx.DiGraph) -> None:
             mismatches.append((name, [tuple(s) for s in declared], data["out_shapes"]))
 
 
-def _operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) -> Shape:
+def operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) -> Shape:
+    """Shape of what ``operand`` hands to ``consumer``; a ShapeError if its producer has no such output."""
     producer, slot = operand
     shapes = graph.nodes[producer]["out_shapes"]
     if not 0 <= slot < len(shapes):

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import COLUMN, KERNEL_TYPES, kernel_work
-
-FloatArray = npt.NDArray[np.float64]
+from ..kernels import COLUMN, KERNEL_TYPES, FloatArray, kernel_work
 
 #: Kernel types, then the variants of them that runtimes give an algorithm of their own:
 #: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1.

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..kernels import COLUMNS, KERNEL_TYPES
-from .features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, FloatArray, features
+from ..kernels import COLUMNS, KERNEL_TYPES, FloatArray
+from .features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, features
 
 #: The correction multiplies or divides the base by at most e to this power.
 CORRECTION_BOUND = 1.5
