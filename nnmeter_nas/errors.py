@@ -38,6 +38,14 @@ class PackError(NnMeterNasError):
     """A predictor pack is missing files, damaged (hash mismatch) or of an unknown format."""
 
 
+class FeatureError(NnMeterNasError, ValueError):
+    """A forest is to predict from rows of the wrong width, or from what is no finite number."""
+
+
+class MissingPackageError(NnMeterNasError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
 class DatasetError(NnMeterNasError, ValueError):
     """A bench dataset file does not follow the official schema, or is absent."""
 

@@ -117,6 +117,8 @@ def finish(graph: nx.DiGraph) -> nx.DiGraph:
     """
     validate(graph)
     infer_shapes(graph)
+    join_swish(graph)
+    join_concats(graph)
     prune(graph)
     return graph
 
@@ -160,6 +162,37 @@ def output_names(graph: nx.DiGraph) -> list[str]:
     return graph.graph["outputs"] or [n for n in graph if graph.out_degree(n) == 0]
 
 
+def join_swish(graph: nx.DiGraph) -> None:
+    """Make x * sigmoid(x) one operator, in place, as formats that know ``swish`` have it."""
+    for name, data in list(graph.nodes(data=True)):
+        product = next(iter(graph.successors(name)), None)
+        alone = graph.out_degree(name) == 1 and name not in graph.graph["outputs"]
+        if data["op"] != "sigmoid" or product is None or not alone:
+            continue
+        consumer, entry = graph.nodes[product], data["inputs"][0]
+        if consumer["op"] == "mul" and sorted(consumer["inputs"]) == sorted([entry, (name, 0)]):
+            _set_operands(graph, product, [entry])
+            consumer.update(op="swish", attrs={})
+            graph.remove_node(name)
+
+
+def join_concats(graph: nx.DiGraph) -> None:
+    """Make a concat of concats along one axis a single one, in place, as exporters and converters do."""
+    for name in list(nx.topological_sort(graph)):
+        data = graph.nodes[name]
+        if data["op"] != "concat" or graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
+            continue
+        outer = graph.nodes[consumer := next(iter(graph.successors(name)))]
+        if outer["op"] == "concat" and _concat_axis(outer) == _concat_axis(data):
+            parts = [data["inputs"] if operand[0] == name else [operand] for operand in outer["inputs"]]
+            _set_operands(graph, consumer, [operand for part in parts for operand in part])
+            graph.remove_node(name)
+
+
+def _concat_axis(data: Mapping[str, Any]) -> int:
+    return int(data["attrs"].get("axis", 1) % len(data["out_shapes"][0]))
+
+
 def prune(graph: nx.DiGraph) -> None:
     """Remove, in place, what costs nothing on a device.
 
@@ -178,18 +211,18 @@ def prune(graph: nx.DiGraph) -> None:
         live = [operand for operand in data["inputs"] if operand[0] not in constant]
         sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
         negates = sums_with_zeros and data["op"] == "sub" and data["inputs"][0] not in live
-        if (data["op"] in IDENTITY_OPS or (sums_with_zeros and not negates)) and (
+        joins_one = data["op"] == "concat" and len(live) == 1
+        if (data["op"] in IDENTITY_OPS or joins_one or (sums_with_zeros and not negates)) and (
             operand_shape(graph, name, live[0]) == data["out_shapes"][0]
         ):
             _bypass(graph, name, live[0])
             outputs = [live[0][0] if o == name else o for o in outputs]
         elif len(live) < len(data["inputs"]):
-            _drop_operands(graph, name, live)
+            _set_operands(graph, name, live)
     alive = _reachable(graph, input_names(graph)) - constant
     needed = _reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
-    graph.remove_nodes_from(
-        [n for n in list(graph) if n not in alive & needed and graph.nodes[n]["op"] != "input"]
-    )
+    kept = alive & needed
+    graph.remove_nodes_from([n for n in list(graph) if n not in kept and graph.nodes[n]["op"] != "input"])
     graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
 
 
@@ -203,8 +236,8 @@ def _bypass(graph: nx.DiGraph, name: str, source: tuple[str, int]) -> None:
     graph.remove_node(name)
 
 
-def _drop_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
-    """Leave ``name`` with the operands in ``live``; the others are constants folded into it."""
+def _set_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
+    """Feed ``name`` from the operands in ``live`` and from nothing else."""
     data = graph.nodes[name]
     graph.remove_edges_from([(p, name) for p in {p for p, _ in data["inputs"]}])
     data["in_shapes"] = [operand_shape(graph, name, operand) for operand in live]

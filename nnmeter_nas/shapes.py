@@ -48,43 +48,55 @@ def infer_shapes(graph: nx.DiGraph) -> None:
     """Fill ``in_shapes`` and ``out_shapes`` of every node of an acyclic model graph, in place.
 
     Shapes that an outside format declared are used only where no rule exists; elsewhere a
-    differing one is noted in ``graph.graph["shape_mismatches"]``. A convolution whose groups equal
-    its input channels becomes a ``dwconv``, an adaptive pool a plain or global one.
+    differing one is noted in ``graph.graph["shape_mismatches"]``.
+
+    Raises:
+        ShapeError: as :func:`infer_operator`.
+    """
+    mismatches = graph.graph["shape_mismatches"] = []
+    for name in nx.topological_sort(graph):
+        infer_operator(graph, name)
+        data = graph.nodes[name]
+        if data["declared"] and [tuple(s) for s in data["declared"]] != data["out_shapes"]:
+            mismatches.append((name, [tuple(s) for s in data["declared"]], data["out_shapes"]))
+
+
+def infer_operator(graph: nx.DiGraph, name: str) -> None:
+    """Fill ``in_shapes`` and ``out_shapes`` of one node, whose producers have theirs already.
+
+    A convolution whose groups equal its input channels becomes a ``dwconv``, an adaptive pool a
+    plain or global one.
 
     Raises:
         ShapeError: batch other than 1, missing or contradictory shapes; names the operator.
     """
-    mismatches = graph.graph["shape_mismatches"] = []
-    for name in nx.topological_sort(graph):
-        data = graph.nodes[name]
-        data["in_shapes"] = [operand_shape(graph, name, operand) for operand in data["inputs"]]
+    data = graph.nodes[name]
+    data["in_shapes"] = [operand_shape(graph, name, operand) for operand in data["inputs"]]
+    rule = SHAPE_RULES.get(data["op"])
+    if rule is None:
         declared = data["declared"]
-        rule = SHAPE_RULES.get(data["op"])
-        if rule is None:
-            if not declared or not all(_is_size(d) for shape in declared for d in shape):
-                raise ShapeError(
-                    f"no shape rule knows {data['op']!r} and the model declares no shape for it "
-                    f"(declared: {declared})", name
-                )
-            data["out_shapes"] = [tuple(s) for s in declared]
-            continue
-        try:
-            data["out_shapes"] = rule(data["in_shapes"], data["attrs"])
-        except ShapeError as error:
-            raise ShapeError(str(error), name) from None
-        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        if not declared or not all(_is_size(d) for shape in declared for d in shape):
             raise ShapeError(
-                f"attributes {data['attrs']} do not fit input shapes {data['in_shapes']} of "
-                f"{data['op']!r} ({type(error).__name__}: {error})", name
-            ) from error
-        if not all(_is_size(d) for shape in data["out_shapes"] for d in shape):
-            raise ShapeError(
-                f"{data['op']!r} on {data['in_shapes']} with {data['attrs']} leaves an empty tensor "
-                f"{data['out_shapes']}", name
+                f"no shape rule knows {data['op']!r} and the model declares no shape for it "
+                f"(declared: {declared})", name
             )
-        _specialise(data)
-        if declared and [tuple(s) for s in declared] != data["out_shapes"]:
-            mismatches.append((name, [tuple(s) for s in declared], data["out_shapes"]))
+        data["out_shapes"] = [tuple(s) for s in declared]
+        return
+    try:
+        data["out_shapes"] = rule(data["in_shapes"], data["attrs"])
+    except ShapeError as error:
+        raise ShapeError(str(error), name) from None
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ShapeError(
+            f"attributes {data['attrs']} do not fit input shapes {data['in_shapes']} of "
+            f"{data['op']!r} ({type(error).__name__}: {error})", name
+        ) from error
+    if not all(_is_size(d) for shape in data["out_shapes"] for d in shape):
+        raise ShapeError(
+            f"{data['op']!r} on {data['in_shapes']} with {data['attrs']} leaves an empty tensor "
+            f"{data['out_shapes']}", name
+        )
+    _specialise(data)
 
 
 def operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) -> Shape:

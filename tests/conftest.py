@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ settings.load_profile("nnmeter_nas")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first, each group in its written order."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty folder in place of the user's own, whose imported packs shall neither be seen nor touched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NNMETER_NAS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -273,3 +273,49 @@ def test_very_long_cycle_is_found() -> None:
         add_op(graph, f"n{i}", "add", [f"n{(i - 1) % 20_000}", "x"])
     with pytest.raises(GraphError, match="cyclic"):
         finish(graph)
+
+
+def test_x_times_its_sigmoid_is_a_swish_whatever_the_order() -> None:
+    for operands in (["source", "gate"], ["gate", "source"]):
+        graph = new_graph()
+        add_input(graph, "x", (1, 3, 8, 8))
+        add_op(graph, "source", "relu", ["x"])
+        add_op(graph, "gate", "sigmoid", ["source"])
+        add_op(graph, "product", "mul", operands)
+        finish(graph)
+        assert [op for _, op in graph.nodes(data="op")] == ["input", "relu", "swish"]
+        assert graph.graph["outputs"] == ["product"]
+
+
+def test_sigmoid_that_is_used_elsewhere_stays_one() -> None:
+    graph = new_graph()
+    add_input(graph, "x", (1, 3, 8, 8))
+    add_op(graph, "gate", "sigmoid", ["x"])
+    add_op(graph, "product", "mul", ["x", "gate"])
+    set_outputs(graph, ["product", "gate"])
+    assert {op for _, op in finish(graph).nodes(data="op")} == {"input", "sigmoid", "mul"}
+
+
+def test_concat_of_concats_along_one_axis_is_one_concat() -> None:
+    graph = finish(graph_of(
+        ("a", "relu", ["x"]), ("b", "relu6", ["x"]),
+        ("inner", "concat", ["a", "b"]),
+        ("outer", "concat", ["x", "inner", "inner"], {"axis": -3}),
+    ))  # fmt: skip
+    assert graph.nodes["outer"]["inputs"] == [("x", 0), ("a", 0), ("b", 0), ("a", 0), ("b", 0)]
+    assert graph.nodes["outer"]["out_shapes"] == [(1, 20, 8, 8)]
+    assert "inner" not in graph
+
+
+def test_concats_along_different_axes_or_with_other_readers_stay() -> None:
+    for operators in (
+        [("inner", "concat", ["x", "x"], {"axis": 2}), ("outer", "concat", ["inner", "inner"], {"axis": 1})],
+        [("inner", "concat", ["x", "x"], {"axis": 1}), ("also", "relu", ["inner"]),
+         ("outer", "concat", ["inner", "also"], {"axis": 1})],
+    ):  # fmt: skip
+        assert "inner" in finish(graph_of(*operators))
+
+
+def test_concat_of_one_operand_is_no_operator() -> None:
+    graph = finish(graph_of(("alone", "concat", ["x"], {"axis": 1}), ("relu", "relu", ["alone"])))
+    assert [op for _, op in graph.nodes(data="op")] == ["input", "relu"]

@@ -176,9 +176,9 @@ def test_other_json_is_not_taken_for_a_model(content: str, tmp_path: Path) -> No
 
 
 def test_binary_file_is_not_taken_for_a_model(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
+    path = tmp_path / "model.json"
     path.write_bytes(bytes(range(256)))
-    with pytest.raises(ReaderError, match=r"model\.onnx is not valid JSON"):
+    with pytest.raises(ReaderError, match=r"model\.json is not valid JSON"):
         read_model(path)
 
 

@@ -18,20 +18,21 @@ import networkx as nx
 from ..errors import GraphError, NnMeterNasError, ReaderError
 from ..graph import add_input, add_op, finish, new_graph, set_outputs
 from ..shapes import SHAPE_RULES, Shape, infer_shapes
+from .inputs import InputShape, shapes_by_input
 from .nni_operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
 
 _UNPACK = ("prim::ListUnpack", "prim::TupleUnpack")
 _OPEN_CHOICES = ("LayerChoice", "InputChoice", "ValueChoice", "ModelParameterChoice", "Placeholder")
 
 
-def read_nni_ir(model: Any, input_shape: Sequence[Any] | None = None) -> nx.DiGraph:
+def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph:
     """The model graph of one candidate of an NNI search space.
 
     Args:
         model: a mutated ``nni.retiarii.graph.Model`` of the graph engine, or a frozen
             ``GraphModelSpace`` of NNI 3.0. Neither is changed.
-        input_shape: NCHW, batch 1, or a list of such for several inputs. By default the shape of
-            the dummy input that NNI traced the base model with.
+        input_shape: NCHW, batch 1, or for several inputs a list or a dict by name. By default the
+            shape of the dummy input that NNI traced the base model with.
 
     Raises:
         ReaderError: not a graph IR, a choice is still open, no input shape is known, or an operator
@@ -208,23 +209,16 @@ def _require_frozen(node: Any, operation: Any) -> None:
         )
 
 
-def _inputs(model: Any, root: Any, input_shape: Sequence[Any] | None) -> list[tuple[str, Shape]]:
+def _inputs(model: Any, root: Any, input_shape: InputShape | None) -> list[tuple[str, Shape]]:
     """Name and shape of each input of the root graph."""
     names = [str(name) for name in root.input_node.operation.io_names or ["input"]]
-    if input_shape is None:
-        shapes = [_traced_shape(model, root, slot) for slot in range(len(names))]
-    else:
-        given = [input_shape] if isinstance(input_shape[0], int) else list(input_shape)
-        shapes = [tuple(int(size) for size in shape) for shape in given]
-    if len(shapes) != len(names):
-        raise ReaderError(f"input_shape={input_shape} gives {len(shapes)} shape(s), but the model takes "
-                          f"{len(names)}: {', '.join(names)}")
-    known = [(name, shape) for name, shape in zip(names, shapes, strict=True) if shape is not None]
-    if len(known) < len(names):
-        missing = ", ".join(name for name, shape in zip(names, shapes, strict=True) if shape is None)
-        raise ReaderError(f"the NNI model carries no shape of input {missing}; pass input_shape, or give "
-                          f"the engine a dummy_input")
-    return known
+    given = shapes_by_input(input_shape, names)
+    shapes = {name: given.get(name) or _traced_shape(model, root, slot) for slot, name in enumerate(names)}
+    missing = [name for name, shape in shapes.items() if shape is None]
+    if missing:
+        raise ReaderError(f"the NNI model carries no shape of input {', '.join(missing)}; pass input_shape, "
+                          f"or give the engine a dummy_input")
+    return [(name, shape) for name, shape in shapes.items() if shape is not None]
 
 
 def _traced_shape(model: Any, graph: Any, slot: int) -> Shape | None:

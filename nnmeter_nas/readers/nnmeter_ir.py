@@ -13,6 +13,8 @@ import networkx as nx
 from ..errors import GraphError, NnMeterNasError, ReaderError
 from ..graph import add_input, add_op, finish, new_graph
 from ..shapes import Shape
+from .inputs import InputShape, shapes_by_input
+from .nnmeter_ir_onnx import from_onnx_dialect, is_onnx_dialect
 
 #: nn-Meter IR type -> canonical operator. Types not listed keep their lower-cased name.
 OP_ALIASES = {
@@ -28,6 +30,7 @@ OP_ALIASES = {
     "Relu": "relu",
     "Relu6": "relu6",
     "HardSwish": "hswish",
+    "HardSigmoid": "hsigmoid",
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
     "Add": "add",
@@ -66,7 +69,7 @@ _FEATURE_MAP_RANK = 4
 
 
 def read_nnmeter_ir(
-    model: Mapping[str, Any] | str | PathLike[str], input_shape: Sequence[int] | None = None
+    model: Mapping[str, Any] | str | PathLike[str], input_shape: InputShape | None = None
 ) -> nx.DiGraph:
     """Read an nn-Meter IR ``model`` (dict or path of a JSON file) into a model graph.
 
@@ -76,22 +79,33 @@ def read_nnmeter_ir(
 
     Args:
         model: the IR; shapes in it are NHWC.
-        input_shape: NCHW shape that replaces the one of the placeholder.
+        input_shape: NCHW shape that replaces the one of the placeholder; for several inputs a list of
+            shapes, or a dict by name.
 
     Raises:
         ReaderError: not JSON, or not nn-Meter IR.
         GraphError, ShapeError: the graph in it is malformed.
     """
     name, nodes = _load(model)
+    if is_onnx_dialect(nodes):
+        try:
+            nodes = from_onnx_dialect(nodes)
+        except _MALFORMED as error:
+            raise ReaderError(
+                f"{name} is nn-Meter IR made from ONNX, but damaged ({type(error).__name__}: {error}); "
+                "make it again, or pass the ONNX file itself"
+            ) from error
     graph = new_graph(name)
     constants = _constants(nodes)
+    inputs = [n for n, record in nodes.items() if _type(n, record) in _INPUT_TYPES]
+    shapes = shapes_by_input(input_shape, inputs)
     for node, record in nodes.items():
         kind = _type(node, record)
         if node in constants:
             continue
         try:
             if kind in _INPUT_TYPES:
-                add_input(graph, node, input_shape or _input_shape(node, record))
+                add_input(graph, node, shapes.get(node) or _input_shape(node, record))
             else:
                 _add_operator(graph, node, kind, nodes, constants)
         except NnMeterNasError:
@@ -236,7 +250,12 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
         }
     if op in ("maxpool", "avgpool"):
         kernel = attrs["ksize"] if "ksize" in attrs else attrs["kernel_shape"]
-        return {"kernel": tuple(kernel), "stride": tuple(attrs["strides"]), "padding": _padding(attrs)}
+        return {
+            "kernel": tuple(kernel),
+            "stride": tuple(attrs["strides"]),
+            "padding": _padding(attrs),
+            "ceil_mode": bool(attrs.get("ceil_mode", False)),
+        }
     if op == "fc":
         return {"out_features": int(body["output_shape"][0][-1])}
     rank = len((body.get("input_shape") or [[]])[0])

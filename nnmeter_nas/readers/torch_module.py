@@ -1,40 +1,39 @@
-"""Reader of torch modules: runs ``forward`` on meta tensors, which have shapes and no data, and records it.
-
-Under inference mode torch hands every call to a dispatch mode as the ATen operator the author wrote
-(``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So a light recorder sees
-what ``torch.export`` would, functional calls and Python control flow included, in a fraction of its time.
-Tensors that existed before the trace, the weights above all, are stood in for by meta tensors: they are
-neither read nor written nor copied.
-"""
+"""Reader of torch modules: runs ``forward`` on meta tensors, which have shapes alone, and records it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from ..errors import NnMeterNasError, ReaderError
-from ..graph import add_input, add_op, finish, new_graph, set_outputs
+from ..graph import finish, set_outputs
 from ..shapes import Shape
-from .torch_operators import OPAQUE, TRANSLATIONS, Call, Operand, translate
+from .inputs import InputShape, is_list_of_shapes, shapes_by_input
+from .torch_trace import Recorder, tensors_in
 
 if TYPE_CHECKING:
     import torch
 
 
 def read_torch_module(
-    module: torch.nn.Module, input_shape: Sequence[int] | Sequence[Sequence[int]]
+    module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
 ) -> nx.DiGraph:
     """Read a ``torch.nn.Module`` into a model graph, as it behaves in eval mode.
 
     The module is neither run on data nor changed: its mode, buffers and attributes are as before afterwards.
+    Inputs pass for floats; where the module takes one as indices or as a mask, it stands for integers or
+    truth values.
 
     Args:
-        module: any module whose control flow does not depend on tensor values.
+        module: any module whose control flow does not depend on tensor values; compiled, scripted, traced and
+            exported ones too.
         input_shape: shape of its input, NCHW with batch 1, or a list of shapes, one for each argument of
-            ``forward``.
+            ``forward``, or a dict of shapes by the names of its arguments. If None: the example inputs of an
+            exported program, else the module's attribute ``input_shape``, else ``(1, 3, 224, 224)``.
 
     Returns:
         The finished model graph. Nodes are named after the submodule that computed them.
@@ -50,273 +49,144 @@ def read_torch_module(
     >>> [(name, data["op"], data["out_shapes"]) for name, data in graph.nodes(data=True)]
     [('input', 'input', [(1, 3, 8, 8)]), ('0', 'conv', [(1, 8, 6, 6)]), ('1', 'relu', [(1, 8, 6, 6)])]
     """
+    return finish(trace_module(module, input_shape))
+
+
+def trace_module(
+    module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
+) -> nx.DiGraph:
+    """The model graph that :func:`read_torch_module` finishes; arguments and errors as there."""
     import torch
 
-    if not isinstance(module, torch.nn.Module):
-        raise ReaderError(f"expected a torch.nn.Module, got {type(module).__name__}")
-    shapes = _shapes(module, input_shape)
-    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
-    if any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
-        raise ReaderError(f"{type(module).__name__} has uninitialised lazy parameters; run it on data first")
-    recorder = _Recorder(module)
-    names = ["input"] if len(shapes) == 1 else [f"input_{i}" for i in range(len(shapes))]
+    model, module = module, _plain_module(module)
+    if input_shape is None:
+        input_shape = _own_input_shape(model, module)
+    shapes = _input_shapes(module, input_shape)
+    recorder = Recorder(module)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    inputs = [
-        recorder.add_input(name, torch.empty(shape, dtype=dtype, device="meta"))
-        for name, shape in zip(names, shapes, strict=True)
-    ]
+    inputs = {
+        name: recorder.add_input(name, torch.empty(shape, dtype=dtype, device="meta"))
+        for name, shape in shapes.items()
+    }
     try:
+        by_name = isinstance(input_shape, Mapping)
+        args, kwargs = _arguments(model, module, inputs) if by_name else (inputs.values(), {})
         with _unchanged(module), recorder.module_paths(), torch.inference_mode(), recorder.mode():
-            result = module(*inputs)
+            result = module(*args, **kwargs)
     except NnMeterNasError:
         raise
     except Exception as error:
         raise ReaderError(
-            f"cannot trace {type(module).__name__} with input_shape={shapes}: {recorder.where()} raised "
-            f"{type(error).__name__}: {error}. Check that input_shape has one shape for each argument of its "
-            "forward(), and that no Python branch in it depends on tensor values"
+            f"cannot trace {type(module).__name__} with input_shape={list(shapes.values())}: "
+            f"{recorder.where()} raised {type(error).__name__}: {error}. Check that input_shape has one "
+            "shape for each argument of its forward(), and that no branch and no shape in it depends on "
+            "tensor values"
         ) from error
-    outputs = [operand[0] for operand in map(recorder.operand, _tensors(result)) if operand]
+    outputs = [operand[0] for operand in map(recorder.operand, tensors_in(result)) if operand]
     if not outputs:
         raise ReaderError(
             f"{type(module).__name__} returned {type(result).__name__} without a tensor computed from its "
             "input; let forward() return what the model computes"
         )
     set_outputs(recorder.graph, dict.fromkeys(outputs))
-    return finish(recorder.graph)
+    return recorder.graph
 
 
-def _shapes(module: torch.nn.Module, input_shape: Any) -> list[Shape]:
-    """``input_shape`` as a list of shapes, or a ReaderError."""
-    nested = isinstance(input_shape, list | tuple) and all(isinstance(s, list | tuple) for s in input_shape)
-    shapes = input_shape if nested and input_shape else [input_shape]
-    for shape in shapes:
-        sizes = shape if isinstance(shape, list | tuple) else ()
-        if not sizes or any(type(d) is not int or d < 1 for d in sizes):
-            raise ReaderError(
-                f"input_shape={input_shape!r} is no shape for {type(module).__name__}: pass a tuple such as "
-                "(1, 3, 224, 224), or a list of them, one for each argument of forward()"
-            )
-    return [tuple(shape) for shape in shapes]
+def _is_exported(model: Any) -> bool:
+    import torch
+
+    return isinstance(model, torch.export.ExportedProgram)
+
+
+def _plain_module(model: Any) -> torch.nn.Module:
+    """The module to run: what torch.compile wraps, or the one that an exported program makes.
+
+    Raises:
+        ReaderError: ``model`` is none of these, or has lazy parameters.
+    """
+    import torch
+
+    if _is_exported(model):
+        return model.module()
+    if not isinstance(model, torch.nn.Module):
+        raise ReaderError(
+            f"expected a torch.nn.Module or torch.export.ExportedProgram, got {type(model).__name__}"
+        )
+    module: torch.nn.Module = getattr(model, "_orig_mod", model)
+    if any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
+        raise ReaderError(f"{type(module).__name__} has uninitialised lazy parameters; run it on data first")
+    return module
+
+
+def _own_input_shape(model: Any, module: torch.nn.Module) -> InputShape:
+    """The input shape that ``model`` tells itself, or that of ImageNet."""
+    if _is_exported(model) and model.example_inputs:
+        names, shapes = _argument_names(module), [tuple(t.shape) for t in tensors_in(model.example_inputs)]
+        return dict(zip(names, shapes, strict=True)) if len(names) == len(shapes) else shapes
+    return getattr(model, "input_shape", None) or (1, 3, 224, 224)
+
+
+def _input_shapes(module: torch.nn.Module, input_shape: InputShape) -> dict[str, Shape]:
+    """Shape of each input; a dict goes by the names of the arguments of ``forward``."""
+    if isinstance(input_shape, Mapping):
+        return shapes_by_input(input_shape, _argument_names(module, input_shape))
+    names = [f"input_{i}" for i in range(len(input_shape))] if is_list_of_shapes(input_shape) else ["input"]
+    return shapes_by_input(input_shape, names)
+
+
+def _arguments(
+    model: Any, module: torch.nn.Module, inputs: dict[str, torch.Tensor]
+) -> tuple[Iterable[Any], dict[str, Any]]:
+    """Arguments and keywords that give ``inputs`` to ``forward`` by name."""
+    if hasattr(module.forward, "schema"):
+        return (), inputs
+    if _is_exported(model):  # takes as keywords those that it was exported with
+        examples = model.example_inputs[1] if model.example_inputs else {}
+        keywords = {name: tensor for name, tensor in inputs.items() if name in examples}
+        positional = [name for name in _argument_names(module) if name in inputs and name not in keywords]
+        return [inputs[name] for name in positional], keywords
+    bound = signature(module.forward).bind(**inputs)
+    return bound.args, bound.kwargs
+
+
+def _argument_names(module: torch.nn.Module, given: Iterable[str] = ()) -> list[str]:
+    """Names of the arguments of ``forward``; those that are ``given`` as well where it takes any."""
+    if hasattr(module.forward, "schema"):  # of TorchScript, which has no Python signature
+        return [argument.name for argument in module.forward.schema.arguments[1:]]
+    parameters = signature(module.forward).parameters.values()
+    nameable = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    names = [p.name for p in parameters if p.kind in nameable]
+    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+    return [*names, *(name for name in given if takes_any and name not in names)]
 
 
 @contextmanager
 def _unchanged(module: torch.nn.Module) -> Iterator[None]:
     """Put ``module`` into eval mode, and all its submodules' attributes back as they were afterwards.
 
-    Attributes too, for a ``forward`` that keeps what it computes would keep tensors without data.
+    Attributes too, for a ``forward`` that keeps what it computes would keep tensors without data. The state
+    of torch's random numbers stays as well.
     """
+    import torch
+
     saved = []
     for m in module.modules():
         containers = [(v, v.copy()) for v in vars(m).values() if isinstance(v, dict | list)]
-        saved.append((m, m.training, dict(vars(m)), containers))
+        saved.append((m, getattr(m, "training", None), dict(vars(m)), containers))
     try:
-        for submodule, *_ in saved:
-            submodule.training = False
-        yield
+        for submodule, training, *_ in saved:
+            if training is not None:  # a frozen ScriptModule has no mode
+                submodule.training = False
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
+        torch.clear_autocast_cache()  # of weights cast without data
         for submodule, training, attributes, containers in saved:
             for name in set(vars(submodule)) - set(attributes):
                 del vars(submodule)[name]
             vars(submodule).update(attributes)
-            submodule.training = training  # a ScriptModule keeps it elsewhere
+            if training is not None:
+                submodule.training = training  # a ScriptModule keeps it elsewhere
             for container, content in containers:
                 container.clear()
                 container.update(content) if isinstance(container, dict) else container.extend(content)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in nested sequences, mappings and the attributes of a dataclass."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from _tensors(list(vars(value).values()))
-
-
-def _each(function: Callable[[Any], Any], value: Any) -> Any:
-    """``function`` of a value, or of each item of a list: ATen nests no deeper."""
-    return [function(v) for v in value] if isinstance(value, list | tuple) else function(value)
-
-
-class _Recorder:
-    """Turns a stream of ATen calls into a model graph.
-
-    Every tensor of the trace is one of: *computed* from a model input (it has an operand), a *constant*
-    made during the trace from nothing but numbers (its values are known), or *foreign*, a weight or whatever
-    else existed before or follows from such (only its shape is known).
-    """
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.graph = new_graph(type(module).__name__)
-        self._root = type(module).__name__
-        self._modules = {id(m): (name, not any(m.children())) for name, m in module.named_modules()}
-        self._stack: list[tuple[str, bool]] = []
-        self._repeats: dict[str, int] = {}
-        self._func: Any = None
-        self._operands: dict[int, Operand] = {}
-        self._constants: dict[int, torch.Tensor] = {}
-        self._images: dict[int, torch.Tensor] = {}
-        # By storage, the tensors seen: views of it to write through to, and references that keep ids valid.
-        self._seen: dict[int, dict[int, torch.Tensor]] = {}
-
-    def add_input(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Make ``tensor`` a model input of that name."""
-        add_input(self.graph, name, tensor.shape)
-        self._bind(tensor, (name, 0))
-        return tensor
-
-    def operand(self, value: Any) -> Operand | None:
-        """The operand that stands for ``value``, if it is a computed tensor."""
-        return self._operands.get(id(value))
-
-    def where(self) -> str:
-        """The submodule and the ATen operator that the trace has come to."""
-        path = self._stack[-1][0] if self._stack else ""
-        module = f"submodule {path!r}" if path else self._root
-        return f"{module} at {self._func}" if self._func is not None else module
-
-    def mode(self) -> Any:
-        """A context manager under which this recorder gets every ATen call."""
-        from torch.utils._python_dispatch import TorchDispatchMode
-
-        recorder = self
-
-        class Recording(TorchDispatchMode):
-            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                return recorder.call(func, args, kwargs or {}, self)
-
-        return Recording()
-
-    @contextmanager
-    def module_paths(self) -> Iterator[None]:
-        """Keep track of the submodule that is running, without a hook on any module."""
-        from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-
-        def enter(module: torch.nn.Module, args: Any) -> None:
-            if id(module) in self._modules:
-                self._stack.append(self._modules[id(module)])
-
-        def leave(module: torch.nn.Module, args: Any, output: Any) -> None:
-            if id(module) in self._modules:
-                self._stack.pop()
-
-        hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any) -> Any:
-        """Record one ATen call and return what it returns, on meta tensors unless all is constant."""
-        self._func = func
-        schema = func._schema
-        op = schema.name.split("::")[1]
-        tensors = list(_tensors([*args, *kwargs.values()]))
-        if op in ("lift_fresh", "lift_fresh_copy") or all(id(t) in self._constants for t in tensors):
-            return self._make_constant(func, args, kwargs)
-        computed = any(id(t) in self._operands for t in tensors)
-        if schema.is_mutable:
-            op = op.removesuffix("_")
-        elif computed and op not in TRANSLATIONS and op not in OPAQUE:
-            with mode:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        result = self._run(func, args, kwargs)
-        if schema.is_mutable:
-            originals = {id(self._image(t)): t for t in tensors}
-            result = _each(lambda r: originals.get(id(r), r), result)
-        outputs = list(_tensors(result))
-        if computed and outputs:
-            self._record(op, schema, args, kwargs, outputs)
-        if schema.is_mutable:
-            for output in outputs:
-                self._write_through(output)
-        return result
-
-    def _make_constant(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a call on constants for real; a factory that follows the device of a meta tensor too."""
-        import torch
-
-        if str(kwargs.get("device")) == "meta":
-            kwargs = {**kwargs, "device": torch.device("cpu")}
-        result = func(*args, **kwargs)
-        for tensor in _tensors(result):
-            self._constants[id(tensor)] = tensor
-            self._see(tensor)
-        return result
-
-    def _run(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """What ``func`` returns for the shapes of its arguments."""
-        kwargs = {key: _each(self._image, value) for key, value in kwargs.items()}
-        if kwargs.get("device") is not None:
-            kwargs["device"] = "meta"
-        return func(*(_each(self._image, arg) for arg in args), **kwargs)
-
-    def _image(self, value: Any) -> Any:
-        """The meta tensor that stands in for a tensor; anything else as it is."""
-        import torch
-
-        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
-            return value
-        if id(value) not in self._images:
-            # torch refuses views that mix tensors made in inference mode with others.
-            with torch.inference_mode(value.is_inference()):
-                self._images[id(value)] = torch.empty_strided(
-                    value.shape, value.stride(), dtype=value.dtype, device="meta"
-                )
-            self._see(value)
-        return self._images[id(value)]
-
-    def _record(self, op: str, schema: Any, args: Sequence[Any], kwargs: dict[str, Any],
-                outputs: list[torch.Tensor]) -> None:
-        """Add the operators of one call to the model graph."""
-        named = {a.name: kwargs.get(a.name, a.default_value) for a in schema.arguments}
-        named.update(zip(named, args, strict=False))
-        inputs = [o for o in map(self.operand, _tensors(list(named.values()))) if o is not None]
-        call = Call(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
-                    lambda value: self._constants.get(id(value)), self._add)
-        # Outputs beyond the operands are by-products, such as the indices of a max pool.
-        for tensor, operand in zip(outputs, translate(call), strict=False):
-            self._bind(tensor, operand)
-
-    def _add(self, op: str, inputs: Sequence[Operand], attrs: Any, shapes: list[Shape]) -> str:
-        """Add an operator named after the running submodule, or after itself within one that has parts."""
-        path, is_leaf = self._stack[-1] if self._stack else ("", False)
-        base = name = path if is_leaf and path and path not in self.graph else f"{path}.{op}".lstrip(".")
-        while name in self.graph:
-            self._repeats[base] = self._repeats.get(base, 1) + 1
-            name = f"{base}_{self._repeats[base]}"
-        return add_op(self.graph, name, op, inputs, attrs, shapes)
-
-    def _bind(self, tensor: torch.Tensor, operand: Operand) -> None:
-        """Let ``tensor`` stand for ``operand`` from here on."""
-        self._constants.pop(id(tensor), None)
-        self._operands[id(tensor)] = operand
-        self._see(tensor)
-
-    def _see(self, tensor: torch.Tensor) -> None:
-        self._seen.setdefault(tensor.untyped_storage()._cdata, {})[id(tensor)] = tensor
-
-    def _write_through(self, written: torch.Tensor) -> None:
-        """After an in-place operator: all other views of the same memory have changed as well."""
-        source = self.operand(written)
-        for view in list(self._seen.get(written.untyped_storage()._cdata, {}).values()):
-            if view is written:
-                continue
-            if source is None:  # weights were written, so its values are no longer known
-                self._constants.pop(id(view), None)
-            elif view.shape == written.shape and view.stride() == written.stride():
-                self._bind(view, source)
-            else:
-                before = self.operand(view)
-                inputs = [source] if before is None else [before, source]
-                self._bind(view, (self._add("scatter", inputs, {}, [tuple(view.shape)]), 0))

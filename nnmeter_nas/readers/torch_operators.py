@@ -7,8 +7,10 @@ convolution weights, for example); the call then stays a node under ATen's own n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -94,9 +96,10 @@ def translate(call: Call) -> list[Operand]:
     translation = TRANSLATIONS.get(call.op)
     operands = translation(call) if translation else None
     if operands is None:
-        op = f"aten_{call.op}" if call.op in SHAPE_RULES else call.op
-        name = call.add(op, call.inputs, {}, call.out_shapes)
-        operands = [(name, slot) for slot in range(len(call.out_shapes))]
+        op = call.op.lstrip("_")
+        filled = list(takewhile(all, call.out_shapes))  # by-products for training may be empty
+        name = call.add(f"aten_{op}" if op in SHAPE_RULES else op, call.inputs, {}, filled)
+        operands = [(name, slot) for slot in range(len(filled))]
     return operands
 
 
@@ -288,9 +291,11 @@ def _addmm(call: Call) -> list[Operand] | None:
 
 
 def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
-    """A dense layer if ``right`` is a matrix of weights, else a product of two computed operands."""
-    if call.operand(left) is not None and call.operand(right) is None and right.dim() == 2:
-        return call.layer("fc", in_features=right.shape[0], out_features=right.shape[1])
+    """A dense layer if ``right`` is one matrix of weights, else a product of two computed operands."""
+    if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
+        *batch, inp, out = right.shape
+        if math.prod(batch) == 1 and call.out_shapes[0] == (*left.shape[:-1], out):
+            return call.layer("fc", in_features=inp, out_features=out)
     both_computed = call.operand(left) is not None and call.operand(right) is not None
     if both_computed and len(call.inputs) == 2 and min(left.dim(), right.dim()) > 1:
         return [call.emit("matmul", call.inputs, {}, call.out_shapes[0])]
@@ -317,6 +322,18 @@ def _adaptive_pool(call: Call) -> list[Operand] | None:
     return call.layer(op, output_size=tuple(call.args["output_size"]))
 
 
+@aten("amax")
+def _amax(call: Call) -> list[Operand] | None:
+    """Over the whole map it is a global max pool."""
+    shape = call.shape()
+    axes = sorted(call.axis(d) for d in call.args["dim"])
+    if len(shape) < 3 or axes != list(range(2, len(shape))):
+        return None
+    ones = (1,) * len(axes)
+    pooled = call.emit("adaptivemaxpool", call.inputs, {"output_size": ones}, shape[:2] + ones)
+    return [pooled if call.args["keepdim"] else call.emit("squeeze", [pooled], {"axes": axes}, shape[:2])]
+
+
 @aten("mean")
 def _mean(call: Call) -> list[Operand] | None:
     """Over ``dim``, or over everything."""
@@ -328,7 +345,7 @@ def _mean(call: Call) -> list[Operand] | None:
 @aten("cat", "concat", "concatenate")
 def _cat(call: Call) -> list[Operand] | None:
     """Constant tensors among the operands count towards its shape."""
-    tensors = call.args["tensors"]
+    tensors = [t for t in call.args["tensors"] if t.numel()]  # torch lets torch.empty(0) pass
     operands = [call.operand(t) or call.constant(t) for t in tensors]
     axis = call.args["dim"] % tensors[0].dim()
     return [call.emit("concat", operands, {"axis": axis}, call.out_shapes[0])]
@@ -352,6 +369,16 @@ def _split(call: Call) -> list[Operand] | None:
     sections = [shape[axis] for shape in call.out_shapes]
     name = call.add("split", [call.inputs[0]], {"axis": axis, "sections": sections}, call.out_shapes)
     return [(name, slot) for slot in range(len(sections))]
+
+
+@aten("glu")
+def _glu(call: Call) -> list[Operand] | None:
+    """One half along ``dim``, gated by the sigmoid of the other."""
+    axis, shape = call.axis(call.args["dim"]), call.out_shapes[0]
+    attrs = {"axis": axis, "sections": [shape[axis]] * 2}
+    halves = call.add("split", call.inputs, attrs, [shape, shape])
+    gate = call.emit("sigmoid", [(halves, 1)], {}, shape)
+    return [call.emit("mul", [(halves, 0), gate], {}, shape)]
 
 
 @aten("unbind")
@@ -410,7 +437,9 @@ def _expand(call: Call) -> list[Operand] | None:
 
 @aten("permute")
 def _permute(call: Call) -> list[Operand] | None:
-    return call.layer("transpose", perm=tuple(call.axis(d) for d in call.args["dims"]))
+    """The order that there was is nothing."""
+    perm = [call.axis(d) for d in call.args["dims"]]
+    return call.layer("identity" if perm == sorted(perm) else "transpose", perm=tuple(perm))
 
 
 @aten("transpose", "swapaxes", "swapdims", "t")

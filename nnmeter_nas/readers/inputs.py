@@ -1,0 +1,65 @@
+"""The argument ``input_shape`` of every reader: one shape, or one for each input in order or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import ReaderError, nearest
+from ..shapes import Shape
+
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+
+
+def shapes_by_input(input_shape: InputShape | None, names: Sequence[str]) -> dict[str, Shape]:
+    """The shapes that ``input_shape`` gives, by the name of the input; empty if it is None.
+
+    Args:
+        input_shape: as the caller of a reader passed it.
+        names: the model's inputs, in order.
+
+    Raises:
+        ReaderError: it is no shape, has other than one for each input, or names an input that is not there.
+
+    >>> shapes_by_input([1, 3, 8, 8], ["image"])
+    {'image': (1, 3, 8, 8)}
+    >>> shapes_by_input({"scale": [1, 4]}, ["image", "scale"])
+    {'scale': (1, 4)}
+    """
+    if input_shape is None:
+        return {}
+    if isinstance(input_shape, Mapping):
+        for name in input_shape:
+            if name not in names:
+                raise ReaderError(f"input_shape names the input {name!r}; {nearest(str(name), names)}")
+        return {name: _shape(shape, input_shape) for name, shape in input_shape.items()}
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise _not_a_shape(input_shape)
+    shapes: Sequence[Any] = input_shape if is_list_of_shapes(input_shape) else [input_shape]
+    if len(shapes) != len(names):
+        raise ReaderError(
+            f"input_shape={input_shape!r} gives {len(shapes)} shape(s), but the model takes {len(names)} "
+            f"input(s): {', '.join(names)}"
+        )
+    return {name: _shape(shape, input_shape) for name, shape in zip(names, shapes, strict=True)}
+
+
+def is_list_of_shapes(input_shape: Any) -> bool:
+    """Whether ``input_shape`` holds one shape for each of several inputs."""
+    first = input_shape[0] if isinstance(input_shape, list | tuple) and input_shape else None
+    return isinstance(first, list | tuple)
+
+
+def _shape(shape: Any, given: Any) -> Shape:
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape:
+        raise _not_a_shape(given)
+    if any(type(size) is not int or size < 1 for size in shape):
+        raise _not_a_shape(given)
+    return tuple(shape)
+
+
+def _not_a_shape(given: Any) -> ReaderError:
+    return ReaderError(
+        f"input_shape={given!r} is no shape: pass a tuple such as (1, 3, 224, 224), or for several inputs a "
+        "list of them, or a dict by name"
+    )

@@ -1,0 +1,140 @@
+"""nn-Meter IR as nn-Meter's ONNX converter writes it, rewritten into the dialect of its TensorFlow converter.
+
+That converter drops the model's input and all values, leaves weights as nodes without a type, and gives
+axes in NCHW order beside shapes in NHWC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Types that only the ONNX converter writes.
+_ONNX_TYPES = frozenset(
+    {"Conv", "BatchNormalization", "Gemm", "GlobalAveragePool", "ReduceMean", "AveragePool", "Clip", "Concat"}
+)
+_FEATURE_MAP_RANK = 4
+#: What a hard sigmoid adds and divides by; the file names these operands, but lacks their values.
+_HSIGMOID_SHIFT, _HSIGMOID_SCALE = 3.0, 6.0
+
+
+def is_onnx_dialect(nodes: Mapping[str, Any]) -> bool:
+    """Whether ``nodes`` came from ONNX: they lack an input and have ONNX's names of operators."""
+    bodies = (record.get("attr") for record in nodes.values())
+    types = {str(body.get("type")) for body in bodies if isinstance(body, Mapping)}
+    return "Placeholder" not in types and not _ONNX_TYPES.isdisjoint(types)
+
+
+def from_onnx_dialect(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """``nodes`` with inputs and constants spelled out, axes in NHWC order and weights' shapes given."""
+    constants = {name for name, record in nodes.items() if not record["attr"]}
+    rewritten: dict[str, Any] = {}
+    inputs: dict[tuple[int, ...], str] = {}
+    for name, record in nodes.items():
+        if name in constants:
+            rewritten[name] = _node("Const", {}, [], [])
+            continue
+        body = record["attr"]
+        before, after = body["input_shape"], body["output_shape"]
+        inbounds = list(record["inbounds"])
+        if constants.issuperset(inbounds):
+            shape = tuple(before[0])
+            if shape not in inputs:
+                inputs[shape] = "input" if not inputs else f"input_{len(inputs)}"
+                rewritten[inputs[shape]] = _node("Placeholder", {}, [], [list(shape)])
+            inbounds.insert(0, inputs[shape])
+        kind, attrs = _operator(body["type"], body["attr"], before, after)
+        const = _lost_constant(name, nodes, constants)
+        if const is not None:
+            rewritten[f"{name}/const"] = _node("Const", {"constant": [const]}, [], [])
+            inbounds = [f"{name}/const" if i in constants else i for i in inbounds]
+        rewritten[name] = _node(kind, attrs, inbounds, [_nhwc(s) for s in after], [_nhwc(s) for s in before])
+    return rewritten
+
+
+def _node(
+    kind: str, attrs: dict[str, Any], inbounds: list[str], after: list[Any], before: list[Any] | None = None
+) -> dict[str, Any]:
+    body = {"type": kind, "attr": attrs, "input_shape": before or [], "output_shape": after}
+    return {"attr": body, "inbounds": inbounds}
+
+
+def _nhwc(shape: Sequence[int]) -> list[int]:
+    """The shape in NHWC; the converter did so itself for feature maps, and for no other rank."""
+    if len(shape) <= _FEATURE_MAP_RANK:
+        return list(shape)
+    return [shape[i] for i in _nhwc_order(len(shape))]
+
+
+def _nhwc_order(rank: int) -> list[int]:
+    """Axes of an NC...HW tensor in the order of an NHW...C one; lower ranks have no map."""
+    return list(range(rank)) if rank < _FEATURE_MAP_RANK else [0, rank - 2, rank - 1, *range(1, rank - 2)]
+
+
+def _axis(axis: int, rank: int) -> int:
+    return _nhwc_order(rank).index(axis % rank)
+
+
+def _operator(
+    kind: str, attrs: dict[str, Any], before: list[Any], after: list[Any]
+) -> tuple[str, dict[str, Any]]:
+    """Type and attributes of an operator in the TensorFlow dialect."""
+    rank = len(before[0])
+    if kind == "Conv":
+        groups, width, breadth = attrs.get("group", 1), before[0][-1], after[0][-1]
+        weights = [*attrs["kernel_shape"], width // groups, breadth]
+        return "Conv", {**_window(attrs), "weight_shape": weights, "group": groups}
+    if kind in ("MaxPool", "AveragePool"):
+        return kind, {**_window(attrs), "ksize": attrs["kernel_shape"]}
+    if kind == "Clip":
+        # Bounds are attributes up to opset 10; behind it they are lost, and ReLU6 is what networks clip with.
+        return ("Relu6" if attrs.get("max", _HSIGMOID_SCALE) == _HSIGMOID_SCALE else "Relu"), {}
+    if kind == "Concat":
+        return "ConcatV2", {"axis": _axis(attrs["axis"], rank)}
+    if kind == "ReduceMean":
+        return "Mean", {"reduction_indices": [_axis(axis, rank) for axis in attrs["axes"]]}
+    if kind == "Transpose":
+        order = _nhwc_order(rank)
+        return "Transpose", {"perm": [order.index(attrs["perm"][axis]) for axis in order]}
+    if kind == "Split":
+        axis = _axis(attrs.get("axis", 0), rank)
+        return "Split", {"axis": axis, "num_split": [shape[axis] for shape in map(_nhwc, after)]}
+    if kind == "Slice":
+        return _slices(before[0], after)
+    return kind, attrs
+
+
+def _window(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Stride, padding and dilation of a window over a map, with ONNX's defaults."""
+    return {
+        "strides": attrs.get("strides", [1, 1]),
+        "pads": attrs.get("pads", [0, 0, 0, 0]),
+        "dilations": attrs.get("dilations", [1, 1]),
+        "ceil_mode": attrs.get("ceil_mode", 0),
+    }
+
+
+def _slices(before: list[int], after: list[list[int]]) -> tuple[str, dict[str, Any]]:
+    """The converter makes all slices of a tensor one node: a split, if they are its parts along one axis."""
+    for axis, size in enumerate(before):
+        parts = [shape[axis] for shape in after if len(shape) == len(before)]
+        if len(parts) > 1 and sum(parts) == size:
+            return "Split", {"axis": axis, "num_split": parts}
+    return "StridedSlice", {}
+
+
+def _lost_constant(name: str, nodes: Mapping[str, Any], constants: set[str]) -> float | None:
+    """The scalar operand of a hard sigmoid's addition or division, told from the clip between them."""
+    record = nodes[name]
+    kind = record["attr"]["type"]
+    if constants.isdisjoint(record["inbounds"]):
+        return None
+    if kind == "Add" and [_type(nodes, o) for o in record["outbounds"]] == ["Clip"]:
+        return _HSIGMOID_SHIFT
+    if kind == "Div" and "Clip" in (_type(nodes, i) for i in record["inbounds"]):
+        return _HSIGMOID_SCALE
+    return None
+
+
+def _type(nodes: Mapping[str, Any], name: str) -> str | None:
+    return nodes[name]["attr"].get("type") if name in nodes else None
