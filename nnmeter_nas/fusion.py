@@ -2,14 +2,15 @@
 
 First whole patterns (squeeze-excite, h-swish, channel shuffle) become one operator each, then
 pairwise rules let an operator join the kernel of what feeds it. One pass in topological order, so the
-cost is linear in the size of the graph.
+cost is linear in the size of the graph. The rules of nn-Meter's own files, which mean their pairs
+differently, are in :mod:`nnmeter_nas.nnmeter_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 
@@ -19,18 +20,6 @@ RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "sub": "add
 VIEW_OPS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 #: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
-
-FusionRules = frozenset[tuple[str, str]]
-
-
-def parse_rules(lines: Iterable[str]) -> FusionRules:
-    """Rules written ``"conv->relu"`` as pairs.
-
-    >>> sorted(parse_rules(["conv->relu", "add->relu"]))
-    [('add', 'relu'), ('conv', 'relu')]
-    """
-    pairs = (line.split("->") for line in lines)
-    return frozenset((first.strip(), second.strip()) for first, second in pairs)
 
 
 @dataclass
@@ -67,6 +56,49 @@ class Kernel:
         return RULE_NAMES.get(last, last)
 
 
+#: Type of the unit that a whole pattern becomes, and what finds its members from the first one on.
+Pattern = tuple[str, Callable[[nx.DiGraph, str], list[str] | None]]
+
+
+@dataclass(frozen=True)
+class FusionRules:
+    """Which operator may join which kernel.
+
+    Attributes:
+        pairs: ``(a, b)`` lets ``b`` join a kernel that ends in ``a``, in the words of RULE_NAMES.
+        several_readers: whether a kernel that several operators read may still be joined, by each of them.
+        earliest_kernel: which kernel takes an operator that could join several: the one of its first
+            operand, or the one that starts earliest in topological order.
+    """
+
+    pairs: frozenset[tuple[str, str]]
+    several_readers: bool = False
+    earliest_kernel: ClassVar[bool] = False
+
+    @property
+    def patterns(self) -> Sequence[Pattern]:
+        """Whole patterns that become one unit before any pair is looked at, tried in this order."""
+        return PATTERNS
+
+    def name(self, data: Mapping[str, Any]) -> str:
+        """What a kernel calls the operator of a model graph's node."""
+        return str(data["op"])
+
+    def allow(self, kernel: Kernel, op: str) -> bool:
+        """Whether ``op`` may join ``kernel``."""
+        return (kernel.tail, RULE_NAMES.get(op, op)) in self.pairs
+
+
+def parse_rules(lines: Iterable[str]) -> FusionRules:
+    """Rules written ``"conv->relu"``.
+
+    >>> sorted(parse_rules(["conv->relu", "add->relu"]).pairs)
+    [('add', 'relu'), ('conv', 'relu')]
+    """
+    pairs = (line.split("->") for line in lines)
+    return FusionRules(frozenset((first.strip(), second.strip()) for first, second in pairs))
+
+
 def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     """Kernel graph of a finished model graph under ``rules``.
 
@@ -75,7 +107,8 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     """
     owner: dict[str, str] = {}
     kernels: dict[str, Kernel] = {}
-    patterns = _find_patterns(graph)
+    patterns = _find_patterns(graph, rules.patterns)
+    starts = _starts(graph, patterns) if rules.earliest_kernel else {}
     for name in nx.topological_sort(graph):
         data = graph.nodes[name]
         if data["op"] == "input":
@@ -84,12 +117,23 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
         if unit is None:
             if data["op"] in VIEW_OPS:
                 continue
-            unit = Kernel(data["op"], [name], data["attrs"], data["in_shapes"], data["out_shapes"])
+            unit = Kernel(rules.name(data), [name], data["attrs"], data["in_shapes"], data["out_shapes"])
         elif name != unit.members[-1]:
             continue
-        head = _joined_kernel(graph, unit.op, _entries(graph, unit), owner, kernels, patterns, rules)
-        _place(unit, head, owner, kernels)
+        heads = _joinable_kernels(graph, unit, owner, kernels, patterns, rules)
+        if starts:
+            heads.sort(key=lambda kernel: starts[kernel.members[0]])
+        _place(unit, heads[0] if heads else None, owner, kernels)
     return _kernel_graph(graph, kernels, owner)
+
+
+def _starts(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> dict[str, int]:
+    """Place of each operator's unit, by its first member, among the units in topological order."""
+    first = {name: patterns[name].members[0] if name in patterns else name for name in graph}
+    units = nx.DiGraph()
+    units.add_nodes_from(first.values())
+    units.add_edges_from((first[a], first[b]) for a, b in graph.edges if first[a] != first[b])
+    return {name: i for i, name in enumerate(nx.topological_sort(units))}
 
 
 def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: dict[str, Kernel]) -> None:
@@ -98,29 +142,30 @@ def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: di
         kernels[unit.members[0]] = unit
     else:
         head.members += unit.members
-        head.joined.append(unit.op)
+        head.joined.append(unit.type)
         head.out_shapes = unit.out_shapes
     name = (head or unit).members[0]
     owner.update(dict.fromkeys(unit.members, name))
 
 
-def _joined_kernel(
+def _joinable_kernels(
     graph: nx.DiGraph,
-    op: str,
-    producers: list[str],
+    unit: Kernel,
     owner: dict[str, str],
     kernels: dict[str, Kernel],
     patterns: dict[str, Kernel],
     rules: FusionRules,
-) -> Kernel | None:
-    """The kernel that an operator fed by ``producers`` joins, if a rule lets it."""
-    for producer in producers:
-        if producer not in owner or not _feeds_one_unit(graph, producer, patterns):
+) -> list[Kernel]:
+    """The kernels that the rules let ``unit`` join, in the order of its operands."""
+    found = []
+    for producer in _entries(graph, unit):
+        if producer not in owner:
             continue
         kernel = kernels[owner[producer]]
-        if kernel.members[-1] == producer and (kernel.tail, RULE_NAMES.get(op, op)) in rules:
-            return kernel
-    return None
+        ends_there = kernel.members[-1] == producer and _feeds_one_unit(graph, producer, patterns)
+        if (ends_there or rules.several_readers) and rules.allow(kernel, unit.type):
+            found.append(kernel)
+    return found
 
 
 def _kernel_graph(graph: nx.DiGraph, kernels: dict[str, Kernel], owner: dict[str, str]) -> nx.DiGraph:
@@ -164,27 +209,28 @@ def _entries(graph: nx.DiGraph, unit: Kernel) -> list[str]:
     )
 
 
-def _find_patterns(graph: nx.DiGraph) -> dict[str, Kernel]:
+def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:
     """Member operator -> the pattern it is part of; larger patterns swallow smaller ones."""
     found: dict[str, Kernel] = {}
     for name in graph:
-        for pattern_op, match in PATTERNS:
+        for pattern_type, match in patterns:
             members = match(graph, name)
             if members and not any(m in found and found[m].op not in _SMALL for m in members):
                 for member in [n for m in members if m in found for n in found[m].members]:
                     found.pop(member, None)
-                last = graph.nodes[members[-1]]
-                entry = graph.nodes[members[0]]
-                unit = Kernel(
-                    pattern_op,
-                    members,
-                    _pattern_attrs(graph, pattern_op, members),
-                    entry["in_shapes"][:1],
-                    last["out_shapes"],
-                )
-                found.update(dict.fromkeys(members, unit))
+                found.update(dict.fromkeys(members, _pattern_unit(graph, pattern_type, members)))
                 break
     return found
+
+
+def _pattern_unit(graph: nx.DiGraph, pattern_type: str, members: list[str]) -> Kernel:
+    """A pattern as one unit: a chain such as ``conv-bn-relu`` by its first operator, others as their own."""
+    op, *joined = pattern_type.split("-")
+    first, last = graph.nodes[members[0]], graph.nodes[members[-1]]
+    if joined:
+        return Kernel(op, members, first["attrs"], first["in_shapes"], last["out_shapes"], joined)
+    attrs = _pattern_attrs(graph, op, members)
+    return Kernel(op, members, attrs, first["in_shapes"][:1], last["out_shapes"])
 
 
 def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, Any]:
@@ -195,11 +241,16 @@ def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, 
     return {"squeezed": widths[0]}
 
 
-def _chain(graph: nx.DiGraph, name: str | None, *ops: tuple[str, ...]) -> list[str] | None:
-    """``name`` and its sole consumers, if their operators are ``ops`` one by one."""
+def chain(
+    graph: nx.DiGraph,
+    name: str | None,
+    *ops: tuple[str, ...],
+    called: Callable[[Mapping[str, Any]], str] = lambda data: data["op"],
+) -> list[str] | None:
+    """``name`` and its sole consumers, if what they are ``called`` is in ``ops``, one by one."""
     members: list[str] = []
     for choices in ops:
-        if name is None or graph.nodes[name]["op"] not in choices:
+        if name is None or called(graph.nodes[name]) not in choices:
             return None
         members.append(name)
         name = _only_consumer(graph, name)
@@ -213,7 +264,7 @@ def _is_const(graph: nx.DiGraph, name: str, value: float) -> bool:
 
 def _hsigmoid(graph: nx.DiGraph, name: str) -> list[str] | None:
     """relu6(x + 3) / 6."""
-    members = _chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul", "div"))
+    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul", "div"))
     if not members or not _is_const(graph, members[0], 3.0) or not _is_sixth(graph, members[2]):
         return None
     return members
@@ -239,7 +290,7 @@ def _hswish(graph: nx.DiGraph, name: str) -> list[str] | None:
     if gate:
         product = _only_consumer(graph, gate[-1])
         return [*gate, product] if product and _multiplies(graph, product, entry) else None
-    members = _chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul",), ("mul", "div"))
+    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul",), ("mul", "div"))
     if members and _multiplies(graph, members[2], entry) and _is_sixth(graph, members[3]):
         return members
     return None
@@ -282,7 +333,7 @@ def _skip_views(graph: nx.DiGraph, members: list[str]) -> str | None:
 
 def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
     """Split channels into groups, swap groups and members, join again."""
-    members = _chain(graph, name, ("reshape",), ("transpose",), ("reshape",))
+    members = chain(graph, name, ("reshape",), ("transpose",), ("reshape",))
     if not members or graph.nodes[members[1]]["attrs"]["perm"][:3] != (0, 2, 1):
         return None
     before, after = (graph.nodes[m] for m in (members[0], members[2]))
@@ -290,7 +341,7 @@ def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
 
 
 #: Tried in this order at every operator.
-PATTERNS: list[tuple[str, Callable[[nx.DiGraph, str], list[str] | None]]] = [
+PATTERNS: list[Pattern] = [
     ("se", _squeeze_excite),
     ("hswish", _hswish),
     ("hsigmoid", _hsigmoid),

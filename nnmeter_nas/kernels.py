@@ -41,6 +41,7 @@ _TYPE_OF_OP = {
     "mul": "add",
     "maximum": "add",
     "minimum": "add",
+    "gap": "globalavgpool",
 }
 #: Columns of a configuration. Sizes in elements; a missing spatial dimension counts as 1; ``operands``
 #: is how many tensors are read; ``joined_*`` count operators fused behind the head; ``squeezed`` is the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from .errors import UnpredictedOperatorError
-from .fusion import Kernel, fuse
+from .fusion import Kernel
 from .kernels import configuration, kernel_type, kernel_work
-from .packs import Pack, find_pack
-from .packs.pack import read_card
-from .packs.registry import pack_folders
+from .packs import Pack, find_pack, pack_cards
 from .readers import read_model
+from .readers.inputs import InputShape
 
 #: Share of the latency that kernels outside the measured range may have before `predict` warns.
 EXTRAPOLATED_SHARE = 0.25
@@ -117,16 +115,14 @@ class LatencyPredictor:
         self,
         model: Any,
         model_type: str | None = None,
-        input_shape: Sequence[int] | None = None,
+        input_shape: InputShape | None = None,
         apply_nni: bool = False,
         strict: bool = False,
     ) -> float:
         """Latency of ``model`` in ms, batch 1.
 
         Args:
-            model: a model graph, NNI graph model, ``torch.nn.Module``, nn-Meter IR dict or file.
-            model_type: ``"nni-ir"``, ``"torch"`` or ``"nnmeter-ir"``; recognised if None.
-            input_shape: NCHW shape of the input, if the model does not carry it.
+            model, model_type, input_shape: as :func:`nnmeter_nas.read_model` takes them.
             apply_nni: accepted for nn-Meter's sake; candidates of NNI are recognised.
             strict: raise where a prediction would leave an operator out.
 
@@ -139,6 +135,11 @@ class LatencyPredictor:
                 is far outside what was measured or has nothing to run.
         """
         found = self.explain(model, model_type, input_shape)
+        self.check(found, strict)
+        return found.latency_ms
+
+    def check(self, found: Explanation, strict: bool = False) -> None:
+        """Say what the latency in ``found`` leaves out; raises and warns as :meth:`predict` does."""
         if found.unpredicted:
             message = (
                 f"{len(found.unpredicted)} operator(s), {found.unpredicted_share:.1%} of the work, are not "
@@ -156,29 +157,25 @@ class LatencyPredictor:
                 f"range measured on {self.device}; `explain` lists them"
             )
             self._warn(message, {"outside the range"})
-        return found.latency_ms
 
     def explain(
-        self, model: Any, model_type: str | None = None, input_shape: Sequence[int] | None = None
+        self, model: Any, model_type: str | None = None, input_shape: InputShape | None = None
     ) -> Explanation:
         """Latency of each kernel of ``model``; arguments and errors as :meth:`predict`."""
         graph = read_model(model, model_type, input_shape)
-        kernel_graph = fuse(graph, self.pack.rules)
-        nodes = kernel_graph.nodes
+        kernel_graph = self.pack.kernel_graph(graph)
+        nodes, predictors = kernel_graph.nodes, self.pack.predictors
         unpredicted: dict[str, str] = {}
         predicted: list[str] = []
         for name, kernel in nodes(data="kernel"):
             nodes[name].update(latency_ms=None, extrapolated=False)
-            if kernel_type(kernel) is None:
-                unpredicted[name] = kernel.op
-            else:
+            if predictors.covers(kernel):
                 predicted.append(name)
+            else:
+                unpredicted[name] = kernel.op
         total = 0.0
         if predicted:
-            rows = np.array([configuration(nodes[name]["kernel"]) for name in predicted], dtype=float)
-            distinct, position = np.unique(rows, axis=0, return_inverse=True)
-            latency = self.pack.network.predict(distinct)[position.ravel()]
-            outside = self.pack.network.outside_range(distinct)[position.ravel()]
+            latency, outside = predictors.latencies([nodes[name]["kernel"] for name in predicted])
             for name, ms, out in zip(predicted, latency, outside, strict=True):
                 nodes[name].update(latency_ms=float(ms), extrapolated=bool(out))
             total = float(latency.sum())
@@ -188,7 +185,7 @@ class LatencyPredictor:
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless each of ``topics`` was warned of before."""
         if not topics <= self._warned:
-            warnings.warn(message, LatencyWarning, stacklevel=3)
+            warnings.warn(message, LatencyWarning, stacklevel=4)  # where the caller of predict stands
             self._warned |= topics
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,8 +206,12 @@ def load_latency_predictor(predictor_name: str, predictor_version: float | None 
 
 
 def list_latency_predictors() -> list[dict[str, Any]]:
-    """Cards of all predictor packs, newest version of a device first."""
-    return [read_card(folder) for folder in pack_folders().values()]
+    """Cards of all predictor packs, newest version of a device first.
+
+    Warns:
+        PackWarning: an imported pack is damaged, and left out.
+    """
+    return pack_cards()
 
 
 def _work(kernel: Kernel) -> float:

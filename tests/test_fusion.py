@@ -9,12 +9,15 @@ from typing import Any
 
 import networkx as nx
 import pytest
+from graphs import SHAPE, graph_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmeter_nas import fusion
+from nnmeter_nas.benchmarks.parity_predictors import nnmeter_rules
 from nnmeter_nas.fusion import VIEW_OPS, FusionRules, Kernel, fuse, parse_rules
 from nnmeter_nas.graph import add_input, add_op, finish, new_graph, set_outputs
+from nnmeter_nas.nnmeter_rules import parse_nnmeter_rules
 from nnmeter_nas.packs.registry import devices
 
 CPU, GPU, GPU_630, VPU = (
@@ -27,8 +30,12 @@ DEVICES = (CPU, GPU, GPU_630, VPU)
 RULES: dict[str, FusionRules] = {
     name: parse_rules(about["fusion_rules"]) for name, about in devices().items()
 }
+#: The same in nn-Meter's rule files, which mean their pairs differently.
+RULES |= {
+    f"{name} 1.0": parse_nnmeter_rules(nnmeter_rules(about["fusion_rules"]))
+    for name, about in devices().items()
+}
 
-SHAPE = (1, 8, 8, 8)
 CONV: dict[str, Any] = {"kernel": (3, 3), "padding": "same", "out_channels": 8}
 ONE_BY_ONE: dict[str, Any] = {"kernel": (1, 1), "out_channels": 8}
 #: Operators that keep :data:`SHAPE`, with their attributes.
@@ -78,17 +85,6 @@ HSWISH_SPELLINGS: dict[str, list[tuple[str, list[str], dict[str, float]]]] = {
     "hsigmoid(x) * x": [("hsigmoid", ["x"], {}), ("mul", ["0", "x"], {})],
     "hswish(x)": [("hswish", ["x"], {})],
 }
-
-
-def graph_of(*operators: tuple[Any, ...], outputs: list[str] | None = None) -> nx.DiGraph:
-    """A finished graph of ``(name, op, inputs, attrs?)`` behind the input ``x`` of :data:`SHAPE`."""
-    graph = new_graph()
-    add_input(graph, "x", SHAPE)
-    for operator in operators:
-        add_op(graph, *operator)
-    if outputs:
-        set_outputs(graph, outputs)
-    return finish(graph)
 
 
 def add_hswish(graph: nx.DiGraph, prefix: str, source: str, spelling: str) -> list[str]:
@@ -170,7 +166,7 @@ def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
     return finish(graph)
 
 
-@given(random_graphs(), st.sampled_from(DEVICES))
+@given(random_graphs(), st.sampled_from(sorted(RULES)))
 def test_every_operator_runs_in_exactly_one_kernel(graph: nx.DiGraph, device: str) -> None:
     members = [m for kernel in kernels(graph, device) for m in kernel.members]
     assert len(members) == len(set(members))
@@ -178,7 +174,7 @@ def test_every_operator_runs_in_exactly_one_kernel(graph: nx.DiGraph, device: st
     assert costly <= set(members) <= {name for name, op in graph.nodes(data="op") if op != "input"}
 
 
-@given(random_graphs(), st.sampled_from(DEVICES))
+@given(random_graphs(), st.sampled_from(sorted(RULES)))
 def test_kernel_graph_can_be_scheduled_and_keeps_every_dependency(graph: nx.DiGraph, device: str) -> None:
     fused = fuse(graph, RULES[device])
     assert nx.is_directed_acyclic_graph(fused)
@@ -195,7 +191,7 @@ def test_kernel_graph_can_be_scheduled_and_keeps_every_dependency(graph: nx.DiGr
         assert (a, b) in needed, "kernels that do not depend on each other are connected"
 
 
-@given(random_graphs(), st.sampled_from(DEVICES))
+@given(random_graphs(), st.sampled_from(sorted(RULES)))
 def test_only_the_end_of_a_kernel_is_read_by_others(graph: nx.DiGraph, device: str) -> None:
     for kernel in kernels(graph, device):
         inside = set(kernel.members)
@@ -205,7 +201,7 @@ def test_only_the_end_of_a_kernel_is_read_by_others(graph: nx.DiGraph, device: s
             assert name not in graph.graph["outputs"]
 
 
-@given(random_graphs(), st.sampled_from(DEVICES))
+@given(random_graphs(), st.sampled_from(sorted(RULES)))
 def test_fusing_leaves_the_model_graph_as_it_was(graph: nx.DiGraph, device: str) -> None:
     before = copy.deepcopy(graph)
     fuse(graph, RULES[device])
@@ -427,7 +423,7 @@ def test_views_cost_no_kernel_and_keep_dependencies() -> None:
     assert set(fused.edges) == {("pool", "fc")}
 
 
-def opcodes_to_fuse(graph: nx.DiGraph) -> int:
+def opcodes_to_fuse(graph: nx.DiGraph, rules: FusionRules) -> int:
     """Bytecode instructions that fusion runs for ``graph``: a clock that no busy machine disturbs."""
     count = 0
 
@@ -442,7 +438,7 @@ def opcodes_to_fuse(graph: nx.DiGraph) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        fuse(graph, RULES[GPU])
+        fuse(graph, rules)
     finally:
         sys.settrace(before)
     return count
@@ -471,7 +467,8 @@ def chain_of_views(size: int) -> nx.DiGraph:
     )
 
 
+@pytest.mark.parametrize("rules", [GPU, f"{GPU} 1.0"])
 @pytest.mark.parametrize("build", [chain_of_blocks, star, chain_of_views])
-def test_fusing_twice_the_operators_is_about_twice_the_work(build: Any) -> None:
-    small, large = opcodes_to_fuse(build(60)), opcodes_to_fuse(build(120))
+def test_fusing_twice_the_operators_is_about_twice_the_work(build: Any, rules: str) -> None:
+    small, large = (opcodes_to_fuse(build(size), RULES[rules]) for size in (60, 120))
     assert large < 2.2 * small

@@ -97,9 +97,9 @@ def growths(kind: str, rows: Rows) -> dict[str, Rows]:
 @pytest.mark.parametrize("kind", KERNEL_TYPES)
 def test_larger_kernels_do_not_get_faster(predictor: LatencyPredictor, kind: str, span: str) -> None:
     rows = configurations(kind, span)
-    before = predictor.pack.network.predict(rows)
+    before = predictor.pack.predictors.predict(rows)
     for what, larger in growths(kind, rows).items():
-        ratio = predictor.pack.network.predict(larger) / before
+        ratio = predictor.pack.predictors.predict(larger) / before
         assert np.mean(ratio < 0.95) <= DROPS, f"more {what} lose more than 5 % too often"
         worst = rows[ratio.argmin()]
         assert ratio.min() >= LIMIT, (
@@ -117,7 +117,7 @@ def test_kernel_four_times_as_wide_on_a_larger_map_takes_no_less(
         rows = configurations(kind, span, align=1)
         wide = growths(kind, growths(kind, rows)["channels"])["channels"]
         larger = growths(kind, wide).get("map", wide)
-        ratio = predictor.pack.network.predict(larger) / predictor.pack.network.predict(rows)
+        ratio = predictor.pack.predictors.predict(larger) / predictor.pack.predictors.predict(rows)
         assert ratio.min() > least
         assert np.mean(ratio < 0.95) <= 0.03
 
@@ -129,7 +129,8 @@ def test_latency_grows_with_the_work_far_outside_the_range(predictor: LatencyPre
         rows, way = rows[rows[:, COLUMN["cin"]] * rows[:, COLUMN["cout"]] > 2**25], "channels"
     else:
         rows, way = rows[(rows[:, COLUMN["cin"]] > 1024) & (rows[:, COLUMN["hin"]] > 512)], "map"
-    ratio = predictor.pack.network.predict(growths(kind, rows)[way]) / predictor.pack.network.predict(rows)
+    network = predictor.pack.predictors
+    ratio = network.predict(growths(kind, rows)[way]) / network.predict(rows)
     order = np.log(ratio) / np.log(4)
     assert len(rows) > 50
     assert 0.8 < np.median(order) < 1.2, "four times the work"
@@ -138,7 +139,7 @@ def test_latency_grows_with_the_work_far_outside_the_range(predictor: LatencyPre
 
 @cache
 def network_of(device: str) -> KernelNetwork:
-    return load_latency_predictor(device).pack.network
+    return load_latency_predictor(device).pack.predictors
 
 
 @settings(max_examples=200)
@@ -169,12 +170,12 @@ def test_no_configuration_gets_a_negative_or_undefined_latency(
 
 def test_configurations_predicted_together_and_alone_are_the_same(predictor: LatencyPredictor) -> None:
     rows = np.concatenate([configurations(kind, "usual", 5) for kind in KERNEL_TYPES])
-    alone = [predictor.pack.network.predict(row[None])[0] for row in rows]
-    np.testing.assert_allclose(predictor.pack.network.predict(rows), alone, rtol=1e-6)
+    alone = [predictor.pack.predictors.predict(row[None])[0] for row in rows]
+    np.testing.assert_allclose(predictor.pack.predictors.predict(rows), alone, rtol=1e-6)
 
 
 def test_range_measured_is_known(predictor: LatencyPredictor) -> None:
-    network = predictor.pack.network
+    network = predictor.pack.predictors
     usual, far = configurations("conv", "usual", 500), configurations("conv", "far outside", 500)
     far = far[far[:, COLUMN["cin"]] > 8192]
     assert network.outside_range(far).all()

@@ -13,18 +13,37 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from forests import KERNELS, write_predictor
 from ir import small_cnn
 
-from nnmeter_nas import list_latency_predictors, load_latency_predictor
+from nnmeter_nas import LatencyWarning, list_latency_predictors, load_latency_predictor
 from nnmeter_nas.errors import PackError, UnknownDeviceError
 from nnmeter_nas.kernels import KERNEL_TYPES
-from nnmeter_nas.packs import files, load_pack, pack_folders, registry, save_pack
-from nnmeter_nas.packs.registry import devices
+from nnmeter_nas.packs import (
+    files,
+    find_pack,
+    import_predictor,
+    load_pack,
+    pack_cards,
+    pack_folders,
+    registry,
+    save_pack,
+    verify_pack,
+)
+from nnmeter_nas.packs import pack as pack_module
+from nnmeter_nas.packs.registry import PackWarning, devices
 
 DEVICES = sorted(devices())
 DEVICE = "cortexA76cpu_tflite21"
 VERSION = 2.0
 FILES = ("pack.yaml", "weights.npz", "SHA256SUMS")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for the user's packs."""
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 def bundled(device: str) -> Path:
@@ -37,9 +56,22 @@ def pack(tmp_path: Path) -> Path:
     return shutil.copytree(bundled(DEVICE), tmp_path / DEVICE / "2.0")
 
 
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pickled forests of nn-Meter's."""
+    return write_predictor(tmp_path_factory.mktemp("release") / DEVICE)
+
+
+@pytest.fixture
+def forests(release: Path) -> Path:
+    """An imported pack of forests, to damage."""
+    return import_predictor(release)
+
+
 def reseal(folder: Path) -> None:
     """Make the checksums of a changed pack right again."""
-    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in FILES[:2]]
+    names = [line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
     (folder / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -244,12 +276,12 @@ def test_damaged_pack_is_refused_when_a_predictor_is_asked_for(
 
 def test_saved_pack_predicts_what_the_original_does(tmp_path: Path) -> None:
     original = load_pack(bundled(DEVICE))
-    save_pack(tmp_path / "copy", original.card, original.network)
+    save_pack(tmp_path / "copy", original.card, original.predictors)
     copy = load_pack(tmp_path / "copy")
     assert copy.card == original.card
     assert copy.rules == original.rules
-    for name, array in original.network.to_arrays().items():
-        np.testing.assert_array_equal(copy.network.to_arrays()[name], array)
+    for name, array in original.predictors.to_arrays().items():
+        np.testing.assert_array_equal(copy.predictors.to_arrays()[name], array)
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
@@ -267,9 +299,9 @@ def test_interrupted_save_leaves_no_pack_that_loads_half(
         real(source, target)
 
     monkeypatch.setattr(files.os, "replace", replace)
-    half = {**original.network.to_arrays(), "center": original.network.center + 1}
+    half = {**original.predictors.to_arrays(), "center": original.predictors.center + 1}
     with pytest.raises(OSError, match="no space"):
-        save_pack(pack, {**original.card, "date": "2099-01-01"}, type(original.network).from_arrays(half))
+        save_pack(pack, {**original.card, "date": "2099-01-01"}, type(original.predictors).from_arrays(half))
     monkeypatch.undo()
     assert sorted(path.name for path in pack.iterdir()) == sorted(FILES), "temporary files are left behind"
     try:
@@ -277,7 +309,138 @@ def test_interrupted_save_leaves_no_pack_that_loads_half(
     except PackError:
         return
     assert loaded.card == original.card
-    np.testing.assert_array_equal(loaded.network.center, original.network.center)
+    np.testing.assert_array_equal(loaded.predictors.center, original.predictors.center)
+
+
+def test_forests_predict_models(forests: Path) -> None:
+    predictor = load_latency_predictor(DEVICE, 1.0)
+    with pytest.warns(LatencyWarning, match="dwconv"):  # of which there is no forest
+        assert predictor.predict(small_cnn()) > 0
+    assert predictor.pack.card["kind"] == "forests"
+    assert load_pack(forests).card == predictor.pack.card
+
+
+@pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "SHA256SUMS", "forests/fc.forest"])
+def test_missing_file_of_a_forest_pack_is_named(forests: Path, name: str) -> None:
+    (forests / name).unlink()
+    for check in (load_pack, verify_pack):
+        with pytest.raises(PackError, match=f"incomplete.*{name}"):
+            check(forests)
+
+
+@pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "forests/fc.forest"])
+def test_damaged_file_of_a_forest_pack_is_named(forests: Path, name: str) -> None:
+    content = bytearray((forests / name).read_bytes())
+    content[-1] ^= 1
+    (forests / name).write_bytes(content)
+    with pytest.raises(PackError, match=f"{name} is damaged"):
+        verify_pack(forests)
+    if not name.startswith("forests/"):
+        with pytest.raises(PackError, match=f"{name} is damaged"):
+            load_pack(forests)
+
+
+def test_forest_of_another_size_is_refused_unread(forests: Path) -> None:
+    with (forests / "forests" / "fc.forest").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(PackError, match=r"fc\.forest is damaged"):
+        load_pack(forests)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "trees"},
+        {"kind": ["forests"]},
+        {"forests": None},
+        {"forests": ["fc"]},
+        {"forests": {"fc": {}}},
+        {"forests": {"fc": {"bytes": "many"}}},
+        {"forests": {"../../fc": {"bytes": 1}}},
+        {"forests": {5: {"bytes": 1}}},
+    ],
+)
+def test_card_of_forests_that_makes_no_sense_is_refused(forests: Path, changes: dict[str, Any]) -> None:
+    change_card(forests, **changes)
+    with pytest.raises(PackError, match=next(iter(changes))):
+        load_pack(forests)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bundled_packs_pass_the_check_of_all_hashes(device: str) -> None:
+    verify_pack(bundled(device))
+
+
+def test_checksums_that_leave_a_forest_out_are_found(forests: Path) -> None:
+    lines = (forests / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (forests / "SHA256SUMS").write_text("".join(line for line in lines if "relu.forest" not in line))
+    with pytest.raises(PackError, match=r"lacks forests/conv-bn-relu\.forest, forests/relu\.forest"):
+        verify_pack(forests)
+
+
+def test_user_packs_stand_beside_the_bundled_ones(forests: Path) -> None:
+    assert pack_folders()[DEVICE, 1.0] == forests
+    assert [key for key in pack_folders() if key[0] == DEVICE] == [(DEVICE, 2.0), (DEVICE, 1.0)]
+    cards = [(card["name"], card["version"]) for card in pack_cards()]
+    assert cards == list(pack_folders())
+    assert set(load_latency_predictor(DEVICE, 1.0).pack.card["kernel_types"]) == set(KERNELS)
+
+
+@pytest.mark.parametrize("damage", ["card", "checksums", "foreign", "not a version", "not a pack"])
+def test_damaged_pack_of_the_user_keeps_no_other_from_loading(
+    release: Path, home: Path, damage: str
+) -> None:
+    folder = import_predictor(release, version=3.0)
+    if damage == "card":
+        (folder / "pack.yaml").write_text("nonsense")
+    elif damage == "checksums":
+        (folder / "SHA256SUMS").unlink()
+    elif damage == "foreign":
+        change_card(folder, format=99)
+    elif damage == "not a version":
+        folder = folder.rename(folder.parent / "newest")
+    else:
+        (folder / "pack.yaml").unlink()
+    others = set(DEVICES) - {DEVICE}
+    if damage in ("not a version", "not a pack"):
+        assert load_latency_predictor(DEVICE).version == VERSION
+        assert len(pack_cards()) == len(DEVICES)
+        return
+    with pytest.warns(PackWarning, match="left out"):
+        assert load_latency_predictor(DEVICE).version == VERSION
+    with pytest.warns(PackWarning, match="left out"):
+        assert {card["name"] for card in pack_cards()} == set(DEVICES)
+    with pytest.raises(PackError):
+        load_latency_predictor(DEVICE, 3.0)
+    for device in others:
+        assert load_latency_predictor(device).version == VERSION
+
+
+def test_pack_under_anothers_name_is_refused(forests: Path) -> None:
+    forests.rename(forests.parent / "1.5")
+    with pytest.raises(PackError, match=f"holds the predictor '{DEVICE}' 1.0, not '{DEVICE}' 1.5"):
+        load_latency_predictor(DEVICE, 1.5)
+
+
+def test_replaced_pack_is_loaded_anew_and_an_unchanged_one_is_not(forests: Path, release: Path) -> None:
+    first = find_pack(DEVICE, 1.0)
+    assert find_pack(DEVICE, 1.0) is first
+    change_card(forests, date="2099-01-01")
+    assert find_pack(DEVICE, 1.0).card["date"] == "2099-01-01"
+
+
+def test_finding_a_pack_reads_no_other_card(forests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    real = pack_module.read_card
+
+    def read_card(folder: Path) -> dict[str, Any]:
+        read.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(pack_module, "read_card", read_card)
+    registry._load.cache_clear()
+    find_pack(DEVICE.lower())
+    assert read == [bundled(DEVICE)]
 
 
 WITHOUT = """

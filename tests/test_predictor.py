@@ -285,9 +285,9 @@ def test_model_that_is_none_is_named_as_such(
         cpu.predict(model)
 
 
-@pytest.mark.parametrize("kind", ["pb", "Torch", "nnmeter_ir"])
+@pytest.mark.parametrize("kind", ["keras", "Torch", "nnmeter_ir"])
 def test_unknown_model_type_lists_those_there_are(cpu: LatencyPredictor, kind: str) -> None:
-    with pytest.raises(ReaderError, match=rf"{kind}.*'nni-ir', 'torch', 'nnmeter-ir'"):
+    with pytest.raises(ReaderError, match=rf"{kind}.*nni-ir, torch, onnx, pb, nnmeter-ir"):
         cpu.predict(small_cnn(), model_type=kind)
 
 

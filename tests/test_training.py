@@ -81,8 +81,8 @@ def test_same_command_gives_the_same_packs(trained: Path, bench: Path, tmp_path:
     train(bench, tmp_path)
     for device in PLAN.devices:
         first, second = (load_pack(folder / "packs" / device / "2.0") for folder in (trained, tmp_path))
-        for name, array in first.network.to_arrays().items():
-            np.testing.assert_array_equal(second.network.to_arrays()[name], array)
+        for name, array in first.predictors.to_arrays().items():
+            np.testing.assert_array_equal(second.predictors.to_arrays()[name], array)
         assert second.card == first.card
 
 
@@ -134,8 +134,8 @@ def test_interrupted_training_goes_on_where_it_stopped(
     assert {path: path.stat().st_mtime_ns for path in done} == done
     for device in PLAN.devices:
         resumed, whole = (load_pack(folder / "packs" / device / "2.0") for folder in (tmp_path, trained))
-        for name, array in whole.network.to_arrays().items():
-            np.testing.assert_array_equal(resumed.network.to_arrays()[name], array)
+        for name, array in whole.predictors.to_arrays().items():
+            np.testing.assert_array_equal(resumed.predictors.to_arrays()[name], array)
 
 
 def fits(folder: Path) -> dict[Path, int]:
@@ -164,7 +164,7 @@ def test_other_seed_does_not_take_over_finished_fits(bench: Path, trained: Path,
     shutil.copytree(trained / "work", tmp_path / "work")
     plan = replace(PLAN, devices=(CPU,), members=1, seed=5)
     train(bench, tmp_path, plan)
-    first, other = (load_pack(folder / "packs" / CPU / "2.0").network for folder in (trained, tmp_path))
+    first, other = (load_pack(folder / "packs" / CPU / "2.0").predictors for folder in (trained, tmp_path))
     assert not np.array_equal(first.members[0]["kind_bias"], other.members[0]["kind_bias"])
 
 

@@ -1,6 +1,46 @@
 """Predictor packs: one device's fusion rules and kernel predictors, with a card of how good they are."""
 
-from .pack import Pack, load_pack, save_pack
-from .registry import find_pack, pack_folders
+from __future__ import annotations
 
-__all__ = ["Pack", "find_pack", "load_pack", "pack_folders", "save_pack"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .pack import Pack, load_pack, save_pack, verify_pack
+from .registry import find_pack, pack_cards, pack_folders
+
+if TYPE_CHECKING:
+    from .forest import Forest as Forest
+    from .forest import read_forest as read_forest
+    from .importing import import_predictor as import_predictor
+    from .importing import register_predictor as register_predictor
+    from .importing import remove_predictor as remove_predictor
+
+#: What prediction does not need, loaded when it is first used.
+_HOME = {
+    "Forest": "forest",
+    "read_forest": "forest",
+    "import_predictor": "importing",
+    "register_predictor": "importing",
+    "remove_predictor": "importing",
+}
+
+__all__ = [
+    "Forest",
+    "Pack",
+    "find_pack",
+    "import_predictor",
+    "load_pack",
+    "pack_cards",
+    "pack_folders",
+    "read_forest",
+    "register_predictor",
+    "remove_predictor",
+    "save_pack",
+    "verify_pack",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

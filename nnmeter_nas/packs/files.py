@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their hashes."""
+"""Files written whole or not at all, their hashes, and where those of the user are kept."""
 
 from __future__ import annotations
 
@@ -11,16 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
+
+#: Environment variable that names the folder to use instead of the platform's.
+HOME = "NNMETER_NAS_HOME"
+_BLOCK = 1 << 20
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically; parent folders are made."""
+def user_folder() -> Path:
+    """Folder of what the user imported: the platform's for data of users, or ``NNMETER_NAS_HOME``."""
+    home = os.environ.get(HOME)
+    return Path(home).absolute() if home else platformdirs.user_data_path("nnmeter_nas")
+
+
+def user_cache_folder() -> Path:
+    """Folder of downloads that are under way."""
+    return user_folder() / "cache" if os.environ.get(HOME) else platformdirs.user_cache_path("nnmeter_nas")
+
+
+def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
+    """Write ``parts``, one after another, to ``path`` atomically; parent folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
@@ -36,8 +52,12 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """Hex digest of a file of any size."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _umask() -> int:

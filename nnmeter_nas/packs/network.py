@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..kernels import COLUMNS, KERNEL_TYPES, FloatArray
+from ..fusion import Kernel
+from ..kernels import COLUMNS, KERNEL_TYPES, FloatArray, configuration, kernel_type
 from .features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, features
 
 #: The correction multiplies or divides the base by at most e to this power.
@@ -36,6 +38,19 @@ class KernelNetwork:
     range_low: npt.NDArray[np.float32]
     range_high: npt.NDArray[np.float32]
     members: list[Arrays]
+
+    def covers(self, kernel: Kernel) -> bool:
+        """Whether ``kernel`` is of one of the kernel types."""
+        return kernel_type(kernel) is not None
+
+    def latencies(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Latency in ms of ``n`` covered kernels, ``[n]``, and which lie outside the range measured, ``[n]``.
+
+        Equal configurations are evaluated once.
+        """
+        rows = np.array([configuration(kernel) for kernel in kernels], dtype=float)
+        distinct, position = np.unique(rows, axis=0, return_inverse=True)
+        return self.predict(distinct)[position.ravel()], self.outside_range(distinct)[position.ravel()]
 
     def predict(self, rows: FloatArray) -> FloatArray:
         """Latency in ms of each configuration, ``[n, COLUMNS] -> [n]``; always finite and above zero."""

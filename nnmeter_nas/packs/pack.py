@@ -1,35 +1,68 @@
-"""Predictor pack: a folder with a card, the network's weights and a checksum of both; no code, no pickle."""
+"""Predictor pack: a folder with a card, kernel predictors and checksums of both; no code, no pickle.
+
+A pack of kind ``network`` holds the weights of a network and has its fusion rules on the card. One of kind
+``forests`` holds a forest for each sort of kernel and nn-Meter's ``fusion_rules.json``.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import re
+import reprlib
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import networkx as nx
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ..errors import PackError
-from ..fusion import FusionRules, parse_rules
+from ..fusion import FusionRules, Kernel, fuse, parse_rules
+from ..kernels import FloatArray
+from ..nnmeter_rules import NnMeterRules, parse_nnmeter_rules
 from .files import sha256, write_bytes, write_npz
+from .forest import SUFFIX, Forest, read_forest
 from .network import KernelNetwork
+from .nnmeter1 import ForestPredictors
 
 CARD, WEIGHTS, CHECKSUMS = "pack.yaml", "weights.npz", "SHA256SUMS"
+#: In packs of forests.
+RULE_FILE, FORESTS = "fusion_rules.json", "forests"
 #: Format of the folder; a pack of another one is refused.
 FORMAT = 1
-_REQUIRED = ("format", "name", "version", "category", "fusion_rules", "kernel_types")
+#: Entries of a card, by the kind of the pack; a card that names no kind is of the first.
+_REQUIRED = {
+    "network": ("format", "name", "version", "category", "fusion_rules", "kernel_types"),
+    "forests": ("format", "name", "version", "category", "forests", "kernel_types"),
+}
+_KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
+#: Parses what SafeLoader does, many times faster where PyYAML has it.
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class KernelPredictors(Protocol):
+    """What a pack knows about the latency of kernels on its device."""
+
+    def covers(self, kernel: Kernel) -> bool:
+        """Whether a predictor knows kernels of this type."""
+
+    def latencies(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """Latency in ms of ``n`` covered kernels and which are outside the range measured, each ``[n]``."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A loaded pack: its ``card`` (see ``pack.yaml``), fusion ``rules`` and kernel ``network``."""
+    """A loaded pack: its ``card`` (see ``pack.yaml``), fusion ``rules`` and kernel ``predictors``."""
 
     card: dict[str, Any]
     rules: FusionRules
-    network: KernelNetwork
+    predictors: KernelPredictors
 
     @property
     def name(self) -> str:
@@ -41,6 +74,10 @@ class Pack:
         """Pack version."""
         return float(self.card["version"])
 
+    def kernel_graph(self, graph: nx.DiGraph) -> nx.DiGraph:
+        """Kernel graph of a finished model graph under the device's fusion rules."""
+        return fuse(graph, self.rules)
+
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of the pack in ``folder``, checked against its checksum.
@@ -48,60 +85,196 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         PackError: the card is absent, damaged or of an unknown format.
     """
-    text = _verified(folder, CARD).decode("utf-8", errors="replace")
-    try:
-        card = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PackError(f"{folder / CARD} is not valid YAML: {error}") from error
-    if not isinstance(card, dict) or any(key not in card for key in _REQUIRED):
-        raise PackError(f"{folder / CARD} lacks one of {', '.join(_REQUIRED)}")
+    card = read_yaml(_verified(folder, CARD), str(folder / CARD))
+    kind = card.get("kind", "network")
+    if not isinstance(kind, str) or kind not in _REQUIRED:
+        raise PackError(f"{folder / CARD} is of the unknown kind {reprlib.repr(kind)}; update nnmeter_nas")
+    if any(key not in card for key in _REQUIRED[kind]):
+        raise PackError(f"{folder / CARD} lacks one of {', '.join(_REQUIRED[kind])}")
     if card["format"] != FORMAT:
         raise PackError(
             f"{folder} has pack format {card['format']}, this version reads {FORMAT}; update nnmeter_nas"
         )
-    for entry, parse in (("version", float), ("fusion_rules", parse_rules)):
+    parsers: dict[str, Callable[[Any], Any]] = {
+        "version": float,
+        "fusion_rules": parse_rules,
+        "forests": _forest_sizes,
+    }
+    for entry, parse in parsers.items():
         try:
-            parse(card[entry])
-        except (TypeError, ValueError, AttributeError) as error:
-            raise PackError(f"{folder / CARD} has no usable {entry}: {card[entry]!r} ({error})") from error
+            if entry in _REQUIRED[kind]:
+                parse(card[entry])
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+            text = reprlib.repr(card[entry])
+            raise PackError(f"{folder / CARD} has no usable {entry}: {text} ({error})") from error
     return card
 
 
 def load_pack(folder: str | Path) -> Pack:
-    """Load the pack in ``folder``.
+    """Load the pack in ``folder``; forests are opened, and read as predictions need them.
+
+    Of forests the size is checked, and the hash of everything else; :func:`verify_pack` checks all hashes.
 
     Raises:
-        PackError: a file is absent or damaged (its SHA-256 differs), or the format is unknown.
+        PackError: a file is absent or damaged, or the format is unknown.
     """
     folder = Path(folder)
     card = read_card(folder)
+    if card.get("kind") == "forests":
+        rules = parse_rule_file(_verified(folder, RULE_FILE), str(folder / RULE_FILE))
+        return Pack(card, rules, _forest_predictors(folder, card))
+    return Pack(card, parse_rules(card["fusion_rules"]), _network(folder))
+
+
+def check_pack(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Check the hashes of all files but forests, which may take gigabytes; name and hash of every file.
+
+    Raises:
+        PackError: a file is absent or damaged.
+    """
+    sums = _checksums(folder)
+    for name in sums:
+        if not name.startswith(f"{FORESTS}/"):
+            _verified(folder, name)
+    return tuple(sums.items())
+
+
+def verify_pack(folder: str | Path) -> None:
+    """Check the hashes of all files of the pack in ``folder``.
+
+    Raises:
+        PackError: a file is absent or damaged, or the format is unknown; names it.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    sums = _checksums(folder)
+    forests = {forest_file(kernel) for kernel in card.get("forests", {})}
+    expected = {CARD, RULE_FILE, *forests} if forests else {CARD, WEIGHTS}
+    if missing := expected - set(sums):
+        raise PackError(f"{folder / CHECKSUMS} is damaged: it lacks {', '.join(sorted(missing))}")
+    for name, digest in sums.items():
+        try:
+            if sha256(folder / name) != digest:
+                raise _damaged(folder, name)
+        except OSError as error:
+            raise _incomplete(folder, error) from error
+
+
+def forest_file(kernel: str) -> str:
+    """Path of a kernel's forest inside a pack.
+
+    Raises:
+        ValueError: the name of the kernel is none for a file.
+    """
+    if not _KERNEL_NAME.fullmatch(kernel):
+        raise ValueError(f"{kernel[:100]!r} is no name of a kernel")
+    return f"{FORESTS}/{kernel}{SUFFIX}"
+
+
+def parse_rule_file(content: bytes, name: str) -> NnMeterRules:
+    """Fusion rules in nn-Meter's JSON; ``name`` is what messages call the file.
+
+    Raises:
+        PackError: it is no JSON, or no object of rules that say what they ``obey``.
+    """
+    try:
+        return parse_nnmeter_rules(json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{name} is not valid JSON: {error}") from error
+    except PackError as error:
+        raise PackError(f"{name} holds no fusion rules: {error}") from error
+
+
+def read_yaml(content: bytes, name: str) -> dict[str, Any]:
+    """A mapping in YAML; ``name`` is what messages call the file.
+
+    Raises:
+        PackError: it is something else.
+    """
+    try:
+        found = yaml.load(content.decode("utf-8", errors="replace"), Loader=_YAML_LOADER)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PackError(f"{name} is not valid YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise PackError(f"{name} is no mapping of names to values")
+    return found
+
+
+def _network(folder: Path) -> KernelNetwork:
     try:
         with np.load(io.BytesIO(_verified(folder, WEIGHTS)), allow_pickle=False) as stored:
             arrays = dict(stored)
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise PackError(f"{folder / WEIGHTS} holds no arrays: {error}") from error
-    return Pack(card, parse_rules(card["fusion_rules"]), KernelNetwork.from_arrays(arrays))
+    return KernelNetwork.from_arrays(arrays)
+
+
+def _forest_predictors(folder: Path, card: dict[str, Any]) -> ForestPredictors:
+    forests: dict[str, Forest] = {}
+    for kernel, size in _forest_sizes(card["forests"]).items():
+        path = folder / forest_file(kernel)
+        try:
+            if path.stat().st_size != size:
+                raise PackError(f"{path} is damaged: it takes other than {size} bytes; import it again")
+        except OSError as error:
+            raise _incomplete(folder, error) from error
+        forests[kernel] = read_forest(path)
+    return ForestPredictors(forests)
+
+
+def _forest_sizes(forests: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """Bytes of each kernel's forest, as a card lists them."""
+    for kernel in forests:
+        forest_file(kernel)
+    return {kernel: int(facts["bytes"]) for kernel, facts in forests.items()}
 
 
 def save_pack(folder: str | Path, card: dict[str, Any], network: KernelNetwork) -> None:
     """Write a pack into ``folder``; the checksums come last, so a half-written pack does not load."""
     folder = Path(folder)
     write_npz(folder / WEIGHTS, network.to_arrays())
+    write_card(folder, card)
+    write_checksums(folder, [CARD, WEIGHTS])
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write the card of a pack into ``folder``."""
     text = yaml.safe_dump({"format": FORMAT, **card}, sort_keys=False, allow_unicode=True, width=110)
     write_bytes(folder / CARD, text.encode())
-    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in (CARD, WEIGHTS))
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Write the hashes of the files ``names``, which completes the pack in ``folder``."""
+    sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
     write_bytes(folder / CHECKSUMS, sums.encode())
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Hash of every file of a pack, by its path inside the folder."""
+    try:
+        lines = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError as error:
+        raise _incomplete(folder, error) from error
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _verified(folder: Path, name: str) -> bytes:
     """Content of a pack's file, if it matches the checksum."""
+    digest = _checksums(folder).get(name)
     try:
-        sums = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace")
         content = (folder / name).read_bytes()
     except OSError as error:
-        raise PackError(f"predictor pack {folder} is incomplete: {error.filename} is missing") from error
-    if f"{hashlib.sha256(content).hexdigest()}  {name}" not in sums.splitlines():
-        raise PackError(
-            f"{folder / name} is damaged: its SHA-256 is not the one in {CHECKSUMS}; reinstall it"
-        )
+        raise _incomplete(folder, error) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(folder, name)
     return content
+
+
+def _incomplete(folder: Path, error: OSError) -> PackError:
+    return PackError(f"predictor pack {folder} is incomplete: {error.filename} is missing")
+
+
+def _damaged(folder: Path, name: str) -> PackError:
+    return PackError(
+        f"{folder / name} is damaged: its SHA-256 is not the one in {CHECKSUMS}; reinstall it"
+    )

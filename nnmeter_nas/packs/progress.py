@@ -1,0 +1,45 @@
+"""How far a long import or download has got: a bar on terminals, or what the caller does with the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+
+#: Called with what is being done, the bytes done, and the bytes in all (0 if not known).
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """``progress``, or without one a function that draws bars on stderr if that is a terminal."""
+    if progress is not None:
+        yield progress
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield draw
