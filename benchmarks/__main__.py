@@ -1,4 +1,4 @@
-"""Commands on the bench dataset: train packs, evaluate them, write the README's tables."""
+"""Commands: train packs on the bench dataset, evaluate them, write tables, compare with nn-Meter."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 
 from .pack_training import Plan, train_packs
+from .parity import FORMATS, run_parity
 from .reports import evaluate_packs, write_readme
 from .training import Settings
 
@@ -85,6 +86,36 @@ def _parser() -> argparse.ArgumentParser:
         help="file whose marked sections are replaced",
     )
     readme.set_defaults(run=lambda o, console: write_readme(o.bench, o.predictor, o.output))
+
+    parity = commands.add_parser(
+        "parity",
+        formatter_class=help_format,
+        help="compare kernels and totals with nn-Meter 2.0, with the same forests and rules",
+    )
+    parity.add_argument(
+        "--nnmeter",
+        type=Path,
+        default=Path(".venv-nnmeter/bin/python"),
+        metavar="PYTHON",
+        help="interpreter of an environment with nn-Meter 2.0; make parity sets one up",
+    )
+    parity.add_argument(
+        "--bench",
+        type=Path,
+        metavar="BENCH_DIR",
+        help="folder of <family>s.jsonl files in the official schema, to compare its standard networks too",
+    )
+    parity.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="how to read")
+    parity.add_argument("--network", nargs="+", metavar="NAME", help="these networks alone")
+    parity.add_argument(
+        "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
+    )
+    _add_devices(parity)
+    parity.set_defaults(
+        run=lambda o, console: run_parity(
+            o.nnmeter, o.bench, o.format, o.network, o.predictor, o.output, console
+        )
+    )
     return parser
 
 
@@ -99,6 +130,10 @@ def _add_dataset_and_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bench", type=Path, metavar="BENCH_DIR", help="folder of <family>s.jsonl files in the official schema"
     )
+    _add_devices(parser)
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices to work on"
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 
 
 def accuracy(
@@ -17,6 +16,8 @@ def accuracy(
     >>> accuracy([9.0, 20.0], [10.0, 20.0])["within_10"]
     100.0
     """
+    from scipy.stats import spearmanr  # late: reading a dataset does without it
+
     p, m = np.asarray(predicted, float), np.asarray(measured, float)
     relative = np.abs(p / m - 1)
     return {

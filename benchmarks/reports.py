@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from .dataset import BenchModel, dataset_files, iter_models
 from .metrics import accuracy_by
 
 #: Ids of the networks as published, unvaried.
-_STANDARD = re.compile(r".*_0")
+STANDARD = re.compile(r".*_0")
 
 
 def evaluate_packs(bench: Path, devices: Sequence[str], console: Console) -> None:
@@ -74,11 +74,21 @@ def write_readme(bench: Path, devices: Sequence[str], output: Path) -> None:
         DatasetError: ``output`` lacks the marks that frame a section.
     """
     predictors = [load_latency_predictor(name) for name in devices]
+    sections = {
+        "standard networks": _standard_networks(bench, predictors),
+        "accuracy": _card_accuracy(predictors),
+    }
+    replace_sections(output, sections)
+
+
+def replace_sections(output: Path, sections: Mapping[str, Sequence[str]]) -> None:
+    """Replace the lines between the marks of each of ``sections`` in ``output``.
+
+    Raises:
+        DatasetError: ``output`` lacks the marks that frame a section.
+    """
     text = output.read_text(encoding="utf-8")
-    for section, lines in (
-        ("standard networks", _standard_networks(bench, predictors)),
-        ("accuracy", _card_accuracy(predictors)),
-    ):
+    for section, lines in sections.items():
         begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
         if begin not in text or end not in text:
             raise DatasetError(f"{output} has no section between {begin!r} and {end!r}")
@@ -94,7 +104,7 @@ def _standard_networks(bench: Path, predictors: Sequence[LatencyPredictor]) -> l
     ]
     for path in dataset_files(bench):
         for model in iter_models(path):
-            if _STANDARD.fullmatch(model.id):
+            if STANDARD.fullmatch(model.id):
                 found = _compare(model, predictors)
                 cells = [_cell(found.get(p.device)) for p in predictors]
                 lines.append(f"| {model.id.removesuffix('_0')} | " + " | ".join(cells) + " |")
