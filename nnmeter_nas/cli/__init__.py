@@ -1,0 +1,90 @@
+"""The command ``nnmeter-nas``: latencies of models, where they go, nn-Meter IR, predictor packs, a demo.
+
+Exit codes: 0 success, 1 some models or the command failed, 2 wrong usage (an unknown device among it),
+128 + n on signal n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from ..errors import NnMeterNasError, UnknownDeviceError
+from .messages import fail, warn
+
+_EPILOG = """\
+examples:
+  nnmeter-nas predict model.onnx --predictor cortexA76cpu_tflite21
+  nnmeter-nas predict models/ --predictor all --csv -o latencies.csv
+  nnmeter-nas explain model.onnx --top 10 --plot kernels.png
+  nnmeter-nas get_ir --onnx model.onnx
+  nnmeter-nas predictors list
+
+exit codes: 0 all went well, 1 something failed (the rest is still reported), 2 wrong usage
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    # Before NumPy is loaded: predictions multiply small matrices, and on a busy machine threads would wait
+    # for each other ten times as long as they work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be text
+    parser = argument_parser()
+    options = parser.parse_args(arguments)
+    if options.version:
+        return _print_version()
+    if options.list_predictors:
+        from .predictors import print_names
+
+        return print_names()
+    if options.command is None:
+        parser.error("the following arguments are required: COMMAND")
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: warn(str(message))
+            code: int = options.run(options)
+            sys.stdout.flush()
+            return code
+    except UnknownDeviceError as error:
+        command: argparse.ArgumentParser = options.parser
+        command.error(str(error))
+    except BrokenPipeError:
+        # What reads our output has ended. Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (NnMeterNasError, OSError) as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _print_version() -> int:
+    from importlib.metadata import version
+
+    print(f"nnmeter-nas {version('nnmeter_nas')}")
+    return 0
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it parses has ``run``, which takes it and returns the exit code."""
+    from . import demo, explain, get_ir, predict, predictors  # these load NumPy
+
+    parser = argparse.ArgumentParser(
+        prog="nnmeter-nas",
+        description="Latency of CNNs on edge devices, and searches that keep within it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more about each model, on stderr")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for module in (predict, explain, get_ir, predictors, demo):
+        module.add_parser(commands)
+    return parser

@@ -1,0 +1,173 @@
+"""Arguments that several commands share, and how their values are checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import load_latency_predictor
+from ..errors import UnknownDeviceError
+from ..packs import pack_folders
+from ..predictor import LatencyPredictor
+from ..readers.inputs import InputShape
+from .models import FOLDER_SUFFIXES, suffix_of
+
+DEFAULT_DEVICE = "cortexA76cpu_tflite21"
+#: Value of ``--predictor`` that stands for every device.
+ALL = "all"
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, epilog: str, **more: Any
+) -> argparse.ArgumentParser:
+    """Add the command ``name``: ``run`` gets its options and returns the exit code."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **more,
+    )
+    # As of the whole command, so that it may stand before or behind the name of this one.
+    parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS,
+                        help="say more about each model, on stderr")
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which models to read, in which formats."""
+    models = parser.add_argument_group("models", "files, or folders to search for files of the format")
+    models.add_argument("model", type=Path, nargs="*", metavar="MODEL",
+                        help="a file whose suffix tells its format (.onnx, .pb, .json, .jsonl), or a folder")
+    models.add_argument("--onnx", type=Path, nargs="+", action="extend", metavar="PATH", help="ONNX models")
+    models.add_argument("--tensorflow", type=Path, nargs="+", action="extend", metavar="PATH",
+                        help="frozen TensorFlow graphs (.pb)")
+    models.add_argument("--nn-meter-ir", type=Path, nargs="+", action="extend", metavar="PATH",
+                        help="nn-Meter IR: one graph (.json), or one a line as in the bench dataset (.jsonl)")
+    models.add_argument("--torchvision", nargs="+", action="extend", metavar="NAME",
+                        help="models of torchvision, such as resnet18; nn-Meter's short names work too")
+    models.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
+                        help="shape of the input, NCHW with batch 1, such as 1 3 224 224, where the model "
+                        "leaves it open or another is wanted; once for each input, in their order")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """On which devices to predict."""
+    devices = parser.add_argument_group("devices")
+    devices.add_argument("--predictor", nargs="+", action="extend", metavar="DEVICE",
+                         help="applied hardware, one or several, see `predictors list`; `all` for every "
+                         f"device (default: {DEFAULT_DEVICE})")
+    devices.add_argument("--predictor-version", type=float, metavar="V",
+                         help="version of the predictor pack (default: the newest)")
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """In which form to give results, and where to."""
+    output = parser.add_argument_group("output")
+    formats = output.add_mutually_exclusive_group()
+    formats.add_argument("--json", dest="format", action="store_const", const="json", help="a JSON array")
+    formats.add_argument("--csv", dest="format", action="store_const", const="csv", help="CSV with a header")
+    output.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help="write to FILE, whole or not at all; its suffix .json or .csv tells the format")
+
+
+def check_format(options: argparse.Namespace) -> None:
+    """Settle the format by the suffix of ``--output``; wrong usage if that leaves it open."""
+    if options.output is None:
+        return
+    options.format = options.format or {".json": "json", ".csv": "csv"}.get(options.output.suffix.lower())
+    if options.format is None:
+        options.parser.error(
+            f"argument -o/--output: cannot tell the format of {options.output}; add --json or --csv"
+        )
+    if options.output.is_dir():
+        options.parser.error(f"argument -o/--output: {options.output} is a folder; name a file in it")
+
+
+def check_models(options: argparse.Namespace) -> None:
+    """Take back models that ``--predictor`` swallowed; wrong usage if there is no model at all."""
+    if getattr(options, "predictor", None):
+        known = {name.lower() for name, _ in pack_folders()} | {ALL}
+        swallowed = [name for name in options.predictor if name.lower() not in known and _is_model(name)]
+        options.predictor = [name for name in options.predictor if name not in swallowed]
+        if not options.predictor:
+            options.parser.error(f"argument --predictor: names no device, only {', '.join(swallowed)}")
+        options.model += map(Path, swallowed)
+    flags = ("onnx", "tensorflow", "nn_meter_ir", "torchvision")
+    if not options.model and not any(getattr(options, flag) for flag in flags):
+        options.parser.error(
+            "the following arguments are required: MODEL, or one of --onnx, --tensorflow, --nn-meter-ir and "
+            "--torchvision"
+        )
+
+
+def _is_model(name: str) -> bool:
+    return suffix_of(Path(name)) in FOLDER_SUFFIXES or Path(name).exists()
+
+
+def input_shape(options: argparse.Namespace) -> InputShape | None:
+    """The value of ``--input-shape`` as readers take it."""
+    shapes = options.input_shape
+    if not shapes:
+        return None
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:
+    """The predictors that ``--predictor`` and ``--predictor-version`` name, each once.
+
+    Raises:
+        UnknownDeviceError: there is none of that name or version.
+        PackError: a pack is damaged.
+    """
+    names, version = options.predictor or [DEFAULT_DEVICE], options.predictor_version
+    if ALL in (name.lower() for name in names):
+        names = [name for name, its_version in pack_folders() if version in (None, its_version)]
+        if not names:
+            raise UnknownDeviceError(f"no predictor has version {version}; see `nnmeter-nas predictors list`")
+    loaded = [load_latency_predictor(name, version) for name in names]
+    return list({predictor.device: predictor for predictor in loaded}.values())
+
+
+def size(text: str) -> int:
+    """A size of a dimension."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; give sizes such as 1 3 224 224, and models before --input-shape"
+        )
+    return value
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def port(text: str) -> int:
+    """A TCP port."""
+    if not 0 < (value := int(text)) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 1 to 65535")
+    return value
+
+
+# argparse names the function in its messages
+positive_int.__name__ = port.__name__ = "int"
+positive_float.__name__ = "float"

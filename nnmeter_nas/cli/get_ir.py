@@ -1,0 +1,63 @@
+"""``nnmeter-nas get_ir``: a model as nn-Meter IR."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..ir_export import to_nnmeter_ir
+from ..packs.files import write_bytes
+from .arguments import add_command, add_model_arguments, check_models, input_shape
+from .models import Model, Models
+from .runs import report
+
+_EPILOG = """\
+nn-Meter 2.0 and nnmeter-nas both read the file. Without -o it lies beside the model as <model>_onnx_ir.json,
+<model>_pb_ir.json or <model>_ir.json, for torchvision as <name>_torch_ir.json in the current folder.
+
+examples:
+  nnmeter-nas get_ir --onnx model.onnx
+  nnmeter-nas get_ir --tensorflow frozen.pb -o model.json
+  nnmeter-nas get_ir --torchvision resnet18
+"""
+_ENDINGS = {"onnx": "_onnx_ir.json", "pb": "_pb_ir.json", "nnmeter-ir": "_ir.json", "torch": "_torch_ir.json"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "get_ir", run, "write models as nn-Meter IR", _EPILOG)
+    add_model_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE",
+                        help="where to write the IR of one model; .json is added if it has no suffix")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert all models."""
+    check_models(options)
+    models = Models.named_by(options, input_shape(options))
+    if options.output and len(models) != 1:
+        options.parser.error(f"argument -o/--output: is for one model, and {len(models)} are given")
+    exit_code = 0
+    for model in models:
+        try:
+            ir = to_nnmeter_ir(model.read())
+            path = _path(model, options.output)
+            write_bytes(path, f"{json.dumps(ir, indent=4)}\n".encode())
+        except Exception as error:
+            exit_code = report(model, error, options.verbose)
+        else:
+            print(f"The nn-Meter IR of {model.name} is saved as {path}")
+    return exit_code
+
+
+def _path(model: Model, output: Path | None) -> Path:
+    """Where the IR of ``model`` goes."""
+    if output is not None:
+        return output if output.suffix else output.with_suffix(".json")
+    if model.file is None:
+        return Path(f"{model.name}{_ENDINGS[model.kind]}")
+    # A file of a graph a line names its models after a colon.
+    stem = model.file.stem + model.name[len(str(model.file)) :].replace(":", "_")
+    return model.file.with_name(stem + _ENDINGS[model.kind])

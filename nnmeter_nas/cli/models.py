@@ -1,0 +1,134 @@
+"""The models that a command line names, read one at a time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from ..errors import DatasetError, ReaderError
+from ..readers import SUFFIXES, read_model
+from ..readers.inputs import InputShape
+from ..readers.torchvision_models import read_torchvision
+
+#: A file of a graph a line, as the bench dataset has them.
+LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
+#: Which files of a folder are models: suffix -> model type.
+FOLDER_SUFFIXES = {**SUFFIXES, LINES_SUFFIX: LINES}
+#: Flag -> model type of what it names.
+_FLAGS = {"onnx": "onnx", "tensorflow": "pb", "nn_meter_ir": "nnmeter-ir"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model.
+
+    Attributes:
+        name: for people.
+        file: that it is from; None for torchvision's.
+        kind: model type, as :func:`nnmeter_nas.read_model` calls it.
+        read: makes the model graph.
+    """
+
+    name: str
+    file: Path | None
+    kind: str
+    read: Callable[[], nx.DiGraph]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All models that a command line names; iterating over it opens one file after another.
+
+    Attributes:
+        files: (path, model type) of each file, folders resolved; the type is None where no suffix tells it.
+        torchvision: names in torchvision.
+        input_shape: for all of them, or None.
+    """
+
+    files: Sequence[tuple[Path, str | None]]
+    torchvision: Sequence[str]
+    input_shape: InputShape | None
+
+    @classmethod
+    def named_by(cls, options: argparse.Namespace, input_shape: InputShape | None) -> Models:
+        """The models that ``options`` name, in the order of the flags."""
+        files = [found for path in options.model for found in _files(path, None)]
+        for flag, kind in _FLAGS.items():
+            files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
+        return cls(files, options.torchvision or (), input_shape)
+
+    def __len__(self) -> int:
+        return sum(_count(path) if kind == LINES else 1 for path, kind in self.files) + len(self.torchvision)
+
+    def __iter__(self) -> Iterator[Model]:
+        for path, kind in self.files:
+            if kind == LINES:
+                yield from self._lines(path)
+            else:
+                read = partial(_read_file, path, kind, self.input_shape)
+                yield Model(str(path), path, kind or "unknown", read)
+        for name in self.torchvision:
+            yield Model(name, None, "torch", partial(read_torchvision, name, self.input_shape))
+
+    def _lines(self, path: Path) -> Iterator[Model]:
+        """The models of a file of a graph a line; a malformed line is the last that is looked at."""
+        from ..benchmarks.dataset import iter_models  # late: all other formats do without the benchmarks
+
+        try:
+            for model in iter_models(path):
+                read = partial(read_model, model.graph, "nnmeter-ir", self.input_shape)
+                yield Model(f"{path}:{model.id}", path, "nnmeter-ir", read)
+        except DatasetError as error:
+            yield Model(str(path), path, "nnmeter-ir", partial(_raise, error))
+
+
+def suffix_of(path: Path) -> str:
+    """Suffix in lower case."""
+    return path.suffix.lower()
+
+
+def _suffixes(kind: str | None) -> dict[str, str]:
+    """What files of a model type end in, each with the type that they then are; None stands for all types."""
+    if kind is None:
+        return FOLDER_SUFFIXES
+    kinds = (kind, LINES) if kind == "nnmeter-ir" else (kind,)
+    return {suffix: k for suffix, k in FOLDER_SUFFIXES.items() if k in kinds}
+
+
+def _files(path: Path, kind: str | None) -> list[tuple[Path, str | None]]:
+    """The file ``path`` itself, or the models in a folder and below, sorted; a folder without any stays."""
+    kinds = _suffixes(kind)
+    if not path.is_dir():
+        return [(path, kinds.get(suffix_of(path), kind))]
+    found = sorted(p for p in path.rglob("*") if suffix_of(p) in kinds and p.is_file())
+    return [(p, kinds[suffix_of(p)]) for p in found] or [(path, kind)]
+
+
+def _count(path: Path) -> int:
+    """Models in a file of a graph a line."""
+    try:
+        with path.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except OSError:
+        return 1
+
+
+def _read_file(path: Path, kind: str | None, input_shape: InputShape | None) -> nx.DiGraph:
+    if path.is_dir():
+        raise ReaderError(f"{path} is a folder without {' or '.join(_suffixes(kind))} files")
+    if kind is None:
+        raise ReaderError(
+            f"cannot tell the format of {path}, which ends in none of {', '.join(FOLDER_SUFFIXES)}; name it "
+            "with --onnx, --tensorflow or --nn-meter-ir"
+        )
+    return read_model(path, kind, input_shape)
+
+
+def _raise(error: Exception) -> Any:
+    raise error

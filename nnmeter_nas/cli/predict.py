@@ -1,0 +1,105 @@
+"""``nnmeter-nas predict``: latency of models in ms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..predictor import Explanation
+from .arguments import (
+    add_command,
+    add_device_arguments,
+    add_format_arguments,
+    add_model_arguments,
+    check_format,
+    check_models,
+    input_shape,
+    load_predictors,
+)
+from .models import Model, Models
+from .results import written
+from .runs import Run, findings, identity, note_default_device
+
+COLUMNS = (
+    "model", "predictor", "version", "latency_ms", "unpredicted_share", "extrapolated_share", "error"
+)  # fmt: skip
+_EPILOG = """\
+output:
+  one model on one device   its latency in ms: the number alone, so that a script can take it;
+                            on a terminal with the names of model and device
+  several                   a line each as soon as it is known: ms on each device, then the model
+  --json, --csv             a record a model and device: {columns};
+                            shares are of the work and of the latency, 0 to 1
+
+examples:
+  nnmeter-nas predict --predictor cortexA76cpu_tflite21 --onnx mobilenet_v2.onnx
+  nnmeter-nas predict models/ --predictor cortexA76cpu_tflite21 adreno640gpu_tflite21
+  nnmeter-nas predict --nn-meter-ir resnets.jsonl --predictor all --csv -o latencies.csv
+  nnmeter-nas predict --torchvision resnet18 mobilenet_v2 --input-shape 1 3 192 192 --json
+  ms=$(nnmeter-nas predict model.onnx --predictor myriadvpu_openvino2019r2)
+
+A model that fails is named on stderr with the reason, and the others still run; the exit code is then 1.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    epilog = _EPILOG.format(columns=", ".join(COLUMNS[:4]) + ",\n" + 28 * " " + ", ".join(COLUMNS[4:]))
+    parser = add_command(commands, "predict", run, "latency of models in ms", epilog, aliases=["lat_pred"])
+    add_model_arguments(parser)
+    add_device_arguments(parser)
+    parser.add_argument("--strict", action="store_true",
+                        help="fail on a model with operators that are not predicted, instead of a warning")
+    add_format_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict all models on all devices."""
+    check_format(options)
+    check_models(options)
+    predictors = load_predictors(options)
+    models = Models.named_by(options, input_shape(options))
+    work = Run(models, predictors, options.verbose, warns=True, strict=options.strict)
+    if options.format:
+        with written(options, COLUMNS) as write:
+            for model, results in work:
+                for predictor, result in zip(predictors, results, strict=True):
+                    write({**identity(model, predictor), **findings(result)})
+        return work.exit_code
+    lines = _Lines([predictor.device for predictor in predictors], single=len(models) == len(predictors) == 1)
+    for model, results in work:
+        lines.write(model, results)
+    if lines.written:
+        note_default_device(options)
+    return work.exit_code
+
+
+class _Lines:
+    """Latencies as lines for people: figures first, as their width is known before any model is read."""
+
+    def __init__(self, devices: list[str], single: bool) -> None:
+        self.written = False
+        self._headings = [f"{device} (ms)" for device in devices]
+        self._write = self._write_number if single else self._write_row
+
+    def write(self, model: Model, results: list[Explanation | Exception]) -> None:
+        """One model, unless it failed on every device."""
+        found = [None if isinstance(result, Exception) else result for result in results]
+        if any(found):
+            self._write(model, found)
+            self.written = True
+
+    def _write_number(self, model: Model, found: Sequence[Explanation | None]) -> None:
+        for result in found:
+            if result is not None:
+                told = f"{model.name}: {result.latency_ms:.4f} ms on {result.device}"
+                print(told if sys.stdout.isatty() else result.latency_ms)
+
+    def _write_row(self, model: Model, found: Sequence[Explanation | None]) -> None:
+        if not self.written:
+            print(*self._headings, "model", sep="  ")
+        figures = ["failed" if result is None else f"{result.latency_ms:.4f}" for result in found]
+        aligned = [f.rjust(len(heading)) for f, heading in zip(figures, self._headings, strict=True)]
+        print(*aligned, model.name, sep="  ", flush=True)

@@ -1,0 +1,98 @@
+"""Where results go: JSON or CSV, a record as soon as it is there; and how far a long run is."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ..packs.files import write_bytes
+from .messages import note
+
+Record = Mapping[str, Any]
+#: From as many models on, a terminal shows how far the command is.
+MANY = 10
+
+
+class _Json:
+    """An array with a record a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._before = "[\n"
+
+    def write(self, record: Record) -> None:
+        self._stream.write(self._before + json.dumps(record))
+        self._before = ",\n"
+
+    def close(self) -> None:
+        self._stream.write("[]\n" if self._before == "[\n" else "\n]\n")
+
+
+class _Csv:
+    """A header, then a row for each record, or for each of its parts."""
+
+    def __init__(self, stream: TextIO, columns: Sequence[str], parts: str | None) -> None:
+        self._writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+        self._parts = parts
+        self._writer.writeheader()
+
+    def write(self, record: Record) -> None:
+        rows = record.get(self._parts) if self._parts else None
+        self._writer.writerows({**record, **row} for row in rows or [{}])
+
+    def close(self) -> None:
+        """Nothing ends a CSV file."""
+
+
+@contextmanager
+def written(
+    options: argparse.Namespace, columns: Sequence[str], parts: str | None = None
+) -> Iterator[Callable[[Record], None]]:
+    """A function that writes one record to standard output, or to the file that ``--output`` names.
+
+    The file appears when all records are written, and only if one of them has no ``error``.
+
+    Args:
+        options: with ``format`` ("json" or "csv") and ``output``.
+        columns: of CSV, out of the keys of a record and of its parts.
+        parts: key of the parts of a record, each of which is a row of CSV; None makes the record the row.
+    """
+    stream: TextIO = sys.stdout if options.output is None else io.StringIO()
+    form = _Json(stream) if options.format == "json" else _Csv(stream, columns, parts)
+    useful = False
+
+    def write(record: Record) -> None:
+        nonlocal useful
+        useful = useful or not record["error"]
+        form.write(record)
+        stream.flush()
+
+    yield write
+    form.close()
+    if isinstance(stream, io.StringIO) and options.output is not None and useful:
+        write_bytes(options.output, stream.getvalue().encode(errors="surrogateescape"))
+        note(f"saved {options.output}")
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """A function to call after each of ``total`` models; for many, a bar on a terminal shows it."""
+    if total < MANY or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("models"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True, soft_wrap=True), transient=True, redirect_stdout=sys.stdout.isatty(),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,119 @@
+"""Charts of predictions, as PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from .extras import load_extra
+from .predictor import Explanation
+
+#: Kernels that a panel shows unless told otherwise.
+SHOWN = 15
+#: One colour a kernel type, told apart by most readers with colour blindness as well.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a90a", "#6b4c9a", "#8c564b")
+_TEXT_COLOUR = "#333333"
+_NAME_LENGTH = 34
+_PANELS_A_ROW = 2
+
+
+def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
+    """Bars of a model's costliest kernels, longest first, coloured by kernel type; a panel for each device.
+
+    Args:
+        explanations: of one model, each on another device.
+        model: its name, for the title.
+        top: how many kernels a panel shows; the others are summed up below it.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    # Without pyplot: no display is looked for and no global state is left behind.
+    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
+    kinds = dict.fromkeys(kind for found in explanations for kind in _by_kind(found))
+    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+    columns = min(len(explanations), _PANELS_A_ROW)
+    rows = -(-len(explanations) // columns)
+    height = 1.6 + 0.3 * max(len(_costliest(found, top or SHOWN)) for found in explanations)
+    figure = figure_module.Figure(figsize=(8.5 * columns, height * rows + 0.3), dpi=130, layout="constrained")
+    figure.suptitle(model, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, found in zip(panels, explanations, strict=False):
+        _draw_panel(axes, found, _costliest(found, top or SHOWN), colours)
+    for axes in panels[len(explanations) :]:
+        axes.set_axis_off()
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _costliest(found: Explanation, count: int) -> list[tuple[str, dict[str, Any]]]:
+    """The ``count`` kernels of the highest latency, with what the kernel graph says of each."""
+    kernels = found.kernel_graph.nodes(data=True)
+    predicted = [(name, data) for name, data in kernels if data["latency_ms"] is not None]
+    return sorted(predicted, key=lambda kernel: -kernel[1]["latency_ms"])[:count]
+
+
+def _by_kind(found: Explanation) -> dict[str, float]:
+    """Latency in ms of all kernels of a type, the costliest type first."""
+    total: dict[str, float] = {}
+    for _, data in found.kernel_graph.nodes(data=True):
+        if data["latency_ms"] is not None:
+            kind = data["kernel"].op
+            total[kind] = total.get(kind, 0.0) + data["latency_ms"]
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _draw_panel(
+    axes: Any, found: Explanation, kernels: list[tuple[str, dict[str, Any]]], colours: dict[str, str]
+) -> None:
+    """One device: a bar a kernel, what each type takes in all, and below what the bars leave out."""
+    latencies = [data["latency_ms"] for _, data in kernels]
+    colour = [colours[data["kernel"].op] for _, data in kernels]
+    axes.barh(range(len(kernels)), latencies, height=0.72, color=colour)
+    for position, (ms, (_, data)) in enumerate(zip(latencies, kernels, strict=True)):
+        mark = " *" if data["extrapolated"] else ""
+        axes.annotate(f"{ms:.3g} ms, {ms / found.latency_ms:.1%}{mark}", (ms, position), xytext=(5, 0),
+                      textcoords="offset points", va="center", fontsize=8.5, color=_TEXT_COLOUR)
+    axes.set_yticks(range(len(kernels)), [_shortened(name) for name, _ in kernels], fontsize=8.5)
+    axes.set_ylim(len(kernels) - 0.4, -0.6)  # the costliest on top
+    axes.set_xlim(0, 1.25 * max(latencies, default=1.0))
+    axes.set_title(f"{found.latency_ms:.3f} ms on {found.device}", fontsize=11, color=_TEXT_COLOUR)
+    remarks = ["predicted latency (ms, batch 1)", *_left_out(found, len(kernels), sum(latencies))]
+    axes.set_xlabel("\n".join(remarks), fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    for kind, ms in _by_kind(found).items():
+        axes.bar(0, 0, color=colours[kind], label=f"{kind}  {ms / found.latency_ms:.1%}")
+    if kernels:
+        axes.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), fontsize=8.5, frameon=False,
+                    title="all kernels of a type", title_fontsize=8.5)
+
+
+def _shortened(name: str) -> str:
+    """The end of a long name, which tells more than its start."""
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH:]}"
+
+
+def _left_out(found: Explanation, shown: int, shown_ms: float) -> list[str]:
+    """What a reader of the chart must know about its figures."""
+    lines = []
+    more = len(found.kernel_graph) - len(found.unpredicted) - shown
+    if more:
+        ms = found.latency_ms - shown_ms
+        lines.append(f"{more} more kernels: {ms:.3g} ms, {ms / found.latency_ms:.1%}")
+    if found.extrapolated_share:
+        lines.append(f"* outside the range measured: {found.extrapolated_share:.1%} of the latency")
+    if found.unpredicted:
+        kinds = ", ".join(dict.fromkeys(found.unpredicted.values()))
+        lines.append(
+            f"not predicted: {len(found.unpredicted)} operator(s) ({kinds}), "
+            f"{found.unpredicted_share:.1%} of the work"
+        )
+    return lines
