@@ -22,20 +22,21 @@ define create_env
 	@touch $(1)/.stamp
 endef
 
-.PHONY: help demo test lint packs clean
+.PHONY: help demo test lint packs parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make lint                     ruff and mypy"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
+	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
 	@echo "make clean                    remove the environments, build outputs and caches"
 	@echo "PYTHON=/path/to/python3       the interpreter (3.10 or newer) that the environments are made from"
 
 demo: .venv/.stamp
 	.venv/bin/nnmeter-nas demo $(ARGS)
 
-test: lint .venv/.stamp .venv-nni3/.stamp
+test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 	.venv-nni3/bin/python -m pytest -m nni3 $(PYTEST_ARGS)
 
@@ -51,12 +52,22 @@ packs: .venv/.stamp
 	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }
 	.venv/bin/python -m nnmeter_nas.benchmarks train "$(BENCH)" $(ARGS)
 
+parity: .venv/.stamp .venv-nnmeter/.stamp
+	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
+
 clean:
-	rm -rf .venv .venv-nni3 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-nni3 .venv-nnmeter build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_env,.venv,constraints.txt,search$(comma)bench$(comma)onnx$(comma)test)
+	$(call create_env,.venv,constraints.txt,search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test)
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
-	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)bench$(comma)test)
+	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)bench$(comma)onnx$(comma)test)
+
+# nn-Meter itself, to compare with: setuptools carries pkg_resources, which it imports; onnxsim simplifies its ONNX.
+.venv-nnmeter/.stamp: constraints-nnmeter.txt
+	@echo "Setting up .venv-nnmeter from constraints-nnmeter.txt"
+	$(PYTHON) -m venv .venv-nnmeter
+	.venv-nnmeter/bin/python $(PIP_INSTALL) -q -c constraints-nnmeter.txt nn-meter onnx onnxsim setuptools
+	@touch $@
