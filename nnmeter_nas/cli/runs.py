@@ -62,8 +62,7 @@ class Run:
     def _result(
         self, model: Model, graph: nx.DiGraph, predictor: LatencyPredictor
     ) -> Explanation | Exception:
-        if self.verbose:
-            predictor = LatencyPredictor(predictor.pack)  # one that has not warned yet
+        predictor = LatencyPredictor(predictor.pack)  # one that has not warned yet, of another model
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:

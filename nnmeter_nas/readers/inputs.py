@@ -33,7 +33,7 @@ def shapes_by_input(input_shape: InputShape | None, names: Sequence[str]) -> dic
             if name not in names:
                 raise ReaderError(f"input_shape names the input {name!r}; {nearest(str(name), names)}")
         return {name: _shape(shape, input_shape) for name, shape in input_shape.items()}
-    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+    if not _is_list(input_shape):
         raise _not_a_shape(input_shape)
     shapes: Sequence[Any] = input_shape if is_list_of_shapes(input_shape) else [input_shape]
     if len(shapes) != len(names):
@@ -50,8 +50,12 @@ def is_list_of_shapes(input_shape: Any) -> bool:
     return isinstance(first, list | tuple)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _shape(shape: Any, given: Any) -> Shape:
-    if not isinstance(shape, Sequence) or isinstance(shape, str) or not shape:
+    if not _is_list(shape) or not shape:
         raise _not_a_shape(given)
     if any(type(size) is not int or size < 1 for size in shape):
         raise _not_a_shape(given)
