@@ -1,4 +1,4 @@
-"""Commands: train packs on the bench dataset, evaluate them, write tables, compare with nn-Meter."""
+"""Commands that make packs and measure predictions, tables and searches."""
 
 from __future__ import annotations
 
@@ -116,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
             o.nnmeter, o.bench, o.format, o.network, o.predictor, o.output, console
         )
     )
+
+    additivity = commands.add_parser(
+        "additivity",
+        formatter_class=help_format,
+        help="sums over lookup tables against full-graph predictions, of random architectures",
+    )
+    additivity.add_argument("--architectures", type=_positive, default=1000, help="how many of each space")
+    additivity.add_argument("--seed", type=int, default=0, help="of the architectures")
+    _add_devices(additivity)
+    additivity.set_defaults(run=_additivity)
     return parser
 
 
@@ -143,6 +153,12 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
     for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
         console.print(f"wrote {folder}")
+
+
+def _additivity(options: argparse.Namespace, console: Console) -> None:
+    from .additivity import report_additivity  # late: it needs NNI, which the other commands do not
+
+    report_additivity(options.predictor, options.architectures, options.seed, Console())
 
 
 if __name__ == "__main__":

@@ -50,6 +50,14 @@ class DatasetError(NnMeterNasError, ValueError):
     """A bench dataset file does not follow the official schema, or is absent."""
 
 
+class SpaceError(NnMeterNasError, ValueError):
+    """A search space cannot be read, or an architecture is none of it."""
+
+
+class LookupTableError(NnMeterNasError, ValueError):
+    """A lookup table is damaged, of something else, or asked for what it lacks; or none can be built."""
+
+
 class SearchError(NnMeterNasError):
     """A search cannot go on, for example because no candidate meets the latency limit."""
 

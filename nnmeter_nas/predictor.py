@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,23 +163,26 @@ class LatencyPredictor:
         self, model: Any, model_type: str | None = None, input_shape: InputShape | None = None
     ) -> Explanation:
         """Latency of each kernel of ``model``; arguments and errors as :meth:`predict`."""
-        graph = read_model(model, model_type, input_shape)
-        kernel_graph = self.pack.kernel_graph(graph)
-        nodes, predictors = kernel_graph.nodes, self.pack.predictors
-        unpredicted: dict[str, str] = {}
-        predicted: list[str] = []
-        for name, kernel in nodes(data="kernel"):
-            nodes[name].update(latency_ms=None, extrapolated=False)
-            if predictors.covers(kernel):
-                predicted.append(name)
-            else:
-                unpredicted[name] = kernel.op
-        total = 0.0
-        if predicted:
-            latency, outside = predictors.latencies([nodes[name]["kernel"] for name in predicted])
-            for name, ms, out in zip(predicted, latency, outside, strict=True):
-                nodes[name].update(latency_ms=float(ms), extrapolated=bool(out))
-            total = float(latency.sum())
+        return self.explain_many([read_model(model, model_type, input_shape)])[0]
+
+    def explain_many(self, graphs: Sequence[nx.DiGraph]) -> list[Explanation]:
+        """Latency of each kernel of finished model graphs; the kernels of all are predicted in one call."""
+        kernel_graphs = [self.pack.kernel_graph(graph) for graph in graphs]
+        nodes = [data for kernel_graph in kernel_graphs for _, data in kernel_graph.nodes(data=True)]
+        for data in nodes:
+            data.update(latency_ms=None, extrapolated=False)
+        covered = [data for data in nodes if self.pack.predictors.covers(data["kernel"])]
+        if covered:
+            latency, outside = self.pack.predictors.latencies([data["kernel"] for data in covered])
+            for data, ms, out in zip(covered, latency, outside, strict=True):
+                data.update(latency_ms=float(ms), extrapolated=bool(out))
+        return [self._explanation(*pair) for pair in zip(graphs, kernel_graphs, strict=True)]
+
+    def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
+        """What the latencies on the nodes of ``kernel_graph`` come to."""
+        latencies = dict(kernel_graph.nodes(data="latency_ms"))
+        unpredicted = {n: kernel_graph.nodes[n]["kernel"].op for n, ms in latencies.items() if ms is None}
+        total = math.fsum(ms for ms in latencies.values() if ms is not None)
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         return Explanation(self.device, total, kernel_graph, unpredicted, mismatches)
 

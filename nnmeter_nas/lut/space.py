@@ -1,0 +1,113 @@
+"""A search space as lookup tables need it: its candidates, and the model graph of each architecture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import networkx as nx
+
+from ..errors import SpaceError
+from ..graph import input_names
+from ..shapes import Shape
+from ..supernet import Block, Candidates, blocks, choices, select
+
+#: Gives the finished model graph of an architecture, which names the candidate of each label.
+ModelGraph = Callable[[Mapping[str, str]], nx.DiGraph]
+#: Name that NNI's tables have for what no choice changes.
+STATIONARY = "stationary_block"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space; made by :meth:`of_supernet` or :meth:`of_function`.
+
+    Attributes:
+        name: what messages and files call it.
+        candidates: by label.
+        model_graph: gives the model graph of an architecture.
+        input_shape: shape of the input of every architecture, NCHW.
+        blocks: the block that an operator is part of, by its name; empty if not known.
+        fingerprint: hash of what the space consists of.
+    """
+
+    name: str
+    candidates: Candidates
+    model_graph: ModelGraph
+    input_shape: Shape
+    blocks: Mapping[str, Block]
+    fingerprint: str
+
+    @classmethod
+    def of_supernet(cls, supernet: nx.DiGraph, name: str | None = None) -> Space:
+        """The space of a supernet; ``name`` is that of the supernet unless given.
+
+        Raises:
+            SpaceError: it has no choice, several inputs, or a choice that cannot be told from others.
+        """
+        candidates = choices(supernet)
+        _check_labels(candidates)
+        shape = _input_shape([supernet.nodes[n]["attrs"]["shape"] for n in input_names(supernet)])
+        name = name or supernet.graph.get("name") or "space"
+        model_graph = partial(select, supernet)
+        return cls(name, candidates, model_graph, shape, blocks(supernet), _fingerprint(candidates, supernet))
+
+    @classmethod
+    def of_function(cls, name: str, candidates: Candidates, model_graph: ModelGraph) -> Space:
+        """A space whose architectures have to be made one by one.
+
+        Args:
+            name: what to call it.
+            candidates: by label.
+            model_graph: gives the finished model graph of an architecture, the same whenever it is asked.
+
+        Raises:
+            SpaceError: there is no choice, or the model takes several inputs.
+        """
+        candidates = {label: tuple(map(str, known)) for label, known in candidates.items()}
+        _check_labels(candidates)
+        first, last = (model_graph({label: c[end] for label, c in candidates.items()}) for end in (0, -1))
+        shape = _input_shape([first.nodes[n]["attrs"]["shape"] for n in input_names(first)])
+        return cls(name, candidates, model_graph, shape, {}, _fingerprint(candidates, first, last))
+
+
+def _check_labels(candidates: Candidates) -> None:
+    if not candidates:
+        raise SpaceError(
+            "the space has no choice, so there is nothing to look up; predict its latency instead"
+        )
+    for label, known in candidates.items():
+        if label == STATIONARY:
+            raise SpaceError(
+                f"the label {label!r} is taken by what no choice changes; call the choice otherwise"
+            )
+        if not known or len(set(known)) < len(known):
+            raise SpaceError(
+                f"the choice {label!r} needs candidates that differ in name; it has {list(known)}"
+            )
+
+
+def _input_shape(shapes: list[Any]) -> Shape:
+    if len(shapes) != 1:
+        raise SpaceError(f"lookup tables are for spaces of one input; this one takes {len(shapes)}: {shapes}")
+    return tuple(shapes[0])
+
+
+def _fingerprint(candidates: Candidates, *graphs: nx.DiGraph) -> str:
+    """Hash of the candidates and of the operators of model graphs."""
+    operators = [
+        [name, data["op"], data["attrs"], data["inputs"], data["declared"]]
+        for graph in graphs
+        for name, data in graph.nodes(data=True)
+    ]
+    return digest([candidates, operators, [graph.graph["outputs"] for graph in graphs]])
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value of numbers, names, lists and mappings."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
