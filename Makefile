@@ -7,6 +7,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 endif
 
 comma := ,
+EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
 PIP_INSTALL = -m pip --disable-pip-version-check install
 
 # $(call create_env,FOLDER,CONSTRAINTS,EXTRAS): a virtual environment with the package in editable mode.
@@ -60,10 +61,10 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_env,.venv,constraints.txt,search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test)
+	$(call create_env,.venv,constraints.txt,$(EXTRAS))
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
-	$(call create_env,.venv-nni3,constraints-nni3.txt,search$(comma)bench$(comma)onnx$(comma)test)
+	$(call create_env,.venv-nni3,constraints-nni3.txt,$(EXTRAS))
 
 # nn-Meter itself, to compare with: setuptools carries pkg_resources, which it imports; onnxsim simplifies its ONNX.
 .venv-nnmeter/.stamp: constraints-nnmeter.txt
