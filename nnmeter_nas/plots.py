@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .extras import load_extra
 from .predictor import Explanation
+
+if TYPE_CHECKING:
+    from .lut import LatencyTable
 
 #: Kernels that a panel shows unless told otherwise.
 SHOWN = 15
@@ -16,6 +21,8 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _TEXT_COLOUR = "#333333"
 _NAME_LENGTH = 34
 _PANELS_A_ROW = 2
+#: Colours of a heat map, and up to how many cells it has figures in them.
+_HEAT, _ANNOTATED = "YlGnBu", 400
 
 
 def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
@@ -49,6 +56,57 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def heat_map(tables: Sequence[LatencyTable]) -> bytes:
+    """Latency of each candidate at each position, light where it is low; a panel for each device.
+
+    Args:
+        tables: of one space and input shape, each on another device.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
+    names = list(dict.fromkeys(name for label in tables[0].labels for name in tables[0].candidates[label]))
+    positions = len(tables[0].labels)
+    width, height = max(6.0, 2.2 + 0.46 * positions), 1.35 + 0.34 * len(names)
+    figure = figure_module.Figure(figsize=(width, height * len(tables) + 0.4), dpi=130, layout="constrained")
+    figure.suptitle(tables[0].space, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    for axes, table in zip(figure.subplots(len(tables), 1, squeeze=False).flat, tables, strict=True):
+        _draw_heat(figure, axes, table, names)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
+
+
+def _draw_heat(figure: Any, axes: Any, table: LatencyTable, names: list[str]) -> None:
+    """One device: a row a candidate, a column a position, figures in the cells where they fit."""
+    cells = np.full((len(names), len(table.labels)), np.nan)
+    for column, label in enumerate(table.labels):
+        for name, ms in zip(table.candidates[label], table.block_ms[label], strict=True):
+            cells[names.index(name), column] = ms
+    image = axes.imshow(cells, aspect="auto", cmap=_HEAT, vmin=0.0)
+    if cells.size <= _ANNOTATED:
+        decimals = 2 if np.nanmax(cells) >= 1 else 3
+        for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
+            dark = image.norm(cells[row, column]) > 0.5
+            axes.text(column, row, f"{cells[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
+                      color="white" if dark else _TEXT_COLOUR)
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names], fontsize=8.5)
+    axes.set_xticks(range(len(table.labels)), [_shortened(label) for label in table.labels], fontsize=8)
+    if len(table.labels) > _PANELS_A_ROW:
+        axes.tick_params(axis="x", labelrotation=45)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    title = f"{table.device}, stationary part {table.stationary_ms:.3g} ms"
+    if table.pair_ms:
+        title += f", {len(table.pair_ms)} pair(s) of positions interact"
+    axes.set_title(title, fontsize=11, color=_TEXT_COLOUR)
+    figure.colorbar(image, ax=axes, pad=0.01, label="ms")
 
 
 def _costliest(found: Explanation, count: int) -> list[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The command ``nnmeter-nas``: latencies of models, where they go, nn-Meter IR, predictor packs, a demo.
+"""The command ``nnmeter-nas``: latencies of models, where they go, nn-Meter IR, lookup tables, packs, a demo.
 
 Exit codes: 0 success, 1 some models or the command failed, 2 wrong usage (an unknown device among it),
 128 + n on signal n.
@@ -22,6 +22,7 @@ examples:
   nnmeter-nas predict models/ --predictor all --csv -o latencies.csv
   nnmeter-nas explain model.onnx --top 10 --plot kernels.png
   nnmeter-nas get_ir --onnx model.onnx
+  nnmeter-nas lut rank spos --top 10 --max-latency 30
   nnmeter-nas predictors list
 
 exit codes: 0 all went well, 1 something failed (the rest is still reported), 2 wrong usage
@@ -73,7 +74,7 @@ def _print_version() -> int:
 
 def argument_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it parses has ``run``, which takes it and returns the exit code."""
-    from . import demo, explain, get_ir, predict, predictors  # these load NumPy
+    from . import demo, explain, get_ir, lut, predict, predictors  # these load NumPy
 
     parser = argparse.ArgumentParser(
         prog="nnmeter-nas",
@@ -85,6 +86,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (predict, explain, get_ir, predictors, demo):
+    for module in (predict, explain, get_ir, lut, predictors, demo):
         module.add_parser(commands)
     return parser

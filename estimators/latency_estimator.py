@@ -1,0 +1,283 @@
+"""HardwareLatencyEstimator: NNI's estimator for one-shot searches, on lookup tables, with a gradient.
+
+    >>> import numpy as np, torch
+    >>> from nnmeter_nas.lut import LatencyTable
+    >>> from nnmeter_nas.search_spaces import proxylessnas
+    >>> estimator = HardwareLatencyEstimator(
+    ...     "cortexA76cpu_tflite21", proxylessnas("small"), (1, 3, 32, 32), dump_lat_table=None
+    ... )
+    >>> alpha = {label: torch.zeros(len(known), requires_grad=True)
+    ...          for label, known in estimator.table.candidates.items()}
+    >>> expected = estimator.cal_expected_latency({label: a.softmax(0) for label, a in alpha.items()})
+    >>> expected.backward()  # a descent makes blocks more likely that take less than the mean
+    >>> bool(alpha["layer_2"].grad[estimator.table.candidates["layer_2"].index("zero")] < 0)
+    True
+
+Its names, arguments and table layout are those of ``nni.retiarii.oneshot.pytorch.proxyless`` (NNI 2.10.1).
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import networkx as nx
+import torch
+import yaml
+from filelock import FileLock
+
+from .. import LatencyPredictor, LatencyWarning, load_latency_predictor
+from ..errors import LookupTableError, nearest
+from ..lut import LatencyTable, Space, cached_table, load_table
+from ..lut.bundled import check_pack, is_table_file
+from ..lut.cache import check_table
+from ..lut.expectation import expected_latency
+from ..lut.space import STATIONARY
+from ..packs.files import write_bytes
+from ..readers.torch_supernet import read_supernet
+from ..shapes import Shape
+
+#: Operators that a warning names.
+_LISTED = 5
+
+
+class HardwareLatencyEstimator:
+    """Latency of architectures of a search space, and the expected one while the search is undecided.
+
+    Every candidate has a price, plain torch modules too. Tables are kept in the user's cache.
+
+    Args:
+        applied_hardware: name of the device; or a lookup table or the path of one.
+        model: the search space, a module with NNI's choices, a supernet or a :class:`~nnmeter_nas.lut.Space`;
+            or, with the name of a device, a lookup table or the path of one. None if ``applied_hardware`` is
+            a table; with both, the table has to be that of the space.
+        dummy_input: shape of the input, NCHW.
+        dump_lat_table: YAML file to which the table is appended as NNI does it, unless it is in there; None
+            or "" for none. A table that was given is not written again.
+        strict: refuse candidates with operators that no kernel predictor covers, instead of a warning.
+
+    Attributes:
+        predictor_name: name of the device.
+        table: the lookup table.
+        block_latency_table: the same in NNI's layout: label -> index of the candidate as text -> ms, and
+            ``"stationary_block"`` -> ``"root"`` -> ms. Without the pairs of the table, if it has any.
+
+    Raises:
+        UnknownDeviceError: there is no such device.
+        LookupTableError: under ``strict``, a candidate cannot be priced; a table is damaged, stale, or of
+            something else; or ``dump_lat_table`` holds something else, which is then left as it is.
+        SpaceError, ReaderError: ``model`` is no search space, or cannot be traced with ``dummy_input``.
+
+    Warns:
+        LatencyWarning: operators are left out, as no kernel predictor covers them.
+    """
+
+    def __init__(
+        self,
+        applied_hardware: str | Path | LatencyTable,
+        model: Any = None,
+        dummy_input: Sequence[int] = (1, 3, 224, 224),
+        dump_lat_table: str | Path | None = "data/latency_table.yaml",
+        strict: bool = True,
+    ) -> None:
+        shape = tuple(int(size) for size in dummy_input)
+        if _is_table(applied_hardware):
+            self.table = _given_table(applied_hardware, shape)
+            if model is not None:
+                predictor = load_latency_predictor(self.table.device, self.table.pack_version)
+                check_table(self.table, _space(model, shape), predictor)
+        elif _is_table(model):
+            self.table = _given_table(model, shape)
+            check_pack(self.table, load_latency_predictor(str(applied_hardware)))
+        elif model is None:
+            raise LookupTableError(
+                f"model=None: latency on {applied_hardware} is that of a search space; give one, or a table"
+            )
+        else:
+            predictor = load_latency_predictor(str(applied_hardware))
+            self.table = _built_table(predictor, _space(model, shape), strict)
+            if dump_lat_table:
+                append_table(dump_lat_table, self.table)
+        self._labels_by_name = _labels_by_name(model, self.table.labels)
+        self.predictor_name = self.table.device
+        self.block_latency_table: dict[str, dict[str, float]] = {
+            label: {str(i): float(ms) for i, ms in enumerate(block_ms)}
+            for label, block_ms in self.table.block_ms.items()
+        }
+        self.block_latency_table[STATIONARY] = {"root": float(self.table.stationary_ms)}
+
+    def cal_expected_latency(self, current_architecture_prob: Mapping[str, Any]) -> torch.Tensor:
+        """Expected latency in ms if every choice is made independently, differentiable, without dimensions.
+
+        Args:
+            current_architecture_prob: probabilities of the candidates by the label of the choice (or the name
+                of its module): a tensor ``[candidates]`` on any device, or a sequence of numbers.
+
+        Raises:
+            LookupTableError: a label lacks or is unknown, or its probabilities are of another length,
+                negative, NaN, or do not sum to one.
+        """
+        given = self._by_label(current_architecture_prob)
+        tensors = {label: _tensor(label, value) for label, value in given.items()}
+        kinds = [t for t in tensors.values() if t.requires_grad] or list(tensors.values())
+        if kinds:
+            # Sums over a network need more digits than half precision has.
+            dtype = torch.promote_types(kinds[0].dtype, torch.float32)
+            tensors = {label: t.to(kinds[0].device, dtype) for label, t in tensors.items()}
+        return expected_latency(self.table, tensors)
+
+    def export_latency(self, current_architecture: Mapping[str, Any]) -> float:
+        """Latency in ms of an architecture.
+
+        Args:
+            current_architecture: by the label of each choice (or the name of its module), the candidate:
+                its index, as NNI has it, or its name.
+
+        Raises:
+            LookupTableError: a label is unknown, or there is no candidate of that index.
+            SpaceError: a choice is left open, or has no candidate of that name.
+        """
+        given = self._by_label(current_architecture)
+        return self.table.latency({label: self._candidate(label, value) for label, value in given.items()})
+
+    def _by_label(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """``given`` with labels for keys."""
+        if not isinstance(given, Mapping):
+            raise LookupTableError(f"expected a mapping by labels of choices, got {type(given).__name__}")
+        found: dict[str, Any] = {}
+        for key, value in given.items():
+            label = key if key in self.table.candidates else self._labels_by_name.get(key)
+            if label is None:
+                raise LookupTableError(
+                    f"the table has no choice {key!r}; {nearest(str(key), self.table.candidates)}"
+                )
+            if label in found:
+                raise LookupTableError(f"the choice {label!r} is given twice, the second time as {key!r}")
+            found[label] = value
+        return found
+
+    def _candidate(self, label: str, value: Any) -> Any:
+        """The name of a candidate that goes by its index; names stay, and so do lists of one."""
+        known = self.table.candidates[label]
+        try:
+            index = operator.index(value)
+        except TypeError:
+            return value
+        if not 0 <= index < len(known):
+            raise LookupTableError(f"the choice {label!r} has {len(known)} candidates, and no index {index}")
+        return known[index]
+
+
+def append_table(path: str | Path, table: LatencyTable) -> None:
+    """Append ``table`` to a YAML list of tables as NNI writes it; whole or not at all, and never twice.
+
+    Raises:
+        LookupTableError: the file holds something else; it is left as it is.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        present = path.read_bytes() if path.exists() else b""
+        _check_list(path, present)
+        entry = _yaml(table)
+        if entry not in present:
+            write_bytes(path, present if not present or present.endswith(b"\n") else present + b"\n", entry)
+
+
+def _yaml(table: LatencyTable) -> bytes:
+    """The table as a YAML list of one."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.yaml"
+        table.save(path)
+        return path.read_bytes()
+
+
+def _check_list(path: Path, content: bytes) -> None:
+    try:
+        entries = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError) as error:
+        raise LookupTableError(
+            f"dump_lat_table={str(path)!r} is damaged, and left as it is; name another file: {error}"
+        ) from error
+    if content.strip() and not (
+        isinstance(entries, list) and all(isinstance(e, dict) and "latency_table" in e for e in entries)
+    ):
+        raise LookupTableError(
+            f"dump_lat_table={str(path)!r} holds no list of tables, and is left as it is; name another file"
+        )
+
+
+def _is_table(value: Any) -> bool:
+    by_name = isinstance(value, Path) or (isinstance(value, str) and is_table_file(value))
+    return by_name or isinstance(value, LatencyTable)
+
+
+def _given_table(value: Any, shape: Shape) -> LatencyTable:
+    """The table given, or read from its path, if it is of this input shape and of the pack there is now."""
+    table: LatencyTable = value if isinstance(value, LatencyTable) else load_table(value)
+    if table.input_shape != shape:
+        raise LookupTableError(
+            f"the lookup table of {table.space!r} is for the input shape {table.input_shape}, and "
+            f"dummy_input is {shape}; give its own, or build a table for this one"
+        )
+    check_pack(table, load_latency_predictor(table.device, table.pack_version))
+    _warn_of_left_out(table)
+    return table
+
+
+def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> LatencyTable:
+    """The table of a space whose candidates can, under ``strict``, all be priced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatencyWarning)  # a table from the cache is to warn as well
+        table = cached_table(space, predictor)
+    for name, kind in table.unpredicted.items():
+        if strict and name in space.blocks:
+            label, candidate = space.blocks[name]
+            raise LookupTableError(
+                f"the candidate {candidate!r} of the choice {label!r} has no price on {table.device}: no "
+                f"kernel predictor covers its operator {name!r} ({kind}); strict=False leaves it out"
+            )
+    _warn_of_left_out(table)
+    return table
+
+
+def _warn_of_left_out(table: LatencyTable) -> None:
+    if table.unpredicted:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in list(table.unpredicted.items())[:_LISTED])
+        more = len(table.unpredicted) - _LISTED
+        message = f"the lookup table of {table.space!r} leaves out {listed}"
+        warnings.warn(message + (f" and {more} more" if more > 0 else ""), LatencyWarning, stacklevel=4)
+
+
+def _space(model: Any, shape: Shape) -> Space:
+    if isinstance(model, Space | nx.DiGraph):
+        space = model if isinstance(model, Space) else Space.of_supernet(model)
+    else:
+        space = Space.of_supernet(read_supernet(model, shape))
+    if space.input_shape != shape:
+        raise LookupTableError(f"{space.name!r} takes {space.input_shape}, and dummy_input is {shape}")
+    return space
+
+
+def _labels_by_name(model: Any, labels: Sequence[str]) -> dict[str, str]:
+    """Label of each choice of a module by the name of the submodule that chooses."""
+    if not isinstance(model, torch.nn.Module):
+        return {}
+    named = {name: str(getattr(part, "label", "")) for name, part in model.named_modules()}
+    return {name: label for name, label in named.items() if label in labels}
+
+
+def _tensor(label: str, value: Any) -> torch.Tensor:
+    """Probabilities as a tensor that keeps the gradient of what it is made of."""
+    if isinstance(value, torch.Tensor):
+        return value
+    try:
+        if any(isinstance(p, torch.Tensor) for p in value):
+            return torch.stack([torch.as_tensor(p) for p in value])
+        return torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LookupTableError(f"probabilities of {label!r} must be numbers from 0 to 1: {error}") from error

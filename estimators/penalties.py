@@ -1,0 +1,143 @@
+"""Penalties that pull a one-shot search towards a reference latency; names and parameters are NNI's.
+
+    >>> import torch
+    >>> penalised = latency_penalty("add#linear", {"lambda": 0.2}, reference_latency=20.0)
+    >>> penalised(torch.tensor(2.0), torch.tensor(30.0))  # 2 + 0.2 * (30 - 20) / 20
+    tensor(2.1000)
+
+Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+
+import torch
+
+from ..errors import SearchError, nearest
+
+#: Takes the task's loss and the expected latency in ms, both without dimensions; gives the loss to minimise.
+Penalty = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class AddLinear:
+    """``add#linear``: loss + lambda * (expected - reference) / reference.
+
+    Args:
+        reference_latency: in ms, above 0.
+        lambda_: what an excess as large as the reference adds to the loss; 0 leaves latency out.
+
+    Raises:
+        SearchError: an argument is out of its range; when called, an expected latency is no finite number.
+    """
+
+    reference_latency: float
+    lambda_: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check("reference_latency", self.reference_latency, "above 0 ms", self.reference_latency > 0)
+        _check("lambda", self.lambda_, "of at least 0", self.lambda_ >= 0)
+
+    def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
+        """The loss of the task with the penalty on top."""
+        _finite(expected_latency)
+        excess = (expected_latency - self.reference_latency) / self.reference_latency
+        return loss + self.lambda_ * excess
+
+
+@dataclass(frozen=True)
+class MulLog:
+    """``mul#log``: alpha * loss * (log expected / log reference) ** beta, logarithms of ms.
+
+    Both latencies must exceed 1 ms. The logarithm of a shorter one is negative: its fractional power is no
+    number, and against a reference below 1 ms the slower architecture would win. ``add#linear`` takes any.
+
+    Args:
+        reference_latency: in ms, above 1.
+        alpha: factor of the whole, above 0.
+        beta: the higher, the more latency counts; 0 leaves it out.
+
+    Raises:
+        SearchError: an argument is out of its range; when called, an expected latency is 1 ms or less, or no
+            finite number.
+    """
+
+    reference_latency: float
+    alpha: float = 1.0
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        bound = "above 1 ms under mul#log (add#linear takes shorter ones)"
+        _check("reference_latency", self.reference_latency, bound, self.reference_latency > 1)
+        _check("alpha", self.alpha, "above 0", self.alpha > 0)
+        _check("beta", self.beta, "of at least 0", self.beta >= 0)
+
+    def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
+        """The loss of the task times the penalty."""
+        if _finite(expected_latency) <= 1:
+            raise SearchError(
+                f"the expected latency is {expected_latency.item():g} ms, and mul#log needs more than 1 ms; "
+                "take add#linear"
+            )
+        quotient = torch.log(expected_latency) / math.log(self.reference_latency)
+        return self.alpha * loss * quotient**self.beta
+
+
+#: Penalty -> how to make it, and what NNI calls its parameters.
+_PENALTIES: dict[str, tuple[Callable[..., Penalty], dict[str, str]]] = {
+    "add#linear": (AddLinear, {"lambda": "lambda_"}),
+    "mul#log": (MulLog, {"alpha": "alpha", "beta": "beta"}),
+}
+#: The values of NNI's ``grad_reg_loss_type``, beside None.
+PENALTIES = tuple(_PENALTIES)
+
+
+def latency_penalty(
+    grad_reg_loss_type: str,
+    grad_reg_loss_params: Mapping[str, float] | None = None,
+    reference_latency: float = 65.0,
+) -> Penalty:
+    """The penalty that NNI's ``ProxylessTrainer`` knows by these arguments.
+
+    Args:
+        grad_reg_loss_type: "add#linear" or "mul#log".
+        grad_reg_loss_params: "lambda" (0.2 unless given) of the former; "alpha" (1) and "beta" (0.6)
+            of the latter.
+        reference_latency: in ms.
+
+    Raises:
+        SearchError: there is no such penalty or parameter, or a value is out of its range.
+    """
+    if grad_reg_loss_type not in _PENALTIES:
+        hint = nearest(str(grad_reg_loss_type), PENALTIES)
+        raise SearchError(f"grad_reg_loss_type={grad_reg_loss_type!r} is no penalty; {hint}")
+    penalty, names = _PENALTIES[grad_reg_loss_type]
+    values = {}
+    for name, value in (grad_reg_loss_params or {}).items():
+        if name not in names:
+            hint = nearest(str(name), names)
+            raise SearchError(f"grad_reg_loss_params: no parameter {name!r} of {grad_reg_loss_type}; {hint}")
+        values[names[name]] = _number(name, value)
+    return penalty(_number("reference_latency", reference_latency), **values)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SearchError(f"{name}={value!r} is no number")
+    return float(value)
+
+
+def _check(name: str, value: float, bound: str, holds: bool) -> None:
+    if not holds or not math.isfinite(value):
+        raise SearchError(f"{name}={value!r} is no finite number {bound}")
+
+
+def _finite(expected_latency: torch.Tensor) -> float:
+    """The latency as a number; a search that went astray shall not go on in silence."""
+    if not math.isfinite(value := expected_latency.item()):
+        raise SearchError(f"the expected latency is {value}; the architecture parameters went astray")
+    return value

@@ -1,0 +1,135 @@
+"""``nnmeter-nas lut``: lookup tables of search spaces: build, show, rank the architectures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import LookupTableError, NnMeterNasError
+from ..lut import LatencyTable, Space, build_tables, load_table
+from ..lut.bundled import SPACES, load_space, table_file
+from ..lut.cache import check_table
+from ..predictor import LatencyPredictor
+from . import lut_rank, lut_show
+from .arguments import add_command, add_device_arguments, load_predictors, size
+from .messages import fail, note
+from .runs import note_default_device
+
+_EPILOG = """\
+examples:
+  nnmeter-nas lut build --space proxylessnas --predictor all -o tables
+  nnmeter-nas lut show spos --predictor cortexA76cpu_tflite21 --plot heat.png
+  nnmeter-nas lut rank spos --top 20 --max-latency 30
+"""
+_BUILD_EPILOG = f"""\
+SPACE is one of {", ".join(SPACES)};
+or module:attribute, where a module of the current folder or an installed one has an NNI search space, or
+what makes one when it is called without arguments.
+
+Tables go to DIR/SPACE_SHAPE/DEVICE_VERSION.yaml, in the layout of NNI's latency_table.yaml with more beside
+it. One that is there, whole, and of the same space and predictor pack is kept, so a build that was
+interrupted goes on where it was.
+
+examples:
+  nnmeter-nas lut build --space spos proxylessnas --predictor all -o tables
+  nnmeter-nas lut build --space my_space:net --predictor all --input-shape 1 3 96 96 -o tables
+"""
+#: Decimals of a latency in ms that a table keeps.
+_DECIMALS = 9
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its actions."""
+    summary = "lookup tables of search spaces: build, show, rank architectures"
+    parser = add_command(commands, "lut", _build, summary, _EPILOG)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = add_command(actions, "build", _build, "build the lookup tables of search spaces", _BUILD_EPILOG)
+    build.add_argument("--space", nargs="+", action="extend", required=True, metavar="SPACE",
+                       help="name of a search space, or module:attribute")
+    add_device_arguments(build)
+    build.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
+                       help="shape of the input, NCHW with batch 1, such as 1 3 224 224 "
+                       "(default: the space's own)")
+    build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
+                       help="folder for the tables")
+    build.add_argument("--force", action="store_true", help="build tables again that could be kept")
+    lut_show.add_parser(actions)
+    lut_rank.add_parser(actions)
+
+
+def _build(options: argparse.Namespace) -> int:
+    """Build the tables of all spaces; one that fails does not keep the others."""
+    predictors = load_predictors(options)
+    code = 0
+    for name in dict.fromkeys(options.space):
+        try:
+            _build_space(name, options, predictors)
+        except (NnMeterNasError, OSError) as error:
+            code = fail(str(error) if name in str(error) else f"{name}: {error}")
+    note_default_device(options)
+    return code
+
+
+def _build_space(name: str, options: argparse.Namespace, predictors: list[LatencyPredictor]) -> None:
+    """Write the tables of a space that are not there yet; their paths go to standard output."""
+    space = load_space(name, options.input_shape)
+    paths = [options.output / table_file(name, space.input_shape, predictor) for predictor in predictors]
+    due = [
+        (path, predictor)
+        for path, predictor in zip(paths, predictors, strict=True)
+        if options.force or not _can_stay(path, space, predictor)
+    ]
+    if due:
+        with _bar(name, space) as advance:
+            tables = build_tables(space, [predictor for _, predictor in due], progress=advance)
+        for (path, _), table in zip(due, tables, strict=True):
+            _rounded(table).save(path)
+    if kept := len(paths) - len(due):
+        note(f"{name}: {kept} of {len(paths)} tables were there and are kept")
+    print(*paths, sep="\n", flush=True)
+
+
+def _rounded(table: LatencyTable) -> LatencyTable:
+    """``table`` without the digits in which matrix products of one machine differ from those of another."""
+    return replace(
+        table,
+        stationary_ms=round(table.stationary_ms, _DECIMALS),
+        block_ms={label: ms.round(_DECIMALS) for label, ms in table.block_ms.items()},
+        pair_ms={pair: ms.round(_DECIMALS) for pair, ms in table.pair_ms.items()},
+        worst_error=round(table.worst_error, _DECIMALS),
+    )
+
+
+def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
+    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now."""
+    if not path.exists():
+        return False
+    try:
+        check_table(load_table(path), space, predictor)
+    except LookupTableError as error:
+        note(f"{path} is built anew: {error}")
+        return False
+    return True
+
+
+@contextmanager
+def _bar(name: str, space: Space) -> Iterator[Callable[[int], None]]:
+    """A function to call with how many architectures are priced; on a terminal a bar shows it."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    priced = TextColumn("{task.completed} architectures priced")
+    columns = (TextColumn("{task.description}"), BarColumn(), priced, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        # Each candidate and some random architectures; more where choices turn out to interact.
+        least = sum(len(known) for known in space.candidates.values())
+        task = bar.add_task(name, total=least)
+        yield lambda done: bar.update(task, completed=done, total=max(done, least))

@@ -1,0 +1,122 @@
+"""``nnmeter-nas lut rank``: the fastest, slowest or fitting architectures of a search space."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import SearchError
+from ..lut import LatencyTable
+from ..ranking import IntArray, closest, fastest, latency_reach, random_architectures, slowest
+from .arguments import add_command, add_format_arguments, check_format, positive_float, positive_int
+from .lut_show import latency_range
+from .lut_tables import NamedTable, add_table_arguments, tables
+from .messages import console
+from .results import written
+
+_FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms")
+_EPILOG = """\
+The fastest and the slowest are those of the whole space, which is never listed. So many lie next to a latency
+that --closest, and --slowest under a limit, give some of them; --sample ranks random ones.
+
+examples:
+  nnmeter-nas lut rank spos --predictor cortexA76cpu_tflite21 --top 20
+  nnmeter-nas lut rank proxylessnas --predictor adreno640gpu_tflite21 --slowest --max-latency 20
+  nnmeter-nas lut rank tables/spos_1x3x224x224/cortexA76cpu_tflite21_2.0.yaml --closest 35 --json -o near.json
+"""
+
+
+def add_parser(actions: Any) -> None:
+    """Add the action."""
+    parser = add_command(actions, "rank", run, "rank the architectures of a search space by latency", _EPILOG)
+    add_table_arguments(parser)
+    ranking = parser.add_argument_group("ranking")
+    order = ranking.add_mutually_exclusive_group()
+    order.add_argument("--fastest", action="store_true", help="the fastest first (default)")
+    order.add_argument("--slowest", action="store_true", help="the slowest first")
+    order.add_argument("--closest", type=positive_float, metavar="MS", help="those next to MS first")
+    ranking.add_argument("--top", type=positive_int, default=20, metavar="N",
+                         help="architectures to name (default: %(default)s)")
+    ranking.add_argument("--max-latency", type=positive_float, default=math.inf, metavar="MS",
+                         help="leave out what takes longer")
+    ranking.add_argument("--sample", type=positive_int, metavar="N",
+                         help="rank N random architectures instead of the whole space")
+    ranking.add_argument("--seed", type=int, default=0, metavar="S",
+                         help="of random architectures (default: %(default)s)")
+    add_format_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Rank the architectures of each table."""
+    check_format(options)
+    found = [(named, _ranked(named.table, options)) for named in tables(options)]
+    if not options.format:
+        for named, chosen in found:
+            _print(named, chosen)
+        return 0
+    labels = dict.fromkeys(label for named, _ in found for label in named.table.labels)
+    with written(options, (*_FIXED, *labels, "error")) as write:
+        for named, chosen in found:
+            for rank, ms, architecture in _rows(named.table, chosen):
+                record = {**named.identity, "rank": rank, "latency_ms": ms, "error": None}
+                choices = architecture if options.format == "csv" else {"architecture": architecture}
+                write({**record, **choices})
+    return 0
+
+
+def _ranked(table: LatencyTable, options: argparse.Namespace) -> IntArray:
+    """Candidate indices ``[n, positions]``, the first first.
+
+    Raises:
+        SearchError: no architecture is within the limit.
+    """
+    limit, top = options.max_latency, options.top
+    sizes = [len(known) for known in table.candidates.values()]
+    if options.sample:
+        found = np.unique(random_architectures(table, options.sample, options.seed), axis=0)
+        ms = table.latencies(found)
+        key = np.abs(ms - options.closest) if options.closest else -ms if options.slowest else ms
+        found = found[np.argsort(key, kind="stable")]
+        found = found[table.latencies(found) <= limit][:top]
+    elif options.closest:
+        found = closest(table.latencies, sizes, options.closest, top, limit, options.seed)
+    else:
+        found = slowest(table, top) if options.slowest else fastest(table, top)
+        within = table.latencies(found) <= limit
+        if options.slowest and not within.all():
+            found = closest(table.latencies, sizes, limit, top, limit, options.seed)
+        else:
+            found = found[within]
+    if not len(found):
+        least, _ = latency_reach(table)
+        raise SearchError(
+            f"no architecture {'of the sample ' if options.sample else ''}takes {limit:g} ms or less on "
+            f"{table.device}; the fastest of all takes {least:.4f} ms"
+        )
+    return found
+
+
+def _rows(table: LatencyTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
+    """Rank from 1, latency in ms, and architecture as NNI exports it."""
+    rows = []
+    for rank, (ms, row) in enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1):
+        choices = zip(table.candidates.items(), row, strict=True)
+        rows.append((rank, float(ms), {label: known[i] for (label, known), i in choices}))
+    return rows
+
+
+def _print(named: NamedTable, chosen: IntArray) -> None:
+    out = console()
+    out.print(Text(named.title, style="bold"))
+    out.print(latency_range(named.table))
+    first, last = named.table.labels[0], named.table.labels[-1]
+    shown = Table("rank", "ms", first if first == last else f"{first} ... {last}")
+    shown.columns[0].justify = shown.columns[1].justify = "right"
+    for rank, ms, architecture in _rows(named.table, chosen):
+        shown.add_row(str(rank), f"{ms:.4f}", " ".join(architecture.values()))
+    out.print(shown)

@@ -1,0 +1,114 @@
+"""``nnmeter-nas lut show``: the latency of every candidate at every position."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ..lut import LatencyTable
+from ..lut.space import STATIONARY
+from ..packs.files import write_bytes
+from ..plots import heat_map
+from ..ranking import latency_reach, random_architectures
+from .arguments import add_command, add_format_arguments, check_format
+from .lut_tables import NamedTable, add_table_arguments, tables
+from .messages import console, note
+from .results import written
+
+COLUMNS = ("table", "space", "predictor", "version", "input_shape", "label", "candidate", "ms", "error")
+_EPILOG = """\
+An architecture takes the stationary part, its blocks, and what pairs of choices that interact add or save.
+
+examples:
+  nnmeter-nas lut show spos --predictor cortexA76cpu_tflite21
+  nnmeter-nas lut show proxylessnas --predictor all --plot heat.png
+  nnmeter-nas lut show tables/spos_1x3x224x224/myriadvpu_openvino2019r2_2.0.yaml --csv -o blocks.csv
+"""
+#: Random architectures that a median is taken of, and pairs that are listed.
+_SAMPLE, _LISTED = 10_000, 10
+#: Names of candidates that a table has columns for.
+_WIDE = 12
+
+
+def add_parser(actions: Any) -> None:
+    """Add the action."""
+    parser = add_command(actions, "show", run, "print lookup tables, or draw them", _EPILOG)
+    add_table_arguments(parser)
+    add_format_arguments(parser)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png",
+                        help="a heat map of candidates and positions, a panel a device")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show all tables."""
+    check_format(options)
+    if options.plot and options.plot.suffix.lower() != ".png":
+        options.parser.error(f"argument --plot: {options.plot} does not end in .png")
+    found = tables(options)
+    if options.plot and len({named.table.space_fingerprint for named in found}) > 1:
+        options.parser.error("argument --plot: draws one search space, and several are given")
+    if options.format:
+        with written(options, COLUMNS, parts="blocks") as write:
+            for named in found:
+                write({**named.identity, **_record(named.table)})
+    else:
+        for named in found:
+            _print(named)
+    if options.plot:
+        write_bytes(options.plot, heat_map([named.table for named in found]))
+        note(f"saved {options.plot}")
+    return 0
+
+
+def latency_range(table: LatencyTable) -> str:
+    """How many architectures there are, and how long they take, for people."""
+    low, high = latency_reach(table)
+    median = float(np.median(table.latencies(random_architectures(table, _SAMPLE))))
+    count = math.prod(len(known) for known in table.candidates.values())
+    return f"{count:.3g} architectures: {low:.3f} to {high:.3f} ms, half of them up to {median:.3f} ms"
+
+
+def _print(named: NamedTable) -> None:
+    table, out = named.table, console()
+    out.print(Text(named.title, style="bold"))
+    names = list(dict.fromkeys(name for known in table.candidates.values() for name in known))
+    columns = names if len(names) <= _WIDE else ["candidates"]
+    shown = Table("choice", *columns)
+    for column in shown.columns[1:]:
+        column.justify = "right" if columns is names else "left"
+    for label, known in table.candidates.items():
+        ms = dict(zip(known, (f"{value:.4f}" for value in table.block_ms[label]), strict=True))
+        listed = ", ".join(f"{name} {value}" for name, value in ms.items())
+        shown.add_row(label, *([ms.get(name, "") for name in names] if columns is names else [listed]))
+    out.print(shown)
+    out.print(f"stationary part: {table.stationary_ms:.4f} ms")
+    out.print(latency_range(table))
+    for (first, second), extra in list(table.pair_ms.items())[:_LISTED]:
+        out.print(f"{first} and {second} interact: {extra.min():+.4f} to {extra.max():+.4f} ms")
+    if (more := len(table.pair_ms) - _LISTED) > 0:
+        out.print(f"{more} more pairs interact")
+    if table.unpredicted:
+        out.print(f"not predicted: {', '.join(sorted(set(table.unpredicted.values())))}")
+
+
+def _record(table: LatencyTable) -> dict[str, Any]:
+    """What the table holds; the parts of it that are rows of CSV are ``blocks``."""
+    blocks = [
+        {"label": label, "candidate": candidate, "ms": float(ms)}
+        for label, known in table.candidates.items()
+        for candidate, ms in zip(known, table.block_ms[label], strict=True)
+    ]
+    pairs = [{"labels": list(pair), "ms": extra.tolist()} for pair, extra in table.pair_ms.items()]
+    return {
+        "stationary_ms": table.stationary_ms,
+        "blocks": [{"label": STATIONARY, "candidate": "root", "ms": table.stationary_ms}, *blocks],
+        "pairs": pairs,
+        "unpredicted": dict(table.unpredicted),
+        "error": None,
+    }

@@ -1,0 +1,94 @@
+"""The lookup tables that a command is about: files, or those of search spaces by name."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import LookupTableError, NnMeterNasError
+from ..lut import LatencyTable, cached_table, load_table
+from ..lut.bundled import SPACES, bundled_table, check_pack, is_table_file, load_space
+from ..predictor import LatencyPredictor, load_latency_predictor
+from .arguments import add_device_arguments, load_predictors, size
+from .messages import note, warn
+from .runs import note_default_device
+
+
+@dataclass(frozen=True)
+class NamedTable:
+    """A table and what the user calls it: its file or the name of its space."""
+
+    name: str
+    table: LatencyTable
+
+    @property
+    def title(self) -> str:
+        """What it is a table of, for people."""
+        shape = "x".join(map(str, self.table.input_shape))
+        return f"{self.name}: {self.table.space} on {self.table.device}, input {shape}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The columns that say what a record is about."""
+        table = self.table
+        return {
+            "table": self.name,
+            "space": table.space,
+            "predictor": table.device,
+            "version": table.pack_version,
+            "input_shape": "x".join(map(str, table.input_shape)),
+        }
+
+
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which tables to take."""
+    parser.add_argument("table", nargs="+", metavar="TABLE",
+                        help="file of a lookup table (.yaml, .json), or name of a search space: "
+                        f"{', '.join(SPACES)}, or module:attribute")
+    add_device_arguments(parser)
+    parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
+                        help="for spaces: shape of the input, NCHW with batch 1 (default: the space's own)")
+
+
+def tables(options: argparse.Namespace) -> list[NamedTable]:
+    """All tables: of a file the one in it, of a space that of every device named.
+
+    Raises:
+        LookupTableError: a file is damaged, or of another device than ``--predictor`` names.
+        UnknownDeviceError, SpaceError, ReaderError: there is no such device, or no such space.
+    """
+    found = []
+    spaces = [name for name in options.table if not is_table_file(name)]
+    predictors = load_predictors(options) if spaces or options.predictor else []
+    for name in options.table:
+        if name in spaces:
+            found += [NamedTable(name, _of_space(name, options.input_shape, p)) for p in predictors]
+        else:
+            found.append(NamedTable(name, _of_file(name, predictors)))
+    if spaces:
+        note_default_device(options)
+    return found
+
+
+def _of_file(name: str, predictors: list[LatencyPredictor]) -> LatencyTable:
+    """The table in a file, with a warning if it is not what would be built now."""
+    table = load_table(name)
+    if predictors and table.device not in [predictor.device for predictor in predictors]:
+        raise LookupTableError(f"{name} is of {table.device}, which --predictor does not name")
+    try:
+        check_pack(table, load_latency_predictor(table.device, table.pack_version))
+    except NnMeterNasError as error:
+        warn(f"{name}: {error}")
+    return table
+
+
+def _of_space(name: str, input_shape: list[int] | None, predictor: LatencyPredictor) -> LatencyTable:
+    """The table of a space: from the package if it is there and fresh, else from the cache or built."""
+    if input_shape is None and name in SPACES:
+        try:
+            if table := bundled_table(name, predictor):
+                return table
+        except LookupTableError as error:
+            note(f"{error}; it is built anew")
+    return cached_table(load_space(name, input_shape), predictor)

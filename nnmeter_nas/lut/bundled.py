@@ -1,0 +1,120 @@
+"""Search spaces by name, and the lookup tables of them that ship inside the package."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from ..errors import LookupTableError, SpaceError, nearest
+from ..extras import load_extra
+from ..predictor import LatencyPredictor
+from .fingerprints import pack_fingerprint
+from .space import Space
+from .table import LatencyTable, load_table
+
+#: Name of a space -> function and size in :mod:`nnmeter_nas.search_spaces`.
+SPACES = {
+    "spos": ("spos", "imagenet"),
+    "spos-small": ("spos", "small"),
+    "proxylessnas": ("proxylessnas", "imagenet"),
+    "proxylessnas-small": ("proxylessnas", "small"),
+}
+_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def load_space(name: str, input_shape: Sequence[int] | None = None) -> Space:
+    """The space of a name in :data:`SPACES`, or what ``module:attribute`` names.
+
+    Args:
+        name: of the space; or a module, which may lie in the current folder, and in it an NNI space, a
+            supernet, a :class:`Space`, or what makes one when it is called without arguments.
+        input_shape: NCHW; the space's own if None, or that of ImageNet.
+
+    Raises:
+        SpaceError: there is no such space, or what is there is none, or takes another shape.
+        ReaderError: it cannot be traced with this shape.
+        MissingPackageError: torch or NNI is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        made = _imported(name) if ":" in name else _bundled_space(name)
+        if isinstance(made, Space | nx.DiGraph):
+            space = made if isinstance(made, Space) else Space.of_supernet(made)
+        else:
+            from ..readers.torch_supernet import read_supernet
+
+            shape = None if input_shape is None else tuple(input_shape)
+            space = Space.of_supernet(read_supernet(made, shape))
+    if input_shape is not None and space.input_shape != tuple(input_shape):
+        raise SpaceError(f"{name} takes the input shape {space.input_shape}, not {tuple(input_shape)}")
+    return space
+
+
+def table_file(name: str, input_shape: Sequence[int], predictor: LatencyPredictor) -> Path:
+    """Where the table of a space lies in a folder of tables, such as that of the package."""
+    folder = f"{name.replace(':', '.')}_{'x'.join(map(str, input_shape))}"
+    return Path(folder) / f"{predictor.device}_{predictor.version}.yaml"
+
+
+def is_table_file(name: str | Path) -> bool:
+    """Whether ``name`` is that of a table's file by its suffix, and not of a space or device."""
+    return Path(name).suffix.lower() in _SUFFIXES
+
+
+def bundled_tables() -> Path:
+    """Folder of the tables inside the package."""
+    return Path(str(resources.files("nnmeter_nas") / "data" / "luts"))
+
+
+def bundled_table(name: str, predictor: LatencyPredictor) -> LatencyTable | None:
+    """The table of a space at its own input shape in the package, if there is one; needs no torch and no NNI.
+
+    Raises:
+        LookupTableError: it is damaged, or was built with another content of the pack.
+    """
+    for path in bundled_tables().glob(f"{name}_*/{predictor.device}_{predictor.version}.yaml"):
+        table = load_table(path)
+        check_pack(table, predictor)
+        return table
+    return None
+
+
+def check_pack(table: LatencyTable, predictor: LatencyPredictor) -> None:
+    """Raise a LookupTableError unless ``table`` was built with this predictor, as its pack is now."""
+    if table.device != predictor.device:
+        raise LookupTableError(f"the lookup table is of {table.device}, not of {predictor.device}")
+    if table.pack_fingerprint != pack_fingerprint(predictor.pack):
+        raise LookupTableError(
+            f"the lookup table of {table.space!r} is stale: it was built with another content of the pack "
+            f"{table.device} {table.pack_version}; build it anew"
+        )
+
+
+def _bundled_space(name: str) -> Any:
+    if name not in SPACES:
+        hint = nearest(name, SPACES)
+        raise SpaceError(f"no search space is called {name!r}; {hint}, or module:attribute of your own")
+    function, size = SPACES[name]
+    return getattr(load_extra("nnmeter_nas.search_spaces", "nni", "a search space"), function)(size)
+
+
+def _imported(name: str) -> Any:
+    """What ``module:attribute`` names, made if it has to be."""
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, "")  # the current folder, as for `python -m`
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        is_space = isinstance(found, Space | nx.DiGraph) or hasattr(found, "named_modules")
+        return found() if isinstance(found, type) or not is_space else found
+    except Exception as error:
+        raise SpaceError(f"cannot load the search space {name}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove("")
