@@ -23,13 +23,14 @@ define create_env
 	@touch $(1)/.stamp
 endef
 
-.PHONY: help demo test lint packs parity clean
+.PHONY: help demo test lint packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make lint                     ruff and mypy"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
+	@echo "make luts                     build the lookup tables that ship with the package"
 	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
 	@echo "make clean                    remove the environments, build outputs and caches"
 	@echo "PYTHON=/path/to/python3       the interpreter (3.10 or newer) that the environments are made from"
@@ -52,6 +53,9 @@ lint: .venv/.stamp
 packs: .venv/.stamp
 	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }
 	.venv/bin/python -m nnmeter_nas.benchmarks train "$(BENCH)" $(ARGS)
+
+luts: .venv/.stamp
+	.venv/bin/nnmeter-nas lut build --space spos proxylessnas --predictor all -o nnmeter_nas/data/luts $(ARGS)
 
 parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)

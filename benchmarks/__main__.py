@@ -126,6 +126,29 @@ def _parser() -> argparse.ArgumentParser:
     additivity.add_argument("--seed", type=int, default=0, help="of the architectures")
     _add_devices(additivity)
     additivity.set_defaults(run=_additivity)
+
+    reference = commands.add_parser(
+        "reference-latency",
+        formatter_class=help_format,
+        help="ProxylessNAS searches that differ in the reference latency alone",
+    )
+    reference.add_argument(
+        "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
+    )
+    reference.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], help="of the searches")
+    reference.add_argument(
+        "--work",
+        type=Path,
+        default=Path("reference-latency-work"),
+        metavar="DIR",
+        help="where searches keep their checkpoints, to resume",
+    )
+    reference.add_argument(
+        "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
+    )
+    reference.add_argument("--epochs", type=_positive, help="of each search, instead of the command's own")
+    reference.add_argument("--workers", type=_positive, default=2, help="processes")
+    reference.set_defaults(run=_reference_latency)
     return parser
 
 
@@ -159,6 +182,20 @@ def _additivity(options: argparse.Namespace, console: Console) -> None:
     from .additivity import report_additivity  # late: it needs NNI, which the other commands do not
 
     report_additivity(options.predictor, options.architectures, options.seed, Console())
+
+
+def _reference_latency(options: argparse.Namespace, console: Console) -> None:
+    from .reference_latency import run_reference_latency  # late: it needs NNI and torch
+
+    run_reference_latency(
+        options.predictor,
+        options.seed,
+        options.work,
+        options.output,
+        console,
+        options.epochs,
+        options.workers,
+    )
 
 
 if __name__ == "__main__":

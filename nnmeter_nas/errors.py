@@ -47,7 +47,7 @@ class MissingPackageError(NnMeterNasError, ImportError):
 
 
 class DatasetError(NnMeterNasError, ValueError):
-    """A bench dataset file does not follow the official schema, or is absent."""
+    """A bench dataset or a folder of training data is absent, or is not laid out as it has to be."""
 
 
 class SpaceError(NnMeterNasError, ValueError):

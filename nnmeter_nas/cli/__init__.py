@@ -74,7 +74,7 @@ def _print_version() -> int:
 
 def argument_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it parses has ``run``, which takes it and returns the exit code."""
-    from . import demo, explain, get_ir, lut, predict, predictors  # these load NumPy
+    from . import demo, explain, get_ir, lut, predict, predictors, proxylessnas  # these load NumPy
 
     parser = argparse.ArgumentParser(
         prog="nnmeter-nas",
@@ -86,6 +86,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (predict, explain, get_ir, lut, predictors, demo):
+    for module in (predict, explain, get_ir, lut, predictors, proxylessnas, demo):
         module.add_parser(commands)
     return parser

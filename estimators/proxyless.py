@@ -1,0 +1,183 @@
+"""ProxylessNAS from dataset to files: search an architecture for a device, and train what was found.
+
+Both can be interrupted at any time, and go on where they were when they are run again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import LatencyWarning, load_latency_predictor
+from ..errors import SearchError
+from ..packs.files import write_bytes
+from ..ranking import latency_reach
+from .latency_estimator import HardwareLatencyEstimator
+from .proxyless_log import read_log
+from .proxyless_plot import search_plot
+from .proxyless_retrain import read_architecture, retrain
+from .proxyless_search import SearchResult, SearchSettings, chosen_network, search
+from .proxyless_task import Task
+from .proxyless_training import WeightSettings, torch_device
+
+#: Files in the output folder, beside those of the training itself.
+RECORD, PLOT, TABLE, RETRAINED, WEIGHTS = (
+    "search.json", "search.png", "latency_table.yaml", "retrain.json", "weights.pt",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search.
+
+    Attributes:
+        result: the architecture and what the search knows of it.
+        latency_ms: of the architecture, predicted from its full graph.
+        device: applied hardware.
+        reach: latency in ms of the fastest and of the slowest architecture of the space, by the table.
+        files: what was written.
+    """
+
+    result: SearchResult
+    latency_ms: float
+    device: str
+    reach: tuple[float, float]
+    files: tuple[Path, ...]
+
+
+def search_for_device(
+    task: Task,
+    applied_hardware: str,
+    settings: SearchSettings,
+    output: Path,
+    checkpoint: Path | None = None,
+    exported_arch_path: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Found:
+    """Search the architecture that learns best within a latency on a device, or go on with such a search.
+
+    Args:
+        task: dataset and space.
+        applied_hardware: name of the device.
+        settings: of the search; its reference latency is on the device.
+        output: folder for everything that is written.
+        checkpoint: where the state is kept; a file in ``output`` unless given.
+        exported_arch_path: where the architecture goes; ``architecture.json`` in ``output`` unless given.
+        say: told what the space can reach, once that is known.
+
+    Raises:
+        UnknownDeviceError: there is no such device.
+        DatasetError: the dataset is missing or damaged.
+        SearchError: no architecture is as fast as the reference, the checkpoint is of no use, or the search
+            goes astray.
+    """
+    predictor = load_latency_predictor(applied_hardware)
+    device = torch_device(task.device)
+    build, dataset = task.load(settings.seed)
+    space: Any = build()
+    estimator = HardwareLatencyEstimator(applied_hardware, space, space.input_shape, output / TABLE)
+    reach = latency_reach(estimator.table)
+    say(f"on {predictor.device} the space reaches from {reach[0]:.4g} to {reach[1]:.4g} ms")
+    _check_reference(settings, reach, predictor.device)
+    about = {**task.about(), "applied_hardware": predictor.device, "pack_version": predictor.version}
+    exported = exported_arch_path or output / "architecture.json"
+    result = search(build, dataset, estimator, settings, output, checkpoint, about, device, task.n_worker,
+                    task.test_batch_size)  # fmt: skip
+    network = chosen_network(build, result.architecture)
+    latency_ms = predictor.predict(network, model_type="torch", input_shape=space.input_shape)
+    record = {
+        **asdict(result),
+        "latency_ms": latency_ms,
+        "device": predictor.device,
+        "pack_version": predictor.version,
+        "reference_latency_ms": settings.reference_latency,
+        "fastest_ms": reach[0],
+        "slowest_ms": reach[1],
+        "settings": {**asdict(settings), **task.about()},
+        "versions": {name: version(name) for name in ("nnmeter_nas", "nni", "torch")},
+    }
+    _write_json(exported, dict(result.architecture))
+    _write_json(output / RECORD, record)
+    aim = "latency left out" if settings.reference_latency is None else settings.grad_reg_loss_type
+    plot = search_plot(
+        read_log(output / "search.csv"), predictor.device, settings.reference_latency, reach, latency_ms,
+        f"ProxylessNAS for {predictor.device}, {aim}",
+    )  # fmt: skip
+    write_bytes(output / PLOT, plot)
+    files = (exported, output / RECORD, output / PLOT, output / "search.csv")
+    return Found(result, latency_ms, predictor.device, reach, files)
+
+
+def train_found(
+    task: Task,
+    architecture: Path,
+    settings: WeightSettings,
+    output: Path,
+    checkpoint: Path | None = None,
+) -> tuple[float, tuple[Path, ...]]:
+    """Train an exported architecture from scratch, or go on with such a training.
+
+    Args:
+        task: dataset and space, which has to be the one that was searched.
+        architecture: JSON file of a candidate's name or index by label.
+        settings: of the training.
+        output: folder for everything that is written.
+        checkpoint: where the state is kept; a file in ``output`` unless given.
+
+    Returns:
+        Accuracy on held-out images, 0 to 1, and the files written.
+
+    Raises:
+        DatasetError: the dataset is missing or damaged.
+        SpaceError: the architecture is none of the space.
+        SearchError: the file cannot be read, the checkpoint is of no use, or the training goes astray.
+    """
+    device = torch_device(task.device)
+    build, dataset = task.load(settings.seed)
+    chosen = read_architecture(architecture, build)
+    network, accuracy = retrain(build, chosen, dataset, settings, output, checkpoint, task.about(), device,
+                                task.n_worker, task.test_batch_size)  # fmt: skip
+    buffer = io.BytesIO()
+    torch.save(network.cpu().state_dict(), buffer)
+    write_bytes(output / WEIGHTS, buffer.getbuffer())
+    used = {**asdict(settings), **task.about()}
+    record = {"architecture": chosen, "held_out_accuracy": accuracy, "settings": used}
+    _write_json(output / RETRAINED, record)
+    return accuracy, (output / RETRAINED, output / WEIGHTS, output / "retrain.csv")
+
+
+def _check_reference(settings: SearchSettings, reach: tuple[float, float], device: str) -> None:
+    """Refuse before the first step what would fail, or be in vain, after hours."""
+    (fastest, slowest), reference = reach, settings.reference_latency
+    if reference is None:
+        return
+    if settings.grad_reg_loss_type == "mul#log" and fastest <= 1:
+        raise SearchError(
+            f"grad_reg_loss_type='mul#log' needs latencies above 1 ms, and on {device} architectures of the "
+            f"space take as little as {fastest:.4g} ms; take add#linear"
+        )
+    if reference < fastest:
+        raise SearchError(
+            f"reference_latency={reference:g} ms is out of reach: on {device} the fastest architecture of "
+            f"the space takes {fastest:.4g} ms, the slowest {slowest:.4g} ms; give a reference between them, "
+            "or another --size or stages"
+        )
+    if reference > slowest:
+        warnings.warn(
+            f"reference_latency={reference:g} ms is more than the slowest architecture of the space takes on "
+            f"{device}, {slowest:.4g} ms, so that all meet it",
+            LatencyWarning,
+            stacklevel=3,
+        )
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_bytes(path, f"{json.dumps(value, indent=2)}\n".encode())

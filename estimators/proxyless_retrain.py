@@ -1,0 +1,127 @@
+"""Training a found architecture from scratch, as a network of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import SearchError, SpaceError
+from ..supernet import plain_architecture
+from .datasets import Batches, Dataset
+from .proxyless_checkpoint import Checkpoint
+from .proxyless_choice import Choices
+from .proxyless_search import chosen_network
+from .proxyless_training import (
+    Batch,
+    Training,
+    WeightSettings,
+    cross_entropy,
+    held_out_accuracy,
+    hit_rate,
+    on_device,
+    set_learning_rate,
+    weights_optimizer,
+)
+
+COLUMNS = ("step", "epoch", "loss", "accuracy", "held_out_accuracy")
+CHECKPOINT = "retrain.pt"
+
+
+def retrain(
+    build: Callable[[], nn.Module],
+    architecture: Mapping[str, str],
+    dataset: Dataset,
+    settings: WeightSettings,
+    folder: Path,
+    checkpoint: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
+    batch_size: int = 250,
+) -> tuple[nn.Module, float]:
+    """Train an architecture of a space, or go on with a training that was interrupted.
+
+    Args:
+        build: makes the space.
+        architecture: the candidate of each choice by label.
+        dataset: all its training images are used.
+        settings: of the training.
+        folder: for ``retrain.csv`` and TensorBoard's files.
+        checkpoint: where the state is kept; ``retrain.pt`` in ``folder`` unless given.
+        about: what else the training depends on, as JSON values; a checkpoint with another is refused.
+        device: to train on; the CPU unless given.
+        workers: processes that make batches ahead.
+        batch_size: images at once where accuracy is measured.
+
+    Returns:
+        The trained network, and its accuracy on held-out images, 0 to 1.
+
+    Raises:
+        SearchError: the checkpoint is of no use, or a loss is not finite.
+        DatasetError: there are too few images.
+    """
+    torch.manual_seed(settings.seed)
+    device = device or torch.device("cpu")
+    network = on_device(chosen_network(build, architecture), device).train()
+    weights = weights_optimizer(network, settings)
+    context = {"training": "retrain", "architecture": architecture, **asdict(settings), **(about or {})}
+    state = Checkpoint(
+        checkpoint or folder / CHECKPOINT, json.loads(json.dumps(context)), network, (weights,), device
+    )
+
+    def step(progress: float, batches: Sequence[Batch]) -> dict[str, float]:
+        set_learning_rate(weights, settings.learning_rate, progress)
+        [(images, classes)] = batches
+        logits = network(images)
+        loss = cross_entropy(logits, classes, settings)
+        weights.zero_grad()
+        loss.backward()
+        weights.step()
+        return {"loss": loss.item(), "accuracy": hit_rate(logits, classes)}
+
+    def judge() -> float:
+        return held_out_accuracy(network, dataset.held_out, batch_size, device)
+
+    batches = [Batches(dataset.train, settings.train_batch_size, (settings.seed, 3))]
+    Training("retrain", folder, COLUMNS, settings.epochs, batches, state, workers).run(step, judge)
+    return network, judge()
+
+
+def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, str]:
+    """The architecture in a JSON file that a search or NNI exported: by label, a candidate's name or index.
+
+    Args:
+        path: the file.
+        build: makes the space that the architecture is to be of.
+
+    Raises:
+        SearchError: there is no such file, or it holds something else.
+        SpaceError: it is none of the space.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SearchError(f"{path} cannot be read as an exported architecture: {error}") from error
+    candidates = {label: choice.names for label, choice in Choices(build()).by_label.items()}
+    try:
+        return plain_architecture(_named(found, candidates), candidates)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}; is it of another --size or of other stages?") from error
+
+
+def _named(architecture: Any, candidates: Mapping[str, Sequence[str]]) -> Any:
+    """``architecture`` with names in place of indices, which are what NNI's trainer exports."""
+    if not isinstance(architecture, dict):
+        return architecture
+    return {
+        label: candidates[label][chosen]
+        if type(chosen) is int and label in candidates and 0 <= chosen < len(candidates[label])
+        else chosen
+        for label, chosen in architecture.items()
+    }

@@ -1,0 +1,262 @@
+"""ProxylessNAS: weights and architecture of a search space are trained in turn, within a latency.
+
+A step trains the weights of a drawn architecture on one batch, then the odds of all candidates on another,
+whose loss holds the latency that the odds lead to expect. The likeliest candidates are what is found.
+
+Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from nni.retiarii import fixed_arch
+from torch import nn
+
+from ..errors import SearchError
+from .datasets import Batches, Dataset
+from .penalties import Penalty, latency_penalty
+from .proxyless_checkpoint import Checkpoint
+from .proxyless_choice import Choices
+from .proxyless_training import (
+    Batch,
+    Training,
+    WeightSettings,
+    cross_entropy,
+    held_out_accuracy,
+    hit_rate,
+    on_device,
+    set_learning_rate,
+    weights_optimizer,
+)
+
+COLUMNS = (
+    "step", "epoch", "expected_latency_ms", "loss", "cross_entropy", "latency_penalty", "entropy",
+    "accuracy", "held_out_accuracy",
+)  # fmt: skip
+CHECKPOINT = "search.pt"
+#: How far all steps together may move an architecture parameter unless told otherwise: odds are settled at
+#: less, so a long search does not need large steps, and a short one with small steps ends undecided.
+_WAY = 25.0
+#: The range that the learning rate of the architecture parameters is then kept in.
+_SLOWEST, _FASTEST = 1e-3, 5e-2
+#: Parameters of penalties that are not NNI's unless given: with its lambda, 0.2, searches end above
+#: references that they could meet.
+_PARAMETERS: Mapping[str, Mapping[str, float]] = {"add#linear": {"lambda": 1.0}}
+
+
+class LatencyEstimator(Protocol):
+    """What a search asks for latencies, in ms; NNI's method names."""
+
+    def cal_expected_latency(self, current_architecture_prob: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Expected under the odds of each choice's candidates, differentiable."""
+
+    def export_latency(self, current_architecture: Mapping[str, Any]) -> float:
+        """Of an architecture."""
+
+
+@dataclass(frozen=True)
+class SearchSettings(WeightSettings):
+    """How a search is run.
+
+    Attributes:
+        warmup_epochs: epochs, the first of all, in which the odds stay equal.
+        arc_learning_rate: of Adam, for the architecture parameters: about how far a step moves each. None
+            takes one by which they can become settled in the steps there are.
+        reference_latency: in ms; None leaves latency out of the loss.
+        grad_reg_loss_type: "add#linear" or "mul#log".
+        grad_reg_loss_params: parameters of the penalty under NNI's names; lambda is 1 unless given.
+    """
+
+    warmup_epochs: int = 7
+    arc_learning_rate: float | None = None
+    reference_latency: float | None = None
+    grad_reg_loss_type: str = "add#linear"
+    grad_reg_loss_params: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs >= self.epochs:
+            raise SearchError(
+                f"warmup_epochs={self.warmup_epochs} leaves none of {self.epochs} epochs to the architecture"
+            )
+
+    def penalty(self) -> Penalty | None:
+        """What adds the latency to the loss, if it is to count.
+
+        Raises:
+            SearchError: there is no such penalty or parameter, or a value is out of its range.
+        """
+        if self.reference_latency is None:
+            return None
+        usual = _PARAMETERS.get(self.grad_reg_loss_type, {})
+        parameters = {**usual, **self.grad_reg_loss_params}
+        return latency_penalty(self.grad_reg_loss_type, parameters, self.reference_latency)
+
+    def odds_rate(self, an_epoch: int) -> float:
+        """Learning rate of the architecture parameters, with ``an_epoch`` steps an epoch."""
+        if self.arc_learning_rate is not None:
+            return self.arc_learning_rate
+        steps = (self.epochs - self.warmup_epochs) * an_epoch
+        return min(max(_WAY / steps, _SLOWEST), _FASTEST)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        architecture: the likeliest candidate of each choice, by label.
+        table_latency_ms: its latency from the estimator's table.
+        expected_latency_ms: what the odds lead to expect.
+        entropy: of the odds, in nats; 0 if they are settled.
+        held_out_accuracy: with the weights of the search; training the architecture anew gives a better one.
+    """
+
+    architecture: Mapping[str, str]
+    table_latency_ms: float
+    expected_latency_ms: float
+    entropy: float
+    held_out_accuracy: float
+
+
+def search(
+    build: Callable[[], nn.Module],
+    dataset: Dataset,
+    estimator: LatencyEstimator,
+    settings: SearchSettings,
+    folder: Path,
+    checkpoint: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
+    batch_size: int = 250,
+) -> SearchResult:
+    """Search a space, or go on with a search that was interrupted.
+
+    Args:
+        build: makes the space, an NNI model space whose choices are layer choices.
+        dataset: half of its training images train the weights, the other half the architecture.
+        estimator: of the space, on the applied hardware.
+        settings: of the search.
+        folder: for ``search.csv`` and TensorBoard's files.
+        checkpoint: where the state is kept; ``search.pt`` in ``folder`` unless given.
+        about: what else the search depends on, as JSON values; a checkpoint with another is refused.
+        device: to train on; the CPU unless given.
+        workers: processes that make batches ahead.
+        batch_size: images at once where accuracy is measured.
+
+    Raises:
+        SearchError: the space cannot be searched, the checkpoint is of no use, or a loss is not finite.
+        DatasetError: there are too few images.
+    """
+    torch.manual_seed(settings.seed)
+    device = device or torch.device("cpu")
+    network = build()
+    choices = Choices(network)
+    on_device(network, device).train()
+    batches = _halves(dataset, settings)
+    run = _Search(network, choices, estimator, settings, settings.odds_rate(len(batches[0])))
+    state = Checkpoint(
+        checkpoint or folder / CHECKPOINT,
+        json.loads(json.dumps({"training": "search", **asdict(settings), **(about or {})})),
+        network,
+        (run.weights, run.odds),
+        device,
+    )
+
+    def judge() -> float:
+        choices.take_likeliest()
+        return held_out_accuracy(network, dataset.held_out, batch_size, device)
+
+    Training("search", folder, COLUMNS, settings.epochs, batches, state, workers).run(run.step, judge)
+    architecture = choices.architecture()
+    return SearchResult(
+        architecture,
+        float(estimator.export_latency(architecture)),
+        run.expected_latency().item(),
+        choices.entropy(),
+        judge(),
+    )
+
+
+def chosen_network(build: Callable[[], nn.Module], architecture: Mapping[str, str]) -> nn.Module:
+    """The network of a space that ``architecture`` (candidate by label) stands for."""
+    with fixed_arch(dict(architecture), verbose=False):
+        return build()
+
+
+def _halves(dataset: Dataset, settings: SearchSettings) -> Sequence[Batches]:
+    """Batches of two random halves of the training images, for the weights and for the architecture."""
+    order = np.random.default_rng([settings.seed, 0]).permutation(len(dataset.train))
+    halves = enumerate(np.array_split(order, 2), 1)
+    size, seed = settings.train_batch_size, settings.seed
+    return [Batches(dataset.train, size, (seed, place), half) for place, half in halves]
+
+
+class _Search:
+    """The two kinds of steps, and the optimisers that they take."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        choices: Choices,
+        estimator: LatencyEstimator,
+        settings: SearchSettings,
+        odds_rate: float,
+    ) -> None:
+        self.network, self.choices, self.estimator, self.settings = network, choices, estimator, settings
+        gates = [choice._binary_gates for choice in choices.by_label.values()]
+        self.weights = weights_optimizer(network, settings, without=[*choices.parameters(), *gates])
+        # Without a first moment, as in the paper: parameters of candidates that were not drawn keep still.
+        self.odds = torch.optim.Adam(choices.parameters(), odds_rate, betas=(0.0, 0.999))
+        self._penalised = settings.penalty()
+
+    def step(self, progress: float, batches: Sequence[Batch]) -> dict[str, float]:
+        """Train the weights on the first batch, then, after the warm-up, the odds on the second."""
+        set_learning_rate(self.weights, self.settings.learning_rate, progress)
+        figures = self._train_weights(*batches[0])
+        if progress * self.settings.epochs >= self.settings.warmup_epochs:
+            figures = self._train_odds(*batches[1])
+        return {
+            **figures,
+            "expected_latency_ms": self.expected_latency().item(),
+            "entropy": self.choices.entropy(),
+        }
+
+    def expected_latency(self) -> torch.Tensor:
+        """In ms, differentiable."""
+        return self.estimator.cal_expected_latency(self.choices.probabilities())
+
+    def _train_weights(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
+        self.choices.draw()
+        logits = self.network(images)
+        loss = cross_entropy(logits, classes, self.settings)
+        self.weights.zero_grad()
+        loss.backward()
+        self.weights.step()
+        return {
+            "loss": loss.item(), "cross_entropy": loss.item(), "latency_penalty": 0.0,
+            "accuracy": hit_rate(logits, classes),
+        }  # fmt: skip
+
+    def _train_odds(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
+        self.odds.zero_grad()
+        self.choices.draw()
+        with self.choices.learning():
+            logits = self.network(images)
+            task = cross_entropy(logits, classes, self.settings)
+            loss = task if self._penalised is None else self._penalised(task, self.expected_latency())
+            loss.backward()
+        self.odds.step()
+        if not all(alpha.isfinite().all() for alpha in self.choices.parameters()):
+            raise SearchError("the architecture parameters are not finite")
+        return {
+            "loss": loss.item(), "cross_entropy": task.item(), "latency_penalty": (loss - task).item(),
+            "accuracy": hit_rate(logits, classes),
+        }  # fmt: skip

@@ -1,0 +1,244 @@
+"""What searching and training share: settings, optimiser, and a loop that can be interrupted."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.nn import functional
+
+from ..errors import DatasetError, SearchError
+from .datasets import Batches, Images
+from .proxyless_checkpoint import Checkpoint
+from .proxyless_log import Row, TrainingLog
+
+#: Images and their classes, on the device of the training.
+Batch = tuple[torch.Tensor, torch.Tensor]
+#: A checkpoint is written at the end of each epoch, and when the last one is older than this.
+CHECKPOINT_S = 60.0
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """How weights are trained, by SGD with Nesterov momentum and a learning rate that falls as a cosine does.
+
+    Attributes:
+        epochs: passes over the images.
+        train_batch_size: images a step.
+        learning_rate: at the start.
+        weight_decay: of the weights that ``no_decay_keys`` does not exempt.
+        no_decay_keys: "bn" exempts batch norms, "bn#bias" biases too, "" nothing.
+        label_smoothing: share of the target that all classes have in common.
+        seed: of weights, order of images and drawn candidates.
+    """
+
+    epochs: int = 20
+    train_batch_size: int = 32
+    learning_rate: float = 0.05
+    weight_decay: float = 4e-5
+    no_decay_keys: str = "bn"
+    label_smoothing: float = 0.1
+    seed: int = 0
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that ``name`` means: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
+
+    Raises:
+        SearchError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise SearchError(f"--device {name}: torch cannot use it here; take cpu") from error
+    return device
+
+
+def on_device(values: Any, device: torch.device) -> Any:
+    """A network, or images, on ``device``, with the channels of a position side by side.
+
+    Depthwise convolutions of small maps run two to four times as fast that way on a CPU.
+    """
+    return values.to(device, memory_format=torch.channels_last)
+
+
+def weights_optimizer(
+    network: nn.Module, settings: WeightSettings, without: Sequence[nn.Parameter] = ()
+) -> torch.optim.SGD:
+    """The optimiser of all weights of ``network``, those in ``without`` excepted."""
+    exempt = {key for key in settings.no_decay_keys.split("#") if key}
+    left_out = {id(parameter) for parameter in without}
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            group = spared if ("bn" in exempt and norm) or ("bias" in exempt and name == "bias") else decayed
+            if id(parameter) not in left_out:
+                group.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9, nesterov=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, start: float, progress: float) -> None:
+    """Let the rate fall from ``start`` to 0 along half a cosine; ``progress`` is the share of steps done."""
+    for group in optimizer.param_groups:
+        group["lr"] = start * (1 + math.cos(math.pi * progress)) / 2
+
+
+def hit_rate(logits: torch.Tensor, classes: torch.Tensor) -> float:
+    """Share of the images whose class has the highest logit."""
+    return float((logits.argmax(1) == classes).float().mean())
+
+
+@torch.no_grad()
+def held_out_accuracy(network: nn.Module, images: Images, batch_size: int, device: torch.device) -> float:
+    """Share of ``images`` that ``network`` puts into their class; it is left ready to be trained."""
+    network.eval()
+    hits = 0
+    for chosen in np.array_split(np.arange(len(images)), max(1, -(-len(images) // batch_size))):
+        pixels, classes = images.batch(chosen, None)
+        hits += int((network(on_device(pixels, device)).argmax(1) == classes.to(device)).sum())
+    network.train()
+    return hits / max(1, len(images))
+
+
+def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightSettings) -> torch.Tensor:
+    """The loss of the task.
+
+    Raises:
+        SearchError: it is not finite.
+    """
+    loss = functional.cross_entropy(logits, classes, label_smoothing=settings.label_smoothing)
+    if not torch.isfinite(loss):
+        raise SearchError(f"the cross-entropy is {loss.item()}")
+    return loss
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training from its first or last step to its end.
+
+    Attributes:
+        name: "search" or "retrain", for the log and its file.
+        folder: of the log.
+        columns: of the log; among them ``step``, ``epoch``, ``loss`` and ``held_out_accuracy``.
+        epochs: passes over the first of ``batches``.
+        batches: what each step gets a batch of.
+        checkpoint: where the state is kept.
+        workers: processes that make batches ahead.
+    """
+
+    name: str
+    folder: Path
+    columns: Sequence[str]
+    epochs: int
+    batches: Sequence[Batches]
+    checkpoint: Checkpoint
+    workers: int = 0
+
+    def run(
+        self, step: Callable[[float, Sequence[Batch]], dict[str, float]], judge: Callable[[], float]
+    ) -> None:
+        """Take all steps that are not done.
+
+        Args:
+            step: takes the share of steps done and a batch of each of ``batches``; returns the log's figures.
+            judge: accuracy on held-out images, asked for after each epoch.
+
+        Raises:
+            SearchError: a loss or a weight is not finite, or the checkpoint is of no use.
+        """
+        an_epoch = len(self.batches[0])
+        total = self.epochs * an_epoch
+        done = self.checkpoint.load()
+        saved = time.monotonic()
+        with (
+            closing(TrainingLog(self.folder, self.name, self.columns, done)) as log,
+            _progress(self.name, total, done) as tell,
+        ):
+            for number, batches in enumerate(self._loaded(done, total), done + 1):
+                try:
+                    row: dict[str, float | None] = dict(step((number - 1) / total, batches))
+                except SearchError as error:
+                    raise SearchError(f"step {number}: {error}; {self.checkpoint.way_back()}") from error
+                row |= {"step": number, "epoch": (number - 1) // an_epoch + 1}
+                ends_epoch = number % an_epoch == 0
+                row["held_out_accuracy"] = judge() if ends_epoch else None
+                log.write(row)
+                if ends_epoch or time.monotonic() - saved > CHECKPOINT_S:
+                    self.checkpoint.save(number)
+                    saved = time.monotonic()
+                tell(row)
+
+    def _loaded(self, start: int, end: int) -> Iterator[list[Batch]]:
+        device = self.checkpoint.device
+        pinned = device.type == "cuda"
+        loaders = [batches.loader(start, end, self.workers, pinned) for batches in self.batches]
+        try:
+            for loaded in zip(*loaders, strict=True):
+                yield [(on_device(images, device), classes.to(device)) for images, classes in loaded]
+        except DatasetError as error:  # out of a worker it comes with a traceback in its message
+            raise DatasetError(str(error).rsplit("DatasetError: ", 1)[-1].strip()) from error
+
+
+@contextmanager
+def _progress(name: str, total: int, done: int) -> Iterator[Callable[[Row], None]]:
+    """A function to call with each row of the log: it moves a bar on a terminal, else prints each epoch."""
+    console = Console(stderr=True, markup=False)
+    if done:
+        note = "it is finished" if done == total else f"it goes on from step {done} of {total}"
+        console.print(f"{name}: {note}", soft_wrap=True)
+    if not console.is_terminal:
+        yield lambda row: _print_epoch(row, total)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        judged: dict[str, Any] = {}
+
+        def tell(row: Row) -> None:
+            if row["held_out_accuracy"] is not None:
+                judged["held_out_accuracy"] = row["held_out_accuracy"]
+            bar.update(task, advance=1, description=_figures({**row, **judged}))
+
+        yield tell
+
+
+def _print_epoch(row: Row, total: int) -> None:
+    if row["held_out_accuracy"] is not None:
+        print(
+            f"epoch {row['epoch']}, step {row['step']}/{total}: {_figures(row)}", file=sys.stderr, flush=True
+        )
+
+
+def _figures(row: Row) -> str:
+    """What one wants to know while waiting, in less than a line of a terminal."""
+    shown = {
+        "expected_latency_ms": "expected {:.4g} ms",
+        "loss": "loss {:.2f}",
+        "entropy": "entropy {:.1f}",
+        "held_out_accuracy": "accuracy {:.1%}",
+    }
+    return "  ".join(form.format(row[name]) for name, form in shown.items() if row.get(name) is not None)
