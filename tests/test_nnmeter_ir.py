@@ -248,14 +248,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [found for key, inner in items for found in [(*path, key), *places(inner, (*path, key))]]
 
 
-GPU_RULES = parse_rules(devices()["adreno640gpu_tflite21"]["fusion_rules"])
-MODEL = json.dumps(small_cnn(blocks=1))
-
-
-@settings(max_examples=400)
-@given(st.data())
-def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
-    ir = json.loads(MODEL)
+def damage(ir: dict[str, Any], data: st.DataObject) -> None:
+    """Replace one to three things anywhere inside ``ir`` by junk, or remove them."""
     for _ in range(data.draw(st.integers(1, 3))):
         *parents, last = data.draw(st.sampled_from(places(ir)))
         holder = ir
@@ -265,6 +259,17 @@ def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObj
             holder[last] = data.draw(JUNK)
         else:
             del holder[last]
+
+
+GPU_RULES = parse_rules(devices()["adreno640gpu_tflite21"]["fusion_rules"])
+MODEL = json.dumps(small_cnn(blocks=1))
+
+
+@settings(max_examples=400)
+@given(st.data())
+def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
+    ir = json.loads(MODEL)
+    damage(ir, data)
     try:
         graph = read_model(ir, "nnmeter-ir")
     except NnMeterNasError:

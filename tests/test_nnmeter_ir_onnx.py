@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_nnmeter_ir import GPU_RULES, JUNK, places
+from test_nnmeter_ir import GPU_RULES, damage
 
 from nnmeter_nas.errors import NnMeterNasError, ReaderError
 from nnmeter_nas.fusion import fuse
@@ -135,15 +135,7 @@ NETWORK = json.dumps(network())
 @given(st.data())
 def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
     ir = json.loads(NETWORK)
-    for _ in range(data.draw(st.integers(1, 3))):
-        *parents, last = data.draw(st.sampled_from(places(ir)))
-        holder = ir
-        for key in parents:
-            holder = holder[key]
-        if data.draw(st.booleans()):
-            holder[last] = data.draw(JUNK)
-        else:
-            del holder[last]
+    damage(ir, data)
     try:
         graph = read_model(ir, "nnmeter-ir")
     except NnMeterNasError:
