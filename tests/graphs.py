@@ -12,14 +12,21 @@ from nnmeter_nas.graph import add_input, add_op, finish, new_graph, set_outputs
 SHAPE = (1, 8, 8, 8)
 
 
-def graph_of(
-    *operators: tuple[Any, ...], outputs: list[str] | None = None, shape: tuple[int, ...] = SHAPE
+def unfinished_graph(
+    *operators: tuple[Any, ...], outputs: list[str] | None = None, shape: Any = SHAPE
 ) -> nx.DiGraph:
-    """A finished graph of ``(name, op, inputs, attrs?)`` behind the input ``x`` of ``shape``."""
+    """An unfinished graph of ``(name, op, inputs, attrs?, declared?)`` behind the input ``x``."""
     graph = new_graph()
     add_input(graph, "x", shape)
     for operator in operators:
         add_op(graph, *operator)
     if outputs:
         set_outputs(graph, outputs)
-    return finish(graph)
+    return graph
+
+
+def graph_of(
+    *operators: tuple[Any, ...], outputs: list[str] | None = None, shape: tuple[int, ...] = SHAPE
+) -> nx.DiGraph:
+    """The same, finished."""
+    return finish(unfinished_graph(*operators, outputs=outputs, shape=shape))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import networkx as nx
 import pytest
+from graphs import unfinished_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,17 +15,7 @@ from nnmeter_nas.errors import GraphError, ShapeError
 from nnmeter_nas.graph import add_input, add_op, finish, new_graph, output_names, set_outputs
 
 SHAPE = (1, 4, 8, 8)
-
-
-def graph_of(*operators: tuple[Any, ...], outputs: list[str] | None = None, shape: Any = SHAPE) -> nx.DiGraph:
-    """An unfinished graph of ``(name, op, inputs, attrs?, declared?)`` behind the input ``x``."""
-    graph = new_graph()
-    add_input(graph, "x", shape)
-    for operator in operators:
-        add_op(graph, *operator)
-    if outputs:
-        set_outputs(graph, outputs)
-    return graph
+graph_of = partial(unfinished_graph, shape=SHAPE)
 
 
 def operators(graph: nx.DiGraph) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_nnmeter_ir import GPU_RULES, damage
+from test_nnmeter_ir import GPU_RULES, assert_read_or_refused, damage
 
-from nnmeter_nas.errors import NnMeterNasError, ReaderError
+from nnmeter_nas.errors import ReaderError
 from nnmeter_nas.fusion import fuse
 from nnmeter_nas.readers import read_model
 
@@ -136,9 +136,4 @@ NETWORK = json.dumps(network())
 def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
     ir = json.loads(NETWORK)
     damage(ir, data)
-    try:
-        graph = read_model(ir, "nnmeter-ir")
-    except NnMeterNasError:
-        return
-    for _, node in graph.nodes(data=True):
-        assert all(isinstance(d, int) and d > 0 for shape in node["out_shapes"] for d in shape)
+    assert_read_or_refused(ir)
