@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 import networkx as nx
 
+from .traversal import topological_order
+
 #: Names under which fusion rules speak of canonical operators.
 RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "sub": "add"}
 #: Operators that only reinterpret memory and become no kernel.
@@ -109,7 +111,7 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     kernels: dict[str, Kernel] = {}
     patterns = _find_patterns(graph, rules.patterns)
     starts = _starts(graph, patterns) if rules.earliest_kernel else {}
-    for name in nx.topological_sort(graph):
+    for name in topological_order(graph):
         data = graph.nodes[name]
         if data["op"] == "input":
             continue
@@ -133,7 +135,7 @@ def _starts(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> dict[str, int]:
     units = nx.DiGraph()
     units.add_nodes_from(first.values())
     units.add_edges_from((first[a], first[b]) for a, b in graph.edges if first[a] != first[b])
-    return {name: i for i, name in enumerate(nx.topological_sort(units))}
+    return {name: i for i, name in enumerate(topological_order(units))}
 
 
 def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: dict[str, Kernel]) -> None:
@@ -174,7 +176,7 @@ def _kernel_graph(graph: nx.DiGraph, kernels: dict[str, Kernel], owner: dict[str
     for name, kernel in kernels.items():
         out.add_node(name, kernel=kernel)
     source: dict[str, list[str]] = {}
-    for name in nx.topological_sort(graph):
+    for name in topological_order(graph):
         data = graph.nodes[name]
         before = [s for p, _ in data["inputs"] for s in source[p]]
         if name in owner:

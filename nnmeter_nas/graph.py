@@ -22,6 +22,7 @@ import networkx as nx
 
 from .errors import GraphError
 from .shapes import Shape, infer_shapes, operand_shape
+from .traversal import reachable, topological_order
 
 Operand = str | tuple[str, int]
 
@@ -136,9 +137,7 @@ def validate(graph: nx.DiGraph) -> None:
         if "op" not in data:
             consumer = next(iter(graph.successors(name)), None)
             raise GraphError(f"its operand {name!r} does not exist in the graph", consumer)
-    if not nx.is_directed_acyclic_graph(graph):
-        loop = [u for u, _ in nx.find_cycle(graph)]
-        raise GraphError(f"the graph is cyclic: {' -> '.join([*loop, loop[0]])}", loop[0])
+    topological_order(graph)  # which a cyclic graph has not
     inputs = input_names(graph)
     if not inputs:
         raise GraphError("the graph has no input; add one with its shape")
@@ -146,7 +145,7 @@ def validate(graph: nx.DiGraph) -> None:
         if name not in graph:
             raise GraphError(f"the declared output {name!r} does not exist in the graph")
     outputs = output_names(graph)
-    if not _reachable(graph, inputs) & set(outputs) - set(inputs):
+    if not reachable(graph, inputs) & set(outputs) - set(inputs):
         raise GraphError(
             f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
         )
@@ -178,7 +177,7 @@ def join_swish(graph: nx.DiGraph) -> None:
 
 def join_concats(graph: nx.DiGraph) -> None:
     """Make a concat of concats along one axis a single one, in place, as exporters and converters do."""
-    for name in list(nx.topological_sort(graph)):
+    for name in topological_order(graph):
         data = graph.nodes[name]
         if data["op"] != "concat" or graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
             continue
@@ -204,7 +203,7 @@ def prune(graph: nx.DiGraph) -> None:
     """
     outputs = output_names(graph)
     constant = _constant_operators(graph)
-    for name in list(nx.topological_sort(graph)):
+    for name in topological_order(graph):
         data = graph.nodes[name]
         if name in constant:
             continue
@@ -219,8 +218,8 @@ def prune(graph: nx.DiGraph) -> None:
             outputs = [live[0][0] if o == name else o for o in outputs]
         elif len(live) < len(data["inputs"]):
             _set_operands(graph, name, live)
-    alive = _reachable(graph, input_names(graph)) - constant
-    needed = _reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
+    alive = reachable(graph, input_names(graph)) - constant
+    needed = reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
     kept = alive & needed
     graph.remove_nodes_from([n for n in list(graph) if n not in kept and graph.nodes[n]["op"] != "input"])
     graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
@@ -250,7 +249,7 @@ def _constant_operators(graph: nx.DiGraph) -> set[str]:
     """Operators whose value does not depend on any input, because zeros swallow it."""
     constant: set[str] = set()
     zero: set[str] = set()
-    for name in nx.topological_sort(graph):
+    for name in topological_order(graph):
         data = graph.nodes[name]
         producers = [p for p, _ in data["inputs"]]
         if data["op"] == "input":
@@ -272,15 +271,3 @@ def _constant_operators(graph: nx.DiGraph) -> set[str]:
         if name in zero or (producers and all(p in constant for p in producers)):
             constant.add(name)
     return constant
-
-
-def _reachable(graph: nx.DiGraph, sources: Iterable[str]) -> set[str]:
-    """All nodes on paths that start at ``sources``, these included."""
-    seen = set(sources)
-    stack = list(seen)
-    while stack:
-        for successor in graph.succ[stack.pop()]:
-            if successor not in seen:
-                seen.add(successor)
-                stack.append(successor)
-    return seen

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import networkx as nx
 
 from .errors import ShapeError
+from .traversal import topological_order
 
 Shape = tuple[int, ...]
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
@@ -54,9 +55,10 @@ def infer_shapes(graph: nx.DiGraph) -> None:
         ShapeError: as :func:`infer_operator`.
     """
     mismatches = graph.graph["shape_mismatches"] = []
-    for name in nx.topological_sort(graph):
+    nodes = dict(graph.nodes(data=True))
+    for name in topological_order(graph):
         infer_operator(graph, name)
-        data = graph.nodes[name]
+        data = nodes[name]
         if data["declared"] and [tuple(s) for s in data["declared"]] != data["out_shapes"]:
             mismatches.append((name, [tuple(s) for s in data["declared"]], data["out_shapes"]))
 
@@ -165,7 +167,8 @@ def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and int(value) > 0
+    # Nearly every size is a plain int, and asking an abstract class takes ten times as long.
+    return (type(value) is int or isinstance(value, numbers.Integral)) and int(value) > 0
 
 
 def _one(shapes: list[Shape]) -> Shape:

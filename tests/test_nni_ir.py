@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import networkx as nx
@@ -22,12 +23,14 @@ from nni.nas.nn.pytorch.mutator import process_inline_mutation  # noqa: E402
 from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model  # noqa: E402
 from nni.retiarii import basic_unit, model_wrapper  # noqa: E402
 
+from nnmeter_nas import shapes  # noqa: E402
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError  # noqa: E402
 from nnmeter_nas.graph import output_names  # noqa: E402
+from nnmeter_nas.readers import nni_ir  # noqa: E402
 from nnmeter_nas.readers.nni_ir import read_nni_ir  # noqa: E402
 from nnmeter_nas.readers.nni_operators import BINARY, LOWERINGS, UNARY  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
-from nnmeter_nas.shapes import SHAPE_RULES  # noqa: E402
+from nnmeter_nas.shapes import SHAPE_RULES, infer_operator  # noqa: E402
 
 Shape = tuple[int, ...]
 
@@ -438,3 +441,19 @@ def test_anything_else_is_refused() -> None:
 def test_the_reader_imports_neither_torch_nor_nni() -> None:
     code = "import sys, nnmeter_nas.readers.nni_ir; sys.exit(bool({'torch', 'nni'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_operator_has_its_shape_inferred_more_than_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once where the reader needs it, once when the model graph is finished; cost stays linear in its size.
+    inferred: list[str] = []
+
+    def counting(graph: nx.DiGraph, name: str) -> None:
+        inferred.append(name)
+        infer_operator(graph, name)
+
+    monkeypatch.setattr(nni_ir, "infer_operator", counting)
+    monkeypatch.setattr(shapes, "infer_operator", counting)
+    space = spos("small")
+    [candidate] = candidates(space, space.input_shape, 1)
+    read_nni_ir(candidate)
+    assert max(Counter(inferred).values()) == 2

@@ -17,7 +17,7 @@ import networkx as nx
 
 from ..errors import GraphError, NnMeterNasError, ReaderError
 from ..graph import add_input, add_op, finish, new_graph, set_outputs
-from ..shapes import SHAPE_RULES, Shape, infer_shapes
+from ..shapes import SHAPE_RULES, Shape, infer_operator
 from .inputs import InputShape, shapes_by_input
 from .nni_operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
 
@@ -49,8 +49,7 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
             "as a torch module, or use the graph engine"
         )
     build = _Build(model)
-    inputs = [add_input(build.graph, name, shape)
-              for name, shape in _inputs(model, root, input_shape)]
+    inputs = [build.add_input(name, shape) for name, shape in _inputs(model, root, input_shape)]
     result = build.evaluate(root, [Tensor(name) for name in inputs])
     set_outputs(build.graph, dict.fromkeys(tensor.producer for tensor in tensors_in(result)))
     return finish(build.graph)
@@ -64,6 +63,12 @@ class _Build:
         self.graph = new_graph(getattr(getattr(model, "python_class", None), "__name__", ""))
         self.node: Any = None
         self.added: list[str] = []
+        self._uninferred: list[str] = []
+
+    def add_input(self, name: str, shape: Shape) -> str:
+        """Add a model input."""
+        self._uninferred.append(name)
+        return add_input(self.graph, name, shape)
 
     def emit(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any]) -> Tensor:
         """Add an operator named after the current NNI node."""
@@ -71,8 +76,9 @@ class _Build:
 
     def shape(self, tensor: Tensor) -> Shape:
         """The inferred shape of ``tensor``."""
-        if not self.graph.nodes[tensor.producer]["out_shapes"]:
-            infer_shapes(self.graph)
+        for name in self._uninferred:  # in the order in which they were added, producers first
+            infer_operator(self.graph, name)
+        self._uninferred.clear()
         shapes: list[Shape] = self.graph.nodes[tensor.producer]["out_shapes"]
         return shapes[tensor.slot]
 
@@ -80,14 +86,15 @@ class _Build:
         """What ``graph``, the root or a cell, returns for ``arguments``."""
         values: dict[Any, Any] = {graph.input_node: arguments}
         incoming: dict[Any, list[Any]] = {}
-        for edge in graph.edges:
+        for edge in sorted(graph.edges, key=lambda edge: edge.tail_slot or 0):
             incoming.setdefault(edge.tail, []).append(edge)
-        for node in _live_nodes(graph):
+        for node in _live_nodes(graph, incoming):
             if node is graph.input_node:
                 continue
-            edges = sorted(incoming.get(node, []), key=lambda edge: edge.tail_slot or 0)
-            operands = [_pick(edge, values[edge.head]) for edge in edges]
+            operands = [_pick(edge, values[edge.head]) for edge in incoming.get(node, [])]
             if node is graph.output_node:
+                if not operands:
+                    break
                 return operands[0] if len(operands) == 1 else operands
             values[node] = self._evaluate_node(node, operands)
         raise ReaderError(f"graph {graph.name!r} computes no output; is a choice in it still open?")
@@ -144,20 +151,33 @@ class _Build:
             count += 1
             name = f"{self.node.name}_{count}"
         self.added.append(name)
+        self._uninferred.append(name)
         return Tensor(add_op(self.graph, name, op, [(t.producer, t.slot) for t in operands], attrs, declared))
 
 
-def _live_nodes(graph: Any) -> list[Any]:
-    """Nodes of an IR graph that its output depends on, and the output, in topological order."""
-    edges: nx.DiGraph = nx.DiGraph([(edge.head, edge.tail) for edge in graph.edges])
-    if graph.output_node not in edges:
-        return []
-    live = nx.ancestors(edges, graph.output_node) | {graph.output_node}
-    try:
-        return [node for node in nx.topological_sort(edges) if node in live]
-    except nx.NetworkXUnfeasible:
-        cycle = [head.name for head, _ in nx.find_cycle(edges)]
-        raise GraphError(f"the graph is cyclic: {' -> '.join([*cycle, cycle[0]])}", cycle[0]) from None
+def _live_nodes(graph: Any, incoming: dict[Any, list[Any]]) -> list[Any]:
+    """Nodes of an IR graph that its output depends on, and the output, producers first.
+
+    ``incoming`` are the edges that end in each node.
+    """
+    order: list[Any] = []
+    entered, done = {graph.output_node}, set()
+    path = [(graph.output_node, iter(incoming.get(graph.output_node, [])))]
+    while path:
+        node, edges = path[-1]
+        edge = next(edges, None)
+        if edge is None:
+            order.append(node)
+            done.add(node)
+            path.pop()
+        elif edge.head not in entered:
+            entered.add(edge.head)
+            path.append((edge.head, iter(incoming.get(edge.head, []))))
+        elif edge.head not in done:
+            names = [before.name for before, _ in path]
+            cycle = names[names.index(edge.head.name) :][::-1]
+            raise GraphError(f"the graph is cyclic: {' -> '.join([*cycle, cycle[0]])}", cycle[0])
+    return order
 
 
 def _pick(edge: Any, value: Any) -> Any:
