@@ -8,7 +8,7 @@ differently, are in :mod:`nnmeter_nas.nnmeter_rules`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -49,6 +49,12 @@ class Kernel:
     def type(self) -> str:
         """Name such as ``conv-bn-relu``."""
         return "-".join([self.op, *self.joined])
+
+    @property
+    def form(self) -> Hashable:
+        """All that a kernel predictor can see of it: kernels of one form take the same time."""
+        attrs = repr(sorted(self.attrs.items()))
+        return self.type, tuple(self.in_shapes), tuple(self.out_shapes), attrs
 
     @property
     def tail(self) -> str:
@@ -111,8 +117,10 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     kernels: dict[str, Kernel] = {}
     patterns = _find_patterns(graph, rules.patterns)
     starts = _starts(graph, patterns) if rules.earliest_kernel else {}
-    for name in topological_order(graph):
-        data = graph.nodes[name]
+    nodes, order = dict(graph.nodes(data=True)), topological_order(graph)
+    followed = _followed_by_one_unit(graph, patterns)
+    for name in order:
+        data = nodes[name]
         if data["op"] == "input":
             continue
         unit = patterns.get(name)
@@ -122,11 +130,11 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
             unit = Kernel(rules.name(data), [name], data["attrs"], data["in_shapes"], data["out_shapes"])
         elif name != unit.members[-1]:
             continue
-        heads = _joinable_kernels(graph, unit, owner, kernels, patterns, rules)
+        heads = _joinable_kernels(nodes, unit, owner, kernels, followed, rules)
         if starts:
             heads.sort(key=lambda kernel: starts[kernel.members[0]])
         _place(unit, heads[0] if heads else None, owner, kernels)
-    return _kernel_graph(graph, kernels, owner)
+    return _kernel_graph(graph.graph.get("name", ""), {name: nodes[name] for name in order}, kernels, owner)
 
 
 def _starts(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> dict[str, int]:
@@ -151,49 +159,53 @@ def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: di
 
 
 def _joinable_kernels(
-    graph: nx.DiGraph,
+    nodes: Mapping[str, dict[str, Any]],
     unit: Kernel,
     owner: dict[str, str],
     kernels: dict[str, Kernel],
-    patterns: dict[str, Kernel],
+    followed: set[str],
     rules: FusionRules,
 ) -> list[Kernel]:
-    """The kernels that the rules let ``unit`` join, in the order of its operands."""
+    """The kernels that the rules let ``unit`` join, in the order of its operands.
+
+    ``followed`` are the operators that one unit alone reads.
+    """
     found = []
-    for producer in _entries(graph, unit):
+    for producer in dict.fromkeys(p for member in unit.members for p, _ in nodes[member]["inputs"]):
         if producer not in owner:
             continue
         kernel = kernels[owner[producer]]
-        ends_there = kernel.members[-1] == producer and _feeds_one_unit(graph, producer, patterns)
+        ends_there = kernel.members[-1] == producer and producer in followed
         if (ends_there or rules.several_readers) and rules.allow(kernel, unit.type):
             found.append(kernel)
     return found
 
 
-def _kernel_graph(graph: nx.DiGraph, kernels: dict[str, Kernel], owner: dict[str, str]) -> nx.DiGraph:
-    """Connect kernels as their members are connected, looking through views."""
-    out = nx.DiGraph(name=graph.graph.get("name", ""))
-    for name, kernel in kernels.items():
-        out.add_node(name, kernel=kernel)
+def _kernel_graph(
+    name: str, nodes: Mapping[str, dict[str, Any]], kernels: dict[str, Kernel], owner: dict[str, str]
+) -> nx.DiGraph:
+    """Connect kernels as their members are, looking through views; ``nodes`` come producers first."""
+    out = nx.DiGraph(name=name)
+    out.add_nodes_from((name, {"kernel": kernel}) for name, kernel in kernels.items())
     source: dict[str, list[str]] = {}
-    for name in topological_order(graph):
-        data = graph.nodes[name]
-        before = [s for p, _ in data["inputs"] for s in source[p]]
-        if name in owner:
-            out.add_edges_from((s, owner[name]) for s in before if s != owner[name])
-            source[name] = [owner[name]]
+    for operator, data in nodes.items():
+        before = [s for producer, _ in data["inputs"] for s in source[producer]]
+        if operator in owner:
+            out.add_edges_from((s, owner[operator]) for s in before if s != owner[operator])
+            source[operator] = [owner[operator]]
         else:
-            source[name] = before
+            source[operator] = before
     return out
 
 
-def _feeds_one_unit(graph: nx.DiGraph, name: str, patterns: dict[str, Kernel]) -> bool:
-    """Whether all of ``name``'s consumers are one operator, or members of one pattern."""
-    if name in graph.graph["outputs"] or not graph.out_degree(name):
-        return False
-    units = (patterns[c].members[0] if c in patterns else c for c in graph.successors(name))
-    first = next(units)
-    return all(unit == first for unit in units)
+def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set[str]:
+    """Operators whose consumers are all one operator, or members of one pattern, and no output."""
+    followed = set()
+    for name, consumers in graph.adjacency():
+        units = {patterns[c].members[0] if c in patterns else c for c in consumers}
+        if len(units) == 1:
+            followed.add(name)
+    return followed.difference(graph.graph["outputs"])
 
 
 def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
@@ -201,14 +213,6 @@ def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
     if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
         return None
     return next(graph.successors(name))
-
-
-def _entries(graph: nx.DiGraph, unit: Kernel) -> list[str]:
-    """Producers outside ``unit`` that feed it."""
-    inside = set(unit.members)
-    return list(
-        dict.fromkeys(p for m in unit.members for p, _ in graph.nodes[m]["inputs"] if p not in inside)
-    )
 
 
 def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from .readers.inputs import InputShape
 
 #: Share of the latency that kernels outside the measured range may have before `predict` warns.
 EXTRAPOLATED_SHARE = 0.25
+#: Kernels that a predictor remembers the latency of, about; some 100 MB.
+REMEMBERED = 200_000
 
 
 class LatencyWarning(UserWarning):
@@ -101,6 +103,7 @@ class LatencyPredictor:
     def __init__(self, pack: Pack) -> None:
         self.pack = pack
         self._warned: set[str] = set()
+        self._known: dict[Hashable, tuple[float | None, bool]] = {}
 
     @property
     def device(self) -> str:
@@ -166,17 +169,31 @@ class LatencyPredictor:
         return self.explain_many([read_model(model, model_type, input_shape)])[0]
 
     def explain_many(self, graphs: Sequence[nx.DiGraph]) -> list[Explanation]:
-        """Latency of each kernel of finished model graphs; the kernels of all are predicted in one call."""
+        """Latency of each kernel of finished model graphs.
+
+        Kernels that no earlier graph had are predicted in one call. The others are remembered, since the
+        candidates of a search differ in few.
+        """
         kernel_graphs = [self.pack.kernel_graph(graph) for graph in graphs]
         nodes = [data for kernel_graph in kernel_graphs for _, data in kernel_graph.nodes(data=True)]
-        for data in nodes:
-            data.update(latency_ms=None, extrapolated=False)
-        covered = [data for data in nodes if self.pack.predictors.covers(data["kernel"])]
-        if covered:
-            latency, outside = self.pack.predictors.latencies([data["kernel"] for data in covered])
-            for data, ms, out in zip(covered, latency, outside, strict=True):
-                data.update(latency_ms=float(ms), extrapolated=bool(out))
+        found = self._latencies([data["kernel"] for data in nodes])
+        for data, (ms, outside) in zip(nodes, found, strict=True):
+            data.update(latency_ms=ms, extrapolated=outside)
         return [self._explanation(*pair) for pair in zip(graphs, kernel_graphs, strict=True)]
+
+    def _latencies(self, kernels: Sequence[Kernel]) -> list[tuple[float | None, bool]]:
+        """Latency of each kernel in ms, None if it is not predicted, and whether it is extrapolated."""
+        forms = [kernel.form for kernel in kernels]
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        new = {form: k for form, k in zip(forms, kernels, strict=True) if form not in self._known}
+        self._known.update(dict.fromkeys(new, (None, False)))
+        covered = {form: kernel for form, kernel in new.items() if self.pack.predictors.covers(kernel)}
+        if covered:
+            latency, outside = self.pack.predictors.latencies(list(covered.values()))
+            pairs = zip(latency.tolist(), outside.tolist(), strict=True)
+            self._known.update(zip(covered, pairs, strict=True))
+        return [self._known[form] for form in forms]
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """What the latencies on the nodes of ``kernel_graph`` come to."""

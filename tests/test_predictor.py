@@ -120,6 +120,23 @@ def test_repeated_prediction_is_the_same(predictor: LatencyPredictor) -> None:
     assert dict(graph.nodes(data=True)) == dict(before.nodes(data=True))
 
 
+def test_only_kernels_of_a_new_form_are_predicted(
+    cpu: LatencyPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    latencies = type(cpu.pack.predictors).latencies
+
+    def counting(self: Any, kernels: Any) -> Any:
+        asked.append(len(kernels))
+        return latencies(self, kernels)
+
+    monkeypatch.setattr(type(cpu.pack.predictors), "latencies", counting)
+    first, second = (chain(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, last, 1)) for last in (4, 6))
+    for module in (first, first, second):
+        cpu.predict(module, input_shape=SHAPE)
+    assert asked == [3, 1]
+
+
 def test_predictor_travels_between_processes(predictor: LatencyPredictor) -> None:
     travelled = pickle.loads(pickle.dumps(predictor))
     assert travelled.device == predictor.device
