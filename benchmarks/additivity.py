@@ -23,7 +23,7 @@ from nnmeter_nas import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.kernels import FloatArray
 from nnmeter_nas.lut import Space, build_tables
-from nnmeter_nas.lut.pricing import Pricing
+from nnmeter_nas.lut.pricing import LatencyMeter, Pricing
 from nnmeter_nas.readers.torch_supernet import read_supernet
 from nnmeter_nas.shapes import operand_shape
 from nnmeter_nas.supernet import Block
@@ -75,7 +75,7 @@ def report_additivity(
             sizes = [len(known) for known in space.candidates.values()]
             rows = np.random.default_rng(seed).integers(sizes, size=(architectures, len(sizes)))
             bars.update(task, total=architectures)
-            full = Pricing(space, predictors, partial(_show, bars, task)).latencies(rows)
+            full = Pricing(space, [LatencyMeter(predictors)], partial(_show, bars, task)).values(rows)
             alone = isolated_graphs(space)
             for table, predictor, ms in zip(tables, predictors, full.T, strict=True):
                 isolated = isolated_sums(space, alone, predictor, rows)

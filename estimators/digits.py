@@ -73,12 +73,20 @@ def train_on_digits(
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    network = model if isinstance(model, nn.Module) else model()
+    network = _initialised(model) if isinstance(model, nn.Module) else model()
     accuracy = 0.0
     for accuracy in _epochs(network, digits(input_shape, seed), epochs, batch_size, learning_rate):
         nni.report_intermediate_result(accuracy)
     nni.report_final_result(accuracy)
     return accuracy
+
+
+def _initialised(network: nn.Module) -> nn.Module:
+    """``network`` with weights drawn anew: those of one that was built before follow no seed."""
+    for part in network.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+    return network
 
 
 def _epochs(

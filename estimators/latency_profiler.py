@@ -16,13 +16,13 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from ..errors import SpaceError
-from ..fusion import Kernel
+from ..lut.influence import InfluenceTable, learn_influences
+from ..lut.pricing import LatencyMeter, Parts
 from ..predictor import LatencyPredictor, load_latency_predictor
 from ..readers.inputs import InputShape
+from ..readers.nni3_space import SampledSpace
 from ..readers.torch_module import read_torch_module
 from . import nni_lines
-from .influence import InfluenceTable, learn_influences
-from .sampled_space import SampledSpace
 
 _mutable = nni_lines.nni3("nni.mutable")
 _ExpressionProfiler: Any = nni_lines.nni3("nni.nas.profiler").ExpressionProfiler
@@ -33,7 +33,7 @@ class LatencyProfiler(_ExpressionProfiler):
 
     Kernels are priced where they run, fused with their neighbours as the device fuses them. Layer choices,
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
-    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.estimators.influence`.
+    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.lut.influence`.
 
     Making the first one mends what keeps NNI's penalties and filters from their effect; see
     :func:`nnmeter_nas.estimators.nni_lines.mend_strategies`.
@@ -85,33 +85,22 @@ class LatencyProfiler(_ExpressionProfiler):
         self._space = SampledSpace(space)
         self._input_shape: InputShape = tree_map_only(torch.Tensor, lambda t: tuple(t.shape), dummy_input)
         self._strict = strict
-        self._known: dict[Hashable, float] = {}
+        self._meter = LatencyMeter([self.predictor])
         self._unpredicted: set[str] = set()
         tables = learn_influences(self._kernel_latencies, self._space.values, self._space.places, seed)
         terms = [_term(table, self._space.mutables) for table in tables]
         self.expression = functools.reduce(operator.add, terms, 0.0)
 
-    def _kernel_latencies(self, sample: Mapping[str, Hashable]) -> dict[str, float]:
+    def _kernel_latencies(self, sample: Mapping[str, Hashable]) -> Parts:
         """Latency of each kernel in the network of ``sample``, ms."""
         graph = read_torch_module(self._space.network(sample), self._input_shape)
-        pack = self.predictor.pack
-        kernels: dict[str, Kernel] = dict(pack.kernel_graph(graph).nodes(data="kernel"))
-        covered = {name: _form(kernel) for name, kernel in kernels.items() if pack.predictors.covers(kernel)}
-        unpredicted = {kernel.op for name, kernel in kernels.items() if name not in covered}
+        [[latencies]] = self._meter.parts([graph])
+        unpredicted = set(self._meter.left_out[0].values())
         if not self.evaluations or not unpredicted <= self._unpredicted:
             self.predictor.check(self.predictor.explain(graph), self._strict)
             self._unpredicted |= unpredicted
         self.evaluations += 1
-        new = {form: kernels[name] for name, form in covered.items() if form not in self._known}
-        if new:
-            latencies, _ = pack.predictors.latencies(list(new.values()))
-            self._known.update(zip(new, map(float, latencies), strict=True))
-        return {name: self._known[form] for name, form in covered.items()}
-
-
-def _form(kernel: Kernel) -> Hashable:
-    """All that a predictor can see of a kernel."""
-    return kernel.type, tuple(kernel.in_shapes), tuple(kernel.out_shapes), repr(sorted(kernel.attrs.items()))
+        return latencies
 
 
 def _term(table: InfluenceTable, mutables: Mapping[str, Any]) -> Any:

@@ -71,14 +71,24 @@ def plain_architecture(architecture: Mapping[str, Any], candidates: Candidates) 
         raise SpaceError(f"the architecture leaves open {', '.join(missing)}; choose a candidate for each")
     plain = {}
     for label, known in candidates.items():
-        chosen = architecture[label]
-        chosen = chosen[0] if isinstance(chosen, list | tuple) and len(chosen) == 1 else chosen
-        if str(chosen) not in known:
+        chosen = candidate_name(architecture[label])
+        if chosen not in known:
             raise SpaceError(
-                f"the choice {label!r} has no candidate {chosen!r}; {nearest(str(chosen), known)}"
+                f"the choice {label!r} has no candidate {architecture[label]!r}; {nearest(chosen, known)}"
             )
-        plain[label] = str(chosen)
+        plain[label] = chosen
     return plain
+
+
+def candidate_name(value: Any) -> str:
+    """What a candidate is called that is ``value`` to NNI; inputs chosen together go by all their names.
+
+    >>> candidate_name("k3"), candidate_name(1.5), candidate_name([0]), candidate_name([10, 2])
+    ('k3', '1.5', '0', '2+10')
+    """
+    if isinstance(value, list | frozenset):
+        return "+".join(sorted(map(str, value), key=lambda name: (len(name), name)))
+    return str(value)
 
 
 def select(supernet: nx.DiGraph, architecture: Mapping[str, Any]) -> nx.DiGraph:
@@ -131,3 +141,35 @@ def blocks(supernet: nx.DiGraph) -> dict[str, Block]:
             uses += [(*within[consumer], (label, candidates[slot])) for slot in slots]
         within[name] = tuple(block for block in uses[0] if all(block in use for use in uses)) if uses else ()
     return {name: around[-1] for name, around in within.items() if around}
+
+
+def conditions(supernet: nx.DiGraph) -> dict[str, dict[str, frozenset[str]]]:
+    """For each operator the candidates, by label, without which no architecture has it; it may need more.
+
+    >>> from nnmeter_nas.graph import add_input, add_op, new_graph
+    >>> graph = new_graph()
+    >>> stem = add_op(graph, "stem", "relu", [add_input(graph, "x", (1, 3, 8, 8))])
+    >>> deep = add_op(graph, "deep", "sigmoid", [stem])
+    >>> _ = add_op(graph, "y", "choice", [stem, deep], {"label": "depth", "candidates": ("1", "2")})
+    >>> conditions(graph)
+    {'deep': {'depth': frozenset({'2'})}, 'stem': {}, 'x': {}}
+    """
+    outputs, known = set(output_names(supernet)), choices(supernet)
+    needed: dict[str, dict[str, frozenset[str]]] = {}
+    for name in reversed(list(nx.topological_sort(supernet))):
+        uses: list[dict[str, frozenset[str]]] = [{}] if name in outputs else []
+        for consumer in supernet.successors(name):
+            if consumer not in needed:
+                continue  # nothing takes what it computes
+            data, use = supernet.nodes[consumer], dict(needed[consumer])
+            if data["op"] == "choice":
+                label = data["attrs"]["label"]
+                handed = zip(data["inputs"], data["attrs"]["candidates"], strict=True)
+                taking = frozenset(candidate for (producer, _), candidate in handed if producer == name)
+                use[label] = use.get(label, taking) & taking
+            uses.append(use)
+        if uses := [use for use in uses if all(use.values())]:
+            common = sorted(set.intersection(*(set(use) for use in uses)))
+            met = {label: frozenset[str]().union(*(use[label] for use in uses)) for label in common}
+            needed[name] = {label: taking for label, taking in met.items() if len(taking) < len(known[label])}
+    return {name: met for name, met in needed.items() if supernet.nodes[name]["op"] != "choice"}

@@ -81,7 +81,10 @@ def test_predict_prints_milliseconds_and_explain_adds_up_to_them(
     assert f"{latency:.3f} ms on {DEVICE}" in capsys.readouterr().out
 
 
-def test_predictors_list_names_all_devices(capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictors_list_names_all_devices(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table cuts names
     assert main(["predictors", "list"]) == 0
     listed = capsys.readouterr().out
     for device in (DEVICE, "adreno640gpu_tflite21", "adreno630gpu_tflite21", "myriadvpu_openvino2019r2"):

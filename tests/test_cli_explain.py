@@ -96,8 +96,9 @@ def test_chart_is_an_image_with_bars(
 
 
 def test_two_models_are_told_apart_and_a_broken_one_fails_alone(
-    model: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a long path would be broken in two
     broken = model.with_name("broken.json")
     broken.write_text("[]", encoding="utf-8")
     assert main(["explain", str(broken), str(model), "--predictor", CPU]) == 1

@@ -21,9 +21,9 @@ import yaml
 pytest.importorskip("torch")
 pytest.importorskip("nni", reason="reads search spaces")
 
-from toy_supernets import residual_supernet, width_supernet
+from toy_supernets import entangled_supernet, residual_supernet, width_supernet
 
-from nnmeter_nas import load_latency_predictor
+from nnmeter_nas import load_latency_predictor, measures
 from nnmeter_nas.cli import main
 from nnmeter_nas.lut import LatencyTable, Space, build_table, load_table
 from nnmeter_nas.lut.bundled import bundled_tables, load_space
@@ -35,7 +35,7 @@ DEVICES = (CPU, GPU, "adreno630gpu_tflite21", "myriadvpu_openvino2019r2")
 TOY = """
 import sys
 sys.path.insert(0, {tests!r})
-from toy_supernets import residual_supernet, width_supernet
+from toy_supernets import entangled_supernet, residual_supernet, width_supernet
 
 made = residual_supernet({more})
 
@@ -390,3 +390,25 @@ def test_spaces_are_loaded_from_where_they_are(folder: Path) -> None:
     name = "nnmeter_nas.search_spaces:ShuffleNetV2OneShot"
     assert load_space(name).fingerprint == load_space("spos").fingerprint
     assert "" not in sys.path
+
+
+def test_latency_beyond_pairs_of_choices_is_listed_and_found_again(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ["lut", "build", "--space", "toy_spaces:entangled_supernet", "--predictor", CPU, "-o", "tables"]
+    assert main(build) == 0
+    out, err = capsys.readouterr()
+    written = Path(out.strip())
+    assert written.suffix == ".npz"
+    assert written.is_file()
+    assert "all of its architectures are priced" in err
+    assert main(build) == 0
+    assert "1 of 1 tables were there" in capsys.readouterr().err
+    # In the package, searches take it from there.
+    monkeypatch.setattr(measures, "bundled_tables", lambda: folder / "tables")
+    monkeypatch.setattr(measures, "_new_latencies", None)
+    space, predictor = Space.of_supernet(entangled_supernet()), load_latency_predictor(CPU)
+    rows = np.array([[0] * len(space.candidates), [1] * len(space.candidates)])
+    priced = [predictor.predict(space.model_graph(dict(zip(space.candidates, names, strict=True))))
+              for names in ([known[i] for known in space.candidates.values()] for i in (0, 1))]
+    assert measures.latency(space, predictor).values(rows) == pytest.approx(priced)

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping
 import pytest
 
 from nnmeter_nas.errors import MissingPackageError, SpaceError
-from nnmeter_nas.estimators.influence import InfluenceTable, Place, learn_influences
+from nnmeter_nas.lut.influence import InfluenceTable, Place, learn_influences
 
 VALUES: dict[str, list[Hashable]] = {f"label_{i}": [0, 1, 2] for i in range(12)}
 
@@ -68,6 +68,22 @@ def test_tables_have_all_labels_of_a_kernel_and_no_other() -> None:
     for table in tables:
         combinations = set(itertools.product(*(VALUES[label] for label in table.labels)))
         assert set(table.latencies) == combinations
+
+
+def test_what_only_rare_choices_bring_about_is_learned_from_samples_that_have_it() -> None:
+    labels = list(VALUES)
+    rare: dict[str, Hashable] = dict.fromkeys(labels, 0)
+    near = {**rare, labels[5]: 1}
+
+    def evaluate(sample: Mapping[str, Hashable]) -> dict[str, float]:
+        return {"a": 1.0 + (all(sample[label] == 0 for label in labels[:6]))}
+
+    without, learned = (
+        learn_influences(evaluate, VALUES, {"": Place({})}, samples=samples) for samples in ([], [rare, near])
+    )
+    assert total(without, rare) == 1.0
+    assert total(learned, rare) == 2.0
+    assert total(learned, near) == 1.0
 
 
 def test_a_kernel_that_all_labels_decide_is_refused_by_their_names() -> None:

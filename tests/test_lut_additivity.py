@@ -16,7 +16,7 @@ from toy_supernets import fusing_supernet, residual_supernet, width_supernet
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.benchmarks.additivity import isolated_graphs, isolated_sums, report_additivity
 from nnmeter_nas.lut import Space
-from nnmeter_nas.lut.pricing import Pricing
+from nnmeter_nas.lut.pricing import LatencyMeter, Pricing
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_every_operator_is_in_one_block_or_in_what_is_left() -> None:
 def test_blocks_priced_alone_miss_what_fuses_across_their_borders(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(fusing_supernet())
     rows = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    full = Pricing(space, [predictor]).latencies(rows)[:, 0]
+    full = Pricing(space, [LatencyMeter([predictor])]).values(rows)[:, 0]
     off = np.abs(isolated_sums(space, isolated_graphs(space), predictor, rows) / full - 1)
     assert off[[0, 2]].max() < 1e-9  # without the addition nothing fuses
     assert off[[1, 3]].min() > 0.01
@@ -48,7 +48,7 @@ def test_blocks_priced_alone_miss_what_fuses_across_their_borders(predictor: Lat
 def test_blocks_priced_alone_miss_what_the_choice_before_them_changes(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(width_supernet())
     rows = np.array([[0, 0, 0], [2, 2, 0]])
-    full = Pricing(space, [predictor]).latencies(rows)[:, 0]
+    full = Pricing(space, [LatencyMeter([predictor])]).values(rows)[:, 0]
     off = np.abs(isolated_sums(space, isolated_graphs(space), predictor, rows) / full - 1)
     assert off[0] < 1e-9
     assert off[1] > 0.05

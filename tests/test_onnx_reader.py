@@ -185,7 +185,7 @@ def test_layers_carry_what_their_kernels_are_predicted_by() -> None:
         "in_channels": 8, "out_channels": 6,
     }  # fmt: skip
     proto = layer("Gemm", {"w": weights(5, 8)}, shape=(1, 8), transB=1)
-    assert read_onnx(proto).nodes["y"]["attrs"] == {"in_features": 8, "out_features": 5}
+    assert read_onnx(proto).nodes["y"]["attrs"] == {"in_features": 8, "out_features": 5, "bias": False}
 
 
 def test_scales_are_multiplied_in_single_precision_as_by_the_runtimes() -> None:

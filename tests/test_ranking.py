@@ -3,57 +3,82 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_terms import any_terms, far_apart
 
-from nnmeter_nas.ranking import IntArray, closest, least
-
-
-@st.composite
-def spaces(draw: Any) -> tuple[list[Any], dict[tuple[int, int], Any]]:
-    """Costs of a few positions and of some pairs of them, with many ties."""
-    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
-    every_pair = list(itertools.combinations(range(len(sizes)), 2))
-    pairs = draw(st.lists(st.sampled_from(every_pair), unique=True)) if every_pair else []
-    random = np.random.default_rng(draw(st.integers(0, 1000)))
-    costs = [random.integers(0, 5, size).astype(float) for size in sizes]
-    return costs, {(p, q): random.integers(-2, 3, (sizes[p], sizes[q])).astype(float) for p, q in pairs}
+from nnmeter_nas import ranking
+from nnmeter_nas.errors import LookupTableError, SearchError
+from nnmeter_nas.lut import Terms
+from nnmeter_nas.lut.terms import every_architecture
+from nnmeter_nas.ranking import closest, fastest, latency_reach, least, random_architectures, slowest
 
 
-def total(costs: list[Any], pairs: dict[tuple[int, int], Any], chosen: Any) -> float:
-    own = sum(float(costs[p][c]) for p, c in enumerate(chosen))
-    return own + sum(float(cost[chosen[p], chosen[q]]) for (p, q), cost in pairs.items())
+def additive(positions: int = 20, candidates: int = 4) -> Terms:
+    random = np.random.default_rng(1)
+    return Terms((candidates,) * positions, 0.0, {(p,): random.random(candidates) for p in range(positions)})
 
 
-@given(space=spaces(), count=st.integers(1, 50))
-def test_best_architectures_are_those_that_listing_all_finds(space: Any, count: int) -> None:
-    costs, pairs = space
-    everything = itertools.product(*(range(len(column)) for column in costs))
-    listed = sorted((total(costs, pairs, chosen), chosen) for chosen in everything)[:count]
-    assert [(total(costs, pairs, c), tuple(c)) for c in least(costs, pairs, count).tolist()] == listed
+@given(terms=any_terms(), count=st.integers(1, 50))
+def test_best_architectures_are_those_that_listing_all_finds(terms: Terms, count: int) -> None:
+    every = every_architecture(terms.sizes)
+    listed = sorted(zip(terms.values(every).tolist(), every.tolist(), strict=True))[:count]
+    assert least(terms, count).tolist() == [row for _, row in listed]
+    assert terms.values(slowest(terms, 1)) == terms.values(every).max()
+    assert latency_reach(terms) == (terms.values(every).min(), terms.values(every).max())
+
+
+@given(terms=any_terms(), count=st.integers(1, 50))
+def test_best_architectures_are_found_without_listing(terms: Terms, count: int) -> None:
+    listed = np.sort(terms.values(every_architecture(terms.sizes)))[:count]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "LISTED", 0)
+        found = least(terms, count)
+    assert terms.values(found).tolist() == listed.tolist()
+    assert len(np.unique(found, axis=0)) == len(found)
+
+
+def test_best_architectures_of_a_space_that_none_can_list() -> None:
+    terms = additive(60, 5)
+    best = fastest(terms, 100)
+    values = terms.values(best)
+    assert values[0] == pytest.approx(sum(array.min() for array in terms.factors.values()))
+    assert np.all(np.diff(values) >= 0)
+
+
+def test_more_interactions_than_can_be_told_apart_are_refused() -> None:
+    with pytest.raises(LookupTableError, match=r"too many choices interact.*rank a sample"):
+        least(far_apart(), 1)
 
 
 @pytest.mark.parametrize("target", [5.5, 8.0, 12.0, 14.5])
 def test_close_architectures_are_close_all_over_a_large_space(target: float) -> None:
-    random = np.random.default_rng(1)
-    table = random.random((20, 4))
-
-    def latencies(chosen: IntArray) -> Any:
-        return table[np.arange(20), chosen].sum(axis=1)
-
-    found = closest(latencies, [4] * 20, target, 10)
-    assert np.abs(latencies(found) - target).max() < 0.01
+    terms = additive()
+    found = closest(terms, target, 10)
+    misses = np.abs(terms.values(found) - target)
+    assert misses.max() < 0.01
+    assert np.all(np.diff(misses) >= 0)
     assert len(np.unique(found, axis=0)) == 10
-    within = closest(latencies, [4] * 20, target, 10, limit=target)
-    assert np.all(latencies(within) <= target)
-    assert latencies(within)[0] > target - 0.01
+    within = closest(terms, target, 10, limit=target)
+    assert np.all(terms.values(within) <= target)
+    assert terms.values(within)[0] > target - 0.01
+
+
+def test_architectures_are_close_below_a_limit_that_few_meet() -> None:
+    terms = additive()
+    limit = terms.values(least(terms, 50))[-1]
+    assert terms.values(closest(terms, limit, 1, limit=limit)) == limit
 
 
 def test_nothing_is_close_where_all_exceed_the_limit() -> None:
-    table = np.array([[1.0, 2.0], [3.0, 4.0]])
-    found = closest(lambda chosen: table[[0, 1], chosen].sum(axis=1), [2, 2], 1.0, 5, limit=3.0)
-    assert found.shape == (0, 2)
+    terms = Terms((2, 2), 0.0, {(0,): np.array([1.0, 2.0]), (1,): np.array([3.0, 4.0])})
+    with pytest.raises(SearchError, match="values go from 4 to 6"):
+        closest(terms, 1.0, 5, limit=3.0)
+
+
+def test_random_architectures_are_of_every_candidate() -> None:
+    found = random_architectures(Terms((2, 3), 0.0, {}), 300, seed=1)
+    assert {tuple(row) for row in found.tolist()} == set(itertools.product(range(2), range(3)))

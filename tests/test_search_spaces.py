@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 nni = pytest.importorskip("nni")
 
+from nni_networks import frozen  # noqa: E402
 from work import millions_of_multiplications  # noqa: E402
 
 from nnmeter_nas.readers.torch_module import read_torch_module  # noqa: E402
@@ -22,13 +22,8 @@ pytestmark = pytest.mark.nni3
 
 def candidate(size: str, block: str, **overrides: Any) -> Any:
     """The space's candidate that has the same block in every layer, as a torch module."""
-    space = spos(size, **overrides)
-    labels = [f"layer_{i + 1}" for i in range(len(space.layers))]
-    sample = dict.fromkeys(labels, block)
-    if hasattr(space, "freeze"):
-        return space.freeze(sample).eval()
-    with importlib.import_module("nni.retiarii").fixed_arch(sample, verbose=False):
-        return spos(size, **overrides).eval()
+    labels = [layer.label for layer in spos(size, **overrides).layers]
+    return frozen(lambda: spos(size, **overrides), dict.fromkeys(labels, block))
 
 
 def multiplications(module: Any, shape: tuple[int, ...]) -> float:

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("nni")
 
+from nni_networks import frozen  # noqa: E402
 from toy_supernets import choice, classifier, conv, residual_supernet  # noqa: E402
 
 from nnmeter_nas import load_latency_predictor  # noqa: E402
@@ -22,7 +23,7 @@ from nnmeter_nas.readers.torch_module import read_torch_module  # noqa: E402
 from nnmeter_nas.readers.torch_supernet import read_supernet  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas, spos  # noqa: E402
 from nnmeter_nas.search_spaces.nni_lines import LayerChoice, ModelSpace, model_space, nn  # noqa: E402
-from nnmeter_nas.supernet import blocks, choices, plain_architecture, select  # noqa: E402
+from nnmeter_nas.supernet import blocks, choices, conditions, plain_architecture, select  # noqa: E402
 
 pytestmark = pytest.mark.nni3
 
@@ -30,15 +31,6 @@ InputChoice: Any = importlib.import_module("nni.nas.nn.pytorch").InputChoice
 Repeat: Any = importlib.import_module("nni.nas.nn.pytorch").Repeat
 DEVICE = "cortexA76cpu_tflite21"
 SHAPE = (1, 3, 16, 16)
-
-
-def frozen(make: Callable[[], Any], architecture: dict[str, Any]) -> Any:
-    """The module that NNI makes of an architecture."""
-    space = make()
-    if hasattr(space, "freeze"):
-        return space.freeze(architecture).eval()
-    with importlib.import_module("nni.retiarii").fixed_arch(architecture, verbose=False):
-        return make().eval()
 
 
 def kernels(graph: Any, device: str) -> tuple[list[Any], list[tuple[int, int]]]:
@@ -203,6 +195,18 @@ def test_depths_of_repetitions_are_read() -> None:
         selected = select(supernet, architecture)
         built = read_torch_module(frozen(repeated, architecture), SHAPE)
         assert kernels(selected, DEVICE) == kernels(built, DEVICE)
+
+
+def test_conditions_are_the_candidates_that_an_operator_needs() -> None:
+    needed = conditions(read_supernet(repeated(), SHAPE))
+    for name, met in {
+        "stem": {},
+        "layers.blocks.0.1": {},
+        "layers.blocks.0.0.relu": {"act_0": {"relu"}},
+        "layers.blocks.1.1": {"depth": {"2", "3"}},
+        "layers.blocks.2.0.sigmoid": {"depth": {"3"}, "act_2": {"sigmoid"}},
+    }.items():
+        assert needed[name] == met
 
 
 def test_choosing_several_inputs_is_refused_by_label() -> None:

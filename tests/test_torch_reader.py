@@ -242,7 +242,7 @@ def test_matrix_products_are_dense_layers_only_where_weights_are_constant() -> N
     weights = torch.ones(6, 5)
     graph = read(lambda x: (x @ weights) @ (x @ weights).transpose(-1, -2), (1, 4, 6))
     assert ops(graph) == {"fc": 2, "transpose": 1, "matmul": 1}
-    assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5}
+    assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5, "bias": False}
 
 
 def test_attention_is_read_down_to_its_products() -> None:

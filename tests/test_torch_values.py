@@ -168,7 +168,7 @@ def test_shapes_and_values_that_data_decides_are_refused(value: object) -> None:
 def test_one_matrix_of_weights_in_a_batch_is_a_dense_layer() -> None:
     weights = torch.ones(1, 6, 5)
     graph = read(lambda x: torch.bmm(x, weights), (1, 4, 6))
-    assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5}
+    assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5, "bias": False}
     several = torch.ones(4, 6, 5)
     assert ops(read(lambda x: x @ several, (1, 4, 3, 6))) == {"aten_matmul": 1}
 

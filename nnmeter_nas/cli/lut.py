@@ -13,7 +13,9 @@ from typing import Any
 from ..errors import LookupTableError, NnMeterNasError
 from ..lut import LatencyTable, Space, build_tables, load_table
 from ..lut.bundled import SPACES, load_space, table_file
-from ..lut.cache import check_table
+from ..lut.cache import check_table, find_terms
+from ..lut.pricing import LatencyMeter
+from ..measures import latency_path, list_latencies
 from ..predictor import LatencyPredictor
 from . import lut_rank, lut_show
 from .arguments import add_command, add_device_arguments, load_predictors, size
@@ -33,7 +35,8 @@ what makes one when it is called without arguments.
 
 Tables go to DIR/SPACE_SHAPE/DEVICE_VERSION.yaml, in the layout of NNI's latency_table.yaml with more beside
 it. One that is there, whole, and of the same space and predictor pack is kept, so a build that was
-interrupted goes on where it was.
+interrupted goes on where it was. Where latency is no sum over blocks, but what few choices decide together
+or a list of at most 20,000 architectures, that is kept in DIR/SPACE/*.npz, as searches take it.
 
 examples:
   nnmeter-nas lut build --space spos proxylessnas --predictor all -o tables
@@ -78,20 +81,20 @@ def _build(options: argparse.Namespace) -> int:
 def _build_space(name: str, options: argparse.Namespace, predictors: list[LatencyPredictor]) -> None:
     """Write the tables of a space that are not there yet; their paths go to standard output."""
     space = load_space(name, options.input_shape)
-    paths = [options.output / table_file(name, space.input_shape, predictor) for predictor in predictors]
-    due = [
-        (path, predictor)
-        for path, predictor in zip(paths, predictors, strict=True)
-        if options.force or not _can_stay(path, space, predictor)
-    ]
+    paths = {p: options.output / table_file(name, space.input_shape, p) for p in predictors}
+    listed = {p: latency_path(space, p, options.output) for p in predictors}
+    due = [p for p in predictors if options.force or not _can_stay(paths[p], listed[p], space, p)]
     if due:
         with _bar(name, space) as advance:
-            tables = build_tables(space, [predictor for _, predictor in due], progress=advance)
-        for (path, _), table in zip(due, tables, strict=True):
-            _rounded(table).save(path)
+            try:
+                for predictor, table in zip(due, build_tables(space, due, progress=advance), strict=True):
+                    _rounded(table).save(paths[predictor])
+            except LookupTableError as error:
+                note(f"{error}; all of its architectures are priced instead")
+                list_latencies(space, due, options.output, advance)
     if kept := len(paths) - len(due):
         note(f"{name}: {kept} of {len(paths)} tables were there and are kept")
-    print(*paths, sep="\n", flush=True)
+    print(*(listed[p] if listed[p].exists() else paths[p] for p in predictors), sep="\n", flush=True)
 
 
 def _rounded(table: LatencyTable) -> LatencyTable:
@@ -105,8 +108,13 @@ def _rounded(table: LatencyTable) -> LatencyTable:
     )
 
 
-def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
-    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now."""
+def _can_stay(path: Path, listed: Path, space: Space, predictor: LatencyPredictor) -> bool:
+    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now.
+
+    So it is if the latencies at ``listed`` are.
+    """
+    if find_terms(listed, space, LatencyMeter([predictor])):
+        return True
     if not path.exists():
         return False
     try:

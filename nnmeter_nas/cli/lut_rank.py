@@ -12,7 +12,9 @@ from rich.text import Text
 
 from ..errors import SearchError
 from ..lut import LatencyTable
-from ..ranking import IntArray, closest, fastest, latency_reach, random_architectures, slowest
+from ..lut.terms import IntArray
+from ..ranking import closest, fastest, latency_reach, slowest
+from ..sampling import UniformSampler
 from .arguments import add_command, add_format_arguments, check_format, positive_float, positive_int
 from .lut_show import latency_range
 from .lut_tables import NamedTable, add_table_arguments, tables
@@ -45,7 +47,7 @@ def add_parser(actions: Any) -> None:
     ranking.add_argument("--max-latency", type=positive_float, default=math.inf, metavar="MS",
                          help="leave out what takes longer")
     ranking.add_argument("--sample", type=positive_int, metavar="N",
-                         help="rank N random architectures instead of the whole space")
+                         help="rank N random architectures within the limit instead of the whole space")
     ranking.add_argument("--seed", type=int, default=0, metavar="S",
                          help="of random architectures (default: %(default)s)")
     add_format_arguments(parser)
@@ -75,30 +77,25 @@ def _ranked(table: LatencyTable, options: argparse.Namespace) -> IntArray:
     Raises:
         SearchError: no architecture is within the limit.
     """
-    limit, top = options.max_latency, options.top
-    sizes = [len(known) for known in table.candidates.values()]
-    if options.sample:
-        found = np.unique(random_architectures(table, options.sample, options.seed), axis=0)
-        ms = table.latencies(found)
-        key = np.abs(ms - options.closest) if options.closest else -ms if options.slowest else ms
-        found = found[np.argsort(key, kind="stable")]
-        found = found[table.latencies(found) <= limit][:top]
-    elif options.closest:
-        found = closest(table.latencies, sizes, options.closest, top, limit, options.seed)
-    else:
-        found = slowest(table, top) if options.slowest else fastest(table, top)
-        within = table.latencies(found) <= limit
-        if options.slowest and not within.all():
-            found = closest(table.latencies, sizes, limit, top, limit, options.seed)
-        else:
-            found = found[within]
-    if not len(found):
-        least, _ = latency_reach(table)
+    limit, top, terms = options.max_latency, options.top, table.terms()
+    if limit < math.inf and limit < (least := latency_reach(terms)[0]):
         raise SearchError(
-            f"no architecture {'of the sample ' if options.sample else ''}takes {limit:g} ms or less on "
-            f"{table.device}; the fastest of all takes {least:.4f} ms"
+            f"no architecture takes {limit:g} ms or less on {table.device}; the fastest of all takes "
+            f"{least:.4f} ms"
         )
-    return found
+    if options.sample:
+        random = np.random.default_rng(options.seed)
+        found = np.unique(UniformSampler(terms, at_most=limit).draw(options.sample, random), axis=0)
+        ms = terms.values(found)
+        key = np.abs(ms - options.closest) if options.closest else -ms if options.slowest else ms
+        return found[np.argsort(key, kind="stable")[:top]]
+    if options.closest:
+        return closest(terms, options.closest, top, limit, options.seed)
+    found = slowest(terms, top) if options.slowest else fastest(terms, top)
+    within = terms.values(found) <= limit
+    if options.slowest and not within.all():
+        return closest(terms, limit, top, limit, options.seed)
+    return found[within]
 
 
 def _rows(table: LatencyTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:

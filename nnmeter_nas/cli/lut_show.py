@@ -68,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
 
 def latency_range(table: LatencyTable) -> str:
     """How many architectures there are, and how long they take, for people."""
-    low, high = latency_reach(table)
-    median = float(np.median(table.latencies(random_architectures(table, _SAMPLE))))
-    count = math.prod(len(known) for known in table.candidates.values())
+    terms = table.terms()
+    low, high = latency_reach(terms)
+    median = float(np.median(terms.values(random_architectures(terms, _SAMPLE))))
+    count = math.prod(terms.sizes)
     return f"{count:.3g} architectures: {low:.3f} to {high:.3f} ms, half of them up to {median:.3f} ms"
 
 

@@ -15,15 +15,21 @@ from ..errors import LookupTableError, SpaceError, nearest
 from ..extras import load_extra
 from ..predictor import LatencyPredictor
 from .fingerprints import pack_fingerprint
+from .nni_space import space_of
 from .space import Space
 from .table import LatencyTable, load_table
 
-#: Name of a space -> function and size in :mod:`nnmeter_nas.search_spaces`.
+#: Name of a space -> function of :mod:`nnmeter_nas.search_spaces` that makes it, and its argument.
 SPACES = {
     "spos": ("spos", "imagenet"),
     "spos-small": ("spos", "small"),
     "proxylessnas": ("proxylessnas", "imagenet"),
     "proxylessnas-small": ("proxylessnas", "small"),
+    "nasbench201": ("nasbench201", "full"),
+    "nasbench201-small": ("nasbench201", "small"),
+    "hub-proxylessnas": ("hub", "ProxylessNAS"),
+    "hub-mobilenetv3": ("hub", "MobileNetV3Space"),
+    "hub-shufflenet": ("hub", "ShuffleNetSpace"),
 }
 _SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -43,17 +49,36 @@ def load_space(name: str, input_shape: Sequence[int] | None = None) -> Space:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NNI warns of what is new in torch
-        made = _imported(name) if ":" in name else _bundled_space(name)
-        if isinstance(made, Space | nx.DiGraph):
-            space = made if isinstance(made, Space) else Space.of_supernet(made)
+        made = _made(name)
+        if isinstance(made, Space):
+            space = made
+        elif isinstance(made, nx.DiGraph):
+            space = Space.of_supernet(made)
         else:
-            from ..readers.torch_supernet import read_supernet
-
-            shape = None if input_shape is None else tuple(input_shape)
-            space = Space.of_supernet(read_supernet(made, shape))
+            space = space_of(made, None if input_shape is None else tuple(input_shape))
     if input_shape is not None and space.input_shape != tuple(input_shape):
         raise SpaceError(f"{name} takes the input shape {space.input_shape}, not {tuple(input_shape)}")
     return space
+
+
+def make_space(name: str) -> Any:
+    """The NNI search space that :func:`load_space` reads, as experiments take it.
+
+    Args:
+        name: as :func:`load_space` takes it.
+
+    Raises:
+        SpaceError: there is no such space, or what is there is no module.
+        MissingPackageError: torch or NNI is not installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        made = _made(name)
+    if not hasattr(made, "named_modules"):
+        raise SpaceError(
+            f"{name} is a {type(made).__name__}, and an experiment takes a module of NNI's classes"
+        )
+    return made
 
 
 def table_file(name: str, input_shape: Sequence[int], predictor: LatencyPredictor) -> Path:
@@ -96,12 +121,15 @@ def check_pack(table: LatencyTable, predictor: LatencyPredictor) -> None:
         )
 
 
-def _bundled_space(name: str) -> Any:
+def _made(name: str) -> Any:
+    """What is called ``name``: a module, a supernet or a :class:`Space`."""
+    if ":" in name:
+        return _imported(name)
     if name not in SPACES:
         hint = nearest(name, SPACES)
         raise SpaceError(f"no search space is called {name!r}; {hint}, or module:attribute of your own")
-    function, size = SPACES[name]
-    return getattr(load_extra("nnmeter_nas.search_spaces", "nni", "a search space"), function)(size)
+    function, argument = SPACES[name]
+    return getattr(load_extra("nnmeter_nas.search_spaces", "nni", "a search space"), function)(argument)
 
 
 def _imported(name: str) -> Any:

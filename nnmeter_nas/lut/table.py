@@ -16,6 +16,7 @@ from ..shapes import Shape
 from ..supernet import Candidates, plain_architecture
 from .space import STATIONARY
 from .storage import read_document, write_document
+from .terms import Positions, Terms
 
 #: Two labels whose choices change each other's latency.
 Pair = tuple[str, str]
@@ -100,32 +101,17 @@ class LatencyTable:
         Raises:
             LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
         """
-        columns = self._checked_columns(indices)
-        total = np.full(len(columns[0]), self.stationary_ms)
-        for label, column in zip(self.labels, columns, strict=True):
-            total += self.block_ms[label][column]
-        position = {label: i for i, label in enumerate(self.labels)}
-        for (first, second), ms in self.pair_ms.items():
-            total += ms[columns[position[first]], columns[position[second]]]
-        return total
+        return self.terms().values(indices, names=self.labels)
 
-    def _checked_columns(self, indices: npt.ArrayLike) -> list[npt.NDArray[np.integer[Any]]]:
-        """The indices of each position, ``[N]`` each."""
-        rows = np.asarray(indices)
-        if rows.ndim != 2 or rows.shape[1] != len(self.labels):
-            raise LookupTableError(
-                f"indices must be of shape [N, {len(self.labels)}], a column for each label; got {rows.shape}"
-            )
-        if not np.issubdtype(rows.dtype, np.integer):
-            raise LookupTableError(f"indices must be integers; got {rows.dtype}")
-        columns = list(np.ascontiguousarray(rows.T))
-        for (label, known), column in zip(self.candidates.items(), columns, strict=True):
-            if len(column) and not 0 <= column.min() <= column.max() < len(known):
-                bad = column[(column < 0) | (column >= len(known))][0]
-                raise LookupTableError(
-                    f"the choice {label!r} has {len(known)} candidates, and no index {bad}"
-                )
-        return columns
+    def terms(self) -> Terms:
+        """The latency in ms as a sum over the positions of an index array."""
+        position = {label: i for i, label in enumerate(self.labels)}
+        factors: dict[Positions, FloatArray] = {(i,): self.block_ms[label] for label, i in position.items()}
+        for (first, second), ms in self.pair_ms.items():
+            p, q = position[first], position[second]
+            ascending, extra = ((p, q), ms) if p < q else ((q, p), ms.T)
+            factors[ascending] = factors[ascending] + extra if ascending in factors else extra
+        return Terms(tuple(map(len, self.candidates.values())), self.stationary_ms, factors)
 
     def expected(self, probabilities: Mapping[str, npt.ArrayLike]) -> float:
         """Expected latency in ms if every choice is made independently.

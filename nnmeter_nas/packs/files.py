@@ -40,7 +40,7 @@ def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # an interrupt may come when it has been renamed
         raise
 
 

@@ -245,6 +245,7 @@ def _conv(call: Call) -> Tensor:
         "conv", call.x, kernel=kernel, stride=call.per_dimension("stride", 1), padding=pairs,
         dilation=dilation, groups=call.args.get("groups", 1),
         in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
+        **({"bias": True} if call.args.get("bias", True) else {}),
     )
 
 
@@ -257,6 +258,7 @@ def _convtranspose(call: Call) -> Tensor:
         output_padding=call.per_dimension("output_padding", 0),
         dilation=call.per_dimension("dilation", 1), groups=call.args.get("groups", 1),
         in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
+        **({"bias": True} if call.args.get("bias", True) else {}),
     )
 
 
@@ -269,7 +271,8 @@ def _pairs(call: Call) -> list[tuple[int, int]]:
 def _linear(call: Call) -> Tensor:
     """A dense layer over the last dimension."""
     return call.emit("fc", call.x, in_features=call.args["in_features"],
-                     out_features=call.args["out_features"])
+                     out_features=call.args["out_features"],
+                     **({} if call.args.get("bias", True) else {"bias": False}))
 
 
 @lowers("x kernel_size stride padding dilation ceil_mode", "MaxPool1d", "MaxPool2d", "MaxPool3d",

@@ -363,9 +363,12 @@ _BIASED_AXIS = {"conv": 1, "dwconv": 1, "convtranspose": 1, "fc": -1}
 
 
 def _biased(node: Node) -> Value | None:
-    """The layer with weights to whose output this addition only adds a bias."""
+    """What a layer with weights hands on, if this addition only adds a bias to it; the layer then has one."""
     for x, bias in permutations(map(node.required, (0, 1))):
-        axis = _BIASED_AXIS.get(node.graph.nodes[x.operand[0]]["op"]) if x.operand and x.read_once else None
+        if not x.operand or not x.read_once:
+            continue
+        layer = node.graph.nodes[x.operand[0]]
+        axis = _BIASED_AXIS.get(layer["op"])
         if axis is None or not x.shape or not bias.is_constant or bias.shape is None:
             continue
         per_output = [1] * x.rank
@@ -373,6 +376,7 @@ def _biased(node: Node) -> Value | None:
         is_vector = bias.shape == (x.shape[-1],) and axis == -1
         aligned = (1,) * (x.rank - bias.rank) + bias.shape
         if is_vector or (x.shape[axis] > 1 and aligned == tuple(per_output)):
+            layer["attrs"]["bias"] = True
             return x
     return None
 
@@ -456,7 +460,8 @@ def _conv(node: Node) -> list[Value]:
     rank, groups = len(kernel), node.attrs.get("group", 1)
     return node.layer("conv", kernel=_kernel(node, kernel), stride=_per_dimension(node, "strides", rank),
                       dilation=_per_dimension(node, "dilations", rank), padding=_padding(node, rank),
-                      groups=groups, in_channels=channels * groups, out_channels=out_channels)
+                      groups=groups, in_channels=channels * groups, out_channels=out_channels,
+                      **({} if node.input(2) is None else {"bias": True}))
 
 
 @onnx_op("ConvTranspose")
@@ -473,7 +478,7 @@ def _conv_transpose(node: Node) -> list[Value]:
         padding = [(0, have - want) for have, want in zip(full, wanted[-rank:], strict=True)]
     return node.layer("convtranspose", kernel=_kernel(node, kernel), stride=stride, dilation=dilation,
                       padding=padding, groups=groups, output_padding=extra, in_channels=in_channels,
-                      out_channels=channels * groups)
+                      out_channels=channels * groups, **({} if node.input(2) is None else {"bias": True}))
 
 
 @onnx_op("com.microsoft.FusedConv")
@@ -497,8 +502,10 @@ def _gemm(node: Node) -> list[Value]:
     summand, operand = node.input(2), node.x.operand
     if node.attrs.get("transA"):
         operand = node.emit("transpose", [operand], {"perm": (1, 0)})[0].operand
-    dense = node.emit("fc", [operand], {"in_features": in_features, "out_features": out_features})
-    if summand is None or summand.operand is None:
+    attrs = {"in_features": in_features, "out_features": out_features}
+    is_bias = summand is not None and summand.operand is None
+    dense = node.emit("fc", [operand], attrs if is_bias else {**attrs, "bias": False})
+    if summand is None or is_bias:
         return dense
     return node.emit("add", [dense[0].operand, summand.operand])
 
@@ -509,7 +516,7 @@ def _matmul(node: Node) -> list[Value]:
     left, right = node.required(0), node.required(1)
     if right.is_constant and right.rank == 2:
         in_features, out_features = node.weights(1)
-        return node.layer("fc", in_features=in_features, out_features=out_features)
+        return node.layer("fc", in_features=in_features, out_features=out_features, bias=False)
     if len(node.operands) != 2 or min(left.rank, right.rank) < 2:
         raise NoCanonicalFormError
     return node.emit("matmul", node.operands)

@@ -89,8 +89,10 @@ def _fold_vector(graph: nx.DiGraph, name: str) -> None:
     is_sum = data["op"] in ("add", "sub")
     if data["attrs"].get("const_first"):
         return
-    if _layer_before(graph, name) is not None:
+    if layer := _layer_before(graph, name):
         data.update(op="identity" if is_sum else "bn", attrs={})
+        if is_sum:
+            graph.nodes[layer]["attrs"]["bias"] = True
     elif is_sum and _is_vector(data, 1):
         product = _sole_producer(graph, name)
         scale = graph.nodes[product] if product else {}

@@ -361,6 +361,8 @@ def _with_fused(call: Call, outputs: list[Tensor]) -> list[Tensor]:
             raise ReaderError(f"fused_ops names {name!r}, of which nothing is known")
         if op is not None:
             outputs = call.emit(op, outputs, {}, outputs[0].order)
+        elif operand := outputs[0].operand:
+            call.graph.nodes[operand[0]]["attrs"]["bias"] = True
     return outputs
 
 
@@ -593,7 +595,7 @@ def _dense(call: Call, source: Tensor, weights: Shape) -> list[Tensor]:
     rows = source.sizes[:-1]
     batched = (1, *rows) if rows[0] != 1 else rows
     image = call.arranged(source, tuple(range(len(batched) + 1)), (*batched, source.sizes[-1]))
-    attrs = {"in_features": in_features, "out_features": out_features}
+    attrs = {"in_features": in_features, "out_features": out_features, "bias": False}
     [dense] = call.emit("fc", [image], attrs, image.order)
     return [call.arranged(dense, tuple(range(len(rows) + 1)), (*rows, out_features))]
 

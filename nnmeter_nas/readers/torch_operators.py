@@ -122,7 +122,14 @@ _SAME_SHAPE = {
 @aten(*_SAME_SHAPE)
 def _same_shape(call: Call) -> list[Operand] | None:
     """Activations, normalisations and copies."""
-    return call.layer(_SAME_SHAPE[call.op])
+    op = _SAME_SHAPE[call.op]
+    attrs: dict[str, Any] = {}
+    if op == "bn" and call.args.get("weight") is None:
+        attrs["affine"] = False
+    elif op in ("norm", "prelu"):
+        weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
+        attrs["params"] = sum(math.prod(tensor.shape) for tensor in weights)
+    return call.layer(op, **attrs)
 
 
 @aten("to", "_to_copy")
@@ -251,7 +258,7 @@ def _conv(call: Call) -> list[Operand] | None:
         padding = _symmetric(padding, rank)
     return call.layer("conv", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
                       dilation=dilation, padding=padding, groups=args["groups"],
-                      in_channels=channels * args["groups"], out_channels=out_channels)
+                      in_channels=channels * args["groups"], out_channels=out_channels, **_bias(call))
 
 
 @aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -263,7 +270,13 @@ def _conv_transpose(call: Call) -> list[Operand] | None:
                       dilation=_per_dimension(args["dilation"], rank),
                       padding=_symmetric(args["padding"], rank), groups=args["groups"],
                       output_padding=_per_dimension(args["output_padding"], rank),
-                      in_channels=in_channels, out_channels=channels * args["groups"])
+                      in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
+
+
+def _bias(call: Call, usual: bool = False) -> dict[str, bool]:
+    """Whether a layer has a bias, where that is not what its operator usually has."""
+    found = call.args.get("bias") is not None
+    return {} if found is usual else {"bias": found}
 
 
 @aten("convolution", "_convolution")
@@ -276,7 +289,7 @@ def _convolution(call: Call) -> list[Operand] | None:
 def _linear(call: Call) -> list[Operand] | None:
     """Weights are ``(out, in)``."""
     out_features, in_features = call.shape("weight")
-    return call.layer("fc", in_features=in_features, out_features=out_features)
+    return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
 
 
 @aten("matmul", "mm", "bmm")
@@ -295,7 +308,8 @@ def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
     if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
         *batch, inp, out = right.shape
         if math.prod(batch) == 1 and call.out_shapes[0] == (*left.shape[:-1], out):
-            return call.layer("fc", in_features=inp, out_features=out)
+            without = {} if call.op == "addmm" else {"bias": False}
+            return call.layer("fc", in_features=inp, out_features=out, **without)
     both_computed = call.operand(left) is not None and call.operand(right) is not None
     if both_computed and len(call.inputs) == 2 and min(left.dim(), right.dim()) > 1:
         return [call.emit("matmul", call.inputs, {}, call.out_shapes[0])]

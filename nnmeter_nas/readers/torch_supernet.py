@@ -66,6 +66,11 @@ def _check_choices(
     parts: Sequence[Any], layer_choices: Sequence[Any], input_choices: Sequence[Any], repeats: Sequence[Any]
 ) -> None:
     """Raise a SpaceError if the space has no choice, or one that a trace would take for settled."""
+    if rebuilt := [part for part in parts if makes_itself_anew(part)]:
+        raise SpaceError(
+            f"what a {type(rebuilt[0]).__name__} consists of depends on its choices, so the space cannot be "
+            "read in one trace; give a function that makes the model graph of an architecture"
+        )
     readable = [*layer_choices, *input_choices, *repeats]
     read = {id(part) for part in [*readable, *(repeat.depth_choice for repeat in repeats)]}
     other = sorted({label for part in parts if id(part) not in read for label in _labels(part)})
@@ -83,6 +88,17 @@ def _check_choices(
             raise SpaceError(
                 f"the InputChoice {choice.label!r} has n_chosen={choice.n_chosen}; only 1 can be read"
             )
+
+
+def makes_itself_anew(module: Any) -> bool:
+    """Whether a module of NNI's is made anew when its choices are, beyond choosing within its parts."""
+    nas = load_extra("nni.nas.nn.pytorch", "nni", "reading a search space")
+    if isinstance(module, nas.Cell):
+        return module.merge_op != "all" or module.op_candidates_factory is not None
+    if not hasattr(nas, "MutableModule") or not isinstance(module, nas.MutableModule):
+        return False
+    plain = (nas.MutableModule, nas.LayerChoice, nas.InputChoice, nas.Repeat, nas.ParametrizedModule)
+    return type(module).freeze not in [kind.freeze for kind in plain] and bool(module.simplify())
 
 
 def _labels(part: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Make the network of a sample from a model space of NNI 3.0, of parts that both share.
+"""Reader of model spaces of NNI 3.0: makes the network of a sample, of parts that it shares with the space.
 
 NNI's own ``freeze`` copies or rebuilds the whole space, which takes longer than to trace the result.
 """
@@ -8,21 +8,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SpaceError
-from .influence import Place
-from .nni_lines import nni3
+from ..extras import load_extra
+from ..lut.influence import Place
+from .torch_supernet import makes_itself_anew
 
-_mutable = nni3("nni.mutable")
-_nas = nni3("nni.nas.nn.pytorch")
+if TYPE_CHECKING:
+    import torch
 
 #: Label -> value, as NNI has it.
 Choices = dict[str, Any]
 #: Values that one label may have; an input choice of many inputs has more.
 MOST_VALUES = 256
+#: Modules made by NNI that are kept.
+MOST_KEPT = 10_000
 
 
 class SampledSpace:
@@ -43,7 +44,7 @@ class SampledSpace:
     """
 
     def __init__(self, space: torch.nn.Module) -> None:
-        if not isinstance(space, _nas.ModelSpace):
+        if not isinstance(space, _nas().ModelSpace):
             raise SpaceError(f"space is a {type(space).__name__}; pass a ModelSpace of nni.nas.nn.pytorch")
         self.mutables: dict[str, Any] = space.simplify()
         self.values = {label: _values(label, mutable) for label, mutable in self.mutables.items()}
@@ -64,19 +65,20 @@ class SampledSpace:
 
     def _enter(self, path: str, module: Any, place: Place) -> bool:
         """Note what is to choose in ``module``, which stands at ``place``; whether there is anything."""
+        nas = _nas()
         self.places[path] = place
-        if isinstance(module, _nas.LayerChoice):
-            for name in module.names:
-                self._enter(_join(path, name), module[name], _if(place, module.label, {name}))
-            self._makers[path] = lambda chosen: self._candidate(path, module, chosen)
-        elif isinstance(module, _nas.Repeat):
-            for index, block in enumerate(module.blocks):
-                self._enter(_join(path, f"blocks.{index}"), block, _if_deeper(place, module, index))
-            self._makers[path] = lambda chosen: self._blocks(path, module, chosen)
-        elif isinstance(module, _nas.MutableModule) and module.mutables:
+        if _is_for_nni(module):
             labels = tuple(module.simplify())
             self.places[path] = Place(place.conditions, place.labels | set(labels))
             self._makers[path] = lambda chosen: self._freeze(path, module, labels, chosen)
+        elif isinstance(module, nas.LayerChoice):
+            for name in module.names:
+                self._enter(_join(path, name), module[name], _if(place, module.label, {name}))
+            self._makers[path] = lambda chosen: self._candidate(path, module, chosen)
+        elif isinstance(module, nas.Repeat):
+            for index, block in enumerate(module.blocks):
+                self._enter(_join(path, f"blocks.{index}"), block, _if_deeper(place, module, index))
+            self._makers[path] = lambda chosen: self._blocks(path, module, chosen)
         else:
             children = dict(module.named_children())
             if any([self._enter(_join(path, name), child, place) for name, child in children.items()]):
@@ -99,22 +101,44 @@ class SampledSpace:
         return _with(choice, {str(name): part}, part)
 
     def _blocks(self, path: str, repeat: Any, chosen: Choices) -> torch.nn.Module:
+        from torch.nn import Sequential
+
         depth = repeat.depth_choice
-        count = depth.freeze(chosen) if isinstance(depth, _mutable.Mutable) else depth
+        count = depth.freeze(chosen) if isinstance(depth, _mutable().Mutable) else depth
         parts = [
             self._part(_join(path, f"blocks.{index}"), block, chosen)
             for index, block in enumerate(repeat.blocks[:count])
         ]
-        blocks = torch.nn.Sequential(*parts)
+        blocks = Sequential(*parts)
         return _with(repeat, {"blocks": blocks}, blocks.forward)
 
     def _freeze(self, path: str, module: Any, labels: tuple[str, ...], chosen: Choices) -> torch.nn.Module:
-        """A module whose arguments ``labels`` choose; made once for each combination of their values."""
+        """What NNI makes of a module that ``labels`` decide; kept for the next time with the same values."""
+        import torch
+
         key = (path, *(str(chosen[label]) for label in labels))
         if key not in self._frozen:
+            if len(self._frozen) >= MOST_KEPT:
+                self._frozen.clear()
             with torch.device("meta"):
                 self._frozen[key] = module.freeze(chosen)
         return self._frozen[key]
+
+
+def _nas() -> Any:
+    return load_extra("nni.nas.nn.pytorch", "nni", "reading a model space")
+
+
+def _mutable() -> Any:
+    return load_extra("nni.mutable", "nni", "reading a model space")
+
+
+def _is_for_nni(module: Any) -> bool:
+    """Whether what runs in the place of ``module`` is other than the module with other parts."""
+    nas = _nas()
+    has_parts = isinstance(module, nas.LayerChoice | nas.Repeat)
+    chooses = isinstance(module, nas.MutableModule) and bool(module.mutables)
+    return makes_itself_anew(module) or (chooses and not has_parts)
 
 
 def _join(path: str, name: Any) -> str:
@@ -130,9 +154,9 @@ def _if(place: Place, label: str, allowed: set[Hashable]) -> Place:
 def _if_deeper(place: Place, repeat: Any, index: int) -> Place:
     """``place`` where ``repeat`` has a block of that index."""
     depth = repeat.depth_choice
-    if not isinstance(depth, _mutable.Mutable) or index < repeat.min_depth:
+    if not isinstance(depth, _mutable().Mutable) or index < repeat.min_depth:
         return place
-    if isinstance(depth, _mutable.Categorical):
+    if isinstance(depth, _mutable().Categorical):
         return _if(place, depth.label, {value for value in depth.values if value > index})
     return Place(place.conditions, place.labels | set(depth.simplify()))
 
@@ -150,11 +174,11 @@ def _with(
 
 def _values(label: str, mutable: Any) -> list[Hashable]:
     """All values of the choice ``label``."""
-    if isinstance(mutable, _mutable.Categorical):
+    if isinstance(mutable, _mutable().Categorical):
         return list(mutable.values)
-    if not isinstance(mutable, _mutable.CategoricalMultiple):
+    if not isinstance(mutable, _mutable().CategoricalMultiple):
         raise SpaceError(
-            f"{label!r} is a {type(mutable).__name__}, whose values cannot all be priced; use nni.choice"
+            f"{label!r} is a {type(mutable).__name__}, whose values cannot all be listed; use nni.choice"
         )
     sizes = range(1, len(mutable.values) + 1) if mutable.n_chosen is None else [mutable.n_chosen]
     if sum(math.comb(len(mutable.values), size) for size in sizes) > MOST_VALUES:

@@ -60,6 +60,7 @@ def learn_influences(
     values: Mapping[str, Sequence[Hashable]],
     places: Mapping[str, Place],
     seed: int = 0,
+    samples: Sequence[Sample] = (),
 ) -> list[InfluenceTable]:
     """Tables whose entries for a sample sum up to its latency.
 
@@ -68,11 +69,12 @@ def learn_influences(
         values: all values of every label.
         places: where each submodule stands, by its path; a kernel's name is such a path, or begins with one.
         seed: of the samples.
+        samples: some that have to be right as well.
 
     Raises:
         SpaceError: a kernel depends on more combinations than :data:`LARGEST_TABLE`; names the labels.
     """
-    return _Learner(evaluate, values, places, seed).tables()
+    return _Learner(evaluate, values, places, seed).tables(samples)
 
 
 @dataclass
@@ -115,8 +117,10 @@ class _Learner:
         for path, place in places.items():  # every submodule is to run once, for its kernels to be known
             self._know(path, place, place.labels)
 
-    def tables(self) -> list[InfluenceTable]:
-        """Learn, and sum up the kernels that the same labels decide."""
+    def tables(self, samples: Sequence[Sample]) -> list[InfluenceTable]:
+        """Learn, from ``samples`` first, and sum up the kernels that the same labels decide."""
+        for given in samples:
+            self._try(given)
         agreed = 0
         while agreed < AGREEING:
             while sample := self._sample_with_unseen():

@@ -1,0 +1,133 @@
+"""Mends NNI's graph engine, of either line, for spaces in which layer choices share a label."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+#: Where each line keeps the converter of modules, and the mutators of what it makes.
+_HOMES = {
+    "2.10.1": ("nni.nas.execution.pytorch.converter", "nni.nas.nn.pytorch.mutator"),
+    "3.0": ("nni.nas.space.pytorch.converter", "nni.nas.space.pytorch.mutator"),
+}
+
+
+def tell_repeated_choices_apart() -> None:
+    """Let the graph engine take layer choices that share a label, as those of repeated cells do.
+
+    It names a candidate after label and name alone. Where several choices share a label, those of one take
+    the place of those of another, and no network can be made. After this, the candidates of all but the first
+    choice of a label have a number behind their names, and are chosen by position. Does nothing when called
+    again.
+    """
+    line = "3.0" if importlib.util.find_spec("nni.nas.space") is not None else "2.10.1"
+    home, mutators = _HOMES[line]
+    converter: Any = importlib.import_module(f"{home}.graph_gen")
+    utils: Any = importlib.import_module(f"{home}.utils")
+    if isinstance(converter.build_cand_name, _Names):
+        return
+    names = _Names(utils)
+    converter.build_cand_name = names
+    converter.get_full_name_by_scope_name = utils.get_full_name_by_scope_name = names.full_name
+    plain, shaped = converter.GraphConverter, converter.GraphConverterWithShape
+    for kind in (plain, shaped):
+        kind.convert_module = names.starting(kind.convert_module)
+    plain._convert_module = names.converting(plain._convert_module)
+    shaped._trace_module = names.tracing(shaped._trace_module)
+    mutator = importlib.import_module(mutators).LayerChoiceMutator
+    mutator.mutate = _by_position(mutator.mutate)
+    logger.info("graph engine: layer choices may share a label")
+
+
+class _Names:
+    """Names of candidates, by the layer choice that is worked on.
+
+    Attributes:
+        choices: full names of the layer choices of each label, in the order in which they are met.
+        current: full name of the layer choice that is worked on.
+    """
+
+    def __init__(self, utils: Any) -> None:
+        self.choices: dict[str, list[str]] = {}
+        self.current = ""
+        self._utils = utils
+        self._layer_choice = importlib.import_module("nni.nas.nn.pytorch").LayerChoice
+
+    def __call__(self, name: str, label: str) -> str:
+        """What the candidate ``name`` of the current choice is called."""
+        known = self.choices.setdefault(label, [])
+        if self.current not in known:
+            known.append(self.current)
+        number = known.index(self.current)
+        return self._utils.build_cand_name(name, label) + (f"_at_{number + 1}" if number else "")
+
+    def starting(self, convert: Any) -> Any:
+        """``convert`` a space, of which no choice has been met yet."""
+
+        @functools.wraps(convert)
+        def mended(*args: Any, **kwargs: Any) -> Any:
+            self.choices = {}
+            return convert(*args, **kwargs)
+
+        return mended
+
+    def converting(self, convert: Any) -> Any:
+        """``convert`` a module; while it is a layer choice, that is the current one."""
+
+        @functools.wraps(convert)
+        def mended(converter: Any, script: Any, module: Any, full_name: str, *args: Any) -> Any:
+            before = self.current
+            if isinstance(module, self._layer_choice):
+                self.current = full_name
+            try:
+                return convert(converter, script, module, full_name, *args)
+            finally:
+                self.current = before
+
+        return mended
+
+    def tracing(self, trace: Any) -> Any:
+        """``trace`` a module, behind which the current choice is as before."""
+
+        @functools.wraps(trace)
+        def mended(*args: Any, **kwargs: Any) -> Any:
+            before = self.current
+            try:
+                return trace(*args, **kwargs)
+            finally:
+                self.current = before
+
+        return mended
+
+    def full_name(self, model: Any, scopes: Sequence[str], prefix: str = "") -> str:
+        """Full name of the module at a path of names; that is the current choice from then on."""
+        self.current = prefix
+        for scope in scopes:
+            node = model.get_node_by_name(self.current)
+            if self._utils.is_layerchoice_node(node):
+                self.current = self(scope, node.operation.parameters["label"])
+            else:
+                self.current = self._utils.build_full_name(self.current, scope)
+        return self.current
+
+
+def _by_position(mutate: Any) -> Any:
+    """``mutate`` all layer choices of a label, each to its candidate at the position chosen for the first."""
+
+    @functools.wraps(mutate)
+    def mended(self: Any, model: Any) -> None:
+        candidates = self.nodes[0].operation.parameters["candidates"]
+        position = candidates.index(self.choice(candidates))
+        for node in self.nodes:
+            alone = copy.copy(self)
+            alone.nodes, alone.choice = [node], lambda known: known[position]
+            mutate(alone, model)
+
+    return mended
