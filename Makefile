@@ -8,6 +8,8 @@ endif
 
 comma := ,
 EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
+# Tests at once; those with real experiments mostly wait.
+WORKERS := 3
 PIP_INSTALL = -m pip --disable-pip-version-check install
 
 # $(call create_env,FOLDER,CONSTRAINTS,EXTRAS): a virtual environment with the package in editable mode.
@@ -23,12 +25,13 @@ define create_env
 	@touch $(1)/.stamp
 endef
 
-.PHONY: help demo test lint packs luts parity clean
+.PHONY: help demo test lint compare packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make lint                     ruff and mypy"
+	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
 	@echo "make luts                     build the lookup tables that ship with the package"
 	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
@@ -39,8 +42,8 @@ demo: .venv/.stamp
 	.venv/bin/nnmeter-nas demo $(ARGS)
 
 test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
-	.venv-nni3/bin/python -m pytest -m nni3 $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	.venv-nni3/bin/python -m pytest -n $(WORKERS) --dist worksteal -m nni3 $(PYTEST_ARGS)
 
 # mypy reads the package as it installs, the plugin folders below it, through a tree of links.
 lint: .venv/.stamp
@@ -50,12 +53,15 @@ lint: .venv/.stamp
 	  ln -s "../../../$$part" build/typed/nnmeter_nas/; done
 	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
 
+compare: .venv-nni3/.stamp
+	.venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
+
 packs: .venv/.stamp
 	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }
 	.venv/bin/python -m nnmeter_nas.benchmarks train "$(BENCH)" $(ARGS)
 
 luts: .venv/.stamp
-	.venv/bin/nnmeter-nas lut build --space spos proxylessnas --predictor all -o nnmeter_nas/data/luts $(ARGS)
+	.venv/bin/nnmeter-nas lut build --space spos proxylessnas nasbench201 nasbench201-small --predictor all -o nnmeter_nas/data/luts $(ARGS)
 
 parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ from nnmeter_nas.errors import GraphError, ReaderError, SearchError
 from . import nni_lines
 
 logger = logging.getLogger(__name__)
+
+#: Attributes of a filter that are numbers of its state.
+_COUNTS = ("seen", "accepted", "rejected", "unreadable", "fastest_ms", "slowest_ms")
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class LatencyFilter:
     (3.0). One without operators, as under the default engine, is built under its sample and read as
     a torch module, with ``input_shape`` or else the module's own attribute of that name.
 
-    Making the first one mends NNI where every graph-engine experiment with choices, and now and then any
-    other one, ends early; see :func:`nnmeter_nas.strategies.nni_lines.mend_nni`. Pickled, as in NNI's
-    checkpoints, it is its arguments alone: counts start anew when an experiment is resumed.
+    Making the first one mends NNI: in 2.10.1 every graph-engine experiment with choices, and now and then
+    any other one, ends early; in 3.0 none resumes; see :mod:`nnmeter_nas.strategies.nni_lines.mends`.
+    Pickled, as in the checkpoints of 2.10.1, it is its arguments alone. In those of 3.0 it keeps its counts
+    and the accepted candidates, so that a search that is resumed goes on counting.
 
     Args:
         threshold: latency limit, ms.
@@ -137,6 +141,19 @@ class LatencyFilter:
             if candidate.sample == wanted:
                 return candidate.latency_ms
         raise KeyError(f"no accepted candidate has the choices {_name(wanted)}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts and the accepted candidates, as plain values; NNI 3.0 puts them into its checkpoint."""
+        state = {name: getattr(self, name) for name in _COUNTS}
+        accepted = [[dict(one.sample), one.latency_ms] for one in self.candidates]
+        return {**state, "rejected_in_a_row": self._rejected_in_a_row, "candidates": accepted}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting from where :meth:`state_dict` was called."""
+        for name in _COUNTS:
+            setattr(self, name, state_dict[name])
+        self._rejected_in_a_row = state_dict["rejected_in_a_row"]
+        self.candidates = [Candidate(dict(sample), ms) for sample, ms in state_dict["candidates"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"patience": self.patience, "strict": self.strict, "input_shape": self.input_shape}

@@ -1,6 +1,6 @@
 """Keep NNI's manager and its trials contained: local port, own folder, no process left afterwards.
 
-NNI 2.10.1 starts a Node.js manager that listens on every interface, starts each trial in a process of its
+NNI starts a Node.js manager that listens on every interface, starts each trial in a process of its
 own, and stays when the Python process is killed. What this module does about that needs nothing of NNI but
 the environment variables that its processes inherit.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import site
@@ -16,11 +17,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
 import psutil
+
+from nnmeter_nas.errors import SearchError
 
 #: Loaded by the manager before its own code. Its REST interface runs pickled code from whoever reaches it, so
 #: it must listen on this machine only. When its parent is gone it must end, and in order (SIGTERM): a manager
@@ -39,27 +42,48 @@ setInterval(() => { if (process.ppid !== parent) { end(); } }, 1000).unref();
 process.on('uncaughtException', (error) => { console.error(error); end(); });
 """
 
-#: Environment variable that tells the processes of one search from all others.
+#: Environment variable that tells the processes of one search, by the folder of its logs, from all others.
 _MARK = "NNMETER_NAS_SEARCH"
+
+#: How names of working folders begin.
+_PREFIX = "nnmeter-nas-"
+
+#: File in the folder of logs that names the working folder while there is one.
+_WORK_NOTE = "working-folder"
 
 #: Seconds that the manager gets to cancel its trials before it is killed.
 GRACE_S = 15.0
 
 
 @contextlib.contextmanager
-def contained(logs: Path) -> Iterator[Path]:
+def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterator[Path]:
     """A working folder for NNI that ends up in ``logs``, and no process left that was started meanwhile.
 
     The folder is a temporary one: NNI's shell scripts break on a space in its path, and its database on some
-    network drives. Signals that ask the process to end leave the context in order, as ``SystemExit``.
+    network drives. Signals that ask the process to end leave the context in order, as ``SystemExit``. What a
+    context with the same ``logs`` left behind because its process was killed is ended and moved first.
 
     Args:
         logs: folder that the working folder is moved into at the end; made if need be.
+        variables: more of the environment of what is started.
 
     Yields:
         The working folder, which is also the home of NNI's processes.
+
+    Raises:
+        SearchError: the folder of temporary files has a space in its path.
     """
-    work = Path(tempfile.mkdtemp(prefix="nnmeter-nas-"))
+    logs = logs.resolve()
+    logs.mkdir(parents=True, exist_ok=True)
+    mark, note = str(logs), logs / _WORK_NOTE
+    _clean_up(mark, note)
+    if re.search(r"\s", tempfile.gettempdir()):
+        raise SearchError(
+            f"NNI's scripts break on a space in a path, and temporary files go to {tempfile.gettempdir()!r}; "
+            f"name another folder for them in the environment variable TMPDIR"
+        )
+    work = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    note.write_text(str(work))
     guard = work / "guard.js"
     guard.write_text(_GUARD)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
@@ -69,7 +93,8 @@ def contained(logs: Path) -> Iterator[Path]:
         "PYTHONUSERBASE": site.getuserbase(),
         "NODE_OPTIONS": f"{os.environ.get('NODE_OPTIONS', '')} --require {guard}".strip(),
         "no_proxy": ",".join(filter(None, [direct, "localhost", "127.0.0.1"])),
-        _MARK: str(work),
+        _MARK: mark,
+        **(variables or {}),
     }
     with _orderly_signals() as ignore_signals:
         try:
@@ -77,11 +102,19 @@ def contained(logs: Path) -> Iterator[Path]:
                 yield work
         finally:
             ignore_signals()  # the cleaning up shall not be cut short
-            # Rounds, since a manager that is still ending may start a trial that was waiting.
-            while started := _marked(str(work)):
-                end_processes(started)
-            logs.mkdir(parents=True, exist_ok=True)
-            shutil.move(work, logs)
+            _clean_up(mark, note)
+
+
+def _clean_up(mark: str, note: Path) -> None:
+    """End the processes of a context, and move the working folder that ``note`` names beside that."""
+    # Rounds, since a manager that is still ending may start a trial that was waiting.
+    while started := _marked(mark):
+        end_processes(started)
+    if note.exists():
+        work = Path(note.read_text())
+        if work.name.startswith(_PREFIX) and work.is_dir():
+            shutil.move(work, note.parent)
+        note.unlink()
 
 
 @contextlib.contextmanager

@@ -1,261 +1,380 @@
-"""Run a multi-trial NNI 2.10.1 experiment to its end and say what became of each candidate.
+"""Run a search on either line of NNI, from its settings to its report; nothing is lost if it is killed.
 
-NNI chooses candidates, filters them and trains each in a process of its own; this module starts the
-experiment, follows it, collects the outcome and stops it, whatever happens.
+NNI trains each architecture in a process of its own. What the strategy asks for and how it ends is written
+down before anything follows from it (:mod:`.run_folder`), so that another process goes on where this one was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import random
+import importlib.util
+import inspect
+import logging
+import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 from nni.experiment import RunMode, launcher, rest
-from nni.nas.execution import api, get_execution_engine, list_models
-from nni.nas.execution.common import AbstractGraphListener, ModelStatus, integration_api
-from nni.nas.experiment.config.engine_config import BaseEngineConfig, PyEngineConfig
-from nni.nas.experiment.pytorch import RetiariiExeConfig, RetiariiExperiment
-from nni.nas.nn.pytorch.mutator import extract_mutation_from_pt_module
-from nni.nas.strategy.utils import dry_run_for_formatted_search_space
-from nni.retiarii import fixed_arch
 from nni.runtime.log import silence_stdout
 
+from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.report import Trial
+from nnmeter_nas.lut.bundled import load_space, make_space
+from nnmeter_nas.lut.fingerprints import pack_fingerprint
+from nnmeter_nas.lut.space import Space
+from nnmeter_nas.measures import Measure, latencies, latency_by_block
+from nnmeter_nas.report.files import write_report
+from nnmeter_nas.report.outcome import Hardware, SearchReport
 
+from . import LatencyConstrainedRandom, LatencyRanked, ParetoEvolution
+from .events import Ended, Event
 from .manager_process import contained, free_port
-from .nni_lines import mend_nni, sample_of
+from .nni_lines import mend_nni
+from .problem import LATENCY, LATENCY_MS
+from .run_folder import LOGS, TRIALS, RunFolder, Settings
 
-#: Builds a space, or under ``fixed_arch`` one network of it.
-Build = Callable[[], Any]
-#: Latency (ms) of the candidate with the given choices (block by label).
-Price = Callable[[dict[str, str]], float]
-#: Told after each trial: how many have ended so far, how many of them failed.
-Progress = Callable[[int, int], None]
+logger = logging.getLogger(__name__)
 
+#: The experiments of the line of NNI that is installed.
+experiments: Any = import_module(
+    f".nni_lines.experiment_{'nas' if importlib.util.find_spec('nni.mutable') else 'retiarii'}", __package__
+)
+STRATEGIES: dict[str, Any] = {
+    "pareto": ParetoEvolution, "ranked": LatencyRanked, "random": LatencyConstrainedRandom,
+}  # fmt: skip
 #: Attempts to start NNI's manager, each on another port.
 STARTS = 4
-#: Seconds a final metric may come in after the end of its trial.
-METRIC_GRACE_S = 5.0
+#: Random architectures whose median latency is the limit if none is given.
+SAMPLED = 200
 
 
-def choices_of(build: Build) -> dict[str, list[str]]:
-    """The candidates of each choice of a space, by label, in the space's order."""
-    model, mutators = extract_mutation_from_pt_module(build())
-    found = dry_run_for_formatted_search_space(model, mutators)
-    return {label: list(choice["_value"]) for label, choice in found.items()}
+class Search:
+    """A search, ready to run: its settings made into a space, a strategy and an evaluator.
+
+    Attributes:
+        settings: with a latency limit for every device if none was given: the median of random architectures.
+        strategy: which knows the space, and that something in it is inside the limits.
+        facts: what the settings mean now; a search is resumed only with the same.
+    """
+
+    def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
+        """Load what the settings name, and price the space.
+
+        Args:
+            settings: what is asked for.
+            progress: called with the number of architectures that were priced so far, if that takes long.
+
+        Raises:
+            SearchError: nothing in the space is inside the limits; names the fastest it holds.
+            UnknownDeviceError, SpaceError, PackError, ReaderError: something that is named cannot be loaded.
+        """
+        self.predictors = [
+            load_latency_predictor(device, settings.predictor_version) for device in settings.devices
+        ]
+        self.space = load_space(settings.space, settings.input_shape)
+        self.evaluator = make_evaluator(settings, self.space.input_shape)
+        # Priced here for the sake of progress; the strategy finds the latencies in the cache.
+        measured = latencies(self.space, self.predictors, progress)
+        if not (settings.max_latency or settings.min_latency or settings.limits):
+            medians = _median_latencies(self.space, measured, settings.seed)
+            settings = replace(settings, max_latency=dict(zip(settings.devices, medians, strict=True)))
+        self.settings = settings
+        self.strategy = self._make_strategy(settings)
+        self.strategy.prepare(self.space)
+        self.facts: dict[str, Any] = {
+            "space": self.space.fingerprint,
+            "packs": {p.device: [p.version, pack_fingerprint(p.pack)] for p in self.predictors},
+            "nni": version("nni"),
+        }
+
+    def resumed(self, folder: RunFolder) -> None:
+        """Bring the strategy to the state that the search in ``folder`` was in.
+
+        Raises:
+            SearchError: the search began with another space, predictor pack or NNI, or other code.
+        """
+        for name, then in folder.facts.items():
+            if name in self.facts and self.facts[name] != then:
+                raise SearchError(
+                    f"--resume {folder.path}: the search began with {name} {then}, and now it is "
+                    f"{self.facts[name]}; bring that back, or start a search anew in another folder"
+                )
+        self.strategy.replay(folder.events)
+
+    def report(self, folder: RunFolder, note: str = "") -> SearchReport:
+        """What the search has found so far."""
+        settings, problem = self.settings, self.strategy.problem
+        several = len(self.predictors) > 1
+        hardware = {
+            f"{LATENCY_MS}_{p.device}" if several else LATENCY_MS:
+            Hardware(p.device, p.version, pack_fingerprint(p.pack))
+            for p in self.predictors
+        }  # fmt: skip
+        objectives = [
+            name for objective in problem.objectives
+            for name in (hardware if objective == LATENCY else [objective])
+        ]  # fmt: skip
+        report = SearchReport(
+            space=settings.space,
+            trials=folder.trials(),
+            hardware=hardware,
+            maxima=problem.maxima,
+            minima=problem.minima,
+            objectives=objectives,
+            input_shape=self.space.input_shape,
+            strategy=settings.strategy,
+            nni=version("nni"),
+            units={name: measure.unit for name, measure in problem.measures.items()},
+            rejected=dict(self.strategy.rejected),
+            asked=settings.trials,
+            note=note,
+            settings=asdict(settings),
+        )
+        if not report.front:
+            return report
+        choices = report.best.choices
+        return replace(report, latency_by_block={
+            name: self._latency_by_block(p.device, tuple(choices.items()))
+            for name, p in zip(hardware, self.predictors, strict=True)
+        })  # fmt: skip
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
+    def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
+        predictor = next(p for p in self.predictors if p.device == device)
+        return latency_by_block(self.space, predictor, dict(choices))
+
+    def _make_strategy(self, settings: Settings) -> Any:
+        try:
+            return STRATEGIES[settings.strategy](
+                max_latency=settings.max_latency or None,
+                min_latency=settings.min_latency or None,
+                predictor=self.predictors,
+                limits=settings.limits,
+                objectives=settings.objectives,
+                space=self.space,
+                seed=settings.seed,
+                **settings.options,
+            )
+        except ValueError as error:
+            raise SearchError(f"--strategy {settings.strategy}: {error}") from error
 
 
-def build_network(build: Build, choices: dict[str, str]) -> Any:
-    """The network of a space that ``choices`` (block by label) stands for, as a torch module."""
-    with fixed_arch(choices, verbose=False):
-        return build()
+def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> list[float]:
+    """The median of each latency (ms) over random architectures."""
+    sizes = [len(known) for known in space.candidates.values()]
+    rows = np.random.default_rng(seed).integers(sizes, size=(SAMPLED, len(sizes)))
+    return [float(np.median(latency.values(rows))) for latency in measured]
 
 
-def sample_latencies(build: Build, price: Price, count: int, seed: int = 0) -> list[float]:
-    """Latencies (ms) of ``count`` random candidates of a space, drawn with ``seed``."""
-    draw, space = random.Random(seed), choices_of(build)
-    return [price({label: draw.choice(blocks) for label, blocks in space.items()}) for _ in range(count)]
+def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
+    """NNI's evaluator of what ``settings.evaluator`` names: a function, or an evaluator of NNI.
+
+    The function gets the network, or what makes it, and those of ``settings.arguments`` and ``input_shape``
+    that it takes; it has to report its metric with ``nni.report_final_result``.
+
+    Raises:
+        SearchError: there is no such function or evaluator.
+    """
+    name = settings.evaluator
+    found = _imported(name)
+    if hasattr(found, "_execute"):
+        return found
+    if not callable(found):
+        kind = type(found).__name__
+        raise SearchError(f"--evaluator {name}: a {kind} is neither a function nor one of NNI's evaluators")
+    known = inspect.signature(found).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    offered = {"input_shape": list(input_shape), **settings.arguments}
+    arguments = {key: value for key, value in offered.items() if takes_all or key in known}
+    return experiments.FunctionalEvaluator(found, **arguments)
 
 
 def run_search(
-    build: Build,
-    strategy: Any,
-    evaluator: Any,
-    price: Price,
-    logs: Path,
-    trials: int = 12,
-    concurrency: int = 2,
-    engine: Literal["py", "graph"] = "py",
-    input_shape: Sequence[int] = (1, 3, 32, 32),
-    trial_limit_s: int = 1800,
+    search: Search,
+    folder: RunFolder,
     port: int | None = None,
-    seed: int = 0,
     started: Callable[[int], None] = lambda port: None,
-    progress: Progress = lambda ended, failed: None,
-) -> tuple[list[Trial], str]:
-    """Run ``strategy`` on a space until ``trials`` candidates are trained, each in an NNI trial.
-
-    Candidates depend on ``seed`` alone, not on which trial ends first, unless the strategy learns from
-    accuracies. A failed trial does not end the search.
+    changed: Callable[[RunFolder], None] = lambda folder: None,
+) -> SearchReport:
+    """Run a search, or what is left of it, and keep its report up to date.
 
     Args:
-        build: the search space.
-        strategy: an NNI strategy, usually ``Random(model_filter=LatencyFilter(...))``.
-        evaluator: what a trial runs; its final metric is the accuracy.
-        price: latency of a candidate, for the outcome; that of the filter is ``LatencyFilter.latency_of``.
-        logs: folder that NNI's own logs and records are moved into.
-        trials: candidates to train.
-        concurrency: trials that run at once.
-        engine: "py" builds candidates from Python, "graph" from NNI's graph of the space.
-        input_shape: NCHW, which the graph engine traces the space with.
-        trial_limit_s: seconds after which a trial is stopped and counts as failed.
+        search: what to run.
+        folder: where it is kept; what it holds already is not done again.
         port: for NNI's web page and REST interface, on 127.0.0.1; another is taken if it is in use.
-        seed: of the choice of candidates.
         started: called once NNI's manager runs, with its port.
-        progress: called from another thread whenever a trial ends.
+        changed: called when a trial was submitted or has ended.
 
     Returns:
-        The trials in their order, and why the search ended before all ran (empty if they did).
+        The report, which is also written into the folder.
 
     Raises:
-        SearchError: no candidate meets the filter's limit, or NNI fails.
+        SearchError: NNI fails, or no trial was trained to its end.
     """
-    silence_stdout()
-    mend_nni()
-    random.seed(seed)  # the source that NNI's strategies draw from
-    with contained(logs) as work, _nni_settings(work):
-        code = work / "code"  # where trials run, and the graph engine writes candidates
-        code.mkdir()
-        config = RetiariiExeConfig("local")
-        config.execution_engine = (
-            BaseEngineConfig(dummy_input=list(input_shape)) if engine == "graph" else PyEngineConfig()
+    home = os.environ.get("HOME")
+    with contained(folder.path / LOGS, _variables(search.settings)) as work:
+        folder.recover()
+        search.resumed(folder)
+        changed(folder)
+        running = _Running(search, folder, work, changed)
+        if left := search.settings.trials - folder.ended:
+            running.run(left, home, port, started)
+    few = "the strategy had no further architectures" if folder.ended < search.settings.trials else ""
+    report = search.report(folder, few)
+    write_report(report, folder.path)
+    return report
+
+
+@dataclass
+class _Running:
+    """A search while NNI runs it.
+
+    Attributes:
+        search: what runs.
+        folder: where it is kept.
+        work: NNI's folder.
+        changed: told when a trial was submitted or has ended.
+        port: of NNI's manager; None until it runs.
+    """
+
+    search: Search
+    folder: RunFolder
+    work: Path
+    changed: Callable[[RunFolder], None]
+    port: int | None = None
+
+    def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
+        """Let NNI run up to so many trials, with ``home`` as theirs; see :func:`run_search`."""
+        silence_stdout()
+        mend_nni()
+        config = self._config(trials, home)
+        strategy = self.search.strategy
+        strategy.trials_folder = self.folder.path / TRIALS
+        strategy.listen(self._happened)
+
+        def begun(at: int) -> None:
+            self.port = at
+            started(at)
+
+        with _nni_settings(self.work), experiments.fresh_nni():
+            for attempt in range(STARTS):
+                at = free_port(None if attempt else port)
+                module = make_space(self.search.settings.space)
+                try:
+                    return experiments.run(module, self.search.evaluator, strategy, config, at, begun)
+                except (OSError, RuntimeError) as error:  # requests' errors are OSErrors
+                    failure = error
+                    if self.port is not None:
+                        break
+                    # It never started: somebody took the port in between, or it was too slow.
+        logs = self.folder.path / LOGS
+        if self.port is None:
+            raise SearchError(
+                f"NNI's manager did not start in {STARTS} attempts, each on another port; its logs are in "
+                f"{logs}; the last failed with {failure}"
+            ) from failure
+        raise SearchError(
+            f"NNI stopped working ({failure}); its logs are in {logs}. No trial that finished is lost; go on "
+            f"with: nnmeter-nas search --resume {shlex.quote(str(self.folder.path))}"
+        ) from failure
+
+    def _config(self, trials: int, home: str | None) -> Any:
+        settings = self.search.settings
+        config = experiments.make_config(
+            settings.engine, self.search.space.input_shape, self.work, Path.cwd()
         )
-        config.trial_concurrency = concurrency
+        config.trial_concurrency = settings.concurrency
         config.max_trial_number = trials
-        config.max_trial_duration = f"{trial_limit_s}s"
-        config.experiment_working_directory = str(work)
-        config.trial_code_directory = str(code)
-        config._trial_command_params = {"python": shlex.quote(sys.executable)}
+        if settings.trial_limit_s is not None:
+            config.max_trial_duration = f"{settings.trial_limit_s}s"
+        config.experiment_working_directory = str(self.work)
+        config._trial_command_params = {
+            "python": shlex.quote(sys.executable),
+            "envs": "" if home is None else f"HOME={shlex.quote(home)}",  # not that of NNI's processes
+        }
         config.training_service.use_active_gpu = False
-        for attempt in range(STARTS):
-            experiment = _Experiment(build(), evaluator, [], strategy)
-            experiment.started, experiment.progress = started, progress
+        return config
+
+    def _happened(self, event: Event) -> None:
+        """Write down an event of the strategy, before anything follows from it."""
+        if isinstance(event, Ended) and event.failure:
+            event = replace(event, failure=self._failure(event))
+        self.folder.record(event)
+        if isinstance(event, Ended):
             try:
-                experiment.run(config, free_port(None if attempt else port))
-                return experiment.outcome(work, price)
-            except (OSError, RuntimeError) as error:  # requests' errors are OSErrors
-                if experiment.port is not None:
-                    raise SearchError(f"NNI stopped working ({error}); its logs are in {logs}") from error
-                failure = error  # it never started: somebody took the port in between, or it was too slow
-            finally:
-                experiment.end()
-        raise SearchError(f"NNI's manager did not start in {STARTS} attempts, each on another port; the last "
-                          f"failed with: {failure}; its logs are in {logs}") from failure
+                write_report(self.search.report(self.folder), self.folder.path)
+            except Exception:  # what was found is safe; the report is written once more at the end
+                logger.exception("the report could not be written")
+        self.changed(self.folder)
+
+    def _failure(self, event: Ended) -> str:
+        """Why a trial failed: its exception, else the last line of its errors, else what NNI says."""
+        if (outcome := self.folder.outcome(event.number)) is not None and outcome.failure:
+            return outcome.failure
+        name = f"{TRIALS}/{event.number:04}.json"
+        jobs = rest.get(self.port, "/trial-jobs")
+        job = next((job for job in jobs if name in str(job["hyperParameters"])), None)
+        if job is None:
+            return event.failure
+        lines = [
+            line for file in self.work.glob(f"**/trials/{job['trialJobId']}/*stderr")
+            for line in file.read_text(errors="replace").split("\n") if line.strip()
+        ]  # fmt: skip
+        limit = self.search.settings.trial_limit_s
+        # 2.10.1 says that it stopped the trial; 3.0 interrupts it and calls it failed.
+        if limit is not None and (job["status"] == "EARLY_STOPPED" or lines[-1:] == ["KeyboardInterrupt"]):
+            return f"stopped at the limit of {limit} s"
+        return lines[-1] if lines else f"{event.failure} ({job['status'].lower()})"
 
 
 @contextlib.contextmanager
 def _nni_settings(work: Path) -> Iterator[None]:
-    """What NNI's launcher has no arguments for; afterwards NNI is as if no experiment had run.
+    """What NNI's launcher has no arguments for.
 
     The manager gets 30 s to answer instead of 3, since its first start from a cold disk takes longer; what it
-    prints goes to its logs, as it does for a detached one; the list of experiments is kept in ``work``.
+    prints goes to its logs, as it does for a detached one; the list of experiments is kept in ``work``. NNI's
+    threads die of a dead manager, of which the search says more than they do.
     """
     before = launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments
-    check, start, experiments = before
+    check, start, known = before
+    hook = threading.excepthook
+    threading.excepthook = lambda failed: logger.debug("a thread of NNI failed", exc_info=failed.exc_value)
     launcher._check_rest_server = functools.partial(check, retry=30)
     launcher._start_rest_server = lambda arguments, mode: start(arguments, RunMode.Detach)
-    launcher.Experiments = functools.partial(experiments, home_dir=str(work / "nni-experiments"))
+    launcher.Experiments = functools.partial(known, home_dir=str(work / "nni-experiments"))
     try:
         yield
     finally:
         launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments = before
-        api._execution_engine = api._default_listener = integration_api._advisor = None
+        threading.excepthook = hook
 
 
-class _Experiment(RetiariiExperiment):
-    """NNI's experiment, with an end in every case and an outcome for every trial."""
-
-    started: Callable[[int], None]
-    progress: Progress
-    note = ""
-    _proc: Any
-
-    def outcome(self, work: Path, price: Price) -> tuple[list[Trial], str]:
-        """All trials that NNI started, and why there are no more of them."""
-        jobs = {json.loads(job["hyperParameters"][0])["parameter_id"]: job
-                for job in rest.get(self.port, "/trial-jobs")}
-        # Strategies submit ahead; what NNI did not start any more is left out.
-        submitted = get_execution_engine()._running_models.items()
-        models = [(key, model) for key, model in submitted if key in jobs]
-        deadline = time.monotonic() + METRIC_GRACE_S
-        while any(not _settled(model) for _, model in models) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        trials = []
-        for number, (key, model) in enumerate(models, 1):
-            job, choices = jobs[key], sample_of(model)
-            accuracy = model.metric if model.status == ModelStatus.Trained else None
-            seconds = (job["endTime"] - job["startTime"]) / 1000 if job.get("endTime") else None
-            failure = "" if accuracy is not None else _failure(job, work / self.id / "trials")
-            trials.append(Trial(number, choices, price(choices), accuracy, seconds, failure))
-        if len(trials) < self.config.max_trial_number and not self.note:
-            self.note = "the strategy had no further candidates"
-        return trials, self.note
-
-    def end(self) -> None:
-        """Stop NNI's manager if it is still there; NNI would ask a dead one to stop, and complain."""
-        if self._proc is not None and self._proc.poll() is not None:
-            self._proc = None
-        self.stop()
-
-    def _create_execution_engine(self, config: Any) -> None:
-        super()._create_execution_engine(config)
-        engine = get_execution_engine()
-        engine.budget_exhausted = self._is_done
-        engine.register_graph_listener(_Counter(self.progress))
-        self.started(self.port)
-
-    def _is_done(self) -> bool:
-        """Whether all trials have ended; strategies ask while they wait for a free place.
-
-        Raises:
-            SearchError: NNI's manager has given up; NNI's own check would wait for ever.
-        """
-        state = rest.get(self.port, "/check-status")
-        if state["status"] == "ERROR":
-            raise SearchError(f"NNI's manager failed: {'; '.join(state['errors']) or 'no reason given'}")
-        return bool(state["status"] == "DONE")
-
-    def _run_strategy(self, base_model_ir: Any, applied_mutators: Any) -> None:
-        """Let the strategy submit candidates; if it gives up after some, these are still worth having."""
-        try:
-            super()._run_strategy(base_model_ir, applied_mutators)
-        except SearchError as error:
-            if not list_models():
-                raise
-            self.note = str(error)
-
-    def _wait_completion(self) -> bool:
-        """Wait for the trials that were submitted; NNI's own waits for the number that was asked for."""
-        while not (self._is_done() or all(api.is_stopped_exec(model) for model in list_models())):
-            time.sleep(0.5)
-        return True
+def _variables(settings: Settings) -> dict[str, str]:
+    """Environment variables with which trials find the user's modules."""
+    paths = [settings.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-class _Counter(AbstractGraphListener):
-    """Passes on how many trials have ended and how many of them failed."""
+def _imported(name: str) -> Any:
+    """What ``module:attribute`` names, in the current folder or installed."""
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise SearchError(f"--evaluator {name}: write module:function, such as my_training:train")
+    sys.path.insert(0, "")  # the current folder, as for `python -m`
+    try:
+        return functools.reduce(getattr, attribute.split("."), import_module(module))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SearchError(f"--evaluator {name}: cannot load it: {reason}") from error
+    finally:
+        sys.path.remove("")
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.ended, self.failed = progress, 0, 0
-
-    def on_metric(self, model: Any, metric: Any) -> None:
-        """Nothing: the engine keeps the metrics."""
-
-    on_intermediate_metric = on_metric
-
-    def on_training_end(self, model: Any, success: bool) -> None:
-        """Count the trial of ``model``."""
-        self.ended += 1
-        self.failed += not success
-        self.progress(self.ended, self.failed)
-
-
-def _settled(model: Any) -> bool:
-    """Whether nothing more is to come; a final metric may arrive after its trial's end."""
-    return bool(model.status == ModelStatus.Failed or model.metric is not None)
-
-
-def _failure(job: Mapping[str, Any], trials: Path) -> str:
-    """Last line of what the trial of ``job`` printed as errors, which is its exception if it raised one."""
-    if job["status"] == "SUCCEEDED":
-        return "the trial reported no accuracy"
-    stderr = trials / job["trialJobId"] / "stderr"
-    lines = stderr.read_text(errors="replace").split("\n") if stderr.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), job["status"].lower())

@@ -1,41 +1,66 @@
-"""A real NNI 2.10.1 search in which some trials fail, for tests to run in a process of its own.
+"""What trials of the tests' searches run: quick, slow, and failing in every way that trials fail.
 
-Run as ``python -c "import failing_search; failing_search.main()" FOLDER`` with this folder on the path;
-trials import this module too. Prints the trials as JSON.
+Trials find this module by ``PYTHONPATH``. They run in the folder where the search began, and leave
+``trained.log`` there: a line for each network that was trained to its end.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
-import sys
-from collections.abc import Callable
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import nni
-from nni.retiarii.evaluator import FunctionalEvaluator
-from nni.retiarii.strategy import Random
-from work import WorkPredictor
 
-from nnmeter_nas.search_spaces import spos
-from nnmeter_nas.strategies import LatencyFilter
-from nnmeter_nas.strategies.search import run_search
+LOG = Path("trained.log")
 
 
-def evaluate(build: Callable[[], Any]) -> None:
-    """A trial: the larger of the candidates fail, the others report a fixed accuracy."""
-    if sum(p.numel() for p in build().parameters()) > 60_000:
-        raise MemoryError("this candidate is too large to train")
-    nni.report_final_result(0.5)
+def quick(model: Any) -> None:
+    """Report a number that follows from the network alone."""
+    size = _size(model)
+    with LOG.open("a") as log:
+        log.write(f"{size}\n")
+    nni.report_final_result(size / 1e6)
 
 
-def main() -> None:
-    """Search without a limit worth the name; logs go into the folder named by the first argument."""
-    anything = LatencyFilter(1e6, WorkPredictor())
-    trials, note = run_search(
-        functools.partial(spos, "small"), Random(model_filter=anything), FunctionalEvaluator(evaluate),
-        anything.latency_of, logs=Path(sys.argv[1]), trials=3, concurrency=3, seed=1,
-    )
-    print(json.dumps({"trials": [dataclasses.asdict(trial) for trial in trials], "note": note}))
+def slow(model: Any) -> None:
+    """The same after some seconds."""
+    time.sleep(4)
+    quick(model)
+
+
+def failing(model: Any) -> None:
+    """Fail: the first trial by an exception, the second by NaN, the third as if it was killed; then work."""
+    turn = _turn()
+    if turn == 0:
+        raise MemoryError("this network is too large to train")
+    if turn == 1:
+        nni.report_final_result(float("nan"))
+    elif turn == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        quick(model)
+
+
+def silent(model: Any) -> None:
+    """Report nothing."""
+    _size(model)
+
+
+def _turn() -> int:
+    """How many trials asked this before."""
+    turn = 0
+    while True:
+        try:
+            Path(f"turn-{turn}").touch(exist_ok=False)
+            return turn
+        except FileExistsError:
+            turn += 1
+
+
+def _size(model: Any) -> int:
+    """Parameters of a network, or of what makes one."""
+    network = model if hasattr(model, "parameters") and not isinstance(model, type) else model()
+    return sum(p.numel() for p in network.parameters())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("nni.retiarii", reason="filters what NNI 2.10 makes; tests/nni3 has the other line")
 
+from experiments import LIMIT_S, TESTS, Run  # noqa: E402
 from nni.nas.experiment.pytorch import preprocess_model  # noqa: E402
 from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model  # noqa: E402
 from nni.retiarii import model_wrapper  # noqa: E402
@@ -209,25 +208,8 @@ LatencyFilter(5.0, WorkPredictor())
 LatencyFilter(5.0, WorkPredictor())
 sys.exit(not (before and not fails(mutators) and fails([Large()]) and fails(Large())))
 """
-    assert subprocess.run([sys.executable, "-c", code], env=_environment(), check=False).returncode == 0
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore"}
-
-
-def _experiment(folder: Path, **task: Any) -> subprocess.CompletedProcess[str]:
-    """Run a real experiment in its own process; afterwards none of its processes may be left."""
-    task = {"folder": str(folder), "patience": 200, **task}
-    result = subprocess.run(
-        [sys.executable, "-c", "import nni_search; nni_search.main()", json.dumps(task)],
-        cwd=folder, env=_environment(), capture_output=True, text=True, timeout=400, check=False,
-    )
-    left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])
-            if str(folder) in " ".join(process.info["cmdline"] or [])]
-    assert not left
-    return result
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 @pytest.mark.slow
@@ -236,9 +218,9 @@ def _experiment(folder: Path, **task: Any) -> subprocess.CompletedProcess[str]:
 def test_a_real_experiment_tries_only_candidates_within_the_limit(
     engine: str, strategy: str, tmp_path: Path
 ) -> None:
-    result = _experiment(tmp_path, engine=engine, strategy=strategy, threshold=2.9)
-    assert result.returncode == 0, result.stderr
-    report = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("{")))
+    with Run("nni_search", tmp_path, engine=engine, strategy=strategy, threshold=2.9) as run:
+        report = run.finished()
+        assert run.left() == []
     assert report["accepted"] == 2
     assert report["seen"] == report["accepted"] + report["rejected"]
     assert report["unreadable"] == 0
@@ -249,6 +231,8 @@ def test_a_real_experiment_tries_only_candidates_within_the_limit(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_real_experiment_that_cannot_meet_the_limit_ends_and_says_why(engine: str, tmp_path: Path) -> None:
-    result = _experiment(tmp_path, engine=engine, strategy="random", threshold=0.5, patience=10)
-    assert result.returncode == 1
-    assert "SearchError: 10 candidates in a row were rejected, none within 0.5 ms" in result.stderr
+    task = {"engine": engine, "strategy": "random", "threshold": 0.5, "patience": 10}
+    with Run("nni_search", tmp_path, **task) as run:
+        assert run.process.wait(LIMIT_S) == 1
+        assert "SearchError: 10 candidates in a row were rejected, none within 0.5 ms" in run.errors
+        assert run.left() == []

@@ -23,6 +23,7 @@ examples:
   nnmeter-nas explain model.onnx --top 10 --plot kernels.png
   nnmeter-nas get_ir --onnx model.onnx
   nnmeter-nas lut rank spos --top 10 --max-latency 30
+  nnmeter-nas search --space spos-small --max-latency 1.2 -o run
   nnmeter-nas predictors list
 
 exit codes: 0 all went well, 1 something failed (the rest is still reported), 2 wrong usage
@@ -74,7 +75,8 @@ def _print_version() -> int:
 
 def argument_parser() -> argparse.ArgumentParser:
     """The parser of all commands; what it parses has ``run``, which takes it and returns the exit code."""
-    from . import demo, explain, get_ir, lut, predict, predictors, proxylessnas  # these load NumPy
+    # These load NumPy.
+    from . import demo, explain, export, get_ir, lut, predict, predictors, proxylessnas, search
 
     parser = argparse.ArgumentParser(
         prog="nnmeter-nas",
@@ -86,6 +88,6 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (predict, explain, get_ir, lut, predictors, proxylessnas, demo):
+    for module in (predict, explain, get_ir, lut, predictors, search, export, proxylessnas, demo):
         module.add_parser(commands)
     return parser

@@ -1,4 +1,4 @@
-"""``nnmeter-nas demo``: a search with NNI that keeps within a latency limit."""
+"""``nnmeter-nas demo``: a search with NNI that keeps within a latency limit, in a few minutes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from .. import load_latency_predictor
-from .arguments import DEFAULT_DEVICE, add_command, port, positive_float, positive_int
-from .messages import fail
+from .arguments import DEFAULT_DEVICE, add_command, positive_float, positive_int
+from .search import NEEDS, add_nni_arguments, count, start
 
-_EPILOG = """\
-Trains a dozen small networks on scikit-learn's digits in a few minutes, and saves the trials, the best
-architecture and a Pareto plot. It needs: pip install 'nnmeter_nas[search]' 'nni==2.10.1'
+_EPILOG = f"""\
+This is `nnmeter-nas search --space spos-small` in small: it trains a dozen networks on scikit-learn's digits
+in a few minutes, and replaces the demo that is in DIR. Interrupted, it goes on with: nnmeter-nas search
+--resume DIR. It needs: {NEEDS}, with NNI 2.10.1 or 3.0.
 
 examples:
   nnmeter-nas demo
-  nnmeter-nas demo --predictor adreno640gpu_tflite21 --threshold 1.5 --trials 30 --output gpu-search
+  nnmeter-nas demo --predictor adreno640gpu_tflite21 --threshold 0.5 --trials 30 --output gpu-search
 """
+#: Architectures in a generation, so that a dozen trials are three of them.
+_POPULATION = 4
 
 
 def add_parser(commands: Any) -> None:
@@ -27,34 +30,32 @@ def add_parser(commands: Any) -> None:
     demo.add_argument("--predictor", default=DEFAULT_DEVICE, metavar="DEVICE",
                       help="applied hardware, see `predictors list` (default: %(default)s)")
     demo.add_argument("--threshold", type=positive_float, metavar="MS",
-                      help="latency limit in ms; without it the median of random candidates")
+                      help="latency limit in ms; without it the median of random architectures")
     demo.add_argument("--trials", type=positive_int, default=12, metavar="N",
-                      help="candidates to train (default: %(default)s)")
+                      help="architectures to train (default: %(default)s)")
     demo.add_argument("--epochs", type=positive_int, default=3, metavar="N",
-                      help="epochs a candidate (default: %(default)s)")
+                      help="epochs a trial (default: %(default)s)")
     demo.add_argument("--concurrency", type=positive_int, default=2, metavar="N",
                       help="trials at once (default: %(default)s)")
-    demo.add_argument("--engine", choices=["py", "graph"], default="py",
-                      help="NNI's execution engine (default: %(default)s)")
-    demo.add_argument("--port", type=port, metavar="P",
-                      help="port of NNI's web page on 127.0.0.1; another is taken if it is in use")
-    demo.add_argument("--seed", type=int, default=0, metavar="S",
-                      help="of candidates, split and weights (default: %(default)s)")
-    demo.add_argument("--patience", type=positive_int, default=300, metavar="N",
-                      help="candidates over the limit in a row after which it counts as out of reach "
-                      "(default: %(default)s)")
+    demo.add_argument("--seed", type=count, default=0, metavar="S",
+                      help="of strategy, data split and weights (default: %(default)s)")
     demo.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR",
                       help="for results (default: %(default)s)")
+    add_nni_arguments(demo)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the search and print what it found."""
-    predictor = load_latency_predictor(options.predictor)
-    try:
-        from ..demo import run_demo  # late: a wrong device shall not cost the start of torch and NNI
-
-        run_demo(predictor, options.output, options.threshold, options.trials, options.epochs,
-                 options.concurrency, options.engine, options.port, options.seed, options.patience)
-    except ModuleNotFoundError as error:
-        return fail(f"{error}; `demo` needs: pip install 'nnmeter_nas[search]' 'nni==2.10.1'")
-    return 0
+    """Search, and print what was found."""
+    device = load_latency_predictor(options.predictor).device
+    settings = {
+        "space": "spos-small",
+        "options": {"population": _POPULATION},
+        "devices": [device],
+        "max_latency": {} if options.threshold is None else {device: options.threshold},
+        "trials": options.trials,
+        "concurrency": options.concurrency,
+        "arguments": {"epochs": options.epochs, "seed": options.seed},
+        "engine": options.engine or "py",
+        "seed": options.seed,
+    }
+    return start(settings, options.output, options.port, overwrite=True)

@@ -1,0 +1,373 @@
+"""``nnmeter-nas search``: search a space for architectures that learn well and are fast, with NNI."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .. import load_latency_predictor
+from ..errors import SearchError
+from ..lut.bundled import SPACES
+from .arguments import DEFAULT_DEVICE, add_command, port, positive_float, positive_int, size
+from .messages import console, fail, note
+
+if TYPE_CHECKING:
+    from ..strategies.run_folder import RunFolder, Settings
+
+NEEDS = "pip install 'nnmeter_nas[search]'"
+DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
+#: Options of strategies -> the strategy that has them.
+_OPTIONS = {
+    "population": "pareto", "mutation": "pareto", "crossover": "pareto",
+    "order": "ranked", "top_k": "ranked", "quantile": "ranked", "pool_size": "ranked",
+}  # fmt: skip
+#: What --resume takes beside the folder.
+_RESUMABLE = ("trials", "concurrency", "port")
+
+_EPILOG = f"""\
+SPACE is one of {", ".join(SPACES)};
+or module:attribute, where a module of the current folder or an installed one has an NNI search space, or
+what makes one when it is called without arguments. The hub's spaces are those of NNI 3.0.
+
+strategies:
+  pareto   evolves towards the Pareto front of accuracy and latency (NSGA-II); what is too slow is repaired
+  ranked   draws a pool inside the limits, ranks it by latency, and trains it in that order
+  random   draws evenly among all architectures inside the limits
+
+FUNCTION is module:function of yours; it gets the network (on NNI 2.10.1: the class that makes it) and those
+of the arguments input_shape, epochs and seed that it takes, and calls nni.report_final_result(accuracy).
+module:attribute may also be one of NNI's evaluators. Trials run in the current folder, those of the graph
+engine of NNI 2.10.1 in one of their own.
+
+RUN gets trials.csv, pareto.png, report.html, the best architectures (best/1.json ...), which `nnmeter-nas
+export` turns into ONNX files, and what is needed to go on after a crash: --resume loses no trial and repeats
+none. It needs: {NEEDS}, with NNI 2.10.1 or 3.0.
+
+examples:
+  nnmeter-nas search --space spos-small --max-latency 0.8
+  nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
+  nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
+      --max-latency 0.8,0.6 --max-flops 8M -o two-devices
+  nnmeter-nas search --space my_net:space --evaluator my_training:train --epochs 20 --max-latency 12 -o run
+  nnmeter-nas search --resume run
+  nnmeter-nas export run/best/1.json -o best.onnx
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    summary = "search architectures within latency limits with NNI, and train them"
+    parser = add_command(commands, "search", run, summary, _EPILOG)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", type=Path, metavar="RUN",
+                       help="folder of the search (default: search-output)")
+    where.add_argument("--resume", type=Path, metavar="RUN",
+                       help="go on with the search in this folder; beside it only --trials, --concurrency "
+                       "and --port may be given")
+    parser.add_argument("--overwrite", action="store_true", help="replace a search that is in the folder")
+    space = parser.add_argument_group("what to search")
+    space.add_argument("--space", metavar="SPACE", help="name of a search space, or module:attribute")
+    space.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
+                       help="NCHW with batch 1, such as 1 3 224 224 (default: the space's own)")
+    _add_limits(parser)
+    _add_strategies(parser)
+    training = parser.add_argument_group("training")
+    training.add_argument("--evaluator", metavar="FUNCTION",
+                          help="what a trial runs (default: training on scikit-learn's digits)")
+    training.add_argument("--epochs", type=positive_int, metavar="N",
+                          help="epochs a trial, for FUNCTION (default: 3)")
+    training.add_argument("--trials", type=positive_int, metavar="N",
+                          help="architectures to train (default: 20)")
+    training.add_argument("--concurrency", type=positive_int, metavar="N", help="trials at once (default: 2)")
+    training.add_argument("--trial-limit", type=positive_int, metavar="S",
+                          help="seconds after which a trial is stopped and counts as failed (default: none)")
+    training.add_argument("--seed", type=count, metavar="S", help="of strategy and training (default: 0)")
+    add_nni_arguments(training)
+
+
+def add_nni_arguments(group: Any) -> None:
+    """How NNI shall run a search."""
+    group.add_argument("--engine", choices=["py", "graph"],
+                       help="how NNI makes networks: py from Python, graph from its own graph of the space "
+                       "(default: py)")
+    group.add_argument("--port", type=port, metavar="P",
+                       help="port of NNI's web page on 127.0.0.1; another is taken if it is in use")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits and objectives")
+    limits.add_argument("--predictor", type=_names, metavar="DEVICE[,DEVICE]",
+                        help=f"applied hardware, see `predictors list` (default: {DEFAULT_DEVICE})")
+    limits.add_argument("--predictor-version", type=float, metavar="V",
+                        help="version of the predictor packs (default: the newest)")
+    limits.add_argument("--max-latency", type=_milliseconds, metavar="MS[,MS]",
+                        help="the most that the latency may be: one limit for all devices, or one each in "
+                        "their order; without any limit, the median of random architectures")
+    limits.add_argument("--min-latency", type=_milliseconds, metavar="MS[,MS]",
+                        help="the least that the latency may be, likewise")
+    limits.add_argument("--max-flops", type=_amount, metavar="N",
+                        help="the most floating-point operations, such as 3e8 or 300M; a multiply-add is two")
+    limits.add_argument("--max-params", type=_amount, metavar="N", help="the most parameters, such as 4M")
+    limits.add_argument("--objectives", type=_names, metavar="NAME[,NAME]",
+                        help="what to keep low beside a high accuracy: latency, flops, params "
+                        "(default: latency)")
+
+
+def _add_strategies(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("strategy")
+    group.add_argument("--strategy", choices=["pareto", "ranked", "random"], help="(default: pareto)")
+    group.add_argument("--population", type=positive_int, metavar="N",
+                       help="pareto: architectures in a generation (default: 20, or half of --trials if that "
+                       "is less)")
+    group.add_argument("--mutation", type=_share, metavar="P",
+                       help="pareto: probability that a choice changes (default: 1 / number of choices)")
+    group.add_argument("--crossover", type=_share, metavar="P",
+                       help="pareto: probability of two parents (default: 0.9)")
+    group.add_argument("--order", choices=["ascending", "closest"],
+                       help="ranked: the fastest first, or those closest to the limit (default: ascending)")
+    group.add_argument("--top-k", type=positive_int, metavar="N",
+                       help="ranked: how many of the pool to train")
+    group.add_argument("--quantile", type=_share, metavar="P", help="ranked: the same as a share of the pool")
+    group.add_argument("--pool-size", type=positive_int, metavar="N",
+                       help="ranked: architectures to draw (default: 10000)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start a search, or go on with one."""
+    if options.resume is not None:
+        return _resume(options)
+    _check(options)
+    names = options.predictor or [DEFAULT_DEVICE]
+    # Before torch and NNI are loaded, which takes seconds: a wrong device is told at once.
+    devices = [load_latency_predictor(name, options.predictor_version).device for name in names]
+    trials = options.trials or 20
+    strategy = options.strategy or "pareto"
+    chosen = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
+    if strategy == "pareto":
+        chosen.setdefault("population", min(20, max(2, trials // 2)))
+    seed = options.seed or 0
+    limits = {"flops": options.max_flops, "params": options.max_params}
+    values = {
+        "space": options.space,
+        "strategy": strategy,
+        "options": chosen,
+        "devices": devices,
+        "predictor_version": options.predictor_version,
+        "max_latency": _by_device(options, "max_latency", devices),
+        "min_latency": _by_device(options, "min_latency", devices),
+        "limits": {name: most for name, most in limits.items() if most is not None},
+        "objectives": options.objectives or ["latency"],
+        "input_shape": options.input_shape,
+        "trials": trials,
+        "concurrency": options.concurrency or 2,
+        "evaluator": options.evaluator or DIGITS,
+        "arguments": {"epochs": options.epochs or 3, "seed": seed},
+        "engine": options.engine or "py",
+        "trial_limit_s": options.trial_limit,
+        "seed": seed,
+    }
+    return start(values, options.output or Path("search-output"), options.port, options.overwrite)
+
+
+def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool) -> int:
+    """Start a search with the settings in ``values``, in the folder ``output``.
+
+    Raises:
+        SearchError: nothing is inside the limits, the folder holds a search, or the search fails.
+    """
+    _ignore_warnings()
+    try:
+        from ..strategies.run_folder import RunFolder, Settings
+        from ..strategies.search import Search
+    except ModuleNotFoundError as error:
+        return _not_installed(error)
+    settings = Settings(**values, folder=str(Path.cwd()))
+    RunFolder.check(output, overwrite)
+    with _pricing() as priced:
+        search = Search(settings, priced)
+    with RunFolder.create(output.absolute(), search.settings, search.facts, overwrite) as folder:
+        return _search(search, folder, at)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    fixed = [
+        name for name, value in vars(options).items()
+        if value is not None and value is not False and name in _fixed(options.parser)
+    ]  # fmt: skip
+    if fixed:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
+        options.parser.error(
+            f"argument --resume: goes on with the settings in {options.resume / 'search.json'}, so {flags} "
+            f"cannot be given; start another search with -o"
+        )
+    _ignore_warnings()
+    try:
+        from ..strategies.run_folder import RunFolder
+        from ..strategies.search import Search
+    except ModuleNotFoundError as error:
+        return _not_installed(error)
+    path = options.resume.absolute()
+    given = {name: getattr(options, name) for name in ("trials", "concurrency")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    with RunFolder.resume(path, **changed) as folder:
+        try:
+            os.chdir(folder.settings.folder)  # where modules and data of the user were
+        except OSError as error:
+            raise SearchError(
+                f"--resume {options.resume}: the search began in the folder {folder.settings.folder}, which "
+                f"cannot be entered ({error.strerror}); bring it back, or start the search anew"
+            ) from error
+        with _pricing() as priced:
+            search = Search(folder.settings, priced)
+        return _search(search, folder, options.port)
+
+
+@contextmanager
+def _pricing() -> Iterator[Callable[[int], None]]:
+    """Shows how many architectures were priced so far, on a terminal."""
+    with Console(stderr=True).status("Pricing the search space") as status:
+        yield lambda count: status.update(f"Pricing the search space: {count} architectures")
+
+
+def _search(search: Any, folder: RunFolder, at: int | None) -> int:
+    """Run a search under a progress bar, and print what it found."""
+    from ..report.files import trials_table
+    from ..strategies.search import run_search
+
+    out = console()
+    _print_limits(search.settings, out)
+    again = f"nnmeter-nas search --resume {shlex.quote(str(folder.path))}"
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True, markup=False)) as bar:
+        task = bar.add_task("NNI trials", total=search.settings.trials)
+
+        def changed(folder: RunFolder) -> None:
+            bar.update(task, completed=folder.ended, description=_state(folder))
+
+        def started(port: int) -> None:
+            note(f"NNI's web page while it runs: http://127.0.0.1:{port}")
+
+        try:
+            report = run_search(search, folder, at, started, changed)
+        except SystemExit:
+            note(f"interrupted; no trial that finished is lost. Go on with: {again}")
+            raise
+    out.print(trials_table(report))
+    for reason, count in report.rejected.items():
+        out.print(f"{count} candidates not trained: {reason}")
+    if report.note:
+        note(f"ended after {folder.ended} of {search.settings.trials} trials: {report.note}")
+    best = report.best
+    values = ", ".join(f"{name} {value:.4g}" for name, value in best.values.items())
+    out.print(f"Best: {best.metric:.4f} with {values}: {' '.join(best.choices.values())}", soft_wrap=True)
+    for name in ("report.html", "trials.csv", "pareto.png", "best"):
+        out.print(f"Saved {folder.path / name}", soft_wrap=True)
+    return 0
+
+
+def _state(folder: RunFolder) -> str:
+    """What the bar says: how many trials run and failed, and the best metric."""
+    trials = folder.trials()
+    states = [trial.state for trial in trials]
+    metrics = [trial.metric for trial in trials if trial.metric is not None]
+    parts = [f"{states.count('running')} running"]
+    parts += [f"{states.count('failed')} failed"] * ("failed" in states)
+    parts += [f"best {max(metrics):.4f}"] if metrics else []
+    return f"NNI trials: {', '.join(parts)}"
+
+
+def _print_limits(settings: Settings, out: Console) -> None:
+    for device in settings.devices:
+        bounds = {"at least": settings.min_latency.get(device), "at most": settings.max_latency.get(device)}
+        limits = [f"{name} {ms:.4g} ms" for name, ms in bounds.items() if ms is not None]
+        out.print(f"Latency on {device}: {', '.join(limits) or 'no limit'}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Wrong usage where options do not go together."""
+    error = options.parser.error
+    if options.space is None:
+        error("the following arguments are required: --space (or --resume)")
+    strategy = options.strategy or "pareto"
+    for name, owner in _OPTIONS.items():
+        if getattr(options, name) is not None and owner != strategy:
+            error(f"argument --{name.replace('_', '-')}: is of --strategy {owner}, not of {strategy}")
+    if options.top_k is not None and options.quantile is not None:
+        error("argument --quantile: not allowed with --top-k, which says the same")
+    known = ("latency", "flops", "params")
+    for objective in options.objectives or []:
+        if objective not in known:
+            error(f"argument --objectives: {objective!r} is none of {', '.join(known)}")
+
+
+def _by_device(options: argparse.Namespace, name: str, devices: list[str]) -> dict[str, float]:
+    """The values of a limit by device; one value is for all of them."""
+    values = getattr(options, name)
+    if values is None:
+        return {}
+    if len(values) not in (1, len(devices)):
+        options.parser.error(
+            f"argument --{name.replace('_', '-')}: {len(values)} limits for {len(devices)} devices "
+            f"({', '.join(devices)}); give one for all, or one for each"
+        )
+    return dict(zip(devices, values if len(values) > 1 else values * len(devices), strict=True))
+
+
+def _fixed(parser: argparse.ArgumentParser) -> set[str]:
+    """Names of the options that a search keeps when it goes on."""
+    free = {"help", "verbose", "resume", *_RESUMABLE}
+    return {action.dest for action in parser._actions} - free
+
+
+def _ignore_warnings() -> None:
+    """Say nothing of NNI's surprise at parts of torch that came after it."""
+    warnings.filterwarnings("ignore", module=r"nni\b")
+
+
+def _not_installed(error: ModuleNotFoundError) -> int:
+    return fail(f"{error}; searches need: {NEEDS}, with NNI 2.10.1 or 3.0")
+
+
+def count(text: str) -> int:
+    """An integer of at least 0."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different names, with commas between them")
+    return names
+
+
+def _milliseconds(text: str) -> list[float]:
+    return [positive_float(part) for part in text.split(",")]
+
+
+def _amount(text: str) -> float:
+    """A number that may end in k, M or G."""
+    unit = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower())
+    return positive_float(text[:-1]) * unit if unit else positive_float(text)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+# argparse names the function in its messages
+count.__name__ = "int"
+_milliseconds.__name__ = _amount.__name__ = _share.__name__ = "number"

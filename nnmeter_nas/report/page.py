@@ -1,0 +1,297 @@
+"""The report of a search as one HTML page, which needs nothing from elsewhere and prints."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from string import Template
+from typing import Any
+
+from .outcome import SearchReport, figure, limit_words, limits_text, ranked
+from .svg import escaped, pareto_chart, star
+from .trials import Trial, failures
+
+
+def report_html(report: SearchReport) -> str:
+    """The page; all text in it that comes from elsewhere is escaped, and no script but ours can run."""
+    data = resources.files("nnmeter_nas") / "data"
+    script = (data / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sections = (_summary, _pareto, _blocks, _trials, _rejected, _settings)
+    return Template((data / "report.html").read_text(encoding="utf-8")).substitute(
+        title=f"Architecture search in {escaped(report.space)}",
+        script=script,
+        script_hash=f"sha256-{digest}",
+        lead=_lead(report),
+        body="\n".join(text for section in sections if (text := section(report))),
+    )
+
+
+def _lead(report: SearchReport) -> str:
+    """What ran, within which limits, and why it ended early."""
+    by = f" by {escaped(report.strategy)}" if report.strategy else ""
+    where = f", trained with NNI {escaped(report.nni)}" if report.nni else ""
+    lines = [f'<p class="quiet">Chosen{by}{where}. Limits: {escaped(limits_text(report))}.</p>']
+    if report.note:
+        lines.append(f'<p class="note" role="note">Ended early: {escaped(report.note)}</p>')
+    return "\n".join(lines)
+
+
+def _summary(report: SearchReport) -> str:
+    """Cards with the best trial's figures and the counts, and how to get the network."""
+    states = [trial.state for trial in report.trials]
+    counts = [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
+    asked = f" of {report.asked}" if report.asked is not None else ""
+    cards = [(f"trials trained{asked}", str(states.count("trained")), ", ".join(counts))]
+    front = report.front
+    if front:
+        best = front[0]
+        cards.insert(0, (f"best {report.metric}", f"{best.metric:.4f}", f"trial {best.number}"))
+        cards[1:1] = [_card(report, best, name) for name in best.values]
+        cards.append(("on the Pareto front", str(len(front)), ""))
+    shown = "\n".join(
+        f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}<small>{escaped(remark)}</small></dd></div>"
+        for name, value, remark in cards
+    )
+    how = (
+        "<p>The best network as an ONNX file: <code>nnmeter-nas export best/1.json -o network.onnx</code></p>"
+        if front
+        else "<p>No trial has been trained to its end"
+        f"{'; what failed is listed below' if 'failed' in states else ' yet'}.</p>"
+    )
+    return f'<section aria-label="Summary">\n<dl class="cards">\n{shown}\n</dl>\n{how}\n</section>'
+
+
+def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
+    """A measure of the best trial: title, value, and how it stands to its limits."""
+    least, most = report.limits(name)
+    remarks = [f"{best.values[name] / most:.0%} of the limit {figure(most)}"] if name in report.maxima else []
+    remarks += [f"at least {figure(least)}"] if name in report.minima else []
+    return f"its {report.title(name)}", figure(best.values[name]), ", ".join(remarks)
+
+
+def _pareto(report: SearchReport) -> str:
+    """A chart for each measure, and the architectures of the front."""
+    front = report.front
+    if not front:
+        return ""
+    keys = [("best", "best"), ("front", "Pareto front"), ("", "other trained architectures")]
+    legend = "".join(f"<span>{_key(kind)} {words}</span>" for kind, words in keys)
+    figures = []
+    for name in report.axes:
+        limit = limit_words(report, name)
+        dashed = f"<span>{_key('limit')} limit: {escaped(limit)}</span>" if limit else ""
+        figures.append(
+            f"<figure>{pareto_chart(report, name)}\n<figcaption>{legend}{dashed}</figcaption></figure>"
+        )
+    head = ("file", "trial", report.metric, *map(report.title, report.measures), "architecture")
+    rows = [
+        [
+            f"<td><code>best/{place}.json</code></td>",
+            _number(trial.number, "d"),
+            _number(trial.metric, ".4f"),
+            *(_number(trial.values.get(name)) for name in report.measures),
+            _choices(trial),
+        ]
+        for place, trial in enumerate(front, 1)
+    ]
+    objectives = " or ".join(map(report.plain_title, report.objectives))
+    caption = f"Nothing tried has a better {report.metric} without being worse in {objectives}"
+    hint = "<p>Point at a mark, or go to it with the Tab key, to see its architecture.</p>"
+    return _section(
+        "Pareto front", hint, f'<div class="charts">{"".join(figures)}</div>', _table(head, rows, caption)
+    )
+
+
+def _key(kind: str) -> str:
+    """A mark for the legend: of a kind of points, or of limits."""
+    if kind == "limit":
+        mark = '<path class="limit" d="M-8 0H8"/>'
+    else:
+        shape = f'<path d="{star(8)}"/>' if kind == "best" else '<circle r="6"/>'
+        mark = f'<g class="point {kind}">{shape}</g>'
+    return f'<svg class="key" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>'
+
+
+def _blocks(report: SearchReport) -> str:
+    """Where the latency of the best architecture goes, on each device."""
+    found = report.latency_by_block
+    if not found or not report.front:
+        return ""
+    best = report.best
+    labels = list(dict.fromkeys(label for parts in found.values() for label in parts))
+    head = ["block", "candidate"]
+    for name in found:
+        head += [report.title(name), "share of it", ""]
+    rows = []
+    for label in labels:
+        # One kernel may hang on several choices, whose labels are joined then.
+        chosen = [best.choices[part] for part in (label, *label.split("+")) if part in best.choices]
+        cells = [
+            f'<th scope="row">{escaped(label)}</th>',
+            f"<td>{escaped(' '.join(dict.fromkeys(chosen)))}</td>",
+        ]
+        for parts in found.values():
+            cells += _share(parts.get(label, 0.0), sum(parts.values()), max(parts.values()))
+        rows.append(cells)
+    sums = "".join(f"{_number(sum(parts.values()))}<td></td><td></td>" for parts in found.values())
+    foot = f'<tr><th scope="row">sum</th><td></td>{sums}</tr>'
+    intro = f"<p>Predicted latency of the best architecture (trial {best.number}), part by part.</p>"
+    return _section("Latency by block", intro, _table(head, rows, foot=foot))
+
+
+def _share(ms: float, total: float, most: float) -> list[str]:
+    """Cells of a part's latency in ms, its share of the total, and a bar beside the longest."""
+    width = 100 * max(ms, 0.0) / most if most > 0 else 0.0
+    bar = (
+        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{width:.2f}" height="8"/></svg>'
+    )
+    return [_number(ms), _number(ms / total if total else 0.0, ".1%"), f"<td>{bar}</td>"]
+
+
+def _trials(report: SearchReport) -> str:
+    """All trials, in a table that sorts by any column."""
+    if not report.trials:
+        return _section("Trials", "<p>None has been submitted.</p>")
+    several = len(report.maxima) > 1
+    failed = any(trial.failure for trial in report.trials)
+    head = (
+        "trial",
+        "state",
+        report.metric,
+        *map(report.title, report.measures),
+        *(["largest share of a limit"] if several else []),
+        "time (s)",
+        "architecture",
+        *(["failure"] if failed else []),
+    )
+    front = {trial.number for trial in report.front}
+    rows, attributes = [], []
+    for trial in ranked(report):
+        state = "front" if trial.number in front else trial.state
+        cells = [
+            _number(trial.number, "d"),
+            f'<td class="state" data-value="{state}">{"on the front" if state == "front" else state}</td>',
+            _number(trial.metric, ".4f"),
+            *(_number(trial.values.get(name)) for name in report.measures),
+            *([_number(report.worst_ratio(trial), ".0%")] if several else []),
+            _number(trial.seconds, ".0f"),
+            _choices(trial),
+            *(
+                [f'<td class="failure" data-value="{escaped(trial.failure)}">{escaped(trial.failure)}</td>']
+                if failed
+                else []
+            ),
+        ]
+        rows.append(cells)
+        attributes.append(f' id="trial-{trial.number}" class="{state}"')
+    caption = f"All {len(rows)} trials; choose a heading to sort by it"
+    return _section("Trials", _table(head, rows, caption, "sortable", attributes))
+
+
+def _rejected(report: SearchReport) -> str:
+    """What was not submitted, and what failed, each by its reason."""
+    parts = []
+    if report.looked_at is not None:
+        share = (
+            f", {sum(report.rejected.values()) / report.looked_at:.1%} rejected" if report.looked_at else ""
+        )
+        parts.append(f"<p>{report.looked_at:,} architectures were looked at{share}.</p>")
+    if report.rejected:
+        parts.append(_counts("Not submitted", report.rejected.items()))
+    if failed := failures(report.trials):
+        parts.append(_counts("Failed in training", failed.items()))
+    if not parts:
+        return ""
+    return _section("What was rejected, and why", *parts)
+
+
+def _counts(caption: str, counts: Iterable[tuple[str, int]]) -> str:
+    rows = [[f'<th scope="row">{escaped(reason)}</th>', _number(count, ",")] for reason, count in counts]
+    return _table(("reason", "architectures"), rows, caption)
+
+
+def _settings(report: SearchReport) -> str:
+    """With what it can be repeated."""
+    packs = {
+        f"predictor pack of {name}": f"{pack.device} {pack.pack_version} {pack.pack_fingerprint}"
+        for name, pack in report.hardware.items()
+    }
+    values = {
+        **report.settings,
+        "space": report.space,
+        "input_shape": list(report.input_shape),
+        "strategy": report.strategy,
+        "NNI": report.nni,
+        **packs,
+    }
+    rows = [
+        [f'<th scope="row">{escaped(name)}</th>', f"<td><code>{escaped(_as_text(value))}</code></td>"]
+        for name, value in values.items()
+        if value not in (None, "", [], {}, ())
+    ]
+    return _section("Settings", _table(("setting", "value"), rows, kind="settings"))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _section(title: str, *parts: str) -> str:
+    return "\n".join([f"<section>\n<h2>{title}</h2>", *parts, "</section>"])
+
+
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str = "",
+    kind: str = "",
+    attributes: Sequence[str] = (),
+    foot: str = "",
+) -> str:
+    """A table that scrolls by itself where it is wider than the page.
+
+    Args:
+        head: the columns' names; a column without one needs none.
+        rows: cells, as HTML.
+        caption: what the table tells.
+        kind: its class.
+        attributes: of each row, as HTML.
+        foot: a last row, as HTML.
+    """
+    cells = []
+    for column, name in enumerate(head):
+        number = ' class="number"' if rows and rows[0][column].startswith('<td class="number"') else ""
+        cells.append(f'<th scope="col"{number}>{escaped(name)}</th>' if name else "<td></td>")
+    body = [
+        f"<tr{more}>{''.join(row)}</tr>"
+        for row, more in zip(rows, attributes or [""] * len(rows), strict=True)
+    ]
+    parts = [
+        f"<caption>{escaped(caption)}</caption>" if caption else "",
+        f"<thead><tr>{''.join(cells)}</tr></thead>",
+        "<tbody>\n" + "\n".join(body) + "\n</tbody>",
+        f"<tfoot>{foot}</tfoot>" if foot else "",
+    ]
+    style = f' class="{kind}"' if kind else ""
+    name, table = escaped(caption or head[0]), f"<table{style}>{''.join(parts)}</table>"
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{name}">{table}</div>'
+
+
+def _number(value: float | None, form: str = "") -> str:
+    """A cell with a number; ``form`` is how to format it, four digits if empty."""
+    if value is None:
+        return '<td class="number" data-value=""></td>'
+    words = format(value, form) if form else figure(value, zeros=True)
+    return f'<td class="number" data-value="{value}">{words}</td>'
+
+
+def _choices(trial: Trial) -> str:
+    """A cell with the chosen candidates in the order of their choices; the labels are its title."""
+    names = escaped(" ".join(trial.choices.values()))
+    title = escaped(", ".join(f"{label}: {name}" for label, name in trial.choices.items()))
+    return f'<td class="blocks" data-value="{names}" title="{title}">{names}</td>'

@@ -1,0 +1,77 @@
+"""What a search knows of each architecture that it trained, and which of them nothing else beats."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One architecture that a search submitted.
+
+    Attributes:
+        number: its place in the order of trials, from 1.
+        choices: name of the chosen candidate by label.
+        values: its measures by name, such as ``latency_ms`` (predicted).
+        metric: what it reported, the more the better, usually held-out accuracy from 0 to 1; None while it
+            runs, and if it failed.
+        seconds: how long its process ran; None if that is not known.
+        failure: why there is no metric; empty if it did not fail.
+    """
+
+    number: int
+    choices: Mapping[str, str]
+    values: Mapping[str, float] = field(default_factory=dict)
+    metric: float | None = None
+    seconds: float | None = None
+    failure: str = ""
+
+    @property
+    def state(self) -> str:
+        """``trained``, ``failed`` or ``running``."""
+        if self.failure:
+            return "failed"
+        if self.metric is None:
+            return "running"
+        return "trained" if math.isfinite(self.metric) else "failed"
+
+
+def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
+    """Trials that no other beats: by a metric as high, objectives as low, and one of them better.
+
+    Of trials equal in all only the first is kept. Those without a metric, or without one of the objectives,
+    never belong.
+
+    Args:
+        trials: in any order.
+        objectives: names of the measures to keep low beside the metric, which is to be high.
+
+    Returns:
+        The front, best metric first.
+
+    >>> fast, slow = Trial(1, {}, {"latency_ms": 2.0}, 0.9), Trial(2, {}, {"latency_ms": 3.0}, 0.8)
+    >>> pareto_front([slow, fast], ["latency_ms"]) == [fast]
+    True
+    """
+    points = [
+        (-trial.metric, *(trial.values[name] for name in objectives), trial.number, place)
+        for place, trial in enumerate(trials)
+        if trial.metric is not None and trial.state == "trained" and set(objectives) <= trial.values.keys()
+    ]
+    front: list[Trial] = []
+    kept: list[tuple[float, ...]] = []
+    # In this order, what beats a trial comes before it.
+    for _, *lows, _, place in sorted(points):
+        if not any(all(a <= b for a, b in zip(other, lows, strict=True)) for other in kept):
+            kept.append(tuple(lows))
+            front.append(trials[int(place)])
+    return front
+
+
+def failures(trials: Sequence[Trial]) -> dict[str, int]:
+    """How many trials failed with each message, the most frequent first."""
+    messages = (t.failure or f"the metric is {t.metric}" for t in trials if t.state == "failed")
+    return dict(Counter(messages).most_common())

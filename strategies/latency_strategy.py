@@ -1,0 +1,319 @@
+"""What latency-ranked strategies share: arguments, the problem that they make of a space, ask and tell."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from nnmeter_nas import measures
+from nnmeter_nas.errors import SearchError, nearest
+from nnmeter_nas.lut.space import Space
+from nnmeter_nas.lut.table import LatencyTable
+from nnmeter_nas.lut.terms import IntArray
+from nnmeter_nas.measures import Measure
+from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
+
+from .nni_lines import NniStrategy
+from .problem import LATENCY, LATENCY_MS, Problem
+
+#: What is limited or minimised: "flops", "params", a measure, or a function of the finished model graph.
+Quantity = str | Measure | Callable[[nx.DiGraph], float]
+#: The most that a measure may be, or the least and the most (None: as little or as much as there is).
+Limit = float | Sequence[float | None]
+#: One device or several: names, predictors or lookup tables.
+Device = str | LatencyPredictor | LatencyTable
+
+#: Arguments that every strategy takes.
+_SHARED = (
+    "max_latency",
+    "min_latency",
+    "predictor",
+    "predictor_version",
+    "limits",
+    "objectives",
+    "space",
+    "input_shape",
+    "seed",
+)
+#: Random draws, all tried before, after which a space that is too large to list is held to be exhausted.
+_STALE = 20_000
+
+
+class LatencyStrategy(NniStrategy):
+    """A search strategy that knows the latency of architectures before any is trained.
+
+    It is a strategy of NNI, 2.10.1 or 3.0, as any other::
+
+        ParetoEvolution(max_latency=20.0, predictor="cortexA76cpu_tflite21", limits={"flops": 3e8})
+
+    Without NNI, :meth:`begin` with a problem, then :meth:`ask` for an architecture and :meth:`tell` how it
+    did, as often as wanted and in any order. What it asks for depends on ``seed`` and on the order of asks
+    and tells alone, so that repeating these brings a fresh strategy to the same state; an ask that gives None
+    changes nothing.
+
+    Args:
+        max_latency: the most that the latency may be, ms; one number for all devices, or one by device.
+        min_latency: the least that it may be, likewise.
+        predictor: device name, ``LatencyPredictor`` or ``LatencyTable``, or a list of them; if None, the
+            devices that ``max_latency`` names.
+        predictor_version: version of the predictor packs of devices given by name; the newest by default.
+        limits: of other measures: "flops", "params", a ``Measure`` or a function of the finished model graph
+            -> the most it may be, or a pair of the least and the most, either of which may be None.
+        objectives: what to minimise, while the metric of trials is maximised: "latency" (with several devices
+            the worst ratio to a limit) and whatever ``limits`` takes.
+        space: the space, where NNI's engine keeps no module that it could be read from.
+        input_shape: NCHW, batch 1; by default what the space carries.
+        seed: of all that is random.
+
+    Attributes:
+        problem: what :meth:`begin` got.
+        rejected: how many candidates that were thought of were outside which limit.
+
+    Raises:
+        ValueError, TypeError: an argument is not what is said above.
+        UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
+    """
+
+    problem: Problem
+
+    def __init__(
+        self,
+        max_latency: float | Mapping[str, float] | None = None,
+        min_latency: float | Mapping[str, float] | None = None,
+        *,
+        predictor: Device | Sequence[Device] | None = None,
+        predictor_version: float | None = None,
+        limits: Mapping[Quantity, Limit] | None = None,
+        objectives: Sequence[Quantity] = (LATENCY,),
+        space: Any = None,
+        input_shape: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space=space, input_shape=input_shape)
+        self.max_latency = max_latency
+        self.min_latency = min_latency
+        self.predictor = predictor
+        self.predictor_version = predictor_version
+        self.limits = limits
+        self.objectives = objectives
+        self.seed = seed
+        self._begun = False
+        self._check_arguments()
+
+    def make_problem(self, space: Space) -> Problem:
+        """The problem that the arguments make of ``space``.
+
+        Raises:
+            SearchError: no device is given, a limit is of none, or a table is of another space.
+            UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
+            LookupTableError, SpaceError, GraphError: as building a lookup table raises.
+        """
+        found = self._latencies(space)
+        maxima = self._limits_by_name("max_latency", self.max_latency, found)
+        minima = self._limits_by_name("min_latency", self.min_latency, found)
+        by_name = {measure.name: measure for measure in found.values()}
+        for quantity, limit in (self.limits or {}).items():
+            measure = self._measure(space, quantity, by_name)
+            least, most = limit if isinstance(limit, Sequence) else (None, limit)
+            maxima |= {} if most is None else {measure.name: most}
+            minima |= {} if least is None else {measure.name: least}
+        names = [
+            LATENCY if quantity == LATENCY else self._measure(space, quantity, by_name).name
+            for quantity in self.objectives
+        ]
+        return Problem(space.candidates, by_name, maxima, minima, names)
+
+    def begin(self, problem: Problem) -> None:
+        """Start to search ``problem``, from the beginning.
+
+        Raises:
+            SearchError: it has no architecture inside its limits; says which limit, and what comes closest.
+        """
+        problem.check()
+        self.problem = problem
+        self.rejected: Counter[str] = Counter()
+        self._rng = np.random.default_rng(self.seed)
+        self._asked: set[tuple[int, ...]] = set()
+        self._running: Counter[tuple[int, ...]] = Counter()
+        self._exhausted = False
+        self._begun = True
+        self._start()
+
+    def ask(self) -> IntArray | None:
+        """The row of the next architecture to train, ``[positions]``.
+
+        None if there is none at present: then outcomes have to come in first, unless :attr:`exhausted`.
+
+        Raises:
+            SearchError: the search has not begun.
+        """
+        self._check_begun()
+        if self._exhausted:
+            return None
+        row = self._propose()
+        if row is not None:
+            one = key(row)
+            self._asked.add(one)
+            self._running[one] += 1
+        return row
+
+    def tell(self, row: npt.ArrayLike, metric: float | None) -> None:
+        """Take in how an architecture that was asked for did.
+
+        Args:
+            row: of the architecture.
+            metric: what its trial reported, more being better; None, or no finite number, if it failed.
+
+        Raises:
+            SearchError: no trial of this architecture is running.
+        """
+        self._check_begun()
+        one = key(row)
+        if not self._running[one]:
+            raise SearchError(f"no trial of {list(one)} is running: it was not asked for, or told before")
+        self._running[one] -= 1
+        failed = metric is None or not math.isfinite(metric)
+        self._learn(np.array(one, dtype=np.int64), None if failed else metric)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing more to ask for, ever."""
+        return self._exhausted
+
+    @abstractmethod
+    def _propose(self) -> IntArray | None:
+        """The next row, or None without having changed anything but :attr:`exhausted`."""
+
+    def _start(self) -> None:
+        """Set up what the strategy keeps beside what all keep."""
+
+    def _learn(self, row: IntArray, metric: float | None) -> None:
+        """Take in an outcome; the metric is None if the trial failed."""
+
+    def shared_arguments(self) -> dict[str, Any]:
+        """The arguments that every strategy takes, by name."""
+        return {name: getattr(self, name) for name in _SHARED}
+
+    def _draw_new(self) -> IntArray | None:
+        """An architecture inside the limits that is new, each equally likely; None if there is none."""
+        for drawn in (1, 16, 256, 4096):
+            for row in self.problem.draw(drawn, self._rng, self.rejected):
+                if key(row) not in self._asked:
+                    return row
+        listed = self.problem.listed()
+        rows = self.problem.draw(_STALE, self._rng) if listed is None else listed
+        new = [row for row in rows if key(row) not in self._asked]
+        if not new:
+            return None
+        return new[int(self._rng.integers(len(new)))]
+
+    def _check_begun(self) -> None:
+        if not self._begun:
+            raise SearchError(f"{type(self).__name__} has no problem yet; call begin first")
+
+    def _check_arguments(self) -> None:
+        for name, value in (("max_latency", self.max_latency), ("min_latency", self.min_latency)):
+            for ms in value.values() if isinstance(value, Mapping) else [value]:
+                number = isinstance(ms, (int, float)) and not isinstance(ms, bool)
+                if ms is not None and not (number and 0 < ms < math.inf):
+                    raise ValueError(f"{name}={value!r} must be a positive number of milliseconds")
+        check_whole("seed", self.seed, 0)
+        if self.predictor is not None or isinstance(self.max_latency, Mapping):
+            self._devices()  # an unknown name is best said before NNI starts
+        if isinstance(self.objectives, str) or not self.objectives:
+            raise ValueError(f"objectives={self.objectives!r} must be a list such as ['latency', 'flops']")
+
+    def _devices(self) -> list[LatencyPredictor | LatencyTable]:
+        """What prices, one for each device."""
+        given = self.predictor
+        if given is None:
+            given = list(self.max_latency) if isinstance(self.max_latency, Mapping) else []
+        listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+        if not listed:
+            raise SearchError("predictor=None: name the device, as in predictor='cortexA76cpu_tflite21'")
+        found = [
+            load_latency_predictor(one, self.predictor_version) if isinstance(one, str) else one
+            for one in listed
+        ]
+        for one in found:
+            if not isinstance(one, LatencyPredictor | LatencyTable):
+                raise TypeError(
+                    f"predictor={one!r} must be a device name, a LatencyPredictor or a LatencyTable"
+                )
+        names = [one.device for one in found]
+        if len(set(names)) < len(names):
+            raise ValueError(f"predictor names a device twice: {', '.join(names)}")
+        return found
+
+    def _latencies(self, space: Space) -> dict[str, Measure]:
+        """Measures of latency by device."""
+        devices = self._devices()
+        predictors = [one for one in devices if isinstance(one, LatencyPredictor)]
+        predicted = measures.latencies(space, predictors) if predictors else []
+        found = dict(zip([one.device for one in predictors], predicted, strict=True))
+        for one in devices:
+            if isinstance(one, LatencyTable):
+                if list(one.candidates.items()) != list(space.candidates.items()):
+                    raise SearchError(
+                        f"the lookup table of {one.space!r} has other candidates than {space.name!r}"
+                    )
+                found[one.device] = Measure(LATENCY_MS, "ms", one.terms())
+        names = [f"{LATENCY_MS}_{one.device}" if len(devices) > 1 else LATENCY_MS for one in devices]
+        return {
+            one.device: replace(found[one.device], name=name)
+            for one, name in zip(devices, names, strict=True)
+        }
+
+    def _limits_by_name(
+        self, argument: str, value: float | Mapping[str, float] | None, latencies: Mapping[str, Measure]
+    ) -> dict[str, float]:
+        """Limits of latencies by the names of their measures."""
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            return {measure.name: value for measure in latencies.values()}
+        names = {device.lower(): measure.name for device, measure in latencies.items()}
+        for device in value:
+            if device.lower() not in names:
+                raise SearchError(
+                    f"{argument}: predictor has no device {device!r}; {nearest(device, latencies)}"
+                )
+        return {names[device.lower()]: ms for device, ms in value.items()}
+
+    def _measure(self, space: Space, quantity: Quantity, known: dict[str, Measure]) -> Measure:
+        """The measure of a quantity, which is put into ``known`` under its name."""
+        if isinstance(quantity, Measure):
+            return known.setdefault(quantity.name, quantity)
+        if isinstance(quantity, str) and quantity in known:
+            return known[quantity]
+        if quantity == "flops":
+            made = measures.flops(space)
+        elif quantity == "params":
+            made = measures.params(space)
+        elif callable(quantity):
+            name = getattr(quantity, "__name__", type(quantity).__name__)
+            made = known.get(name) or measures.of_function(space, quantity, name)
+        else:
+            hint = nearest(str(quantity), ["flops", "params", *known])
+            raise SearchError(f"no measure is called {quantity!r}; {hint}, or a function of the model graph")
+        return known.setdefault(made.name, made)
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """``value`` if it is a whole number from ``least``, else a ValueError that names the argument."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number from {least}")
+    return value
+
+
+def key(row: npt.ArrayLike) -> tuple[int, ...]:
+    """A row as sets and mappings take it."""
+    return tuple(np.asarray(row).tolist())

@@ -1,0 +1,86 @@
+"""A search as an experiment of NNI 2.10.1, which ends in every case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nni.nas.execution import api
+from nni.nas.execution.common import integration_api
+from nni.nas.experiment.config.engine_config import BaseEngineConfig, PyEngineConfig
+from nni.nas.experiment.pytorch import RetiariiExeConfig, RetiariiExperiment
+from nni.retiarii.evaluator import FunctionalEvaluator
+
+__all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
+
+
+def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Path) -> Any:
+    """NNI's configuration for an engine.
+
+    Args:
+        engine: "py", or "graph", under which each trial writes code into its current folder.
+        input_shape: NCHW, which the graph engine traces the space with.
+        work: folder of the experiment.
+        folder: where trials run, but for those of the graph engine.
+    """
+    config = RetiariiExeConfig("local")
+    code = work / "code"
+    if engine == "graph":
+        config.execution_engine = BaseEngineConfig(dummy_input=list(input_shape))
+        code.mkdir()
+    else:
+        config.execution_engine = PyEngineConfig()
+        code.symlink_to(folder)  # NNI's scripts break on a space in a path
+    config.trial_code_directory = str(code)
+    return config
+
+
+def run(
+    module: Any, evaluator: Any, strategy: Any, config: Any, port: int, started: Callable[[int], None]
+) -> None:
+    """Run an experiment until its strategy returns; ``started`` is told the port once NNI's manager answers.
+
+    Raises:
+        OSError, RuntimeError: the manager did not start, or broke down after ``started`` was called.
+    """
+    experiment = _Experiment(module, evaluator, [], strategy)
+    experiment.started = started
+    try:
+        experiment.run(config, port)
+    finally:
+        experiment.end()
+
+
+@contextmanager
+def fresh_nni() -> Iterator[None]:
+    """Leave NNI as if no experiment had run."""
+    try:
+        yield
+    finally:
+        api._execution_engine = api._default_listener = integration_api._advisor = None
+
+
+class _Experiment(RetiariiExperiment):
+    """NNI's experiment, which tells when its manager runs, and ends whether that still runs or not."""
+
+    started: Callable[[int], None]
+    _proc: Any
+
+    def end(self) -> None:
+        """Stop NNI's manager if it is still there; NNI would ask a dead one to stop, and complain."""
+        if self._proc is not None and self._proc.poll() is not None:
+            self._proc = None
+        self.stop()
+
+    def _create_execution_engine(self, config: Any) -> None:
+        super()._create_execution_engine(config)
+        self.started(self.port)
+
+    def _save_experiment_checkpoint(self, *_: Any) -> None:
+        """Nothing: a search is resumed from its own folder, and NNI's checkpoint has no room for a space."""
+
+    def _wait_completion(self) -> bool:
+        """Nothing: the strategy returns when all its trials have ended."""
+        return True
