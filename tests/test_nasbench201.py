@@ -7,6 +7,7 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,8 +16,9 @@ nni = pytest.importorskip("nni")
 from nni_networks import assert_as_nni_makes_them, frozen  # noqa: E402
 from work import millions_of_multiplications  # noqa: E402
 
-from nnmeter_nas import load_latency_predictor, read_model  # noqa: E402
+from nnmeter_nas import load_latency_predictor, measures, read_model  # noqa: E402
 from nnmeter_nas.lut.bundled import load_space, make_space  # noqa: E402
+from nnmeter_nas.packs.registry import devices  # noqa: E402
 from nnmeter_nas.search_spaces import OPERATIONS, nasbench201  # noqa: E402
 
 pytestmark = [pytest.mark.nni3, pytest.mark.filterwarnings("ignore")]
@@ -129,6 +131,20 @@ def made_by_the_graph_engine(module: Any, chosen: dict[str, str]) -> tuple[Any, 
     namespace: dict[str, Any] = {}
     exec(codegen.model_to_pytorch_script(candidate), namespace)
     return candidate, namespace["_model"]()
+
+
+@pytest.mark.parametrize("size", ["", "-small"])
+def test_latencies_of_all_cells_ship_with_the_package(
+    size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "_new_latencies", None)  # which would list them for minutes
+    made = load_space(f"nasbench201{size}")
+    predictors = [load_latency_predictor(device) for device in devices()]
+    rows = np.random.default_rng(1).integers(5, size=(3, len(EDGES)))
+    graphs = [made.model_graph(dict(zip(made.candidates, (OPERATIONS[i] for i in row), strict=True)))
+              for row in rows]  # fmt: skip
+    for predictor, measure in zip(predictors, measures.latencies(made, predictors), strict=True):
+        assert measure.values(rows) == pytest.approx([predictor.predict(graph) for graph in graphs])
 
 
 def test_the_small_space_is_made_by_name() -> None:
