@@ -18,6 +18,9 @@ from .parity import FORMATS, run_parity
 from .reports import evaluate_packs, write_readme
 from .training import Settings
 
+#: What ``search`` searches.
+SEARCH_TASKS = ("nasbench201", "spos", "digits")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m nnmeter_nas.benchmarks`` and return its exit code."""
@@ -149,6 +152,38 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument("--epochs", type=_positive, help="of each search, instead of the command's own")
     reference.add_argument("--workers", type=_positive, default=2, help="processes")
     reference.set_defaults(run=_reference_latency)
+
+    search = commands.add_parser(
+        "search",
+        formatter_class=help_format,
+        help="latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
+    )
+    search.add_argument(
+        "--task", nargs="+", default=list(SEARCH_TASKS), choices=SEARCH_TASKS, help="what to search"
+    )
+    search.add_argument("--seeds", type=_positive, default=10, help="searches of each strategy in each task")
+    search.add_argument("--first-seed", type=int, default=0, help="seed of the first; the others follow it")
+    search.add_argument(
+        "--predictor", default="adreno640gpu_tflite21", metavar="DEVICE", help="applied hardware"
+    )
+    search.add_argument(
+        "--work",
+        type=Path,
+        default=Path(platformdirs.user_cache_dir("nnmeter_nas")) / "search-comparison",
+        metavar="DIR",
+        help="where trainings on the digits are kept, to resume",
+    )
+    search.add_argument(
+        "--output",
+        type=Path,
+        default=Path("search-comparison"),
+        metavar="DIR",
+        help="folder of the table, the plot and the raw figures",
+    )
+    search.add_argument(
+        "--page", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
+    )
+    search.set_defaults(run=_search)
     return parser
 
 
@@ -196,6 +231,18 @@ def _reference_latency(options: argparse.Namespace, console: Console) -> None:
         options.epochs,
         options.workers,
     )
+
+
+def _search(options: argparse.Namespace, console: Console) -> None:
+    from .search_comparison import run_comparison  # late: it needs NNI 3.0
+    from .search_comparison_report import write_reports
+
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    outcomes = run_comparison(options.predictor, options.task, seeds, options.work, console)
+    write_reports(outcomes, options.predictor, options.output, options.page)
+    for outcome in outcomes:
+        for comparison in outcome.comparisons:
+            print(f"{outcome.task.title}: {comparison.sentence}")
 
 
 if __name__ == "__main__":
