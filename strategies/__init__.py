@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nnmeter_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .latency_constrained_random import LatencyConstrainedRandom as LatencyConstrainedRandom
@@ -34,13 +35,4 @@ __all__ = [
     "Problem",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used: the filter needs none of what the strategies need."""
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
