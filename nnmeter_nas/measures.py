@@ -28,7 +28,7 @@ from .kernels import FloatArray
 from .lut.beyond_pairs import influence_terms, listed_terms
 from .lut.build import try_tables, warn_of_left_out
 from .lut.bundled import bundled_tables
-from .lut.cache import check_table, find_table, find_terms, locked, table_path, terms_path
+from .lut.cache import cached_table, check_table, find_table, find_terms, locked, table_path, terms_path
 from .lut.fingerprints import pack_fingerprint
 from .lut.influence import Place
 from .lut.pricing import (
@@ -125,6 +125,19 @@ def latencies(
         warn_of_left_out(left_out, space, f"predicted on {predictor.device}")
         measures.append(_measure(names[device], "ms", stored, pricing, column))
     return measures
+
+
+def exact_latency(space: Space, predictor: LatencyPredictor) -> Terms | None:
+    """Latency in ms as it is known, or as a lookup table, which is built if need be; None if that is off.
+
+    Raises:
+        LookupTableError, SpaceError, GraphError: as building a lookup table raises.
+    """
+    table = _bundled_table(space, predictor)
+    if table is None and (listed := _listed_latency(space, predictor)):
+        return listed.terms
+    table = table or cached_table(space, predictor)
+    return table.terms() if table.worst_error <= EXACT else None
 
 
 def list_latencies(
@@ -257,6 +270,11 @@ def _known_latency(space: Space, predictor: LatencyPredictor) -> StoredTerms | N
     table = _bundled_table(space, predictor) or find_table(table_path(space, predictor), space, predictor)
     if table is not None:
         return StoredTerms(table.terms(), table.unpredicted)
+    return _listed_latency(space, predictor)
+
+
+def _listed_latency(space: Space, predictor: LatencyPredictor) -> StoredTerms | None:
+    """Latency that no table holds, from the package or from the cache; None if it is in neither."""
     paths = [latency_path(space, predictor, folder) for folder in (bundled_tables(), None)]
     found = (find_terms(path, space, LatencyMeter([predictor])) for path in paths)
     return next(filter(None, found), None)

@@ -15,13 +15,16 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
 from nnmeter_nas.errors import GraphError, ReaderError, SearchError
 
 from . import nni_lines
+
+if TYPE_CHECKING:
+    from .looked_up import LookedUp
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ class Candidate:
 
 class LatencyFilter:
     """Accept a candidate if its predicted latency is at most ``threshold``.
+
+    Under the default engine and simplified format a network has to be built to be predicted. Where one trace
+    reads the space, its lookup table therefore takes over after some candidates, if it gives the very same.
 
     Call it with what NNI passes to a filter: a ``Model`` (2.10.1) or an ``ExecutableModelSpace``
     (3.0). One without operators, as under the default engine, is built under its sample and read as
@@ -101,6 +107,7 @@ class LatencyFilter:
         self._rejected_in_a_row = 0
         self._reading_error = ""
         self._predictor = _load(predictor, predictor_version)
+        self._looked_up = _looked_up(self._predictor, input_shape)
         nni_lines.mend_nni()
 
     def __call__(self, model: Any) -> bool:
@@ -117,11 +124,12 @@ class LatencyFilter:
             self.accepted += 1
             self._rejected_in_a_row = 0
             self.candidates.append(Candidate(sample, latency))
-            logger.info("accepted at %.4g ms: %s", latency, _name(sample))
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("accepted at %.4g ms: %s", latency, _name(sample))
             return True
         self.rejected += 1
         self._rejected_in_a_row += 1
-        if latency is not None:
+        if latency is not None and logger.isEnabledFor(logging.DEBUG):
             logger.debug("rejected at %.4g ms: %s", latency, _name(sample))
         if self._rejected_in_a_row >= self.patience:
             raise SearchError(self._verdict())
@@ -166,7 +174,7 @@ class LatencyFilter:
     def _latency(self, model: Any, sample: dict[str, Any]) -> float | None:
         """Latency of a candidate, ms, or None if it cannot be read."""
         try:
-            latency = float(self._predictor.predict(_read(model, self.input_shape)))
+            latency = self._priced(model, sample)
             if not math.isfinite(latency):
                 raise ReaderError(f"its predicted latency is {latency}")
         except (ReaderError, GraphError) as error:
@@ -178,6 +186,15 @@ class LatencyFilter:
             return None
         self.fastest_ms = latency if self.fastest_ms is None else min(latency, self.fastest_ms)
         self.slowest_ms = latency if self.slowest_ms is None else max(latency, self.slowest_ms)
+        return latency
+
+    def _priced(self, model: Any, sample: dict[str, Any]) -> float:
+        """Latency of a candidate, ms: looked up where its space allows, else predicted."""
+        latency = None if self._looked_up is None else self._looked_up.latency(model, sample)
+        if latency is None:
+            latency = float(self._predictor.predict(_read(model, self.input_shape)))
+            if self._looked_up is not None:
+                self._looked_up.learn(model, sample, latency)
         return latency
 
     def _verdict(self) -> str:
@@ -209,6 +226,17 @@ def _load(predictor: Any, version: float | None) -> Any:
     from nnmeter_nas.predictor import load_latency_predictor
 
     return load_latency_predictor(predictor, version)
+
+
+def _looked_up(predictor: Any, input_shape: Sequence[int] | None) -> LookedUp | None:
+    """What looks latencies up, if they are those of a predictor pack."""
+    from nnmeter_nas.predictor import LatencyPredictor
+
+    if type(predictor) is not LatencyPredictor:
+        return None
+    from .looked_up import LookedUp
+
+    return LookedUp(predictor, input_shape)
 
 
 def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:

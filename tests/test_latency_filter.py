@@ -24,9 +24,12 @@ from nni.retiarii import model_wrapper  # noqa: E402
 from nni.retiarii.nn import pytorch as nn  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
+from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError, UnknownDeviceError  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
-from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
+from nnmeter_nas.strategies import LatencyFilter, nni_lines  # noqa: E402
+from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
+from nnmeter_nas.strategies.nni_lines import build_module  # noqa: E402
 
 ENGINES = ("graph", "py")
 
@@ -88,6 +91,36 @@ def test_latency_of_an_exported_candidate_is_found(candidates: list[Any]) -> Non
     assert accept.candidates[0].sample["layer_1"] in ("k3", "k5", "k7", "xception")
     with pytest.raises(KeyError, match="layer_1=k9"):
         accept.latency_of({"layer_1": "k9"})
+
+
+def test_candidates_of_a_known_space_are_looked_up_and_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = spos("small", depths=(2, 1), channels=(16, 32))
+    models = make_candidates(space, "py", PATIENCE + 12)
+    device = load_latency_predictor("cortexA76cpu_tflite21")
+    predicted = [device.predict(build_module(model), input_shape=space.input_shape) for model in models]
+    built: list[Any] = []
+
+    def counting(candidate: Any) -> Any:
+        built.append(candidate)
+        return build_module(candidate)
+
+    monkeypatch.setattr(nni_lines, "build_module", counting)
+    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+    assert all(accept(model) for model in models)
+    assert len(built) == PATIENCE
+    assert [one.latency_ms for one in accept.candidates] == pytest.approx(predicted, rel=1e-6)
+    # The candidates of another space, of the same choices, are others.
+    wider = make_candidates(spos("small", depths=(2, 1), channels=(32, 64)), "py", 2)
+    assert all(accept(model) for model in wider)
+    assert len(built) == PATIENCE + 2
+    assert all(accept.candidates[-2 + i].latency_ms > 1.1 * predicted[i] for i in (0, 1))
+
+
+@pytest.mark.parametrize("candidates", ["graph"], indirect=True)
+def test_candidates_with_operators_are_read(candidates: list[Any]) -> None:
+    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+    assert all(accept(model) for _ in range(3) for model in candidates)
+    assert accept.accepted == 3 * len(candidates) > PATIENCE
 
 
 def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen(candidates: list[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnmeter_nas.extras import load_extra
 
-from .common import build_module, carries_operators, plain_sample, sample_of
+from .common import build_module, build_space, carries_operators, origin_of, plain_sample, sample_of
 from .mends import mend_nni
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ __all__ = [
     "NniStrategy",
     "build_module",
     "build_network",
+    "build_space",
     "carries_operators",
     "measure_trial",
     "mend_nni",
+    "origin_of",
     "plain_sample",
     "sample_of",
 ]

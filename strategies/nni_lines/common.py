@@ -49,3 +49,21 @@ def build_module(candidate: Any) -> Any:
     fixed_arch = importlib.import_module("nni.retiarii").fixed_arch
     with fixed_arch(sample_of(candidate), verbose=False):
         return candidate.python_class(**(candidate.python_init_params or {}))
+
+
+def origin_of(candidate: Any) -> tuple[Any, str] | None:
+    """What tells the space of a candidate without operators from others: its class and arguments."""
+    if carries_operators(candidate):
+        return None
+    model: Any = getattr(candidate, "model", None)
+    if hasattr(model, "trace_symbol"):  # 3.0, simplified
+        return model.trace_symbol, repr((model.trace_args, model.trace_kwargs))
+    python_class = getattr(candidate, "python_class", None)
+    return None if python_class is None else (python_class, repr(candidate.python_init_params))
+
+
+def build_space(candidate: Any) -> Any:
+    """The space that a candidate with an origin is of, as a torch module with all its choices open."""
+    if hasattr(getattr(candidate, "model", None), "trace_symbol"):
+        return candidate.model.get()
+    return candidate.python_class(**(candidate.python_init_params or {}))

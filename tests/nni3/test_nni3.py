@@ -37,6 +37,7 @@ from nnmeter_nas.strategies.events import (  # noqa: E402
     to_record,
     unended,
 )
+from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
 
 pytestmark = pytest.mark.nni3
 
@@ -140,6 +141,18 @@ def test_a_search_tries_only_candidates_within_the_limit(main: Any, model_format
     models = search(Chain(main(), Filter(accept)), model_format)
     assert len(models) == accept.accepted == 3
     assert all(accept.latency_of(model.sample) <= WORK for model in models)
+
+
+@pytest.mark.parametrize("model_format", ["simplified", "graph"])
+def test_latencies_stay_the_same_once_they_are_looked_up(model_format: str) -> None:
+    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+    space = FORMATS[model_format](small())
+    models = [space.random() for _ in range(PATIENCE + 8)]
+    assert all(accept(model) for model in models)
+    for model, one in zip(models, accept.candidates, strict=True):
+        alone = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+        assert alone(model)
+        assert one.latency_ms == pytest.approx(alone.candidates[0].latency_ms, rel=1e-6)
 
 
 def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen() -> None:
