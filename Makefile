@@ -25,13 +25,14 @@ define create_env
 	@touch $(1)/.stamp
 endef
 
-.PHONY: help demo test lint compare packs luts parity clean
+.PHONY: help demo test lint bench compare packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
+	@echo "make bench [ARGS=...]         measure speed and size beside nn-Meter and NNI; writes the README's table"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
 	@echo "make luts                     build the lookup tables that ship with the package"
 	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
@@ -52,6 +53,10 @@ lint: .venv/.stamp
 	@for part in nnmeter_nas/* benchmarks estimators search_spaces strategies; do \
 	  ln -s "../../../$$part" build/typed/nnmeter_nas/; done
 	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
+
+# One thread each: matrices are small, and rivals' threads would wait for each other on few cores.
+bench: .venv/.stamp .venv-nnmeter/.stamp
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks speed --readme README.md $(ARGS)
 
 compare: .venv-nni3/.stamp
 	.venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)

@@ -20,6 +20,8 @@ from .training import Settings
 
 #: What ``search`` searches.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
+#: What ``speed`` measures.
+SPEED_TOPICS = ("footprint", "searches", "candidates")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,6 +186,30 @@ def _parser() -> argparse.ArgumentParser:
         "--page", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
     )
     search.set_defaults(run=_search)
+
+    speed = commands.add_parser(
+        "speed",
+        formatter_class=help_format,
+        help="speed and size, each figure beside its rival's in the same run (NNI 2.10.1)",
+    )
+    speed.add_argument(
+        "--topic", nargs="+", default=list(SPEED_TOPICS), choices=SPEED_TOPICS, help="what to measure"
+    )
+    speed.add_argument(
+        "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
+    )
+    speed.add_argument(
+        "--environment",
+        type=Path,
+        default=Path(".venv-nnmeter"),
+        metavar="DIR",
+        help="virtual environment of nn-Meter 2.0",
+    )
+    speed.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="folder of the results"
+    )
+    speed.add_argument("--readme", type=Path, metavar="FILE", help="file whose section becomes the table")
+    speed.set_defaults(run=_speed)
     return parser
 
 
@@ -231,6 +257,14 @@ def _reference_latency(options: argparse.Namespace, console: Console) -> None:
         options.epochs,
         options.workers,
     )
+
+
+def _speed(options: argparse.Namespace, console: Console) -> None:
+    from .speed.report import run_speed, write_speed
+
+    run_speed(options.environment, options.output, options.predictor, options.topic, console)
+    if options.readme:
+        write_speed(options.output, options.readme)
 
 
 def _search(options: argparse.Namespace, console: Console) -> None:

@@ -37,11 +37,11 @@ _HIGHEST: Mapping[str, tuple[float, ...]] = {
     "concat": (300, 7, 4096, 4096, 4096, 4096),
 }
 _POOLS = ("maxpool", "avgpool")
-_ROWS, _TREES = 1500, 20
+_ROWS = 1500
 
 
-def write_predictor(folder: Path, device: str, seed: int = 0) -> Path:
-    """Write ``<forest>.pkl`` and ``fusion_rules.json`` for ``device`` into ``folder`` and return it."""
+def write_predictor(folder: Path, device: str, seed: int = 0, trees: int = 20) -> Path:
+    """Write ``<forest>.pkl``, of ``trees`` trees, and ``fusion_rules.json`` for a device into ``folder``."""
     ensemble = load_extra("sklearn.ensemble", "bench", "comparing with nn-Meter")
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def write_predictor(folder: Path, device: str, seed: int = 0) -> Path:
         rows = np.exp(rng.uniform(0, np.log(np.array(_HIGHEST[name]) + 1), (_ROWS, len(_HIGHEST[name])))) - 1
         work = np.log1p(rows) / np.log1p(_HIGHEST[name])
         latency = np.exp(4 * work.mean(axis=1)) * rng.lognormal(sigma=0.02, size=_ROWS) / 10
-        forest = ensemble.RandomForestRegressor(_TREES, random_state=seed, n_jobs=1).fit(rows, latency)
+        forest = ensemble.RandomForestRegressor(trees, random_state=seed, n_jobs=1).fit(rows, latency)
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(forest))
     rules = nnmeter_rules(devices()[device]["fusion_rules"])
     (folder / "fusion_rules.json").write_text(json.dumps(rules), encoding="utf-8")

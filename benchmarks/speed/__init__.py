@@ -1,0 +1,1 @@
+"""Speed and size, each measured beside its rival on the same machine in the same run: ``make bench``."""

@@ -1,0 +1,121 @@
+"""One model to milliseconds: SPOS candidates in NNI's graph IR, and a torch module, beside nn-Meter 2.0."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnmeter_nas import LatencyPredictor, load_latency_predictor
+from nnmeter_nas.errors import NnMeterNasError
+from nnmeter_nas.search_spaces import spos
+
+from ..networks import build_network, input_shape
+from .figures import Figure, measured
+from .nnmeter import Both
+
+#: Candidates that the median is over.
+CANDIDATES = 12
+_SHAPE = (1, 3, 224, 224)
+_TOLERANCE = 1e-9
+
+
+class DisagreementError(NnMeterNasError):
+    """Two that are to do the same work came to different results."""
+
+
+def spos_candidates(count: int, seed: int = 0) -> list[Any]:
+    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1's graph engine makes them."""
+    from nni.nas.experiment.pytorch import preprocess_model
+    from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
+    from nni.retiarii.evaluator import FunctionalEvaluator
+
+    evaluator = FunctionalEvaluator(print)
+    base, mutators = preprocess_model(spos("imagenet"), evaluator, [], True, list(_SHAPE))
+    choices, draw = dry_run_for_search_space(base, mutators), random.Random(seed)
+    return [
+        get_targeted_model(base, mutators, {key: draw.choice(values) for key, values in choices.items()})
+        for _ in range(count)
+    ]
+
+
+def candidate_figures(both: Both) -> Iterator[Figure]:
+    """A candidate's graph IR to ms: warm, on a fresh predictor, and with our own pack."""
+    candidates = spos_candidates(CANDIDATES)
+    ours, theirs = both.ours(), both.theirs()
+    # No agreement is asked for: of NNI's graph IR nn-Meter leaves out, at 0 ms, the channel shuffles, splits,
+    # concats and the pool, which it knows by other names.
+    rival = "nn-Meter 2.0"
+    note = "same forests and rules; nn-Meter leaves operators out"
+    yield Figure(
+        "one SPOS candidate, graph IR to ms, warm", "ms",
+        ours=measured(_in_turn(ours.predict, candidates), CANDIDATES, 1e3),
+        rival=measured(_in_turn(lambda c: _nn_meter(theirs, c), candidates), CANDIDATES, 1e3),
+        rival_name=rival, at_least=100, limit=3, note=note,
+    )  # fmt: skip
+    yield Figure(
+        "the same, first call on a fresh predictor", "ms",
+        ours=measured(_in_turn(lambda c: both.ours().predict(c), candidates), CANDIDATES, 1e3),
+        rival=measured(_in_turn(lambda c: _nn_meter(both.theirs(), c), candidates), CANDIDATES, 1e3),
+        rival_name=rival, at_least=40, note=note,
+    )  # fmt: skip
+    own = load_latency_predictor(both.pack.name, 2.0)
+    yield Figure(
+        "the same, warm, our own pack", "ms",
+        ours=measured(_in_turn(own.predict, candidates), CANDIDATES, 1e3),
+        rival=measured(_in_turn(lambda c: _nn_meter(theirs, c), candidates), CANDIDATES, 1e3),
+        rival_name=rival, at_least=100, limit=3, note="other predictors, so other results",
+    )  # fmt: skip
+
+
+def module_figures(both: Both, network: str = "mobilenet_v2") -> Iterator[Figure]:
+    """A torch module to ms, beside nn-Meter's way: export to ONNX, simplify, detect kernels, predict."""
+    module, shape = build_network(network).eval(), input_shape(network)
+    ours, theirs = both.ours(), both.theirs()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _check_agreement([_predict(ours, module, shape)], [_by_onnx(theirs, module, shape, path)])
+        yield Figure(
+            f"torch module of {network} to ms", "ms",
+            ours=measured(lambda: _predict(ours, module, shape), 10, 1e3),
+            rival=measured(lambda: _by_onnx(theirs, module, shape, path), 5, 1e3),
+            rival_name="nn-Meter 2.0 by ONNX", at_least=20, note="same forests and rules",
+        )  # fmt: skip
+
+
+def _predict(predictor: LatencyPredictor, module: torch.nn.Module, shape: Sequence[int]) -> float:
+    return predictor.predict(module, input_shape=tuple(shape))
+
+
+def _nn_meter(predictor: Any, candidate: Any) -> float:
+    return float(predictor.predict(candidate, "nni-ir"))
+
+
+def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path: Path) -> float:
+    """nn-Meter's way from torch; its own export hands over a file object, which torch refuses now."""
+    import onnx
+    import onnxsim
+
+    torch.onnx.export(module, (torch.zeros(*shape),), path, dynamo=True, external_data=False, verbose=False)
+    simple, same = onnxsim.simplify(onnx.load(path))
+    if not same:
+        raise DisagreementError("the simplified ONNX model computes something else")
+    return float(predictor.predict(simple, "onnx"))
+
+
+def _in_turn(function: Callable[[Any], Any], models: Sequence[Any]) -> Callable[[], Any]:
+    """Calls ``function`` on the next of ``models`` each time."""
+    turn = itertools.cycle(models)
+    return lambda: function(next(turn))
+
+
+def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:
+    """Raise a DisagreementError unless both came to the same latencies."""
+    for a, b in zip(ours, theirs, strict=True):
+        if abs(a - b) > _TOLERANCE * max(a, b):
+            raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")

@@ -1,0 +1,70 @@
+"""nn-Meter 2.0 in this process, from the environment that ``make`` sets up for it, and its kind of predictor.
+
+Its package comes behind our own on the path, so that both run on the same NumPy, scikit-learn, torch and NNI.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from nnmeter_nas import LatencyPredictor
+from nnmeter_nas.errors import MissingPackageError
+
+from ..parity import import_forests
+from ..parity_predictors import write_predictor
+from ..parity_reference import forests
+
+#: Trees of its forests on the phone's CPU, in the mean over its kernel predictors: nn-Meter 2.0,
+#: ``builder/kernel_predictor_builder/predictor_builder/predictor_lib.py``.
+TREES = 320
+
+
+def import_nn_meter(environment: Path) -> Any:
+    """The package ``nn_meter``.
+
+    Args:
+        environment: virtual environment that it is installed in.
+
+    Raises:
+        MissingPackageError: it is not there.
+    """
+    found = sorted(environment.glob("lib/python*/site-packages"))
+    if not found or not (found[0] / "nn_meter").is_dir():
+        raise MissingPackageError(f"{environment} has no nn-Meter; `make bench` sets it up")
+    if str(found[0]) not in sys.path:
+        sys.path.append(str(found[0]))
+    nn_meter = import_module("nn_meter")
+    logging.getLogger("nn-Meter").setLevel(logging.CRITICAL)
+    return nn_meter
+
+
+class Both:
+    """One predictor twice: in nn-Meter's form for nn-Meter, and imported into our packs.
+
+    Args:
+        nn_meter: the package.
+        device: applied hardware.
+        folder: where the predictor is written.
+
+    Attributes:
+        folder: of its ``*.pkl`` files and ``fusion_rules.json``.
+        pack: what it is imported as.
+    """
+
+    def __init__(self, nn_meter: Any, device: str, folder: Path) -> None:
+        self.folder = write_predictor(folder / "nn-meter" / device, device, trees=TREES)
+        self._nn_meter = nn_meter
+        self._forests = forests(self.folder)
+        self.pack = import_forests({device: self.folder}, folder / "home")[0].pack
+
+    def ours(self) -> LatencyPredictor:
+        """A fresh predictor of ours."""
+        return LatencyPredictor(self.pack)
+
+    def theirs(self) -> Any:
+        """A fresh ``nnMeterPredictor``."""
+        return self._nn_meter.nnMeterPredictor(self._forests, str(self.folder / "fusion_rules.json"))

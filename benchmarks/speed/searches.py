@@ -1,0 +1,68 @@
+"""What a search pays for latency: the filter inside NNI's strategy, and ranking through lookup tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from nnmeter_nas import load_latency_predictor
+from nnmeter_nas.lut.bundled import bundled_table, load_space
+from nnmeter_nas.search_spaces import spos
+from nnmeter_nas.strategies import LatencyFilter
+from nnmeter_nas.strategies.looked_up import PATIENCE
+
+from .figures import Figure, Sample, measured
+
+#: Candidates filtered, and architectures ranked, in one repeat.
+_FILTERED, _RANKED, _PREDICTED = 200, 1_000_000, 20
+
+
+def filter_figures(device: str) -> Iterator[Figure]:
+    """A filter's share of NNI 2.10.1's ``Random``, default engine, on the ImageNet-sized SPOS space."""
+    from nni.nas.experiment.pytorch import preprocess_model
+    from nni.nas.strategy.bruteforce import random_generator
+    from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
+    from nni.retiarii.evaluator import FunctionalEvaluator
+
+    base, mutators = preprocess_model(spos("imagenet"), FunctionalEvaluator(print), [], False)
+    samples = random_generator(dry_run_for_search_space(base, mutators))
+    accept = LatencyFilter(1e9, device)
+
+    def make() -> list[object]:
+        drawn = itertools.islice(samples, _FILTERED)
+        return [get_targeted_model(base, mutators, sample) for sample in drawn]
+
+    candidates = make()
+    for candidate in candidates[: PATIENCE + 1]:
+        accept(candidate)
+    yield Figure(
+        "one candidate in NNI's Random, default engine, SPOS: the filter, and making it", "ms",
+        ours=measured(lambda: [accept(candidate) for candidate in candidates], 9, 1e3 / _FILTERED),
+        rival=measured(make, 9, 1e3 / _FILTERED), rival_name="NNI making it", at_least=20,
+        note=f"from the {PATIENCE + 1}st candidate on",
+    )  # fmt: skip
+
+
+def ranking_figures(device: str) -> Iterator[Figure]:
+    """Architectures of the SPOS space a second: through the lookup table, and by predicting each."""
+    predictor = load_latency_predictor(device)
+    table = bundled_table("spos", predictor)
+    assert table is not None
+    sizes = [len(known) for known in table.candidates.values()]
+    rows = np.random.default_rng(0).integers(sizes, size=(_RANKED, len(sizes)))
+    space = load_space("spos")
+    names = [
+        {label: known[i] for (label, known), i in zip(table.candidates.items(), row, strict=True)}
+        for row in rows[:_PREDICTED].tolist()
+    ]
+    graphs = measured(lambda: [predictor.predict(space.model_graph(one)) for one in names], 5)
+    ranked = measured(lambda: np.argsort(table.latencies(rows)), 7)
+    yield Figure(
+        "ranking by lookup table, SPOS", "architectures/s",
+        ours=Sample(tuple(_RANKED / seconds for seconds in ranked.values)),
+        rival=Sample(tuple(_PREDICTED / seconds for seconds in graphs.values)),
+        rival_name="predicting each", limit=1e6, more_is_better=True,
+        note=f"{_RANKED:,} priced and sorted on one core",
+    )  # fmt: skip
