@@ -15,14 +15,14 @@ import nni
 import torch
 
 
-def evaluate(model: Any, folder: str, trouble: Sequence[str] = (), seconds: float = 0.0) -> None:
+def evaluate(model: Any, folder: str, trouble: Sequence[str] = (), free: int | None = None) -> None:
     """Report the number of parameters, after leaving a file named after it in ``folder``.
 
     Args:
         model: a network, or what makes one.
         folder: where trials leave their files.
         trouble: what befalls the first trials, one each: "crash" or "nan".
-        seconds: how long a trial takes.
+        free: how many trials may end before there is a file ``go`` beside ``folder``; None for all.
     """
     network = model if isinstance(model, torch.nn.Module) else model()
     with torch.no_grad():
@@ -30,7 +30,9 @@ def evaluate(model: Any, folder: str, trouble: Sequence[str] = (), seconds: floa
     size = sum(p.numel() for p in network.parameters())
     Path(folder).mkdir(exist_ok=True)
     Path(folder, f"{size}-{os.getpid()}").touch()
-    time.sleep(seconds)
+    held = free is not None and not any(_first(Path(f"{folder}-free-{n}")) for n in range(free))
+    while held and not Path(folder, "../go").exists():
+        time.sleep(0.1)
     for number, kind in enumerate(trouble):
         if _first(Path(folder, f"trouble-{number}")):
             if kind == "crash":

@@ -47,7 +47,7 @@ def main() -> None:
     if hasattr(search, "listen"):
         search.listen(lambda event: print(json.dumps(to_record(event)), flush=True))
     space = spos("small", depths=(2, 1), channels=(16, 32))
-    arguments = {key: task[key] for key in ("trouble", "seconds") if key in task}
+    arguments = {key: task[key] for key in ("trouble", "free") if key in task}
     evaluator = FunctionalEvaluator(evaluate, folder=f"{task['folder']}/ran", **arguments)
     experiment = NasExperiment(space, evaluator, search, id="search")
     config = NasExperimentConfig.default(space, evaluator, search)

@@ -254,9 +254,10 @@ def test_a_resumed_experiment_neither_loses_nor_repeats_a_trial(
     strategy: str, model_format: str, end: Any, tmp_path: Path
 ) -> None:
     task = {"strategy": strategy, "format": model_format, "threshold": LIMIT, "trials": 5, "concurrency": 2}
-    with Run("nni3_search", tmp_path, seconds=3, **task) as first:
+    with Run("nni3_search", tmp_path, free=2, **task) as first:
         first.wait_for(lambda: ended(first) >= 2 and len(first.records) >= 5)  # a third trial is under way
         end(first)
+    (tmp_path / "go").touch()
     with Run("nni3_search", tmp_path, resume=True, **task) as second:
         found = second.finished()
         assert second.left() == []
@@ -281,9 +282,10 @@ def test_a_resumed_experiment_neither_loses_nor_repeats_a_trial(
 def test_a_resumed_experiment_goes_on_filtering(strategy: str, model_format: str, tmp_path: Path) -> None:
     task = {"strategy": strategy, "format": model_format, "threshold": WORK, "trials": 4}
     ran = tmp_path / "ran"
-    with Run("nni3_search", tmp_path, seconds=3, **task) as first:
+    with Run("nni3_search", tmp_path, free=2, **task) as first:
         first.wait_for(lambda: ran.is_dir() and len(list(ran.iterdir())) >= 3)  # of which two have ended
         interrupt(first)
+    (tmp_path / "go").touch()
     with Run("nni3_search", tmp_path, resume=True, **task) as second:
         found = second.finished()
         assert second.left() == []
