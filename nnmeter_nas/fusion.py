@@ -59,13 +59,15 @@ class Kernel:
     @property
     def tail(self) -> str:
         """What the next operator would be fused behind, in the words of the rules."""
-        behind = [j for j in self.joined if not (j == "bn" and self.op in _FOLDS_BN)]
-        last = behind[-1] if behind else self.op
-        return RULE_NAMES.get(last, last)
+        for last in reversed(self.joined):
+            if not (last == "bn" and self.op in _FOLDS_BN):
+                return RULE_NAMES.get(last, last)
+        return RULE_NAMES.get(self.op, self.op)
 
 
-#: Type of the unit that a whole pattern becomes, and what finds its members from the first one on.
-Pattern = tuple[str, Callable[[nx.DiGraph, str], list[str] | None]]
+#: Type of the unit that a whole pattern becomes, the operators it may start with, and what finds its members
+#: from the first one on.
+Pattern = tuple[str, frozenset[str], Callable[[nx.DiGraph, str], list[str] | None]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,26 @@ class FusionRules:
         """Whether ``op`` may join ``kernel``."""
         return (kernel.tail, RULE_NAMES.get(op, op)) in self.pairs
 
+    def may_be_in_one_pattern(
+        self, first: Mapping[str, Any], second: Mapping[str, Any], pooled: bool
+    ) -> bool:
+        """Whether a pattern might hold both of two nodes' operators; False only if none can.
+
+        Args:
+            first, second: data of the nodes; ``second`` reads ``first``.
+            pooled: whether squeeze-excite might hold ``first``, see :func:`pooled_operators`.
+        """
+        ops = first["op"], second["op"]
+        sums_tensors = ops[0] == "add" and "const" not in first["attrs"]
+        return (ops in _NEXT_IN_PATTERN and not sums_tensors) or (pooled and ops[1] in _BEHIND_POOL)
+
+    def choice_depends_on_order(self, kernels: Iterable[Kernel], op: str) -> bool:
+        """Whether which of ``kernels``, which all feed ``op``, it joins depends on what else is in the model.
+
+        The kernel of the first operand takes it, which is the same in every model.
+        """
+        return False
+
 
 def parse_rules(lines: Iterable[str]) -> FusionRules:
     """Rules written ``"conv->relu"``.
@@ -116,7 +138,7 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     owner: dict[str, str] = {}
     kernels: dict[str, Kernel] = {}
     patterns = _find_patterns(graph, rules.patterns)
-    starts = _starts(graph, patterns) if rules.earliest_kernel else {}
+    starts: dict[str, int] = {}
     nodes, order = dict(graph.nodes(data=True)), topological_order(graph)
     followed = _followed_by_one_unit(graph, patterns)
     for name in order:
@@ -131,7 +153,8 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
         elif name != unit.members[-1]:
             continue
         heads = _joinable_kernels(nodes, unit, owner, kernels, followed, rules)
-        if starts:
+        if rules.earliest_kernel and len(heads) > 1:
+            starts = starts or _starts(graph, patterns)
             heads.sort(key=lambda kernel: starts[kernel.members[0]])
         _place(unit, heads[0] if heads else None, owner, kernels)
     return _kernel_graph(graph.graph.get("name", ""), {name: nodes[name] for name in order}, kernels, owner)
@@ -188,13 +211,16 @@ def _kernel_graph(
     out = nx.DiGraph(name=name)
     out.add_nodes_from((name, {"kernel": kernel}) for name, kernel in kernels.items())
     source: dict[str, list[str]] = {}
+    edges: list[tuple[str, str]] = []
     for operator, data in nodes.items():
         before = [s for producer, _ in data["inputs"] for s in source[producer]]
-        if operator in owner:
-            out.add_edges_from((s, owner[operator]) for s in before if s != owner[operator])
-            source[operator] = [owner[operator]]
-        else:
+        kernel = owner.get(operator)
+        if kernel is None:
             source[operator] = before
+        else:
+            edges += [(s, kernel) for s in before if s != kernel]
+            source[operator] = [kernel]
+    out.add_edges_from(edges)
     return out
 
 
@@ -218,8 +244,12 @@ def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
 def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:
     """Member operator -> the pattern it is part of; larger patterns swallow smaller ones."""
     found: dict[str, Kernel] = {}
-    for name in graph:
-        for pattern_type, match in patterns:
+    by_start: dict[str, list[Pattern]] = {}
+    for pattern in patterns:
+        for op in pattern[1]:
+            by_start.setdefault(op, []).append(pattern)
+    for name, op in graph.nodes(data="op"):
+        for pattern_type, _, match in by_start.get(op, ()):
             members = match(graph, name)
             if members and not any(m in found and found[m].op not in _SMALL for m in members):
                 for member in [n for m in members if m in found for n in found[m].members]:
@@ -289,7 +319,7 @@ def _hswish(graph: nx.DiGraph, name: str) -> list[str] | None:
             if product and _multiplies(graph, product, graph.nodes[name]["inputs"][0])
             else None
         )
-    if graph.nodes[name]["op"] != "add" or not _is_const(graph, name, 3.0):
+    if not _is_const(graph, name, 3.0):
         return None
     entry = graph.nodes[name]["inputs"][0]
     gate = _hsigmoid(graph, name)
@@ -308,8 +338,6 @@ def _multiplies(graph: nx.DiGraph, name: str, operand: tuple[str, int]) -> bool:
 
 def _squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
     """x * gate(expand(relu(squeeze(pool(x))))), with 1x1 convolutions or dense layers."""
-    if graph.nodes[name]["op"] != "globalavgpool":
-        return None
     entry = graph.nodes[name]["inputs"][0]
     members = [name]
     for wanted in (("conv", "fc"), ("relu", "relu6", "swish"), ("conv", "fc")):
@@ -348,9 +376,53 @@ def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
 
 #: Tried in this order at every operator.
 PATTERNS: list[Pattern] = [
-    ("se", _squeeze_excite),
-    ("hswish", _hswish),
-    ("hsigmoid", _hsigmoid),
-    ("channelshuffle", _channel_shuffle),
+    ("se", frozenset({"globalavgpool"}), _squeeze_excite),
+    ("hswish", frozenset({"add", "hsigmoid"}), _hswish),
+    ("hsigmoid", frozenset({"add"}), _hsigmoid),
+    ("channelshuffle", frozenset({"reshape"}), _channel_shuffle),
 ]
 _SMALL = frozenset({"hswish", "hsigmoid"})
+
+
+#: Operators that patterns other than squeeze-excite hold next to each other, the one that feeds first.
+_NEXT_IN_PATTERN = frozenset(
+    {("hsigmoid", "mul"), ("div", "mul"), ("reshape", "transpose"), ("transpose", "reshape")}
+    | {("add", bound) for bound in ("relu", "relu6", "clip")}
+    | {(bound, scale) for bound in ("relu", "relu6", "clip", "mul") for scale in ("mul", "div")}
+)
+#: Operators that squeeze-excite may hold behind its pool.
+_BEHIND_POOL = VIEW_OPS | {
+    "conv", "fc", "relu", "relu6", "swish", "sigmoid", "hsigmoid", "add", "clip", "mul", "div",
+}  # fmt: skip
+
+
+def units(graph: nx.DiGraph, rules: FusionRules) -> dict[str, tuple[str, str | None]]:
+    """The unit of each operator of a finished model graph: its first member, and the type rules know it by.
+
+    A unit is a pattern or an operator by itself; what becomes no kernel is one without a type.
+    """
+    patterns = _find_patterns(graph, rules.patterns)
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, data in graph.nodes(data=True):
+        if name in patterns:
+            found[name] = patterns[name].members[0], patterns[name].type
+        else:
+            bare = data["op"] == "input" or data["op"] in VIEW_OPS
+            found[name] = name, None if bare else rules.name(data)
+    return found
+
+
+def pooled_operators(graph: nx.DiGraph, pooled_inputs: Iterable[str]) -> set[str]:
+    """Operators of a finished model graph that squeeze-excite might hold, its product aside, and such inputs.
+
+    That is global pools and what follows one; ``pooled_inputs`` are inputs of the graph that would, too.
+    """
+    found = set(pooled_inputs)
+    for name in topological_order(graph):
+        data = graph.nodes[name]
+        follows = data["op"] in _BEHIND_POOL and any(producer in found for producer, _ in data["inputs"])
+        # Of these, only h-sigmoid's own are followed by others, and they have one operand.
+        scales = data["op"] in ("add", "mul", "div") and "const" not in data["attrs"]
+        if data["op"] == "globalavgpool" or (follows and not scales):
+            found.add(name)
+    return found

@@ -15,7 +15,7 @@ outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import networkx as nx
@@ -54,6 +54,8 @@ _ZERO_PRESERVING_OPS = frozenset(
         "add",
     }
 )
+#: Operators that are constant, whatever they read; so is a product with the number 0.
+_MAKES_CONSTANTS = frozenset({"constant", "zero", "zeros_like"})
 
 
 def new_graph(name: str = "") -> nx.DiGraph:
@@ -81,7 +83,7 @@ def add_op(
     Raises:
         GraphError: the name is taken.
     """
-    if graph.nodes.get(name):
+    if name in graph and graph.nodes[name]:
         raise GraphError("the name is used twice", name)
     operands = [(i, 0) if isinstance(i, str) else (i[0], int(i[1])) for i in inputs]
     graph.add_node(
@@ -106,26 +108,31 @@ def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
     graph.graph["outputs"] = list(names)
 
 
-def finish(graph: nx.DiGraph) -> nx.DiGraph:
+def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
     """Validate ``graph``, infer all shapes and prune dead branches; the last step of every reader.
 
     Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists
     ``(operator, declared, inferred)`` where an outside format carried another shape.
 
+    Args:
+        graph: a model graph, whole but for shapes.
+        inferred: operators whose shapes the reader has inferred, and has not touched since.
+
     Raises:
         GraphError: empty, cyclic, disconnected, or an operand that does not exist.
         ShapeError: shapes are missing or contradict each other.
     """
-    validate(graph)
-    infer_shapes(graph)
+    # One order serves all: what joins or leaves out operators does not turn round what stays.
+    order = validate(graph)
+    infer_shapes(graph, order, inferred)
     join_swish(graph)
-    join_concats(graph)
-    prune(graph)
+    join_concats(graph, order)
+    prune(graph, order)
     return graph
 
 
-def validate(graph: nx.DiGraph) -> None:
-    """Check the structure of ``graph``.
+def validate(graph: nx.DiGraph) -> list[str]:
+    """Check the structure of ``graph``; returns its operators, producers first.
 
     Raises:
         GraphError: no operators, an unknown operand, a cycle, no input, an unknown output, or no
@@ -137,7 +144,7 @@ def validate(graph: nx.DiGraph) -> None:
         if "op" not in data:
             consumer = next(iter(graph.successors(name)), None)
             raise GraphError(f"its operand {name!r} does not exist in the graph", consumer)
-    topological_order(graph)  # which a cyclic graph has not
+    order = topological_order(graph)  # which a cyclic graph has not
     inputs = input_names(graph)
     if not inputs:
         raise GraphError("the graph has no input; add one with its shape")
@@ -149,6 +156,7 @@ def validate(graph: nx.DiGraph) -> None:
         raise GraphError(
             f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
         )
+    return order
 
 
 def input_names(graph: nx.DiGraph) -> list[str]:
@@ -163,10 +171,10 @@ def output_names(graph: nx.DiGraph) -> list[str]:
 
 def join_swish(graph: nx.DiGraph) -> None:
     """Make x * sigmoid(x) one operator, in place, as formats that know ``swish`` have it."""
-    for name, data in list(graph.nodes(data=True)):
-        product = next(iter(graph.successors(name)), None)
+    for name in [name for name, op in graph.nodes(data="op") if op == "sigmoid"]:
+        data, product = graph.nodes[name], next(iter(graph.successors(name)), None)
         alone = graph.out_degree(name) == 1 and name not in graph.graph["outputs"]
-        if data["op"] != "sigmoid" or product is None or not alone:
+        if product is None or not alone:
             continue
         consumer, entry = graph.nodes[product], data["inputs"][0]
         if consumer["op"] == "mul" and sorted(consumer["inputs"]) == sorted([entry, (name, 0)]):
@@ -175,11 +183,15 @@ def join_swish(graph: nx.DiGraph) -> None:
             graph.remove_node(name)
 
 
-def join_concats(graph: nx.DiGraph) -> None:
-    """Make a concat of concats along one axis a single one, in place, as exporters and converters do."""
-    for name in topological_order(graph):
+def join_concats(graph: nx.DiGraph, order: Iterable[str]) -> None:
+    """Make a concat of concats along one axis a single one, in place, as exporters and converters do.
+
+    ``order`` names the operators, producers first.
+    """
+    concats = {name for name, op in graph.nodes(data="op") if op == "concat"}
+    for name in filter(concats.__contains__, order):
         data = graph.nodes[name]
-        if data["op"] != "concat" or graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
+        if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
             continue
         outer = graph.nodes[consumer := next(iter(graph.successors(name)))]
         if outer["op"] == "concat" and _concat_axis(outer) == _concat_axis(data):
@@ -192,8 +204,8 @@ def _concat_axis(data: Mapping[str, Any]) -> int:
     return int(data["attrs"].get("axis", 1) % len(data["out_shapes"][0]))
 
 
-def prune(graph: nx.DiGraph) -> None:
-    """Remove, in place, what costs nothing on a device.
+def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
+    """Remove, in place, what costs nothing on a device; ``order`` names the operators, producers first.
 
     That is, in this order: branches known to be zero (multiplied by zero) and operators computed
     from constants alone, as the converters of the runtimes fold both; operators that hand their
@@ -202,10 +214,13 @@ def prune(graph: nx.DiGraph) -> None:
     A model whose output turns out not to depend on its input keeps only its inputs.
     """
     outputs = output_names(graph)
-    constant = _constant_operators(graph)
-    for name in topological_order(graph):
-        data = graph.nodes[name]
-        if name in constant:
+    nodes = dict(graph.nodes(data=True))
+    order = [name for name in order if name in nodes]
+    constant = _constant_operators(nodes, order)
+    for name in order:
+        data = nodes[name]
+        # Without constants, which few models have, only these can be left out.
+        if name in constant or not (constant or data["op"] in IDENTITY_OPS or data["op"] == "concat"):
             continue
         live = [operand for operand in data["inputs"] if operand[0] not in constant]
         sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
@@ -221,7 +236,7 @@ def prune(graph: nx.DiGraph) -> None:
     alive = reachable(graph, input_names(graph)) - constant
     needed = reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
     kept = alive & needed
-    graph.remove_nodes_from([n for n in list(graph) if n not in kept and graph.nodes[n]["op"] != "input"])
+    graph.remove_nodes_from([n for n in list(graph) if n not in kept and nodes[n]["op"] != "input"])
     graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
 
 
@@ -245,12 +260,17 @@ def _set_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> 
         _connect(graph, operand, name, in_slot)
 
 
-def _constant_operators(graph: nx.DiGraph) -> set[str]:
-    """Operators whose value does not depend on any input, because zeros swallow it."""
+def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str]) -> set[str]:
+    """Operators whose value does not depend on any input, because zeros swallow it.
+
+    ``order`` names the ``nodes``, producers first.
+    """
     constant: set[str] = set()
     zero: set[str] = set()
-    for name in topological_order(graph):
-        data = graph.nodes[name]
+    if not any(d["op"] in _MAKES_CONSTANTS or d["attrs"].get("const") == 0.0 for d in nodes.values()):
+        return constant
+    for name in order:
+        data = nodes[name]
         producers = [p for p, _ in data["inputs"]]
         if data["op"] == "input":
             continue

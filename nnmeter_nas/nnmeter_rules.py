@@ -7,9 +7,10 @@ the one that starts earliest does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import networkx as nx
@@ -43,7 +44,10 @@ class NnMeterRules(FusionRules):
     @property
     def patterns(self) -> Sequence[Pattern]:
         """The chains, and what nn-Meter looks for on every device."""
-        chains = (("-".join(ops), partial(_find_chain, ops)) for ops in self.chains)
+        # What has another name here may be called like the first operator of a chain.
+        chains = (
+            ("-".join(ops), frozenset({ops[0], *_NAMES}), partial(_find_chain, ops)) for ops in self.chains
+        )
         return (*chains, *_WHOLE_PATTERNS)
 
     def name(self, data: Mapping[str, Any]) -> str:
@@ -54,6 +58,18 @@ class NnMeterRules(FusionRules):
         """Whether ``op`` may join ``kernel``; nothing joins a whole chain."""
         whole = (kernel.op, *kernel.joined) in self.chains
         return not whole and (kernel.op, op) in self.pairs
+
+    def may_be_in_one_pattern(
+        self, first: Mapping[str, Any], second: Mapping[str, Any], pooled: bool
+    ) -> bool:
+        """As in :class:`FusionRules`; chains are patterns too."""
+        names = nnmeter_name(first), nnmeter_name(second)
+        chained = any(names in pairwise(ops) for ops in self.chains)
+        return chained or super().may_be_in_one_pattern(first, second, pooled)
+
+    def choice_depends_on_order(self, kernels: Iterable[Kernel], op: str) -> bool:
+        """Which of several kernels starts earliest is a matter of the whole model."""
+        return sum((kernel.op, op) in self.pairs for kernel in kernels) > 1
 
 
 def parse_nnmeter_rules(rules: Mapping[str, Any]) -> NnMeterRules:

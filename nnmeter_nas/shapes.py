@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Literal
 
 import networkx as nx
 
 from .errors import ShapeError
-from .traversal import topological_order
 
 Shape = tuple[int, ...]
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
@@ -45,22 +44,24 @@ def shape_rule(*ops: str) -> Callable[[ShapeRule], ShapeRule]:
     return register
 
 
-def infer_shapes(graph: nx.DiGraph) -> None:
-    """Fill ``in_shapes`` and ``out_shapes`` of every node of an acyclic model graph, in place.
+def infer_shapes(graph: nx.DiGraph, order: Iterable[str], inferred: Container[str] = ()) -> None:
+    """Fill ``in_shapes`` and ``out_shapes`` of every node of a model graph, in place.
 
-    Shapes that an outside format declared are used only where no rule exists; elsewhere a
-    differing one is noted in ``graph.graph["shape_mismatches"]``.
+    ``order`` names all nodes, producers first; those that are ``inferred`` have their shapes already.
+    Shapes that an outside format declared are used only where no rule exists; elsewhere a differing one is
+    noted in ``graph.graph["shape_mismatches"]``.
 
     Raises:
         ShapeError: as :func:`infer_operator`.
     """
     mismatches = graph.graph["shape_mismatches"] = []
     nodes = dict(graph.nodes(data=True))
-    for name in topological_order(graph):
-        infer_operator(graph, name)
-        data = nodes[name]
-        if data["declared"] and [tuple(s) for s in data["declared"]] != data["out_shapes"]:
-            mismatches.append((name, [tuple(s) for s in data["declared"]], data["out_shapes"]))
+    for name in order:
+        if name not in inferred:
+            infer_operator(graph, name)
+        declared, found = nodes[name]["declared"], nodes[name]["out_shapes"]
+        if declared and declared != found and (claimed := [tuple(s) for s in declared]) != found:
+            mismatches.append((name, claimed, found))
 
 
 def infer_operator(graph: nx.DiGraph, name: str) -> None:
@@ -77,7 +78,7 @@ def infer_operator(graph: nx.DiGraph, name: str) -> None:
     rule = SHAPE_RULES.get(data["op"])
     if rule is None:
         declared = data["declared"]
-        if not declared or not all(_is_size(d) for shape in declared for d in shape):
+        if not declared or not all(map(_are_sizes, declared)):
             raise ShapeError(
                 f"no shape rule knows {data['op']!r} and the model declares no shape for it "
                 f"(declared: {declared})", name
@@ -93,7 +94,7 @@ def infer_operator(graph: nx.DiGraph, name: str) -> None:
             f"attributes {data['attrs']} do not fit input shapes {data['in_shapes']} of "
             f"{data['op']!r} ({type(error).__name__}: {error})", name
         ) from error
-    if not all(_is_size(d) for shape in data["out_shapes"] for d in shape):
+    if not all(map(_are_sizes, data["out_shapes"])):
         raise ShapeError(
             f"{data['op']!r} on {data['in_shapes']} with {data['attrs']} leaves an empty tensor "
             f"{data['out_shapes']}", name
@@ -157,13 +158,17 @@ def window_out(size: int, kernel: int, stride: int, padding: Padding, axis: int,
 
 def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape]:
     """Kernel, stride and dilation as tuples of length ``rank``, or a ShapeError."""
-    values = []
-    for key in ("kernel", "stride", "dilation"):
-        value = tuple(attrs["kernel"] if key == "kernel" else attrs.get(key) or (1,) * rank)
-        if len(value) != rank or not all(_is_size(v) for v in value):
+    ones = (1,) * rank
+    kernel, stride = tuple(attrs["kernel"]), tuple(attrs.get("stride") or ones)
+    dilation = tuple(attrs.get("dilation") or ones)
+    for key, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+        if len(value) != rank or not _are_sizes(value):
             raise ShapeError(f"{key}={value} does not fit a map of {rank} spatial dimension(s)")
-        values.append(value)
-    return values[0], values[1], values[2]
+    return kernel, stride, dilation
+
+
+def _are_sizes(values: Iterable[Any]) -> bool:
+    return all(map(_is_size, values))
 
 
 def _is_size(value: Any) -> bool:

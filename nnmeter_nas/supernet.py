@@ -25,6 +25,7 @@ import networkx as nx
 
 from .errors import SpaceError, nearest
 from .graph import add_op, finish, input_names, new_graph, output_names, set_outputs
+from .traversal import topological_order
 
 #: Label of a choice -> its candidates, in order.
 Candidates = Mapping[str, tuple[str, ...]]
@@ -39,15 +40,14 @@ def choices(supernet: nx.DiGraph) -> dict[str, tuple[str, ...]]:
         SpaceError: two choices share a label and differ in their candidates.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for name in nx.topological_sort(supernet):
-        data = supernet.nodes[name]
-        if data["op"] == "choice":
-            label, candidates = data["attrs"]["label"], tuple(data["attrs"]["candidates"])
-            if found.setdefault(label, candidates) != candidates:
-                raise SpaceError(
-                    f"the choices labelled {label!r} differ: {found[label]} and {candidates}; give each a "
-                    "label of its own"
-                )
+    nodes = dict(supernet.nodes(data=True))
+    for data in (nodes[name] for name in topological_order(supernet) if nodes[name]["op"] == "choice"):
+        label, candidates = data["attrs"]["label"], tuple(data["attrs"]["candidates"])
+        if found.setdefault(label, candidates) != candidates:
+            raise SpaceError(
+                f"the choices labelled {label!r} differ: {found[label]} and {candidates}; give each a "
+                "label of its own"
+            )
     return found
 
 
@@ -91,14 +91,21 @@ def candidate_name(value: Any) -> str:
     return str(value)
 
 
-def select(supernet: nx.DiGraph, architecture: Mapping[str, Any]) -> nx.DiGraph:
+def select(
+    supernet: nx.DiGraph, architecture: Mapping[str, Any], known: Candidates | None = None
+) -> nx.DiGraph:
     """The finished model graph of ``architecture``; ``supernet`` stays as it is.
+
+    Args:
+        supernet: holds the blocks.
+        architecture: candidate by label.
+        known: the supernet's :func:`choices`, where many architectures are selected; found if None.
 
     Raises:
         SpaceError: a label is missing or unknown, or has no such candidate.
         GraphError, ShapeError: the chosen blocks do not fit together.
     """
-    plain = plain_architecture(architecture, choices(supernet))
+    plain = plain_architecture(architecture, choices(supernet) if known is None else known)
 
     def chosen(operand: tuple[str, int]) -> tuple[str, int]:
         while (data := supernet.nodes[operand[0]])["op"] == "choice":
@@ -129,7 +136,7 @@ def blocks(supernet: nx.DiGraph) -> dict[str, Block]:
     """
     outputs = set(output_names(supernet))
     within: dict[str, tuple[Block, ...]] = {}
-    for name in reversed(list(nx.topological_sort(supernet))):
+    for name in reversed(topological_order(supernet)):
         uses: list[tuple[Block, ...]] = [()] if name in outputs else []
         for consumer in supernet.successors(name):
             data = supernet.nodes[consumer]
@@ -156,7 +163,7 @@ def conditions(supernet: nx.DiGraph) -> dict[str, dict[str, frozenset[str]]]:
     """
     outputs, known = set(output_names(supernet)), choices(supernet)
     needed: dict[str, dict[str, frozenset[str]]] = {}
-    for name in reversed(list(nx.topological_sort(supernet))):
+    for name in reversed(topological_order(supernet)):
         uses: list[dict[str, frozenset[str]]] = [{}] if name in outputs else []
         for consumer in supernet.successors(name):
             if consumer not in needed:

@@ -19,6 +19,7 @@ from nnmeter_nas.fusion import VIEW_OPS, FusionRules, Kernel, fuse, parse_rules
 from nnmeter_nas.graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.nnmeter_rules import parse_nnmeter_rules
 from nnmeter_nas.packs.registry import devices
+from nnmeter_nas.traversal import topological_order
 
 CPU, GPU, GPU_630, VPU = (
     "cortexA76cpu_tflite21",
@@ -472,3 +473,21 @@ def chain_of_views(size: int) -> nx.DiGraph:
 def test_fusing_twice_the_operators_is_about_twice_the_work(build: Any, rules: str) -> None:
     small, large = (opcodes_to_fuse(build(size), RULES[rules]) for size in (60, 120))
     assert large < 2.2 * small
+
+
+def test_an_order_of_units_is_made_only_where_several_kernels_could_take_an_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    walked: list[int] = []
+
+    def counting(graph: nx.DiGraph) -> list[str]:
+        walked.append(len(graph))
+        return topological_order(graph)
+
+    monkeypatch.setattr(fusion, "topological_order", counting)
+    row = graph_of(("a", "conv", ["x"], CONV), ("b", "relu", ["a"]))
+    fuse(row, RULES[f"{GPU} 1.0"])
+    assert walked == [3]
+    fork = graph_of(("a", "conv", ["x"], CONV), ("b", "conv", ["x"], CONV), ("c", "add", ["a", "b"]))
+    fuse(fork, RULES[f"{GPU} 1.0"])
+    assert walked == [3, 4, 4]

@@ -11,8 +11,11 @@ from graphs import unfinished_graph
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nnmeter_nas import graph as graph_module
 from nnmeter_nas.errors import GraphError, ShapeError
 from nnmeter_nas.graph import add_input, add_op, finish, new_graph, output_names, set_outputs
+from nnmeter_nas.shapes import infer_operator
+from nnmeter_nas.traversal import topological_order
 
 SHAPE = (1, 4, 8, 8)
 graph_of = partial(unfinished_graph, shape=SHAPE)
@@ -310,3 +313,31 @@ def test_concats_along_different_axes_or_with_other_readers_stay() -> None:
 def test_concat_of_one_operand_is_no_operator() -> None:
     graph = finish(graph_of(("alone", "concat", ["x"], {"axis": 1}), ("relu", "relu", ["alone"])))
     assert [op for _, op in graph.nodes(data="op")] == ["input", "relu"]
+
+
+def test_finishing_puts_the_operators_in_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    walks: list[nx.DiGraph] = []
+
+    def counting(graph: nx.DiGraph) -> list[str]:
+        walks.append(graph)
+        return topological_order(graph)
+
+    monkeypatch.setattr(graph_module, "topological_order", counting)
+    graph = new_graph()
+    last = add_input(graph, "x", (1, 8, 8, 8))
+    for i in range(4):
+        relu = add_op(graph, f"relu {i}", "relu", ["x"])
+        dropped = add_op(graph, f"dropped {i}", "dropout", [relu])
+        last = add_op(graph, f"concat {i}", "concat", [dropped, last])
+    finish(graph)
+    assert len(walks) == 1
+    assert set(graph) == {"x", *(f"relu {i}" for i in range(4)), "concat 3"}
+
+
+def test_shapes_that_a_reader_has_inferred_are_kept() -> None:
+    graph = new_graph()
+    add_op(graph, "y", "reshape", [add_input(graph, "x", (1, 8, 4))], {"shape": (1, -1)})
+    for name in graph:
+        infer_operator(graph, name)
+    graph.nodes["y"]["attrs"]["shape"] = (7,)  # which would be refused
+    assert finish(graph, {"x", "y"}).nodes["y"]["out_shapes"] == [(1, 32)]

@@ -69,7 +69,7 @@ class Space:
         return cls(
             name=name,
             candidates=candidates,
-            model_graph=partial(select, supernet),
+            model_graph=partial(select, supernet, known=candidates),
             input_shape=shape,
             blocks=blocks(supernet),
             fingerprint=_fingerprint(candidates, supernet),

@@ -24,6 +24,8 @@ IntArray = npt.NDArray[np.int64]
 Positions = tuple[int, ...]
 #: Architectures of a space up to which it is listed where that serves.
 LISTED = 2**17
+#: Architectures that are summed at once: more would no longer fit in the processor's caches.
+_ROWS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,10 @@ class Terms:
         """
         columns = self._checked_columns(indices, range(len(self.sizes)) if names is None else names)
         total = np.full(len(columns[0]), self.constant)
-        for positions, array in self.factors.items():
-            total += array[tuple(columns[p] for p in positions)]
+        for start in range(0, len(total), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for positions, array in self.factors.items():
+                total[rows] += array[tuple(columns[p][rows] for p in positions)]
         return total
 
     def __neg__(self) -> Terms:

@@ -88,11 +88,13 @@ class Forest:
         try:
             for _ in range(self.depth + 1):
                 feature, payload = self.feature.take(node), self.payload.take(node)
-                inner = feature != leaf
-                if not inner.all():
-                    reached[walker[~inner]] = payload[~inner].view("<f8")
-                    walker, node, row = walker[inner], node[inner], row[inner]
-                    feature, payload = feature[inner], payload[inner]
+                # Positions, not masks: taking by them is up to three times as fast.
+                inner = (feature != leaf).nonzero()[0]
+                if len(inner) < len(node):
+                    ended = (feature == leaf).nonzero()[0]
+                    reached[walker.take(ended)] = payload.take(ended).view("<f8")
+                    walker, node, row = walker.take(inner), node.take(inner), row.take(inner)
+                    feature, payload = feature.take(inner), payload.take(inner)
                 threshold, right = payload.view("<f4")[::2], payload.view("<u4")[1::2]
                 x_of_node = by_feature.take(np.multiply(feature, n, dtype=np.intp) + row)
                 node = np.where(x_of_node <= threshold, node + 1, right)

@@ -22,6 +22,8 @@ from .inputs import InputShape, shapes_by_input
 from .nni_operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
 
 _UNPACK = ("prim::ListUnpack", "prim::TupleUnpack")
+#: Types of nearly all arguments; asking one for an attribute that it lacks takes long.
+_SETTLED = frozenset({int, float, bool, str, tuple, list, type(None)})
 _OPEN_CHOICES = ("LayerChoice", "InputChoice", "ValueChoice", "ModelParameterChoice", "Placeholder")
 
 
@@ -52,7 +54,7 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
     inputs = [build.add_input(name, shape) for name, shape in _inputs(model, root, input_shape)]
     result = build.evaluate(root, [Tensor(name) for name in inputs])
     set_outputs(build.graph, dict.fromkeys(tensor.producer for tensor in tensors_in(result)))
-    return finish(build.graph)
+    return finish(build.graph, build.inferred)
 
 
 class _Build:
@@ -63,6 +65,7 @@ class _Build:
         self.graph = new_graph(getattr(getattr(model, "python_class", None), "__name__", ""))
         self.node: Any = None
         self.added: list[str] = []
+        self.inferred: set[str] = set()
         self._uninferred: list[str] = []
 
     def add_input(self, name: str, shape: Shape) -> str:
@@ -78,25 +81,30 @@ class _Build:
         """The inferred shape of ``tensor``."""
         for name in self._uninferred:  # in the order in which they were added, producers first
             infer_operator(self.graph, name)
+        self.inferred.update(self._uninferred)
         self._uninferred.clear()
         shapes: list[Shape] = self.graph.nodes[tensor.producer]["out_shapes"]
         return shapes[tensor.slot]
 
     def evaluate(self, graph: Any, arguments: list[Any]) -> Any:
         """What ``graph``, the root or a cell, returns for ``arguments``."""
-        values: dict[Any, Any] = {graph.input_node: arguments}
-        incoming: dict[Any, list[Any]] = {}
-        for edge in sorted(graph.edges, key=lambda edge: edge.tail_slot or 0):
-            incoming.setdefault(edge.tail, []).append(edge)
+        # Keyed by identity, which is what NNI's nodes hash to as well, in a method of Python.
+        values: dict[int, Any] = {id(graph.input_node): arguments}
+        incoming: dict[int, list[Any]] = {}
+        for edge in graph.edges:
+            incoming.setdefault(id(edge.tail), []).append(edge)
+        for edges in incoming.values():
+            if len(edges) > 1:
+                edges.sort(key=lambda edge: edge.tail_slot or 0)
         for node in _live_nodes(graph, incoming):
             if node is graph.input_node:
                 continue
-            operands = [_pick(edge, values[edge.head]) for edge in incoming.get(node, [])]
+            operands = [_pick(edge, values[id(edge.head)]) for edge in incoming.get(id(node), ())]
             if node is graph.output_node:
                 if not operands:
                     break
                 return operands[0] if len(operands) == 1 else operands
-            values[node] = self._evaluate_node(node, operands)
+            values[id(node)] = self._evaluate_node(node, operands)
         raise ReaderError(f"graph {graph.name!r} computes no output; is a choice in it still open?")
 
     def _evaluate_node(self, node: Any, operands: list[Any]) -> Any:
@@ -128,9 +136,11 @@ class _Build:
 
     def _note_claim(self, operation: Any, result: Any) -> None:
         """Keep the shape the IR claims for the current node's result, to be checked, not trusted."""
-        claimed = _claimed_shapes(operation)
         # A node without an operator of its own, such as a cut that keeps all, hands another's result on.
-        if isinstance(result, Tensor) and len(claimed) == 1 and result.producer in self.added:
+        if not isinstance(result, Tensor) or result.producer not in self.added:
+            return
+        claimed = _claimed_shapes(operation)
+        if len(claimed) == 1:
             self.graph.nodes[result.producer]["declared"] = claimed
 
     def _unknown(self, operation: Any, operands: list[Any]) -> Any:
@@ -155,27 +165,31 @@ class _Build:
         return Tensor(add_op(self.graph, name, op, [(t.producer, t.slot) for t in operands], attrs, declared))
 
 
-def _live_nodes(graph: Any, incoming: dict[Any, list[Any]]) -> list[Any]:
+def _live_nodes(graph: Any, incoming: dict[int, list[Any]]) -> list[Any]:
     """Nodes of an IR graph that its output depends on, and the output, producers first.
 
-    ``incoming`` are the edges that end in each node.
+    ``incoming`` are the edges that end in each node, by the node's ``id``.
     """
     order: list[Any] = []
-    entered, done = {graph.output_node}, set()
-    path = [(graph.output_node, iter(incoming.get(graph.output_node, [])))]
+    # Of each node that was entered, whether it is done.
+    done = {id(graph.output_node): False}
+    path = [(graph.output_node, iter(incoming.get(id(graph.output_node), ())))]
     while path:
         node, edges = path[-1]
         edge = next(edges, None)
         if edge is None:
             order.append(node)
-            done.add(node)
+            done[id(node)] = True
             path.pop()
-        elif edge.head not in entered:
-            entered.add(edge.head)
-            path.append((edge.head, iter(incoming.get(edge.head, []))))
-        elif edge.head not in done:
+            continue
+        head = edge.head
+        is_done = done.get(id(head))
+        if is_done is None:
+            done[id(head)] = False
+            path.append((head, iter(incoming.get(id(head), ()))))
+        elif not is_done:
             names = [before.name for before, _ in path]
-            cycle = names[names.index(edge.head.name) :][::-1]
+            cycle = names[names.index(head.name) :][::-1]
             raise GraphError(f"the graph is cyclic: {' -> '.join([*cycle, cycle[0]])}", cycle[0])
     return order
 
@@ -202,7 +216,7 @@ def _operation(model: Any, node: Any) -> Any:
 def _claimed_shapes(operation: Any) -> list[Shape]:
     """Output shapes that the IR carries for an operation, if any."""
     shapes = (operation.attributes or {}).get("output_shape") or []
-    return [tuple(int(size) for size in shape) for shape in shapes if shape]
+    return [tuple(map(int, shape)) for shape in shapes if shape]
 
 
 def _constant(value: Any) -> Any:
@@ -221,7 +235,8 @@ def _require_frozen(node: Any, operation: Any) -> None:
     else:
         # A value choice as an argument: 2.10.1's has inner_choices, 3.0's leaf_mutables.
         choice = next((getattr(value, "label", key) for key, value in parameters.items()
-                       if hasattr(value, "inner_choices") or hasattr(value, "leaf_mutables")), None)
+                       if type(value) not in _SETTLED
+                       and (hasattr(value, "inner_choices") or hasattr(value, "leaf_mutables"))), None)
     if choice is not None:
         raise ReaderError(
             f"choice {choice!r} at node {node.name!r} is still open; read a candidate, in which all choices "

@@ -16,6 +16,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from ..shapes import Shape
@@ -91,8 +92,7 @@ class Call:
     @property
     def rank(self) -> int:
         """Number of spatial dimensions, from the name (``Conv2d``) or else from the input."""
-        match = re.search(r"([123])d$", self.name)
-        return int(match[1]) if match else len(self.shape()) - 2
+        return _rank_in(self.name) or len(self.shape()) - 2
 
     def per_dimension(self, key: str, default: Any) -> Shape:
         """Argument ``key`` as one integer per spatial dimension."""
@@ -100,6 +100,13 @@ class Call:
         value = default if value is None or value == [] else value
         values = (value,) if isinstance(value, int) else tuple(value)
         return values * self.rank if len(values) == 1 else values
+
+
+@lru_cache(maxsize=1024)
+def _rank_in(name: str) -> int | None:
+    """Number of spatial dimensions that an operator's name tells."""
+    match = re.search(r"([123])d$", name)
+    return int(match[1]) if match else None
 
 
 Lowering = Callable[[Call], Any]
@@ -175,6 +182,7 @@ def lowers(parameters: str, *names: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
+@lru_cache(maxsize=1024)  # a model has its few types hundreds of times
 def operator_name(ir_type: str) -> str:
     """The name an IR type goes by in the tables of this module.
 
