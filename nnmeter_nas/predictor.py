@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -13,17 +15,20 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-from .errors import UnpredictedOperatorError
+from .errors import NnMeterNasError, UnpredictedOperatorError
 from .fusion import Kernel
 from .kernels import configuration, kernel_type, kernel_work
 from .packs import Pack, find_pack, pack_cards
 from .readers import read_model
 from .readers.inputs import InputShape
+from .reuse import Parts, UnitLatencies
 
 #: Share of the latency that kernels outside the measured range may have before `predict` warns.
 EXTRAPOLATED_SHARE = 0.25
 #: Kernels that a predictor remembers the latency of, about; some 100 MB.
 REMEMBERED = 200_000
+#: Models that `predict_many` holds at a time.
+BATCH = 16
 
 
 class LatencyWarning(UserWarning):
@@ -104,6 +109,8 @@ class LatencyPredictor:
         self.pack = pack
         self._warned: set[str] = set()
         self._known: dict[Hashable, tuple[float | None, bool]] = {}
+        self._units = UnitLatencies(pack.rules, self.kernel_latencies)
+        self._read_nni_ir = False
 
     @property
     def device(self) -> str:
@@ -138,9 +145,68 @@ class LatencyPredictor:
             LatencyWarning: once a predictor for each kind of operator that is left out, and once if a model
                 is far outside what was measured or has nothing to run.
         """
+        latency = self._by_units(model, model_type, input_shape, strict)
+        if latency is not None:
+            return latency
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
         return found.latency_ms
+
+    def predict_many(
+        self,
+        models: Iterable[Any],
+        model_type: str | None = None,
+        input_shape: InputShape | None = None,
+        strict: bool = False,
+    ) -> Iterator[float]:
+        """Latencies of ``models`` in ms, batch 1, one after another, in their order.
+
+        :data:`BATCH` models are taken at a time, however many there are, and what is new among their kernels
+        is predicted in one call. That may change the last digit, beside :meth:`predict`.
+        ``list(predictor.predict_many(models))`` gives all at once.
+
+        Args:
+            models: each as :meth:`predict` takes it; may be an iterator without end.
+            model_type, input_shape, strict: of all of them, as :meth:`predict` takes them.
+
+        Raises:
+            NnMeterNasError: as :meth:`predict`, after the latencies of all models before the one at fault;
+                the message names that by its number, from 0, and its path.
+
+        Warns:
+            LatencyWarning: as :meth:`predict`, for all models together.
+        """
+        left, done = iter(models), 0
+        while True:
+            batch: list[Any] = []
+            read: list[float | nx.DiGraph] = []
+            trouble: Exception | None = None
+            try:
+                for model in islice(left, BATCH):
+                    batch.append(model)
+                    latency = self._by_units(model, model_type, input_shape, strict)
+                    read.append(read_model(model, model_type, input_shape) if latency is None else latency)
+            except Exception as error:  # waits until the latencies before it are given
+                trouble = error
+            explained = iter(self.explain_many([graph for graph in read if isinstance(graph, nx.DiGraph)]))
+            for model, latency_or_graph in zip(batch, read, strict=False):  # the model at fault has neither
+                if isinstance(latency_or_graph, float):
+                    yield latency_or_graph
+                else:
+                    found = next(explained)
+                    try:
+                        self.check(found, strict)
+                    except UnpredictedOperatorError as error:
+                        _say_which(error, done, model)
+                        raise
+                    yield found.latency_ms
+                done += 1
+            if trouble is not None:
+                if len(batch) > len(read):
+                    _say_which(trouble, done, batch[-1])
+                raise trouble
+            if len(batch) < BATCH:
+                return
 
     def check(self, found: Explanation, strict: bool = False) -> None:
         """Say what the latency in ``found`` leaves out; raises and warns as :meth:`predict` does."""
@@ -162,6 +228,27 @@ class LatencyPredictor:
             )
             self._warn(message, {"outside the range"})
 
+    def _by_units(
+        self, model: Any, model_type: str | None, input_shape: InputShape | None, strict: bool
+    ) -> float | None:
+        """Latency of an NNI candidate that shares units with earlier ones; None if it is to be explained."""
+        if not hasattr(model, "root_graph") or model_type not in (None, "nni-ir"):
+            return None
+        if not self._read_nni_ir:  # a first one shares nothing, and is read faster as a whole
+            self._read_nni_ir = True
+            return None
+        parts = self._units.parts(model, input_shape)
+        return parts.latency_ms if parts is not None and self._is_said(parts, strict) else None
+
+    def _is_said(self, parts: Parts, strict: bool) -> bool:
+        """Whether :meth:`check` would neither raise nor warn of a model of these ``parts``."""
+        within = parts.extrapolated_ms <= EXTRAPOLATED_SHARE * parts.latency_ms
+        return (
+            parts.kernels > 0
+            and (parts.unpredicted <= self._warned and not (strict and parts.unpredicted))
+            and (within or "outside the range" in self._warned)
+        )
+
     def explain(
         self, model: Any, model_type: str | None = None, input_shape: InputShape | None = None
     ) -> Explanation:
@@ -176,13 +263,16 @@ class LatencyPredictor:
         """
         kernel_graphs = [self.pack.kernel_graph(graph) for graph in graphs]
         nodes = [data for kernel_graph in kernel_graphs for _, data in kernel_graph.nodes(data=True)]
-        found = self._latencies([data["kernel"] for data in nodes])
+        found = self.kernel_latencies([data["kernel"] for data in nodes])
         for data, (ms, outside) in zip(nodes, found, strict=True):
             data.update(latency_ms=ms, extrapolated=outside)
         return [self._explanation(*pair) for pair in zip(graphs, kernel_graphs, strict=True)]
 
-    def _latencies(self, kernels: Sequence[Kernel]) -> list[tuple[float | None, bool]]:
-        """Latency of each kernel in ms, None if it is not predicted, and whether it is extrapolated."""
+    def kernel_latencies(self, kernels: Sequence[Kernel]) -> list[tuple[float | None, bool]]:
+        """Latency of each kernel in ms, None if it is not predicted, and whether it is extrapolated.
+
+        The kernels must be fused by the rules of this predictor's pack. New forms are predicted in one call.
+        """
         forms = [kernel.form for kernel in kernels]
         if len(self._known) > REMEMBERED:
             self._known.clear()
@@ -233,6 +323,13 @@ def list_latency_predictors() -> list[dict[str, Any]]:
         PackWarning: an imported pack is damaged, and left out.
     """
     return pack_cards()
+
+
+def _say_which(error: Exception, number: int, model: Any) -> None:
+    """Make one of our errors name the model that it is about."""
+    if isinstance(error, NnMeterNasError):
+        path = f" ({model})" if isinstance(model, str | Path) and str(model) not in str(error) else ""
+        error.args = (f"models[{number}]{path}: {error}",)
 
 
 def _work(kernel: Kernel) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LookupTableError
+from ..fusion import FusionRules, Kernel, fuse
 from ..kernels import FloatArray
 from ..predictor import LatencyPredictor
 from .space import Space
@@ -50,14 +51,26 @@ class LatencyMeter:
 
     def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
         """Latency of each kernel of finished model graphs, for every device."""
-        found: list[list[Parts]] = []
-        for predictor, left_out in zip(self._predictors, self.left_out, strict=True):
-            explained = predictor.explain_many(graphs)
-            for explanation in explained:
-                left_out.update(explanation.unpredicted)
-            kernels = [explanation.kernel_graph.nodes(data="latency_ms") for explanation in explained]
-            found.append([{name: ms for name, ms in of_one if ms is not None} for of_one in kernels])
-        return found
+        fused: dict[FusionRules, list[dict[str, Kernel]]] = {}
+        for rules in dict.fromkeys(predictor.pack.rules for predictor in self._predictors):
+            fused[rules] = [dict(fuse(graph, rules).nodes(data="kernel")) for graph in graphs]
+        return [
+            _priced(predictor, fused[predictor.pack.rules], left_out)
+            for predictor, left_out in zip(self._predictors, self.left_out, strict=True)
+        ]
+
+
+def _priced(
+    predictor: LatencyPredictor, graphs: Sequence[Mapping[str, Kernel]], left_out: dict[str, str]
+) -> list[Parts]:
+    """Latencies in ms by the kernel's name, for each graph's kernels; notes in ``left_out`` who has none."""
+    found = iter(predictor.kernel_latencies([kernel for kernels in graphs for kernel in kernels.values()]))
+    parts: list[Parts] = []
+    for kernels in graphs:
+        latencies = {name: next(found)[0] for name in kernels}
+        left_out.update({name: kernels[name].op for name, ms in latencies.items() if ms is None})
+        parts.append({name: ms for name, ms in latencies.items() if ms is not None})
+    return parts
 
 
 class OperatorMeter:

@@ -50,15 +50,26 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
             "the NNI model carries no operators, as under the py engine; build the candidate and read it "
             "as a torch module, or use the graph engine"
         )
-    build = _Build(model)
-    inputs = [build.add_input(name, shape) for name, shape in _inputs(model, root, input_shape)]
+    build = GraphBuilder(model)
+    inputs = [build.add_input(name, shape) for name, shape in root_inputs(model, input_shape)]
     result = build.evaluate(root, [Tensor(name) for name in inputs])
     set_outputs(build.graph, dict.fromkeys(tensor.producer for tensor in tensors_in(result)))
     return finish(build.graph, build.inferred)
 
 
-class _Build:
-    """The model graph in the making, the NNI node that is being read and what it has added."""
+class GraphBuilder:
+    """Evaluates graphs of an NNI model, and builds a model graph meanwhile.
+
+    Args:
+        model: NNI's, as :func:`read_nni_ir` takes it.
+
+    Attributes:
+        model: as given.
+        graph: the model graph in the making.
+        node: the NNI node that is being read.
+        added: operators that it has added.
+        inferred: operators whose shapes are inferred already.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -108,7 +119,7 @@ class _Build:
         raise ReaderError(f"graph {graph.name!r} computes no output; is a choice in it still open?")
 
     def _evaluate_node(self, node: Any, operands: list[Any]) -> Any:
-        operation = _operation(self.model, node)
+        operation = operation_of(self.model, node)
         if operation.type == "_cell":
             _require_frozen(node, operation)
             return self.evaluate(self.model.graphs[operation.cell_name], operands)
@@ -202,8 +213,12 @@ def _pick(edge: Any, value: Any) -> Any:
     return value[0] if edge.head.operation.type in _UNPACK else value
 
 
-def _operation(model: Any, node: Any) -> Any:
-    """A node's operation; a module that is applied again refers to the node of its first use."""
+def operation_of(model: Any, node: Any) -> Any:
+    """A node's operation; a module that is applied again refers to the node of its first use.
+
+    Raises:
+        ReaderError: that node does not exist.
+    """
     if node.operation.type != "shared":
         return node.operation
     reference = node.operation.parameters["reference"]
@@ -244,8 +259,13 @@ def _require_frozen(node: Any, operation: Any) -> None:
         )
 
 
-def _inputs(model: Any, root: Any, input_shape: InputShape | None) -> list[tuple[str, Shape]]:
-    """Name and shape of each input of the root graph."""
+def root_inputs(model: Any, input_shape: InputShape | None) -> list[tuple[str, Shape]]:
+    """Name and shape of each input of a model; arguments as :func:`read_nni_ir` takes them.
+
+    Raises:
+        ReaderError: an input's shape is not known, or ``input_shape`` does not fit.
+    """
+    root = model.root_graph
     names = [str(name) for name in root.input_node.operation.io_names or ["input"]]
     given = shapes_by_input(input_shape, names)
     shapes = {name: given.get(name) or _traced_shape(model, root, slot) for slot, name in enumerate(names)}
