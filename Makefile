@@ -32,7 +32,7 @@ help:
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
-	@echo "make bench [ARGS=...]         measure speed and size beside nn-Meter and NNI; writes the README's table"
+	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
 	@echo "make luts                     build the lookup tables that ship with the package"
 	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
@@ -55,8 +55,9 @@ lint: .venv/.stamp
 	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
 
 # One thread each: matrices are small, and rivals' threads would wait for each other on few cores.
-bench: .venv/.stamp .venv-nnmeter/.stamp
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks speed --readme README.md $(ARGS)
+bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks speed \
+	  --readme README.md --page docs/speed.md $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 compare: .venv-nni3/.stamp
 	.venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
@@ -76,7 +77,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_env,.venv,constraints.txt,$(EXTRAS))
+	$(call create_env,.venv,constraints.txt,$(EXTRAS)$(comma)dask$(comma)ray)
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
 	$(call create_env,.venv-nni3,constraints-nni3.txt,$(EXTRAS))

@@ -10,18 +10,17 @@ from pathlib import Path
 import platformdirs
 from rich.console import Console
 
+from nnmeter_nas.bulk import BACKENDS, workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 
-from .pack_training import Plan, train_packs
 from .parity import FORMATS, run_parity
 from .reports import evaluate_packs, write_readme
-from .training import Settings
 
 #: What ``search`` searches.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: What ``speed`` measures.
-SPEED_TOPICS = ("footprint", "searches", "candidates")
+SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     train.add_argument("--members", type=_positive, default=3, help="networks averaged in a pack")
     train.add_argument(
-        "--epochs", type=_positive, default=Settings.epochs, help="passes over the data of each network"
+        "--epochs", type=_positive, default=40, help="passes over the data of each network"
     )
     train.add_argument(
         "--lofo-epochs", type=_positive, default=20, help="passes of the networks that leave one family out"
@@ -75,7 +74,17 @@ def _parser() -> argparse.ArgumentParser:
         help="accuracy of the installed packs on a dataset, by family",
     )
     _add_dataset_and_devices(evaluate)
-    evaluate.set_defaults(run=lambda o, console: evaluate_packs(o.bench, o.predictor, Console()))
+    evaluate.add_argument(
+        "--journal", type=Path, metavar="FILE", help="keep what is done in FILE, to go on from there"
+    )
+    evaluate.add_argument("--jobs", type=_positive, metavar="N", help="workers; all of a cluster, or else 1")
+    evaluate.add_argument("--backend", default="loky", choices=BACKENDS, help="what runs the workers")
+    evaluate.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a cluster of Dask or Ray that is running; without it, one is started on this machine",
+    )
+    evaluate.set_defaults(run=_evaluate)
 
     readme = commands.add_parser(
         "readme",
@@ -208,7 +217,23 @@ def _parser() -> argparse.ArgumentParser:
     speed.add_argument(
         "--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="folder of the results"
     )
+    speed.add_argument(
+        "--nni3",
+        type=Path,
+        default=Path(".venv-nni3"),
+        metavar="DIR",
+        help="virtual environment of NNI 3.0",
+    )
+    speed.add_argument(
+        "--bench",
+        type=Path,
+        metavar="BENCH_DIR",
+        help="folder of a dataset in the official schema, to measure the memory that evaluating it takes",
+    )
     speed.add_argument("--readme", type=Path, metavar="FILE", help="file whose section becomes the table")
+    speed.add_argument(
+        "--page", type=Path, metavar="FILE", help="file whose section becomes the exponents, a plot beside it"
+    )
     speed.set_defaults(run=_speed)
     return parser
 
@@ -234,9 +259,16 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
+    from .pack_training import Plan, train_packs  # late: it brings torch, and a third of a gigabyte with it
+
     plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
     for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
         console.print(f"wrote {folder}")
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    with workers(options.jobs, options.backend, options.scheduler):
+        evaluate_packs(options.bench, options.predictor, Console(), options.journal)
 
 
 def _additivity(options: argparse.Namespace, console: Console) -> None:
@@ -262,9 +294,17 @@ def _reference_latency(options: argparse.Namespace, console: Console) -> None:
 def _speed(options: argparse.Namespace, console: Console) -> None:
     from .speed.report import run_speed, write_speed
 
-    run_speed(options.environment, options.output, options.predictor, options.topic, console)
+    run_speed(
+        options.environment,
+        options.output,
+        options.predictor,
+        options.topic,
+        console,
+        options.bench,
+        options.nni3,
+    )
     if options.readme:
-        write_speed(options.output, options.readme)
+        write_speed(options.output, options.readme, options.page)
 
 
 def _search(options: argparse.Namespace, console: Console) -> None:

@@ -47,8 +47,12 @@ def family_of(path: Path) -> str:
     return path.stem.removesuffix("s")
 
 
-def iter_models(path: str | Path) -> Iterator[BenchModel]:
+def iter_models(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[BenchModel]:
     """Stream the models of one file; memory holds one line at a time.
+
+    Args:
+        path: the file.
+        start, end: bytes between which a line has to start; those of the whole file unless they are given.
 
     Raises:
         DatasetError: there is no such file, or a line is not of the schema; names file and line.
@@ -57,20 +61,41 @@ def iter_models(path: str | Path) -> Iterator[BenchModel]:
     if not path.is_file():
         raise DatasetError(f"{path} is no file of the bench dataset")
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                latency = {
-                    k: _milliseconds(v) for k, v in record.items() if k not in _NOT_DEVICES and v is not None
-                }
-                model = BenchModel(str(record["id"]), family_of(path), latency, dict(record["graph"]))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                raise DatasetError(
-                    f"{path}:{number}: not a model of the official schema ({type(error).__name__}: {error})"
-                ) from error
-            yield model
+        if start:
+            lines.seek(start - 1)
+            lines.readline()  # the rest of a line that starts before
+        position = lines.tell()
+        for line in lines:
+            if end is not None and position >= end:
+                return
+            if line.strip():
+                yield _model(path, line, position)
+            position += len(line)
+
+
+def _model(path: Path, line: bytes, position: int) -> BenchModel:
+    """The model in a line that starts at byte ``position`` of ``path``."""
+    try:
+        record = json.loads(line)
+        latency = {k: _milliseconds(v) for k, v in record.items() if k not in _NOT_DEVICES and v is not None}
+        return BenchModel(str(record["id"]), family_of(path), latency, dict(record["graph"]))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        where = f"{path}:{_line_number(path, position)}"
+        raise DatasetError(
+            f"{where}: not a model of the official schema ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _line_number(path: Path, position: int) -> int:
+    """Number, from 1, of the line that starts at byte ``position``."""
+    number = 1
+    with path.open("rb") as lines:
+        for line in lines:
+            position -= len(line)
+            if position < 0:
+                break
+            number += 1
+    return number
 
 
 def _milliseconds(value: Any) -> float:

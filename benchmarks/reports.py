@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
@@ -17,30 +15,26 @@ from nnmeter_nas.packs.files import write_bytes
 from nnmeter_nas.readers import read_model
 
 from .dataset import BenchModel, dataset_files, iter_models
+from .evaluation import compare_dataset
 from .metrics import accuracy_by
 
 #: Ids of the networks as published, unvaried.
 STANDARD = re.compile(r".*_0")
 
 
-def evaluate_packs(bench: Path, devices: Sequence[str], console: Console) -> None:
-    """Print accuracy by family of each device's newest pack, all models of ``bench`` through ``predict``."""
+def evaluate_packs(
+    bench: Path, devices: Sequence[str], console: Console, journal: Path | None = None
+) -> None:
+    """Print accuracy by family of each device's newest pack on all models of ``bench``.
+
+    Arguments and errors as :func:`~nnmeter_nas.benchmarks.evaluation.compare_dataset`.
+    """
     predictors = [load_latency_predictor(name) for name in devices]
-    families: dict[str, list[str]] = {p.device: [] for p in predictors}
-    pairs: dict[str, list[tuple[float, float]]] = {p.device: [] for p in predictors}
-    for path in track(dataset_files(bench), description="predicting", console=Console(stderr=True)):
-        for model in iter_models(path):
-            for device, pair in _compare(model, predictors).items():
-                families[device].append(model.family)
-                pairs[device].append(pair)
-    for device, measured_and_predicted in pairs.items():
-        if not measured_and_predicted:
-            raise DatasetError(f"{bench} holds no latency of {device!r}")
-        measured, predicted = np.array(measured_and_predicted).T
+    for device, found in compare_dataset(bench, predictors, journal).items():
         table = Table(title=device)
         for column in ("family", "models", "±10 %", "±5 %", "MAPE %", "RMSPE %", "RMSE ms", "Spearman"):
             table.add_column(column, justify="left" if column == "family" else "right")
-        for family, a in accuracy_by(families[device], predicted, measured).items():
+        for family, a in accuracy_by(found.families, found.predicted, found.measured).items():
             table.add_row(
                 family,
                 f"{a['models']}",

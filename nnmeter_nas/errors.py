@@ -58,6 +58,10 @@ class LookupTableError(NnMeterNasError, ValueError):
     """A lookup table is damaged, of something else, or asked for what it lacks; or none can be built."""
 
 
+class WorkerError(NnMeterNasError):
+    """Work cannot be spread: no cluster answers, workers keep dying, or one lacks a predictor pack."""
+
+
 class SearchError(NnMeterNasError):
     """A search cannot go on, for example because no candidate meets the latency limit."""
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..bulk import TravellingPredictor, spread
 from ..errors import LookupTableError, NnMeterNasError
 from ..lut import LatencyTable, Space, build_tables, load_table
 from ..lut.bundled import SPACES, load_space, table_file
 from ..lut.cache import check_table, find_terms
 from ..lut.pricing import LatencyMeter
 from ..measures import latency_path, list_latencies
+from ..packs.files import write_bytes
 from ..predictor import LatencyPredictor
 from . import lut_rank, lut_show
-from .arguments import add_command, add_device_arguments, load_predictors, size
+from .arguments import (
+    add_command,
+    add_device_arguments,
+    add_worker_arguments,
+    load_predictors,
+    size,
+    spreads,
+    using_workers,
+)
 from .messages import fail, note
 from .runs import note_default_device
 
@@ -41,6 +53,7 @@ or a list of at most 20,000 architectures, that is kept in DIR/SPACE/*.npz, as s
 examples:
   nnmeter-nas lut build --space spos proxylessnas --predictor all -o tables
   nnmeter-nas lut build --space my_space:net --predictor all --input-shape 1 3 96 96 -o tables
+  nnmeter-nas lut build --space spos --predictor all --backend dask --scheduler tcp://10.0.0.1:8786 -o tables
 """
 #: Decimals of a latency in ms that a table keeps.
 _DECIMALS = 9
@@ -61,6 +74,7 @@ def add_parser(commands: Any) -> None:
     build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
                        help="folder for the tables")
     build.add_argument("--force", action="store_true", help="build tables again that could be kept")
+    add_worker_arguments(build)
     lut_show.add_parser(actions)
     lut_rank.add_parser(actions)
 
@@ -84,17 +98,79 @@ def _build_space(name: str, options: argparse.Namespace, predictors: list[Latenc
     paths = {p: options.output / table_file(name, space.input_shape, p) for p in predictors}
     listed = {p: latency_path(space, p, options.output) for p in predictors}
     due = [p for p in predictors if options.force or not _can_stay(paths[p], listed[p], space, p)]
-    if due:
-        with _bar(name, space) as advance:
-            try:
-                for predictor, table in zip(due, build_tables(space, due, progress=advance), strict=True):
-                    _rounded(table).save(paths[predictor])
-            except LookupTableError as error:
-                note(f"{error}; all of its architectures are priced instead")
-                list_latencies(space, due, options.output, advance)
+    for made in _made(name, space, options, due):
+        if made.remark:
+            note(made.remark)
+        for file, content in made.files.items():
+            write_bytes(options.output / file, content)
     if kept := len(paths) - len(due):
         note(f"{name}: {kept} of {len(paths)} tables were there and are kept")
     print(*(listed[p] if listed[p].exists() else paths[p] for p in predictors), sep="\n", flush=True)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Tables that a worker has to make of a space, which it loads by itself."""
+
+    name: str
+    input_shape: tuple[int, ...] | None
+    predictor: TravellingPredictor
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.predictor.device}"
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Contents of the files of tables, by their path in the folder of tables, and what to say about them."""
+
+    files: dict[str, bytes]
+    remark: str | None
+
+
+def _made(
+    name: str, space: Space, options: argparse.Namespace, due: Sequence[LatencyPredictor]
+) -> Iterator[_Made]:
+    """The tables of several devices: here, where they share the model graphs, or a device a worker."""
+    if not due:
+        return
+    if spreads(options):
+        shape = None if options.input_shape is None else tuple(options.input_shape)
+        orders = [_Order(name, shape, TravellingPredictor.of(predictor)) for predictor in due]
+        with using_workers(options):
+            yield from spread(_make_ordered, orders, name)
+        return
+    with _bar(name, space) as advance:
+        yield _make(name, space, due, advance)
+
+
+def _make_ordered(order: _Order) -> _Made:
+    """Make the table of one device, in a worker."""
+    space = _load_space_once(order.name, order.input_shape)
+    return _make(order.name, space, [order.predictor.load()], lambda done: None)
+
+
+@lru_cache(maxsize=1)
+def _load_space_once(name: str, input_shape: tuple[int, ...] | None) -> Space:
+    return load_space(name, input_shape)
+
+
+def _make(
+    name: str, space: Space, predictors: Sequence[LatencyPredictor], advance: Callable[[int], None]
+) -> _Made:
+    """Make the tables of a space, or where none holds, the list of its latencies."""
+    remark = None
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            tables = build_tables(space, predictors, progress=advance)
+            for predictor, table in zip(predictors, tables, strict=True):
+                _rounded(table).save(folder / table_file(name, space.input_shape, predictor))
+        except LookupTableError as error:
+            remark = f"{error}; all of its architectures are priced instead"
+            list_latencies(space, predictors, folder, advance)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return _Made({str(path.relative_to(folder)): path.read_bytes() for path in files}, remark)
 
 
 def _rounded(table: LatencyTable) -> LatencyTable:

@@ -12,10 +12,20 @@ from rich.text import Text
 
 from ..errors import SearchError
 from ..lut import LatencyTable
-from ..lut.terms import IntArray
+from ..lut.terms import IntArray, Terms
 from ..ranking import closest, fastest, latency_reach, slowest
 from ..sampling import UniformSampler
-from .arguments import add_command, add_format_arguments, check_format, positive_float, positive_int
+from ..survey import survey
+from .arguments import (
+    add_command,
+    add_format_arguments,
+    add_worker_arguments,
+    check_format,
+    positive_float,
+    positive_int,
+    spreads,
+    using_workers,
+)
 from .lut_show import latency_range
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console
@@ -30,6 +40,7 @@ examples:
   nnmeter-nas lut rank spos --predictor cortexA76cpu_tflite21 --top 20
   nnmeter-nas lut rank proxylessnas --predictor adreno640gpu_tflite21 --slowest --max-latency 20
   nnmeter-nas lut rank tables/spos_1x3x224x224/cortexA76cpu_tflite21_2.0.yaml --closest 35 --json -o near.json
+  nnmeter-nas lut rank spos-small --every --jobs 4
 """
 
 
@@ -50,20 +61,29 @@ def add_parser(actions: Any) -> None:
                          help="rank N random architectures within the limit instead of the whole space")
     ranking.add_argument("--seed", type=int, default=0, metavar="S",
                          help="of random architectures (default: %(default)s)")
+    ranking.add_argument("--every", action="store_true",
+                         help="evaluate every architecture: for quantiles of all, and where too many choices "
+                         "interact to rank them otherwise")
+    add_worker_arguments(parser)
     add_format_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Rank the architectures of each table."""
     check_format(options)
-    found = [(named, _ranked(named.table, options)) for named in tables(options)]
+    if options.every and (options.slowest or options.closest or options.sample):
+        options.parser.error("argument --every: goes with --fastest alone")
+    if spreads(options) and not options.every:
+        options.parser.error("argument --every: is what workers are for; without it, none are needed")
+    with using_workers(options):
+        found = [(named, *_ranked(named.table, options)) for named in tables(options)]
     if not options.format:
-        for named, chosen in found:
-            _print(named, chosen)
+        for named, chosen, summary in found:
+            _print(named, chosen, summary or latency_range(named.table))
         return 0
-    labels = dict.fromkeys(label for named, _ in found for label in named.table.labels)
+    labels = dict.fromkeys(label for named, *_ in found for label in named.table.labels)
     with written(options, (*_FIXED, *labels, "error")) as write:
-        for named, chosen in found:
+        for named, chosen, _ in found:
             for rank, ms, architecture in _rows(named.table, chosen):
                 record = {**named.identity, "rank": rank, "latency_ms": ms, "error": None}
                 choices = architecture if options.format == "csv" else {"architecture": architecture}
@@ -71,18 +91,35 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ranked(table: LatencyTable, options: argparse.Namespace) -> IntArray:
-    """Candidate indices ``[n, positions]``, the first first.
+def _ranked(table: LatencyTable, options: argparse.Namespace) -> tuple[IntArray, str | None]:
+    """Candidate indices ``[n, positions]``, the first first, and what all are like if that is known.
 
     Raises:
         SearchError: no architecture is within the limit.
     """
-    limit, top, terms = options.max_latency, options.top, table.terms()
-    if limit < math.inf and limit < (least := latency_reach(terms)[0]):
-        raise SearchError(
-            f"no architecture takes {limit:g} ms or less on {table.device}; the fastest of all takes "
-            f"{least:.4f} ms"
-        )
+    terms = table.terms()
+    surveyed = survey(terms, options.top) if options.every else None
+    limit = options.max_latency
+    if limit < math.inf:
+        least = latency_reach(terms)[0] if surveyed is None else float(terms.values(surveyed.least[:1])[0])
+        if limit < least:
+            raise SearchError(
+                f"no architecture takes {limit:g} ms or less on {table.device}; the fastest of all takes "
+                f"{least:.4f} ms"
+            )
+    if surveyed is None:
+        return _chosen(terms, options), None
+    few, half, most = (surveyed.quantile(share) for share in (0.05, 0.5, 0.95))
+    summary = (
+        f"{surveyed.architectures} architectures, all evaluated: 5 % of them up to {few:.3f} ms, half up to "
+        f"{half:.3f} ms, 95 % up to {most:.3f} ms"
+    )
+    return surveyed.least[terms.values(surveyed.least) <= limit], summary
+
+
+def _chosen(terms: Terms, options: argparse.Namespace) -> IntArray:
+    """As :func:`_ranked`, without looking at all architectures."""
+    limit, top = options.max_latency, options.top
     if options.sample:
         random = np.random.default_rng(options.seed)
         found = np.unique(UniformSampler(terms, at_most=limit).draw(options.sample, random), axis=0)
@@ -107,10 +144,10 @@ def _rows(table: LatencyTable, chosen: IntArray) -> list[tuple[int, float, dict[
     return rows
 
 
-def _print(named: NamedTable, chosen: IntArray) -> None:
+def _print(named: NamedTable, chosen: IntArray, summary: str) -> None:
     out = console()
     out.print(Text(named.title, style="bold"))
-    out.print(latency_range(named.table))
+    out.print(summary)
     first, last = named.table.labels[0], named.table.labels[-1]
     shown = Table("rank", "ms", first if first == last else f"{first} ... {last}")
     shown.columns[0].justify = shown.columns[1].justify = "right"
