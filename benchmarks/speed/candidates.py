@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +16,11 @@ from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.search_spaces import spos
 
 from ..networks import build_network, input_shape
-from .figures import Figure, measured
+from .figures import Figure, Sample, measured
 from .nnmeter import Both
 
-#: Candidates that the median is over.
-CANDIDATES = 12
+#: Candidates that the median is over, and those that a warm predictor has seen before them.
+CANDIDATES, SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
 _TOLERANCE = 1e-9
 
@@ -46,35 +46,37 @@ def spos_candidates(count: int, seed: int = 0) -> list[Any]:
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
     """A candidate's graph IR to ms: warm, on a fresh predictor, and with our own pack."""
-    candidates = spos_candidates(CANDIDATES)
-    ours, theirs = both.ours(), both.theirs()
+    drawn = spos_candidates(SEEN + CANDIDATES)
+    seen, candidates = drawn[:SEEN], drawn[SEEN:]
     # No agreement is asked for: of NNI's graph IR nn-Meter leaves out, at 0 ms, the channel shuffles, splits,
     # concats and the pool, which it knows by other names.
     rival = "nn-Meter 2.0"
     note = "same forests and rules; nn-Meter leaves operators out"
+    warm = f"on candidates that are new to a predictor which has seen {SEEN} others"
+    theirs = both.theirs()
+    theirs_warm = _warm(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
     yield Figure(
         "one SPOS candidate, graph IR to ms, warm", "ms",
-        ours=measured(_in_turn(ours.predict, candidates), CANDIDATES, 1e3),
-        rival=measured(_in_turn(lambda c: _nn_meter(theirs, c), candidates), CANDIDATES, 1e3),
-        rival_name=rival, at_least=100, limit=3, note=note,
+        ours=_warm(both.ours().predict, seen, candidates), rival=theirs_warm,
+        rival_name=rival, at_least=100, limit=3, note=f"{warm}; {note}",
     )  # fmt: skip
     yield Figure(
         "the same, first call on a fresh predictor", "ms",
-        ours=measured(_in_turn(lambda c: both.ours().predict(c), candidates), CANDIDATES, 1e3),
-        rival=measured(_in_turn(lambda c: _nn_meter(both.theirs(), c), candidates), CANDIDATES, 1e3),
+        ours=_warm(lambda candidate: both.ours().predict(candidate), seen[:2], candidates),
+        rival=_warm(lambda candidate: _nn_meter(both.theirs(), candidate), seen[:2], candidates),
         rival_name=rival, at_least=40, note=note,
     )  # fmt: skip
     own = load_latency_predictor(both.pack.name, 2.0)
     yield Figure(
         "the same, warm, our own pack", "ms",
-        ours=measured(_in_turn(own.predict, candidates), CANDIDATES, 1e3),
-        rival=measured(_in_turn(lambda c: _nn_meter(theirs, c), candidates), CANDIDATES, 1e3),
-        rival_name=rival, at_least=100, limit=3, note="other predictors, so other results",
+        ours=_warm(own.predict, seen, candidates), rival=theirs_warm,
+        rival_name=rival, at_least=100, limit=3, note=f"{warm}; other predictors, so other results",
     )  # fmt: skip
 
 
 def module_figures(both: Both, network: str = "mobilenet_v2") -> Iterator[Figure]:
     """A torch module to ms, beside nn-Meter's way: export to ONNX, simplify, detect kernels, predict."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it says that there is no torchvision
     module, shape = build_network(network).eval(), input_shape(network)
     ours, theirs = both.ours(), both.theirs()
     with tempfile.TemporaryDirectory() as folder:
@@ -108,10 +110,12 @@ def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path
     return float(predictor.predict(simple, "onnx"))
 
 
-def _in_turn(function: Callable[[Any], Any], models: Sequence[Any]) -> Callable[[], Any]:
-    """Calls ``function`` on the next of ``models`` each time."""
-    turn = itertools.cycle(models)
-    return lambda: function(next(turn))
+def _warm(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Sequence[Any]) -> Sample:
+    """Milliseconds that ``function`` takes for each of ``candidates``, once it has had those in ``seen``."""
+    for candidate in seen:
+        function(candidate)
+    turn = iter(candidates)
+    return measured(lambda: function(next(turn)), len(candidates), 1e3, warm=False)
 
 
 def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:

@@ -1,21 +1,17 @@
-"""A measured figure beside its rival's and its target, and the table and files that show it."""
+"""A measured figure beside its rival's and its target, and the files that keep it."""
 
 from __future__ import annotations
 
 import gc
 import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from nnmeter_nas.errors import DatasetError
 from nnmeter_nas.packs.files import write_bytes
 
 
@@ -55,6 +51,7 @@ class Figure:
         at_least: how many times better than the rival it shall be.
         limit: what the value itself shall keep to.
         note: what one has to know beside.
+        points: what the value was fitted to, if it was: a size, and the seconds that it took.
     """
 
     name: str
@@ -66,6 +63,7 @@ class Figure:
     limit: float | None = None
     more_is_better: bool = False
     note: str = ""
+    points: tuple[tuple[int, Sample], ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -83,13 +81,21 @@ class Figure:
         within = self.limit is None or (value >= self.limit if self.more_is_better else value <= self.limit)
         return enough and within
 
-    @property
-    def target(self) -> str:
-        """The targets in words."""
-        sign = "≥" if self.more_is_better else "≤"
-        parts = [f"≥ {self.at_least:g} ×"] if self.at_least is not None else []
-        parts += [f"{sign} {_number(self.limit)} {self.unit}"] if self.limit is not None else []
-        return ", ".join(parts) or "–"
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A figure that a run has to leave out.
+
+    Attributes:
+        name: what the reader of the table is told.
+        reason: what it would take to measure it.
+    """
+
+    name: str
+    reason: str
+
+
+Result = Figure | Unmeasured
 
 
 def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm: bool = True) -> Sample:
@@ -112,71 +118,50 @@ def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm
     return Sample(tuple(values))
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "packages": {name: version(name) for name in ("nnmeter_nas", "numpy", "networkx", "scikit-learn")},
-    }
+def save(results: Iterable[Result], folder: Path, topic: str, described: dict[str, Any]) -> Path:
+    """Write the results of a topic to ``<folder>/<topic>.json``, every measurement included.
 
-
-def table(figures: Iterable[Figure]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [
-        "| figure | ours | rival | ratio | target | met |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for figure in figures:
-        rival = f"{_shown(figure.rival, figure.unit)} ({figure.rival_name})" if figure.rival else "–"
-        ratio = "–" if figure.ratio is None else f"{_number(figure.ratio)} ×"
-        name = f"{figure.name}; {figure.note}" if figure.note else figure.name
-        met = "yes" if figure.met else "**no**"
-        cells = [name, _shown(figure.ours, figure.unit), rival, ratio, figure.target, met]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def save(figures: Sequence[Figure], folder: Path, topic: str, described: dict[str, Any]) -> Path:
-    """Write the figures of a topic to ``<folder>/<topic>.json``, every measurement included."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [{**asdict(figure), "ratio": figure.ratio, "met": figure.met} for figure in figures]
-    document = {"machine": described, "figures": rows}
+    Args:
+        results: figures, measured and not.
+        folder: where the file goes.
+        topic: what they are about.
+        described: what they were measured on.
+    """
+    figures, unmeasured = [], []
+    for result in results:
+        if isinstance(result, Figure):
+            figures.append({**asdict(result), "ratio": result.ratio, "met": result.met})
+        else:
+            unmeasured.append(asdict(result))
+    document = {"machine": described, "figures": figures, "unmeasured": unmeasured}
     path = folder / f"{topic}.json"
     write_bytes(path, f"{json.dumps(document, indent=1)}\n".encode())
     return path
 
 
-def load(path: Path) -> tuple[list[Figure], dict[str, Any]]:
-    """The figures that :func:`save` wrote, and what they were measured on."""
-    found, document = [], json.loads(path.read_text(encoding="utf-8"))
-    for row in document["figures"]:
-        samples = {key: Sample(tuple(row[key]["values"])) if row[key] else None for key in ("ours", "rival")}
-        found.append(Figure(**{k: v for k, v in row.items() if k not in ("ratio", "met")} | samples))
-    return found, document["machine"]
+def load(path: Path) -> tuple[list[Result], dict[str, Any]]:
+    """The results that :func:`save` wrote, those unmeasured last, and what they were measured on.
 
-
-def _shown(sample: Sample, unit: str) -> str:
-    spread = f" ± {_number(sample.spread)}" if len(sample.values) > 1 else ""
-    return f"{_number(sample.median)}{spread} {unit}"
-
-
-def _number(value: float) -> str:
-    """Three digits that count.
-
-    >>> _number(0.012345), _number(123456.0), _number(41.23)
-    ('0.0123', '123,000', '41.2')
+    Raises:
+        DatasetError: it wrote no such file.
     """
-    if value >= 1000:
-        digits = len(str(int(value))) - 3
-        return f"{round(value, -digits):,.0f}"
-    return f"{value:.3g}"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        figures = [_figure(row) for row in document["figures"]]
+        return [*figures, *(Unmeasured(**row) for row in document["unmeasured"])], document["machine"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{path} holds no figures of this version ({type(error).__name__}: {error}); measure them anew"
+        ) from error
+
+
+def _figure(row: dict[str, Any]) -> Figure:
+    given = {key: value for key, value in row.items() if key not in ("ratio", "met")}
+    given["ours"] = _sample(row["ours"])
+    given["rival"] = None if row["rival"] is None else _sample(row["rival"])
+    given["points"] = tuple((size, _sample(taken)) for size, taken in row["points"])
+    return Figure(**given)
+
+
+def _sample(stored: dict[str, list[float]]) -> Sample:
+    return Sample(tuple(stored["values"]))

@@ -1,22 +1,66 @@
-"""All figures of a run: measured, saved, and shown as a table in the README."""
+"""All figures of a run: measured, saved, and shown in the README and on a page of their own."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from nnmeter_nas.packs.files import write_bytes
+
 from ..reports import replace_sections
-from . import candidates, footprint, searches
-from .figures import Figure, load, machine, save, table
+from . import candidates, footprint, profilers, scaling, searches, tables
+from .figures import Figure, Result, load, save
+from .machine import is_busy, machine, machine_line
+from .markdown import number, row, table
 from .nnmeter import Both, import_nn_meter
+from .scaling_plot import scaling_plot
+
+_SCALING = "scaling"
+_PLOT = "scaling.png"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the topics of a run measure with.
+
+    Attributes:
+        device: applied hardware.
+        environment: virtual environment of nn-Meter.
+        nni3: virtual environment of NNI 3.0.
+        bench: folder of a dataset in the official schema, if there is one.
+        folder: for what is written meanwhile.
+    """
+
+    device: str
+    environment: Path
+    nni3: Path
+    bench: Path | None
+    folder: Path
+
+    @cached_property
+    def both(self) -> Both:
+        """The predictor of the device, ours and nn-Meter's; made when a topic first asks for it.
+
+        Raises:
+            MissingPackageError: nn-Meter is not in its environment.
+        """
+        return Both(import_nn_meter(self.environment), self.device, self.folder)
 
 
 def run_speed(
-    environment: Path, output: Path, device: str, topics: Iterable[str], console: Console
+    environment: Path,
+    output: Path,
+    device: str,
+    topics: Iterable[str],
+    console: Console,
+    bench: Path | None = None,
+    nni3: Path = Path(".venv-nni3"),
 ) -> list[Path]:
     """Measure the figures of ``topics`` and write each topic's to ``<output>/<topic>.json``.
 
@@ -26,60 +70,117 @@ def run_speed(
         device: applied hardware.
         topics: keys of :data:`TOPICS`.
         console: where progress goes.
+        bench: folder of a dataset in the official schema; without it, what needs one is left out.
+        nni3: virtual environment of NNI 3.0.
 
     Raises:
         MissingPackageError: nn-Meter is not in ``environment``.
     """
-    described = machine()
+    described = machine({"nn-Meter": (environment, "nn-meter"), "nni (profilers)": (nni3, "nni")})
+    if is_busy(described):
+        console.print(
+            f"warning: the load is {described['load_before']} on {described['cores']} cores; figures of a "
+            "busy machine are worth little",
+            style="yellow", markup=False,
+        )  # fmt: skip
     written = []
     with tempfile.TemporaryDirectory() as folder:
-        both = Both(import_nn_meter(environment), device, Path(folder))
+        setting = Setting(device, environment, nni3, bench, Path(folder))
         for topic in topics:
-            figures = []
-            for figure in TOPICS[topic](both, device):
-                figures.append(figure)
-                console.print(table([figure])[-1], markup=False, soft_wrap=True)
-            written.append(save(figures, output, topic, described))
+            results = []
+            for result in TOPICS[topic](setting):
+                results.append(result)
+                console.print(row(result, {}), markup=False, soft_wrap=True)
+            written.append(save(results, output, topic, described))
     return written
 
 
-def write_speed(output: Path, readme: Path) -> None:
-    """Replace the section ``speed`` of ``readme`` by the results in ``output``.
+def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
+    """Show the results in ``output``.
+
+    Args:
+        output: folder of the results, as :func:`run_speed` writes them.
+        readme: file whose section ``speed`` becomes the table.
+        page: file whose section ``scaling`` becomes the exponents; their plot goes beside it.
 
     Raises:
-        DatasetError: ``readme`` lacks the marks that frame the section.
+        DatasetError: a file lacks the marks that frame its section, or results cannot be read.
     """
-    results = [load(path) for topic in TOPICS if (path := output / f"{topic}.json").is_file()]
-    figures = [figure for found, _ in results for figure in found]
-    measured_on = dict.fromkeys(_described(described) for _, described in results)
-    replace_sections(readme, {"speed": [*table(figures), "", *measured_on]})
+    found = {topic: load(path) for topic in TOPICS if (path := output / f"{topic}.json").is_file()}
+    compared = {topic: results for topic, (results, _) in found.items() if topic != _SCALING}
+    lines = table(result for results in compared.values() for result in results)
+    replace_sections(readme, {"speed": [*lines, "", *machine_lines({t: found[t][1] for t in compared})]})
+    if page is not None and _SCALING in found:
+        results, described = found[_SCALING]
+        curves = [result for result in results if isinstance(result, Figure)]
+        replace_sections(page, {_SCALING: [*scaling_table(curves), "", machine_line(described)]})
+        write_bytes(page.parent / _PLOT, scaling_plot(curves))
 
 
-def _footprint(both: Both, device: str) -> Iterator[Figure]:
-    yield from footprint.import_figures()
-    yield from footprint.pack_figures(both.folder)
+def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What topics were measured on; one line, or one for each run if there were several."""
+    topics: dict[str, list[str]] = {}
+    for topic, values in described.items():
+        topics.setdefault(machine_line(values), []).append(topic)
+    spread = "± is half the interquartile range of the repeats, of which the median is shown."
+    if len(topics) == 1:
+        return [f"{line} {spread}" for line in topics]
+    return [f"- {', '.join(names)}: {line}" for line, names in topics.items()] + ["", spread]
 
 
-def _searches(both: Both, device: str) -> Iterator[Figure]:
-    yield from searches.ranking_figures(device)
-    yield from searches.filter_figures(device)
+def scaling_table(curves: Sequence[Figure]) -> list[str]:
+    """Exponent of each curve, and what one operator or candidate costs at both ends of it."""
+    lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
+             "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
+    for figure in curves:
+        each = [
+            f"{number(1e6 * taken.median / size)} (of {size:,})"
+            for size, taken in (figure.points[0], figure.points[-1])
+        ]
+        met = "yes" if figure.met else "**no**"
+        cells = [figure.name, f"{figure.ours.median:.2f}", f"≤ {figure.limit:g}", met, *each]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "", f"![Cost against operators and candidates]({_PLOT})"]
 
 
-def _candidates(both: Both, device: str) -> Iterator[Figure]:
-    yield from candidates.candidate_figures(both)
-    yield from candidates.module_figures(both)
+def _footprint(setting: Setting) -> Iterator[Result]:
+    yield from footprint.import_figures(setting.device)
+    yield from footprint.pack_figures(setting.both.folder)
+    yield from footprint.memory_figures(setting.bench, setting.device)
+
+
+def _searches(setting: Setting) -> Iterator[Result]:
+    yield from searches.ranking_figures(setting.device)
+    yield from searches.filter_figures(setting.device)
+
+
+def _candidates(setting: Setting) -> Iterator[Result]:
+    yield from candidates.candidate_figures(setting.both)
+    yield from candidates.module_figures(setting.both)
+
+
+def _tables(setting: Setting) -> Iterator[Result]:
+    yield from tables.table_figures(setting.both, setting.device)
+
+
+def _profilers(setting: Setting) -> Iterator[Result]:
+    python = setting.nni3 / "bin" / "python"
+    yield from profilers.profiler_figures(
+        setting.both.folder, setting.device, setting.environment, python
+    )
+
+
+def _scaling(setting: Setting) -> Iterator[Result]:
+    yield from scaling.size_figures(setting.device)
+    yield from scaling.number_figures(setting.device)
 
 
 #: What is measured, in the order of the table.
-TOPICS: Mapping[str, Callable[[Both, str], Iterator[Figure]]] = {
+TOPICS: Mapping[str, Callable[[Setting], Iterator[Result]]] = {
     "footprint": _footprint,
     "searches": _searches,
     "candidates": _candidates,
+    "tables": _tables,
+    "profilers": _profilers,
+    _SCALING: _scaling,
 }
-
-
-def _described(values: Mapping[str, Any]) -> str:
-    return (
-        f"Medians ± half the interquartile range, on {values['cores']} cores of {values['cpu']}, "
-        f"{values['memory_gib']} GiB, Python {values['python']}."
-    )

@@ -1,0 +1,178 @@
+"""How cost grows with the size of a model graph, and with the number of candidates."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nnmeter_nas import LatencyPredictor, load_latency_predictor
+from nnmeter_nas.graph import finish
+from nnmeter_nas.lut.bundled import bundled_table, load_space
+from nnmeter_nas.ranking import random_architectures
+from nnmeter_nas.shapes import infer_shapes
+from nnmeter_nas.strategies import LatencyFilter
+from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.traversal import topological_order
+
+from .figures import Figure, Sample
+from .searches import simplified_candidates
+from .synthetic import synthetic_graph
+
+#: Units of the two kinds of curves.
+OPERATORS, CANDIDATES = "operators", "candidates"
+#: Largest exponent of what counts as linear; the rest is for caches, which hold less and less of the data.
+LIMIT = 1.1
+#: Largest sizes: of a model graph; of candidates that are predicted, and of those that are looked up.
+_LARGEST, _PREDICTED, _LOOKED_UP = 100_000, 1000, 1_000_000
+#: Sizes in a decade.
+_DENSITY = 3
+#: Times that each size is measured: at least, at most, and seconds to go on for in between.
+_LEAST_REPEATS, _MOST_REPEATS, _SECONDS = 3, 9, 0.5
+
+
+def size_figures(device: str, largest: int = _LARGEST) -> Iterator[Figure]:
+    """Exponents of what a model graph costs, by operators."""
+    pack = load_latency_predictor(device).pack
+
+    def infer(size: int) -> Sample:
+        graph = finish(synthetic_graph(size))
+        return timed(lambda: None, lambda _: infer_shapes(graph, topological_order(graph)), collects=False)
+
+    def fuse(size: int) -> Sample:
+        graph = finish(synthetic_graph(size))
+        return timed(lambda: None, lambda _: pack.kernel_graph(graph), collects=False)
+
+    def kernels(size: int) -> Sample:
+        found = pack.kernel_graph(finish(synthetic_graph(size))).nodes(data="kernel")
+        covered = [kernel for _, kernel in found if pack.predictors.covers(kernel)]
+        return timed(lambda: None, lambda _: pack.predictors.latencies(covered), collects=False)
+
+    def whole(size: int) -> Sample:
+        return timed(
+            lambda: (LatencyPredictor(pack), synthetic_graph(size)), lambda made: made[0].predict(made[1])
+        )
+
+    for name, measure in (
+        ("shape inference", infer),
+        ("fusion", fuse),
+        ("prediction of the kernels", kernels),
+        ("all of predict", whole),
+    ):
+        yield _exponent(name, OPERATORS, _curve(measure, 100, largest))
+
+
+def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _LOOKED_UP) -> Iterator[Figure]:
+    """Exponents of what candidates of the ImageNet-sized SPOS space cost, by their number."""
+    predictor, space = load_latency_predictor(device), load_space("spos")
+    table = bundled_table("spos", predictor)
+    assert table is not None
+    rows = random_architectures(table.terms(), looked_up)
+    names = [
+        {label: known[i] for (label, known), i in zip(table.candidates.items(), row, strict=True)}
+        for row in rows[:predicted].tolist()
+    ]
+    graphs = [space.model_graph(one) for one in names]
+
+    def predict(count: int) -> Sample:
+        return timed(
+            lambda: LatencyPredictor(predictor.pack), lambda one: list(one.predict_many(graphs[:count]))
+        )
+
+    def look_up(count: int) -> Sample:
+        return timed(lambda: None, lambda _: table.latencies(rows[:count]))
+
+    accept = _patient_filter(device)
+    yield _exponent("whole-graph prediction", CANDIDATES, _curve(predict, 10, predicted))
+    yield _exponent("LatencyFilter's look-up", CANDIDATES, _curve(accept, 10, looked_up))
+    yield _exponent("LatencyTable.latencies", CANDIDATES, _curve(look_up, 10, looked_up))
+
+
+def _patient_filter(device: str) -> Callable[[int], Sample]:
+    """Times a filter past its patience, asked about the same thousand candidates again and again."""
+    candidates = simplified_candidates()(1000)
+    # A limit that none meets, so that no accepted candidates pile up.
+    accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
+    for candidate in candidates[: PATIENCE + 1]:
+        accept(candidate)
+
+    def ask(count: int) -> None:
+        for candidate in itertools.islice(itertools.cycle(candidates), count):
+            accept(candidate)
+
+    return lambda count: timed(lambda: None, lambda _: ask(count))
+
+
+def _curve(measure: Callable[[int], Sample], least: int, most: int) -> list[tuple[int, Sample]]:
+    with nothing_else_collected():
+        return [(size, measure(size)) for size in sizes(least, most)]
+
+
+def sizes(least: int, most: int) -> list[int]:
+    """Sizes that grow by equal factors, evenly many a decade.
+
+    >>> sizes(10, 1000)
+    [10, 22, 46, 100, 215, 464, 1000]
+    """
+    steps = round(_DENSITY * np.log10(most / least))
+    return [round(size) for size in np.geomspace(least, most, steps + 1).tolist()]
+
+
+def timed(prepare: Callable[[], Any], run: Callable[[Any], Any], collects: bool = True) -> Sample:
+    """Seconds of the processor that ``run`` takes of what ``prepare`` returns, several times.
+
+    A curve takes minutes, and what others do meanwhile would bend it; what is timed here runs on one core.
+
+    Args:
+        prepare: called before each time.
+        run: what is timed.
+        collects: let Python's garbage collector work meanwhile, whose full passes come in steps.
+    """
+    taken: list[float] = []
+    while len(taken) < _LEAST_REPEATS or (sum(taken) < _SECONDS and len(taken) < _MOST_REPEATS):
+        prepared = prepare()
+        gc.collect()
+        if not collects:
+            gc.disable()
+        try:
+            start = time.process_time()
+            run(prepared)
+            taken.append(time.process_time() - start)
+        finally:
+            gc.enable()
+    return Sample(tuple(taken))
+
+
+@contextmanager
+def nothing_else_collected() -> Iterator[None]:
+    """Keep the collector from visiting what the process holds already, above all torch and NNI."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def exponent(points: Sequence[tuple[int, Sample]]) -> float:
+    """Slope of the least-squares line through the logarithms of size and seconds, over the top two decades.
+
+    >>> round(exponent([(n, Sample((n**2.0,))) for n in (10, 100, 1000)]), 6)
+    2.0
+    """
+    most = max(size for size, _ in points)
+    kept = [(size, taken.median) for size, taken in points if 100 * size >= most]
+    of_sizes, of_seconds = np.log(np.array(kept)).T
+    return float(np.polyfit(of_sizes, of_seconds, 1)[0])
+
+
+def _exponent(name: str, unit: str, points: Sequence[tuple[int, Sample]]) -> Figure:
+    return Figure(
+        f"{name}, by {unit}", "exponent", ours=Sample((exponent(points),)), limit=LIMIT, points=tuple(points)
+    )

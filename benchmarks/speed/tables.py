@@ -1,0 +1,97 @@
+"""Lookup tables of a search space on all devices, beside NNI 2.10.1's estimator, which asks nn-Meter 2.0."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from nnmeter_nas.lut import LatencyTable, build_tables
+from nnmeter_nas.lut.nni_space import space_of
+from nnmeter_nas.packs.registry import devices
+from nnmeter_nas.search_spaces import proxylessnas
+from nnmeter_nas.search_spaces.proxylessnas import ZERO
+
+from .candidates import DisagreementError
+from .figures import Figure, measured
+from .nnmeter import Both
+
+#: NNI's table: by label of a choice, and then by candidate, ms.
+NNITable = Mapping[str, Mapping[str, float]]
+_TOLERANCE = 1e-9
+
+
+def table_figures(both: Both, device: str) -> Iterator[Figure]:
+    """The tables of the ImageNet-sized ProxylessNAS space for all devices, both from NNI's module.
+
+    Args:
+        both: the predictor of ``device``; those of the other devices are written for this.
+        device: one of the devices.
+
+    Raises:
+        DisagreementError: the two price a candidate differently.
+    """
+    nn_meter = import_module("nn_meter")  # which `both` has put on the path
+    with tempfile.TemporaryDirectory() as folder:
+        others = {name: Both(nn_meter, name, Path(folder)) for name in devices() if name != device}
+        yield measure_tables([both, *others.values()], proxylessnas("imagenet"))
+
+
+def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figure:
+    """One run of NNI and ``repeats`` of ours, all tables in each, once they are seen to agree.
+
+    Args:
+        pairs: the predictor of each device.
+        space: an NNI module whose choices are those of the ProxylessNAS space.
+        repeats: of ours.
+
+    Raises:
+        DisagreementError: the two price a candidate differently.
+    """
+    theirs: list[NNITable] = []
+    ours = measured(lambda: our_tables(pairs, space), repeats)
+    rival = measured(lambda: theirs.extend(nni_table(one, space) for one in pairs), 1, warm=False)
+    for table, nni_one in zip(our_tables(pairs, space), theirs, strict=True):
+        check_prices(table, nni_one)
+    return Figure(
+        f"lookup tables of {type(space).__name__}, {len(pairs)} devices", "s", ours=ours, rival=rival,
+        rival_name="NNI's HardwareLatencyEstimator with nn-Meter 2.0", at_least=50,
+        note="same forests and rules; NNI, run once, leaves out residual additions and the pool",
+    )  # fmt: skip
+
+
+def our_tables(pairs: Sequence[Both], space: Any) -> list[LatencyTable]:
+    """The tables of ``space`` as ``nnmeter-nas lut build`` builds them, in the order of ``pairs``."""
+    return build_tables(space_of(space), [one.ours() for one in pairs])
+
+
+def nni_table(one: Both, space: Any) -> NNITable:
+    """The table that NNI's estimator, which takes one device, makes of ``space``.
+
+    It runs as it is, but for the forests: those of nn-Meter's releases would be downloaded.
+    """
+    proxyless = import_module("nni.retiarii.oneshot.pytorch.proxyless")
+    with patch("nn_meter.load_latency_predictor", lambda name: one.theirs()):
+        estimator = proxyless.HardwareLatencyEstimator(one.pack.name, space, space.input_shape, None)
+    table: NNITable = estimator.block_latency_table
+    return table
+
+
+def check_prices(table: LatencyTable, theirs: NNITable) -> None:
+    """Raise a DisagreementError unless NNI prices the candidates of each choice as ``table`` does.
+
+    NNI takes the addition of a residual layer out of the network with the choice in it, so of these layers
+    our prices are higher by one number. It calls a candidate by what follows the last underscore of its name,
+    so that of ``k3_e3``, ``k5_e3`` and ``k7_e3`` the last one stays.
+    """
+    for label, known in table.candidates.items():
+        prices = dict(zip((name.split("_")[-1] for name in known), table.block_ms[label], strict=True))
+        more = {name: float(ms) - theirs[label][name] for name, ms in prices.items() if name != ZERO}
+        expected = max(more.values()) if ZERO in known else 0.0
+        if expected < -_TOLERANCE or any(abs(ms - expected) > _TOLERANCE for ms in more.values()):
+            raise DisagreementError(
+                f"nnmeter_nas prices the candidates of {label!r} on {table.device} by {more} ms more than NNI"
+            )
