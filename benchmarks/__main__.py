@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 from rich.console import Console
 
-from nnmeter_nas.bulk import BACKENDS, workers
+from nnmeter_nas.cli.arguments import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 
@@ -21,6 +21,15 @@ from .reports import evaluate_packs, write_readme
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: What ``speed`` measures.
 SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, where there are any and the help does not tell by itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or "(default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m nnmeter_nas.benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    help_format = argparse.ArgumentDefaultsHelpFormatter
 
     train = commands.add_parser(
         "train",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="train the predictor packs from measured whole-model latencies",
     )
     _add_dataset_and_devices(train)
@@ -70,25 +78,19 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="accuracy of the installed packs on a dataset, by family",
     )
     _add_dataset_and_devices(evaluate)
     evaluate.add_argument(
         "--journal", type=Path, metavar="FILE", help="keep what is done in FILE, to go on from there"
     )
-    evaluate.add_argument("--jobs", type=_positive, metavar="N", help="workers; all of a cluster, or else 1")
-    evaluate.add_argument("--backend", default="loky", choices=BACKENDS, help="what runs the workers")
-    evaluate.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="of a cluster of Dask or Ray that is running; without it, one is started on this machine",
-    )
+    add_worker_arguments(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     readme = commands.add_parser(
         "readme",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="write the README's tables: standard networks, and accuracy from the cards",
     )
     _add_dataset_and_devices(readme)
@@ -103,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parity = commands.add_parser(
         "parity",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="compare kernels and totals with nn-Meter 2.0, with the same forests and rules",
     )
     parity.add_argument(
@@ -133,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     additivity = commands.add_parser(
         "additivity",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="sums over lookup tables against full-graph predictions, of random architectures",
     )
     additivity.add_argument("--architectures", type=_positive, default=1000, help="how many of each space")
@@ -143,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reference = commands.add_parser(
         "reference-latency",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="ProxylessNAS searches that differ in the reference latency alone",
     )
     reference.add_argument(
@@ -166,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser(
         "search",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
     )
     search.add_argument(
@@ -198,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
 
     speed = commands.add_parser(
         "speed",
-        formatter_class=help_format,
+        formatter_class=_Help,
         help="speed and size, each figure beside its rival's in the same run (NNI 2.10.1)",
     )
     speed.add_argument(
@@ -267,7 +269,7 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
-    with workers(options.jobs, options.backend, options.scheduler):
+    with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
 
 
