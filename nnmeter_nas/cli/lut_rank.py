@@ -28,7 +28,7 @@ from .arguments import (
 )
 from .lut_show import latency_range
 from .lut_tables import NamedTable, add_table_arguments, tables
-from .messages import console
+from .messages import console, note
 from .results import written
 
 _FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms")
@@ -42,6 +42,9 @@ examples:
   nnmeter-nas lut rank tables/spos_1x3x224x224/cortexA76cpu_tflite21_2.0.yaml --closest 35 --json -o near.json
   nnmeter-nas lut rank spos-small --every --jobs 4
 """
+
+#: Architectures that take minutes to evaluate.
+_LONG = 10**10
 
 
 def add_parser(actions: Any) -> None:
@@ -98,6 +101,9 @@ def _ranked(table: LatencyTable, options: argparse.Namespace) -> tuple[IntArray,
         SearchError: no architecture is within the limit.
     """
     terms = table.terms()
+    if options.every and (architectures := math.prod(terms.sizes)) > _LONG:
+        note(f"{architectures:.2g} architectures, of which a core evaluates some 10^8 a second: "
+             f"{architectures / 3.6e11:.2g} hours on one; --jobs and --backend spread them, see docs/bulk.md")
     surveyed = survey(terms, options.top) if options.every else None
     limit = options.max_latency
     if limit < math.inf:
