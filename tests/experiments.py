@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,11 @@ TESTS = Path(__file__).resolve().parent
 _MARK = "NNMETER_NAS_TEST"
 #: Seconds that an experiment may take on a busy machine.
 LIMIT_S = 500
+
+
+def _heed_ctrl_c() -> None:
+    """Undo that a shell lets what it runs in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Run:
@@ -46,7 +52,7 @@ class Run:
         with self._out.open("w") as out, self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [*command, json.dumps({"folder": str(folder), **task})],
-                cwd=folder, env=environment, stdout=out, stderr=errors,
+                cwd=folder, env=environment, stdout=out, stderr=errors, preexec_fn=_heed_ctrl_c,
             )  # fmt: skip
 
     def __enter__(self) -> Run:
