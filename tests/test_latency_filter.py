@@ -24,7 +24,7 @@ from nni.retiarii import model_wrapper  # noqa: E402
 from nni.retiarii.nn import pytorch as nn  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
-from nnmeter_nas import load_latency_predictor  # noqa: E402
+from nnmeter_nas import load_latency_predictor, predictor, read_model  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError, UnknownDeviceError  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter, nni_lines  # noqa: E402
@@ -121,6 +121,19 @@ def test_candidates_with_operators_are_read(candidates: list[Any]) -> None:
     accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
     assert all(accept(model) for _ in range(3) for model in candidates)
     assert accept.accepted == 3 * len(candidates) > PATIENCE
+
+
+@pytest.mark.parametrize("candidates", ["graph"], indirect=True)
+def test_what_candidates_with_operators_share_is_read_once(
+    candidates: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = [load_latency_predictor("cortexA76cpu_tflite21").predict(model) for model in candidates]
+    read: list[Any] = []
+    monkeypatch.setattr(predictor, "read_model", lambda *model: read.append(model) or read_model(*model))
+    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+    assert all(accept(model) for model in candidates)
+    assert [one.latency_ms for one in accept.candidates] == apart
+    assert len(read) <= 2  # the first, and one that is warned of
 
 
 def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen(candidates: list[Any]) -> None:

@@ -69,7 +69,10 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
             LatencyWarning: operators are left out, or are far outside what was measured.
         """
         logger.info("Start latency prediction ...")
-        latency = super().predict(_read(model, model_type, input_shape))
+        if model_type == "nni-ir" and hasattr(model, "root_graph") and not is_cut(model):
+            latency = super().predict(model, model_type)  # reads only what no earlier candidate had
+        else:
+            latency = super().predict(_read(model, model_type, input_shape))
         logger.info("Predict latency: %s ms", latency)
         return latency
 
