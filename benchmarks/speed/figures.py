@@ -101,6 +101,9 @@ Result = Figure | Unmeasured
 def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm: bool = True) -> Sample:
     """Wall seconds that ``function`` takes, times ``scale``, each time on its own.
 
+    Garbage is collected beforehand, and then when Python sees fit, as for users. A collection before each
+    repeat would visit all that the process holds, so that each would find the processor's caches empty.
+
     Args:
         function: what to time.
         repeats: how often.
@@ -110,8 +113,8 @@ def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm
     if warm:
         function()
     values = []
+    gc.collect()
     for _ in range(repeats):
-        gc.collect()
         start = time.perf_counter()
         function()
         values.append((time.perf_counter() - start) * scale)

@@ -96,7 +96,7 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
 
 def _patient_filter(device: str) -> Callable[[int], Sample]:
     """Times a filter past its patience, asked about the same thousand candidates again and again."""
-    candidates = simplified_candidates()(1000)
+    candidates = list(itertools.islice(simplified_candidates(), 1000))
     # A limit that none meets, so that no accepted candidates pile up.
     accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
     for candidate in candidates[: PATIENCE + 1]:
