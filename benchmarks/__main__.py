@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from rich.console import Console
@@ -30,6 +31,16 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
+
+
+class _Several(argparse.Action):
+    """Takes the place of the default when it is first used, and adds to what was given from then on."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*([] if given is self.default else given), *values])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     train.add_argument("--members", type=_positive, default=3, help="networks averaged in a pack")
-    train.add_argument(
-        "--epochs", type=_positive, default=40, help="passes over the data of each network"
-    )
+    train.add_argument("--epochs", type=_positive, default=40, help="passes over the data of each network")
     train.add_argument(
         "--lofo-epochs", type=_positive, default=20, help="passes of the networks that leave one family out"
     )
@@ -121,8 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BENCH_DIR",
         help="folder of <family>s.jsonl files in the official schema, to compare its standard networks too",
     )
-    parity.add_argument("--format", nargs="+", default=list(FORMATS), choices=FORMATS, help="how to read")
-    parity.add_argument("--network", nargs="+", metavar="NAME", help="these networks alone")
+    parity.add_argument(
+        "--format", nargs="+", action=_Several, default=list(FORMATS), choices=FORMATS, help="how to read"
+    )
+    parity.add_argument("--network", nargs="+", action="extend", metavar="NAME", help="these networks alone")
     parity.add_argument(
         "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
     )
@@ -151,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument(
         "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
     )
-    reference.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2], help="of the searches")
+    reference.add_argument(
+        "--seed", type=int, nargs="+", action=_Several, default=[0, 1, 2], help="of the searches"
+    )
     reference.add_argument(
         "--work",
         type=Path,
@@ -172,7 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         help="latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
     )
     search.add_argument(
-        "--task", nargs="+", default=list(SEARCH_TASKS), choices=SEARCH_TASKS, help="what to search"
+        "--task",
+        nargs="+",
+        action=_Several,
+        default=list(SEARCH_TASKS),
+        choices=SEARCH_TASKS,
+        help="what to search",
     )
     search.add_argument("--seeds", type=_positive, default=10, help="searches of each strategy in each task")
     search.add_argument("--first-seed", type=int, default=0, help="seed of the first; the others follow it")
@@ -204,7 +222,12 @@ def _parser() -> argparse.ArgumentParser:
         help="speed and size, each figure beside its rival's in the same run (NNI 2.10.1)",
     )
     speed.add_argument(
-        "--topic", nargs="+", default=list(SPEED_TOPICS), choices=SPEED_TOPICS, help="what to measure"
+        "--topic",
+        nargs="+",
+        action=_Several,
+        default=list(SPEED_TOPICS),
+        choices=SPEED_TOPICS,
+        help="what to measure",
     )
     speed.add_argument(
         "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
@@ -256,7 +279,12 @@ def _add_dataset_and_devices(parser: argparse.ArgumentParser) -> None:
 
 def _add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--predictor", nargs="+", default=list(devices()), metavar="DEVICE", help="devices to work on"
+        "--predictor",
+        nargs="+",
+        action=_Several,
+        default=list(devices()),
+        metavar="DEVICE",
+        help="devices to work on",
     )
 
 

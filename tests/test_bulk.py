@@ -263,3 +263,12 @@ def test_evaluation_by_command_prints_the_same_with_workers(
     assert "plainnet" in expected
     assert commands.main(["evaluate", str(bench), "--predictor", CPU, "--jobs", "2"]) == 0
     assert capsys.readouterr().out == expected
+
+
+def test_devices_given_one_by_one_are_all_evaluated(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(["evaluate", str(bench), "--predictor", CPU, VPU]) == 0
+    expected = capsys.readouterr().out
+    assert CPU in expected
+    assert VPU in expected
+    assert commands.main(["evaluate", str(bench), "--predictor", CPU, "--predictor", VPU]) == 0
+    assert capsys.readouterr().out == expected
