@@ -18,7 +18,7 @@ supernet is not finished: :func:`select` finishes the model graph of an architec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import networkx as nx
@@ -78,6 +78,15 @@ def plain_architecture(architecture: Mapping[str, Any], candidates: Candidates) 
             )
         plain[label] = chosen
     return plain
+
+
+def architecture_at(row: Iterable[int], candidates: Candidates) -> dict[str, str]:
+    """The architecture of the candidates that stand at the indices ``row``, one for each label in order.
+
+    >>> architecture_at([1, 0], {"layer": ("k3", "k5"), "skip": ("0", "1")})
+    {'layer': 'k5', 'skip': '0'}
+    """
+    return {label: known[i] for (label, known), i in zip(candidates.items(), row, strict=True)}
 
 
 def candidate_name(value: Any) -> str:

@@ -18,7 +18,7 @@ from nnmeter_nas.lut.terms import LISTED, IntArray, every_architecture
 from nnmeter_nas.measures import Measure
 from nnmeter_nas.ranking import fastest, slowest
 from nnmeter_nas.sampling import UniformSampler
-from nnmeter_nas.supernet import Candidates, plain_architecture
+from nnmeter_nas.supernet import Candidates, architecture_at, plain_architecture
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -105,8 +105,7 @@ class Problem:
 
     def architecture(self, row: npt.ArrayLike) -> dict[str, str]:
         """The candidate of each label."""
-        chosen = np.asarray(row).tolist()
-        return {label: self.candidates[label][i] for label, i in zip(self.labels, chosen, strict=True)}
+        return architecture_at(np.asarray(row).tolist(), self.candidates)
 
     def row(self, architecture: Mapping[str, Any]) -> IntArray:
         """The row of an architecture that maps labels to candidates, ``[positions]``.

@@ -19,6 +19,7 @@ from nnmeter_nas.ranking import random_architectures
 from nnmeter_nas.shapes import infer_shapes
 from nnmeter_nas.strategies import LatencyFilter
 from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.supernet import architecture_at
 from nnmeter_nas.traversal import topological_order
 
 from .figures import Figure, Sample
@@ -74,11 +75,9 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
     table = bundled_table("spos", predictor)
     assert table is not None
     rows = random_architectures(table.terms(), looked_up)
-    names = [
-        {label: known[i] for (label, known), i in zip(table.candidates.items(), row, strict=True)}
-        for row in rows[:predicted].tolist()
+    graphs = [
+        space.model_graph(architecture_at(row, table.candidates)) for row in rows[:predicted].tolist()
     ]
-    graphs = [space.model_graph(one) for one in names]
 
     def predict(count: int) -> Sample:
         return timed(

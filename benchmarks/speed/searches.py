@@ -12,9 +12,11 @@ import numpy as np
 
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.lut.bundled import bundled_table, load_space
+from nnmeter_nas.ranking import random_architectures
 from nnmeter_nas.search_spaces import spos
 from nnmeter_nas.strategies import LatencyFilter
 from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.supernet import architecture_at
 
 from .figures import Figure, Sample, measured
 
@@ -75,13 +77,8 @@ def ranking_figures(device: str) -> Iterator[Figure]:
     predictor = load_latency_predictor(device)
     table = bundled_table("spos", predictor)
     assert table is not None
-    sizes = [len(known) for known in table.candidates.values()]
-    rows = np.random.default_rng(0).integers(sizes, size=(_RANKED, len(sizes)))
-    space = load_space("spos")
-    names = [
-        {label: known[i] for (label, known), i in zip(table.candidates.items(), row, strict=True)}
-        for row in rows[:_PREDICTED].tolist()
-    ]
+    rows, space = random_architectures(table.terms(), _RANKED), load_space("spos")
+    names = [architecture_at(row, table.candidates) for row in rows[:_PREDICTED].tolist()]
     graphs = measured(lambda: [predictor.predict(space.model_graph(one)) for one in names], 5)
     ranked = measured(lambda: np.argsort(table.latencies(rows)), 7)
     yield Figure(

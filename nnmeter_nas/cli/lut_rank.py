@@ -15,6 +15,7 @@ from ..lut import LatencyTable
 from ..lut.terms import IntArray, Terms
 from ..ranking import closest, fastest, latency_reach, slowest
 from ..sampling import UniformSampler
+from ..supernet import architecture_at
 from ..survey import survey
 from .arguments import (
     add_command,
@@ -143,11 +144,8 @@ def _chosen(terms: Terms, options: argparse.Namespace) -> IntArray:
 
 def _rows(table: LatencyTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
     """Rank from 1, latency in ms, and architecture as NNI exports it."""
-    rows = []
-    for rank, (ms, row) in enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1):
-        choices = zip(table.candidates.items(), row, strict=True)
-        rows.append((rank, float(ms), {label: known[i] for (label, known), i in choices}))
-    return rows
+    ranked = enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1)
+    return [(rank, float(ms), architecture_at(row, table.candidates)) for rank, (ms, row) in ranked]
 
 
 def _print(named: NamedTable, chosen: IntArray, summary: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import SpaceError
 from ..kernels import FloatArray
+from ..supernet import architecture_at
 from .influence import InfluenceTable, Place, Sample, learn_influences
 from .pricing import Indices, Parts, Pricing
 from .probing import is_exact
@@ -78,10 +79,7 @@ def _influences(
         if right.all():
             return terms
         wrong = rows[~right][:_LEARNED_AT_ONCE].tolist()
-        samples += [
-            {label: known[i] for (label, known), i in zip(space.candidates.items(), row, strict=True)}
-            for row in wrong
-        ]
+        samples += [{**architecture_at(row, space.candidates)} for row in wrong]
 
 
 def _sum_of(tables: Sequence[InfluenceTable], space: Space) -> Terms:

@@ -16,6 +16,7 @@ from ..errors import LookupTableError
 from ..fusion import FusionRules, Kernel, fuse
 from ..kernels import FloatArray
 from ..predictor import LatencyPredictor
+from ..supernet import architecture_at
 from .space import Space
 
 IndexArray = npt.NDArray[np.intp]
@@ -153,19 +154,16 @@ class Pricing:
         """The values that ``parts`` sum up to."""
         values = np.array([math.fsum(of_measure.values()) for of_measure in parts])
         if not np.isfinite(values).all():
+            architecture = architecture_at(row, self.space.candidates)
             raise LookupTableError(
-                f"a measure of {self._architecture(row)} is no finite number: {values.tolist()}; let the "
-                "function give one for every architecture"
+                f"a measure of {architecture} is no finite number: {values.tolist()}; let the function give "
+                "one for every architecture"
             )
         return values
 
-    def _architecture(self, row: Indices) -> dict[str, str]:
-        chosen = zip(self.space.candidates.items(), row, strict=True)
-        return {label: known[i] for (label, known), i in chosen}
-
     def _model_graph(self, row: Indices) -> nx.DiGraph:
         """The model graph of an architecture, which has to take the input that the space takes."""
-        architecture = self._architecture(row)
+        architecture = architecture_at(row, self.space.candidates)
         graph = self.space.model_graph(architecture)
         if not isinstance(graph, nx.DiGraph) or "shape_mismatches" not in graph.graph:
             raise LookupTableError(
