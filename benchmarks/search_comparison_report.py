@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.extras import load_extra
+from nnmeter_nas.drawing import new_chart, to_png
 from nnmeter_nas.kernels import FloatArray
 from nnmeter_nas.packs.files import write_bytes
 
@@ -72,9 +71,7 @@ def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    # Without pyplot: no display is looked for and no global state is left behind.
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
-    figure = figure_module.Figure(figsize=(5.6 * len(outcomes), 9.2), dpi=110, layout="constrained")
+    figure = new_chart(5.6 * len(outcomes), 9.2, dpi=110)
     panels = figure.subplots(2, len(outcomes), squeeze=False)
     for outcome, (over_trials, fronts) in zip(outcomes, panels.T, strict=True):
         over_trials.set_title(outcome.task.title, fontweight="bold")
@@ -82,9 +79,7 @@ def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
         _draw_fronts(fronts, outcome)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, 2 * len(outcomes)), frameon=False)
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(figure)
 
 
 def _shown(outcome: Outcome) -> dict[str, Sequence[Run]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..extras import load_extra
+from nnmeter_nas.drawing import new_chart, to_png
 
 _LATENCY, _REFERENCE, _LOSS, _TASK, _ENTROPY, _ACCURACY = (
     "#0072b2", "#c0392b", "#333333", "#e69f00", "#009e73", "#6b4c9a",
@@ -42,9 +41,7 @@ def search_plot(
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    # Without pyplot: no display is looked for and no global state is left behind.
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
-    figure = figure_module.Figure(figsize=(9, 9.4), dpi=130, layout="constrained")
+    figure = new_chart(9, 9.4, dpi=130)
     figure.suptitle(title, fontsize=12.5, fontweight="bold", color=_TEXT)
     latency, loss, entropy = figure.subplots(3, 1, sharex=True, height_ratios=(1.25, 1, 1))
     steps = log["step"]
@@ -91,9 +88,7 @@ def search_plot(
         _add_legend(axes, *axes.get_legend_handles_labels())
     both = zip(entropy.get_legend_handles_labels(), accuracy.get_legend_handles_labels(), strict=True)
     _add_legend(entropy, *(first + second for first, second in both))
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(figure)
 
 
 def _add_legend(axes: Any, handles: list[Any], labels: list[str]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .extras import load_extra
+from .drawing import new_chart, to_png
 from .predictor import Explanation
 
 if TYPE_CHECKING:
@@ -39,23 +38,19 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    # Without pyplot: no display is looked for and no global state is left behind.
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
     kinds = dict.fromkeys(kind for found in explanations for kind in _by_kind(found))
     colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
     columns = min(len(explanations), _PANELS_A_ROW)
     rows = -(-len(explanations) // columns)
     height = 1.6 + 0.3 * max(len(_costliest(found, top or SHOWN)) for found in explanations)
-    figure = figure_module.Figure(figsize=(8.5 * columns, height * rows + 0.3), dpi=130, layout="constrained")
+    figure = new_chart(8.5 * columns, height * rows + 0.3, dpi=130)
     figure.suptitle(model, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, found in zip(panels, explanations, strict=False):
         _draw_panel(axes, found, _costliest(found, top or SHOWN), colours)
     for axes in panels[len(explanations) :]:
         axes.set_axis_off()
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(figure)
 
 
 def heat_map(tables: Sequence[LatencyTable]) -> bytes:
@@ -70,17 +65,14 @@ def heat_map(tables: Sequence[LatencyTable]) -> bytes:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
     names = list(dict.fromkeys(name for label in tables[0].labels for name in tables[0].candidates[label]))
     positions = len(tables[0].labels)
     width, height = max(6.0, 2.2 + 0.46 * positions), 1.35 + 0.34 * len(names)
-    figure = figure_module.Figure(figsize=(width, height * len(tables) + 0.4), dpi=130, layout="constrained")
+    figure = new_chart(width, height * len(tables) + 0.4, dpi=130)
     figure.suptitle(tables[0].space, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
     for axes, table in zip(figure.subplots(len(tables), 1, squeeze=False).flat, tables, strict=True):
         _draw_heat(figure, axes, table, names)
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(figure)
 
 
 def _draw_heat(figure: Any, axes: Any, table: LatencyTable, names: list[str]) -> None:

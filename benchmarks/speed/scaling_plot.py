@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.extras import load_extra
+from nnmeter_nas.drawing import new_chart, to_png
 
 from .figures import Figure
 from .scaling import CANDIDATES, OPERATORS
@@ -29,9 +28,7 @@ def scaling_plot(figures: Sequence[Figure]) -> bytes:
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    # Without pyplot: no display is looked for and no global state is left behind.
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
-    picture = figure_module.Figure(figsize=(11, 8), dpi=110, layout="constrained")
+    picture = new_chart(11, 8, dpi=110)
     panels = picture.subplots(2, 2, sharex="col")
     for unit, (total, each) in zip((OPERATORS, CANDIDATES), panels.T, strict=True):
         curves = [figure for figure in figures if figure.name.endswith(f", by {unit}")]
@@ -48,9 +45,7 @@ def scaling_plot(figures: Sequence[Figure]) -> bytes:
             panel.set_xscale("log")
             panel.set_yscale("log")
             panel.grid(alpha=0.3)
-    png = io.BytesIO()
-    picture.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(picture)
 
 
 def _draw(figure: Figure, total: Any, each: Any, colour: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..extras import load_extra
+from ..drawing import new_chart, to_png
 from .outcome import SearchReport, figure
 from .trials import Trial
 
@@ -33,12 +32,10 @@ def pareto_plot(report: SearchReport) -> bytes:
         SearchError: no trial was trained.
     """
     best, axes_of = report.best, report.axes
-    # Without pyplot: no display is looked for and no global state is left behind.
-    figure_module = load_extra("matplotlib.figure", "plot", "drawing a chart")
     columns = min(len(axes_of), _PANELS_A_ROW)
     rows = -(-len(axes_of) // columns)
-    size = (8, 5.2) if len(axes_of) == 1 else (6.8 * columns, 4.9 * rows + 0.3)
-    drawing = figure_module.Figure(figsize=size, dpi=150, layout="constrained")
+    width, height = (8, 5.2) if len(axes_of) == 1 else (6.8 * columns, 4.9 * rows + 0.3)
+    drawing = new_chart(width, height, dpi=150)
     title = f"{report.space}: {report.metric} of {len(report.trained)} trained architectures"
     drawing.suptitle(title, parse_math=False)
     panels = list(drawing.subplots(rows, columns, squeeze=False).flat)
@@ -46,9 +43,7 @@ def pareto_plot(report: SearchReport) -> bytes:
         _draw(axes, report, name, best)
     for axes in panels[len(axes_of) :]:
         axes.set_axis_off()
-    png = io.BytesIO()
-    drawing.savefig(png, format="png")
-    return png.getvalue()
+    return to_png(drawing)
 
 
 def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
