@@ -17,6 +17,7 @@ from nnmeter_nas.packs.registry import bundled_packs, devices
 
 from .parity import FORMATS, run_parity
 from .reports import evaluate_packs, write_readme
+from .training_settings import Settings
 
 #: What ``search`` searches.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     train.add_argument("--members", type=_positive, default=3, help="networks averaged in a pack")
-    train.add_argument("--epochs", type=_positive, default=40, help="passes over the data of each network")
+    train.add_argument(
+        "--epochs", type=_positive, default=Settings.epochs, help="passes over the data of each network"
+    )
     train.add_argument(
         "--lofo-epochs", type=_positive, default=20, help="passes of the networks that leave one family out"
     )

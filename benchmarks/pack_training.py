@@ -32,10 +32,11 @@ from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
 from nnmeter_nas.readers import nnmeter_ir
 
-from . import kernel_table, training
+from . import kernel_table, training, training_settings
 from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
 from .metrics import accuracy, accuracy_by
-from .training import SETTINGS, Settings, fit_member
+from .training import fit_member
+from .training_settings import SETTINGS, Settings
 
 VERSION = 2.0
 #: One model in this many is held out, chosen by a hash of its id.
@@ -293,7 +294,8 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 def _code_fingerprint() -> str:
     """Hash of the modules that decide what a fit learns and how; a change of others leaves fits valid."""
-    modules = (graph, shapes, fusion, kernels, nnmeter_ir, features, network_module, kernel_table, training)
+    read_and_priced = (graph, shapes, fusion, kernels, nnmeter_ir, features, network_module, kernel_table)
+    modules = (*read_and_priced, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()[:8]
 

@@ -21,7 +21,8 @@ from nnmeter_nas.benchmarks.dataset import dataset_files, iter_models
 from nnmeter_nas.benchmarks.kernel_table import KernelTable, build_tables, load_table, save_table
 from nnmeter_nas.benchmarks.metrics import accuracy
 from nnmeter_nas.benchmarks.pack_training import Plan, held_out, train_packs
-from nnmeter_nas.benchmarks.training import Settings, fit_member, growth_pairs
+from nnmeter_nas.benchmarks.training import fit_member, growth_pairs
+from nnmeter_nas.benchmarks.training_settings import Settings
 from nnmeter_nas.errors import DatasetError, UnknownDeviceError
 from nnmeter_nas.fusion import parse_rules
 from nnmeter_nas.kernels import COLUMNS
