@@ -108,8 +108,6 @@ class LatencyFilter:
         self._reading_error = ""
         self._predictor = _load(predictor, predictor_version)
         self._looked_up = _looked_up(self._predictor, input_shape)
-        # Ours takes NNI's graph IR, of which it reads only what no earlier candidate had.
-        self._reads_nni_ir = self._looked_up is not None
         nni_lines.mend_nni()
 
     def __call__(self, model: Any) -> bool:
@@ -192,16 +190,17 @@ class LatencyFilter:
 
     def _priced(self, model: Any, sample: dict[str, Any]) -> float:
         """Latency of a candidate, ms: looked up where its space allows, else predicted."""
-        latency = None if self._looked_up is None else self._looked_up.latency(model, sample)
+        if self._looked_up is None:
+            return float(self._predictor.predict(_read(model, self.input_shape)))
+        latency = self._looked_up.latency(model, sample)
         if latency is None:
             latency = self._predicted(model)
-            if self._looked_up is not None:
-                self._looked_up.learn(model, sample, latency)
+            self._looked_up.learn(model, sample, latency)
         return latency
 
     def _predicted(self, model: Any) -> float:
-        """Latency of a candidate as the predictor has it, ms."""
-        if self._reads_nni_ir and nni_lines.carries_operators(model):
+        """Latency of a candidate as a predictor of ours has it, ms."""
+        if nni_lines.carries_operators(model):  # of which it reads only what no earlier candidate had
             return float(self._predictor.predict(model, "nni-ir", self.input_shape))
         return float(self._predictor.predict(_read(model, self.input_shape)))
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import networkx as nx
 
 from ..errors import DatasetError
 from ..ir_export import to_nnmeter_ir
@@ -69,10 +66,7 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
             LatencyWarning: operators are left out, or are far outside what was measured.
         """
         logger.info("Start latency prediction ...")
-        if model_type == "nni-ir" and hasattr(model, "root_graph") and not is_cut(model):
-            latency = super().predict(model, model_type)  # reads only what no earlier candidate had
-        else:
-            latency = super().predict(_read(model, model_type, input_shape))
+        latency = super().predict(*_to_read(model, model_type, input_shape))
         logger.info("Predict latency: %s ms", latency)
         return latency
 
@@ -111,7 +105,7 @@ def model_file_to_graph(
     if model_type == "nnmeter-ir":
         read_model(filename, model_type)
         return dict(json.loads(Path(filename).read_text(encoding="utf-8")))
-    return to_nnmeter_ir(_read(filename, model_type, input_shape))
+    return to_nnmeter_ir(read_model(*_to_read(filename, model_type, input_shape)))
 
 
 def model_to_graph(
@@ -131,7 +125,7 @@ def model_to_graph(
     """
     if model_type == "nnmeter-ir":
         return model
-    return to_nnmeter_ir(_read(model, model_type, input_shape))
+    return to_nnmeter_ir(read_model(*_to_read(model, model_type, input_shape)))
 
 
 def create_user_configs() -> None:
@@ -188,11 +182,14 @@ def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[
     return files
 
 
-def _read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> nx.DiGraph:
-    """The model graph of what nn-Meter calls a model of ``model_type``."""
+def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What nn-Meter calls a model of ``model_type``, as arguments of :func:`nnmeter_nas.read_model`.
+
+    A candidate of NNI stays what it is, so that a predictor reads only what no earlier one had.
+    """
     if model_type == "torch":
-        read = read_torchvision if isinstance(model, str) else partial(read_model, model_type=model_type)
-        return read(model, input_shape=input_shape)
+        is_name = isinstance(model, str)
+        return (read_torchvision(model, input_shape),) if is_name else (model, model_type, input_shape)
     if model_type == "nni-ir" and hasattr(model, "root_graph") and is_cut(model):
-        return read_nni_ir(*stationary_part(model))
-    return read_model(model, model_type)
+        return (read_nni_ir(*stationary_part(model)),)
+    return model, model_type
