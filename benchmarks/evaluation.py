@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -93,8 +92,7 @@ def _compared(parts: Sequence[Part], bench: str | Path, path: Path | None) -> It
     if path is None:
         yield from spread(compare_part, parts, "predicting")
         return
-    with ExitStack() as open_files:
-        journal = open_files.enter_context(Journal(path))
+    with Journal(path) as journal:
         title = {
             "dataset": dataset_fingerprint(bench),
             "part_bytes": PART_BYTES,

@@ -88,7 +88,7 @@ def survey(terms: Terms, count: int = 20, bins: int = 10_000) -> Survey:
 
 @dataclass(frozen=True, eq=False)
 class _Range:
-    """Blocks from ``start`` until before ``end``, and what to find out about them."""
+    """Groups from ``start`` until before ``end``, and what to find out about them."""
 
     terms: Terms
     start: int
@@ -124,10 +124,9 @@ def _survey_range(part: _Range) -> _Found:
         if len(values) == part.count and not group.min() < worst:
             continue
         better = np.flatnonzero(group < worst) if len(values) == part.count else np.arange(group.size)
-        values = np.concatenate([values, group[better]])
-        numbers = np.concatenate([numbers, number * group.size + better])
-        order = np.argsort(values, kind="stable")[: part.count]
-        values, numbers = values[order], numbers[order]
+        values, numbers = _least(
+            part.count, (values, numbers), (group[better], number * group.size + better)
+        )
         worst = float(values[-1])
     return _Found(values, numbers, counts, part.count)
 
@@ -171,10 +170,17 @@ def _spread_shape(positions: tuple[int, ...], sizes: tuple[int, ...], first: int
 
 def _joined(one: _Found, next_one: _Found) -> _Found:
     """What is found of two ranges, the second behind the first."""
-    values = np.concatenate([one.values, next_one.values])
-    order = np.argsort(values, kind="stable")[: one.wanted]
-    numbers = np.concatenate([one.numbers, next_one.numbers])
-    return _Found(values[order], numbers[order], one.counts + next_one.counts, one.wanted)
+    least = _least(one.wanted, (one.values, one.numbers), (next_one.values, next_one.numbers))
+    return _Found(*least, one.counts + next_one.counts, one.wanted)
+
+
+def _least(
+    count: int, one: tuple[FloatArray, IntArray], next_one: tuple[FloatArray, IntArray]
+) -> tuple[FloatArray, IntArray]:
+    """The least ``count`` values of two, ascending, and their numbers; of equals those of the first."""
+    values, numbers = (np.concatenate(pair) for pair in zip(one, next_one, strict=True))
+    order = np.argsort(values, kind="stable")[:count]
+    return values[order], numbers[order]
 
 
 def _lower_bound(terms: Terms) -> float:

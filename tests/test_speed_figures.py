@@ -16,8 +16,8 @@ pytest.importorskip("nni.nas.nn.pytorch", reason="needs NNI and torch")
 
 from layout import REPOSITORY
 from nnmeter_nas import load_latency_predictor
-from nnmeter_nas.benchmarks.speed.candidates import DisagreementError
 from nnmeter_nas.benchmarks.speed.figures import Unmeasured
+from nnmeter_nas.benchmarks.speed.nnmeter import DisagreementError
 from nnmeter_nas.benchmarks.speed.profilers import ProfilersError, check_profiles, profiler_figures
 from nnmeter_nas.benchmarks.speed.tables import check_prices
 from nnmeter_nas.lut import LatencyTable, build_table

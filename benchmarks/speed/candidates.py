@@ -12,21 +12,15 @@ from typing import Any
 import torch
 
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
-from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.search_spaces import spos
 
 from ..networks import build_network, input_shape
 from .figures import Figure, Sample, measured
-from .nnmeter import Both
+from .nnmeter import TOLERANCE, Both, DisagreementError
 
 #: Candidates that the median is over, and those that a warm predictor has seen before them.
 CANDIDATES, SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
-_TOLERANCE = 1e-9
-
-
-class DisagreementError(NnMeterNasError):
-    """Two that are to do the same work came to different results."""
 
 
 def spos_candidates(count: int, seed: int = 0) -> list[Any]:
@@ -54,22 +48,22 @@ def candidate_figures(both: Both) -> Iterator[Figure]:
     note = "same forests and rules; nn-Meter leaves operators out"
     warm = f"on candidates that are new to a predictor which has seen {SEEN} others"
     theirs = both.theirs()
-    theirs_warm = _warm(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
+    theirs_warm = _each(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
     yield Figure(
         "one SPOS candidate, graph IR to ms, warm", "ms",
-        ours=_warm(both.ours().predict, seen, candidates), rival=theirs_warm,
+        ours=_each(both.ours().predict, seen, candidates), rival=theirs_warm,
         rival_name=rival, at_least=100, limit=3, note=f"{warm}; {note}",
     )  # fmt: skip
     yield Figure(
         "the same, first call on a fresh predictor", "ms",
-        ours=_warm(lambda candidate: both.ours().predict(candidate), seen[:2], candidates),
-        rival=_warm(lambda candidate: _nn_meter(both.theirs(), candidate), seen[:2], candidates),
+        ours=_each(lambda candidate: both.ours().predict(candidate), seen[:2], candidates),
+        rival=_each(lambda candidate: _nn_meter(both.theirs(), candidate), seen[:2], candidates),
         rival_name=rival, at_least=40, note=note,
     )  # fmt: skip
     own = load_latency_predictor(both.pack.name, 2.0)
     yield Figure(
         "the same, warm, our own pack", "ms",
-        ours=_warm(own.predict, seen, candidates), rival=theirs_warm,
+        ours=_each(own.predict, seen, candidates), rival=theirs_warm,
         rival_name=rival, at_least=100, limit=3, note=f"{warm}; other predictors, so other results",
     )  # fmt: skip
 
@@ -110,7 +104,7 @@ def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path
     return float(predictor.predict(simple, "onnx"))
 
 
-def _warm(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Sequence[Any]) -> Sample:
+def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Sequence[Any]) -> Sample:
     """Milliseconds that ``function`` takes for each of ``candidates``, once it has had those in ``seen``."""
     for candidate in seen:
         function(candidate)
@@ -121,5 +115,5 @@ def _warm(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Seque
 def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:
     """Raise a DisagreementError unless both came to the same latencies."""
     for a, b in zip(ours, theirs, strict=True):
-        if abs(a - b) > _TOLERANCE * max(a, b):
+        if abs(a - b) > TOLERANCE * max(a, b):
             raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnmeter_nas import LatencyPredictor
-from nnmeter_nas.errors import MissingPackageError
+from nnmeter_nas.errors import MissingPackageError, NnMeterNasError
 
 from ..parity import import_forests
 from ..parity_predictors import write_predictor
@@ -21,6 +21,12 @@ from ..parity_reference import forests
 #: Trees of its forests on the phone's CPU, in the mean over its kernel predictors: nn-Meter 2.0,
 #: ``builder/kernel_predictor_builder/predictor_builder/predictor_lib.py``.
 TREES = 320
+#: Relative difference, and ms, up to which two results are the same.
+TOLERANCE = 1e-9
+
+
+class DisagreementError(NnMeterNasError):
+    """Two that are to do the same work came to different results."""
 
 
 def import_nn_meter(environment: Path) -> Any:

@@ -29,15 +29,13 @@ from nnmeter_nas.errors import NnMeterNasError
 
 from ..parity import import_forests
 from ..parity_reference import forests
-from .candidates import DisagreementError
 from .figures import Figure, Result, Sample, Unmeasured, load, measured, save
-from .nnmeter import import_nn_meter
+from .nnmeter import TOLERANCE, DisagreementError, import_nn_meter
 
 _TOPIC = "profilers"
 _SHAPE = (1, 3, 224, 224)
 #: Samples whose profiles are compared.
 _SAMPLES = 10
-_TOLERANCE = 1e-9
 
 
 class ProfilersError(NnMeterNasError):
@@ -196,7 +194,7 @@ def check_profiles(ours: Any, theirs: Any, compared: Sequence[Mapping[str, Any]]
     Priced alone, the global pool is a mean to nn-Meter and the classifier no kernel; both take 0 ms there.
     """
     more = [ours.profile(sample) - theirs.profile(sample) for sample in compared]
-    if min(more) < -_TOLERANCE or any(abs(a - b) > _TOLERANCE for a, b in itertools.pairwise(more)):
+    if min(more) < -TOLERANCE or any(abs(a - b) > TOLERANCE for a, b in itertools.pairwise(more)):
         raise DisagreementError(f"nnmeter_nas profiles samples by {more} ms more than nn-Meter does")
 
 

@@ -15,13 +15,11 @@ from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.search_spaces import proxylessnas
 from nnmeter_nas.search_spaces.proxylessnas import ZERO
 
-from .candidates import DisagreementError
 from .figures import Figure, measured
-from .nnmeter import Both
+from .nnmeter import TOLERANCE, Both, DisagreementError
 
 #: NNI's table: by label of a choice, and then by candidate, ms.
 NNITable = Mapping[str, Mapping[str, float]]
-_TOLERANCE = 1e-9
 
 
 def table_figures(both: Both, device: str) -> Iterator[Figure]:
@@ -91,7 +89,7 @@ def check_prices(table: LatencyTable, theirs: NNITable) -> None:
         prices = dict(zip((name.split("_")[-1] for name in known), table.block_ms[label], strict=True))
         more = {name: float(ms) - theirs[label][name] for name, ms in prices.items() if name != ZERO}
         expected = max(more.values()) if ZERO in known else 0.0
-        if expected < -_TOLERANCE or any(abs(ms - expected) > _TOLERANCE for ms in more.values()):
+        if expected < -TOLERANCE or any(abs(ms - expected) > TOLERANCE for ms in more.values()):
             raise DisagreementError(
                 f"nnmeter_nas prices the candidates of {label!r} on {table.device} by {more} ms more than NNI"
             )
