@@ -15,9 +15,9 @@ from nnmeter_nas.cli.arguments import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 
-from .parity import FORMATS, run_parity
-from .reports import evaluate_packs, write_readme
-from .training_settings import Settings
+from .packs.reports import evaluate_packs, write_readme
+from .packs.training_settings import Settings
+from .parity.comparison import FORMATS, run_parity
 
 #: What ``search`` searches.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
@@ -292,7 +292,10 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
-    from .pack_training import Plan, train_packs  # late: it brings torch, and a third of a gigabyte with it
+    from .packs.pack_training import (  # late: it brings torch, and a third of a gigabyte with it
+        Plan,
+        train_packs,
+    )
 
     plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
     for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
@@ -305,13 +308,13 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _additivity(options: argparse.Namespace, console: Console) -> None:
-    from .additivity import report_additivity  # late: it needs NNI, which the other commands do not
+    from .search.additivity import report_additivity  # late: it needs NNI, which the other commands do not
 
     report_additivity(options.predictor, options.architectures, options.seed, Console())
 
 
 def _reference_latency(options: argparse.Namespace, console: Console) -> None:
-    from .reference_latency import run_reference_latency  # late: it needs NNI and torch
+    from .search.reference_latency import run_reference_latency  # late: it needs NNI and torch
 
     run_reference_latency(
         options.predictor,
@@ -341,8 +344,8 @@ def _speed(options: argparse.Namespace, console: Console) -> None:
 
 
 def _search(options: argparse.Namespace, console: Console) -> None:
-    from .search_comparison import run_comparison  # late: it needs NNI 3.0
-    from .search_comparison_report import write_reports
+    from .search.comparison import run_comparison  # late: it needs NNI 3.0
+    from .search.report import write_reports
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     outcomes = run_comparison(options.predictor, options.task, seeds, options.work, console)

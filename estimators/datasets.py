@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import DatasetError, nearest
-from ..extras import load_extra
+from nnmeter_nas.errors import DatasetError, nearest
+from nnmeter_nas.extras import load_extra
 
 DATASETS = ("digits", "cifar10", "imagefolder")
 #: Suffixes of the files that count as images, in lower case.

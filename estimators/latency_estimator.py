@@ -1,7 +1,7 @@
 """HardwareLatencyEstimator: NNI's estimator for one-shot searches, on lookup tables, with a gradient.
 
     >>> import numpy as np, torch
-    >>> from nnmeter_nas.lut import LatencyTable
+    >>> from nnmeter_nas.costs import LatencyTable
     >>> from nnmeter_nas.search_spaces import proxylessnas
     >>> estimator = HardwareLatencyEstimator(
     ...     "cortexA76cpu_tflite21", proxylessnas("small"), (1, 3, 32, 32), dump_lat_table=None
@@ -30,16 +30,17 @@ import torch
 import yaml
 from filelock import FileLock
 
-from .. import LatencyPredictor, LatencyWarning, load_latency_predictor
-from ..errors import LookupTableError, nearest
-from ..lut import LatencyTable, Space, cached_table, load_table
-from ..lut.bundled import check_pack, is_table_file
-from ..lut.cache import check_table
-from ..lut.expectation import expected_latency
-from ..lut.space import STATIONARY
-from ..packs.files import write_bytes
-from ..readers.torch_supernet import read_supernet
-from ..shapes import Shape
+from nnmeter_nas import LatencyPredictor, LatencyWarning, load_latency_predictor
+from nnmeter_nas.costs import LatencyTable, cached_table, load_table
+from nnmeter_nas.costs.bundled import check_pack, is_table_file
+from nnmeter_nas.costs.cache import check_table
+from nnmeter_nas.costs.expectation import expected_latency
+from nnmeter_nas.errors import LookupTableError, nearest
+from nnmeter_nas.files import write_bytes
+from nnmeter_nas.graph.shapes import Shape
+from nnmeter_nas.supernet import Space
+from nnmeter_nas.supernet.space import STATIONARY
+from nnmeter_nas.supernet.tracing import read_supernet
 
 #: Operators that a warning names.
 _LISTED = 5
@@ -52,7 +53,8 @@ class HardwareLatencyEstimator:
 
     Args:
         applied_hardware: name of the device; or a lookup table or the path of one.
-        model: the search space, a module with NNI's choices, a supernet or a :class:`~nnmeter_nas.lut.Space`;
+        model: the search space: a module with NNI's choices, a supernet or a
+            :class:`~nnmeter_nas.supernet.Space`;
             or, with the name of a device, a lookup table or the path of one. None if ``applied_hardware`` is
             a table; with both, the table has to be that of the space.
         dummy_input: shape of the input, NCHW.

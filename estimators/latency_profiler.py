@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from ..errors import SpaceError
-from ..lut.influence import InfluenceTable, learn_influences
-from ..lut.pricing import LatencyMeter, Parts
-from ..predictor import LatencyPredictor, load_latency_predictor
-from ..readers.inputs import InputShape
-from ..readers.nni3_space import SampledSpace
-from ..readers.torch_module import read_torch_module
-from . import nni_lines
+from nnmeter_nas.costs.pricing import LatencyMeter, Parts
+from nnmeter_nas.errors import SpaceError
+from nnmeter_nas.nni import oneshot as nni_lines
+from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
+from nnmeter_nas.readers.inputs import InputShape
+from nnmeter_nas.readers.torch.module import read_torch_module
+from nnmeter_nas.supernet.influence import InfluenceTable, learn_influences
+from nnmeter_nas.supernet.nni3 import SampledSpace
 
 _mutable = nni_lines.nni3("nni.mutable")
 _ExpressionProfiler: Any = nni_lines.nni3("nni.nas.profiler").ExpressionProfiler
@@ -33,10 +33,10 @@ class LatencyProfiler(_ExpressionProfiler):
 
     Kernels are priced where they run, fused with their neighbours as the device fuses them. Layer choices,
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
-    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.lut.influence`.
+    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.supernet.influence`.
 
     Making the first one mends what keeps NNI's penalties and filters from their effect; see
-    :func:`nnmeter_nas.estimators.nni_lines.mend_strategies`.
+    :func:`nnmeter_nas.nni.oneshot.mend_strategies`.
 
     Args:
         space: ``nni.nas.nn.pytorch.ModelSpace``, before a one-shot strategy has changed it; not changed here.

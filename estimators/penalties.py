@@ -17,7 +17,7 @@ from numbers import Real
 
 import torch
 
-from ..errors import SearchError, nearest
+from nnmeter_nas.errors import SearchError, nearest
 
 #: Takes the task's loss and the expected latency in ms, both without dimensions; gives the loss to minimise.
 Penalty = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

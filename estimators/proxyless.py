@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from .. import LatencyWarning, load_latency_predictor
-from ..errors import SearchError
-from ..packs.files import write_bytes
-from ..ranking import latency_reach
+from nnmeter_nas import LatencyWarning, load_latency_predictor
+from nnmeter_nas.errors import SearchError
+from nnmeter_nas.files import write_bytes
+from nnmeter_nas.solve.ranking import latency_reach
+
 from .latency_estimator import HardwareLatencyEstimator
 from .proxyless_log import read_log
 from .proxyless_plot import search_plot

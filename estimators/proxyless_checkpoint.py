@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import SearchError
-from ..packs.files import write_bytes
+from nnmeter_nas.errors import SearchError
+from nnmeter_nas.files import write_bytes
 
 _FORMAT = "nnmeter_nas training 1"
 

@@ -19,7 +19,7 @@ from nni.retiarii.oneshot.pytorch.proxyless import ProxylessLayerChoice
 from nni.retiarii.oneshot.pytorch.utils import replace_layer_choice
 from torch import nn
 
-from ..errors import SearchError
+from nnmeter_nas.errors import SearchError
 
 
 class ProxylessChoice(ProxylessLayerChoice):

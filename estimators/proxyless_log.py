@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..packs.files import write_bytes
+from nnmeter_nas.files import write_bytes
 
 #: A figure by its column; None where a step has none.
 Row = Mapping[str, float | None]

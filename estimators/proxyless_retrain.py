@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import SearchError, SpaceError
-from ..supernet import plain_architecture
+from nnmeter_nas.errors import SearchError, SpaceError
+from nnmeter_nas.supernet.choices import plain_architecture
+
 from .datasets import Batches, Dataset
 from .proxyless_checkpoint import Checkpoint
 from .proxyless_choice import Choices

@@ -19,7 +19,8 @@ import torch
 from nni.retiarii import fixed_arch
 from torch import nn
 
-from ..errors import SearchError
+from nnmeter_nas.errors import SearchError
+
 from .datasets import Batches, Dataset
 from .penalties import Penalty, latency_penalty
 from .proxyless_checkpoint import Checkpoint

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..errors import SearchError
-from ..search_spaces import proxylessnas
+from nnmeter_nas.errors import SearchError
+from nnmeter_nas.search_spaces import proxylessnas
+
 from .datasets import Dataset, check_dataset, load_dataset
 
 #: A size of the space.

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional
 
-from ..errors import DatasetError, SearchError
+from nnmeter_nas.errors import DatasetError, SearchError
+
 from .datasets import Batches, Images
 from .proxyless_checkpoint import Checkpoint
 from .proxyless_log import Row, TrainingLog

@@ -16,12 +16,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
-from .fusion import Kernel
-from .kernels import configuration, kernel_type, kernel_work
+from .kernels.configuration import configuration, kernel_type, kernel_work
+from .kernels.fusion import Kernel
 from .packs import Pack, find_pack, pack_cards
 from .readers import read_model
 from .readers.inputs import InputShape
-from .reuse import Parts, UnitLatencies
 
 #: Share of the latency that kernels outside the measured range may have before `predict` warns.
 EXTRAPOLATED_SHARE = 0.25
@@ -109,8 +108,6 @@ class LatencyPredictor:
         self.pack = pack
         self._warned: set[str] = set()
         self._known: dict[Hashable, tuple[float | None, bool]] = {}
-        self._units = UnitLatencies(pack.rules, self.kernel_latencies)
-        self._read_nni_ir = False
 
     @property
     def device(self) -> str:
@@ -145,9 +142,6 @@ class LatencyPredictor:
             LatencyWarning: once a predictor for each kind of operator that is left out, and once if a model
                 is far outside what was measured or has nothing to run.
         """
-        latency = self._by_units(model, model_type, input_shape, strict)
-        if latency is not None:
-            return latency
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
         return found.latency_ms
@@ -179,30 +173,24 @@ class LatencyPredictor:
         left, done = iter(models), 0
         while True:
             batch: list[Any] = []
-            read: list[float | nx.DiGraph] = []
+            graphs: list[nx.DiGraph] = []
             trouble: Exception | None = None
             try:
                 for model in islice(left, BATCH):
                     batch.append(model)
-                    latency = self._by_units(model, model_type, input_shape, strict)
-                    read.append(read_model(model, model_type, input_shape) if latency is None else latency)
+                    graphs.append(read_model(model, model_type, input_shape))
             except Exception as error:  # waits until the latencies before it are given
                 trouble = error
-            explained = iter(self.explain_many([graph for graph in read if isinstance(graph, nx.DiGraph)]))
-            for model, latency_or_graph in zip(batch, read, strict=False):  # the model at fault has neither
-                if isinstance(latency_or_graph, float):
-                    yield latency_or_graph
-                else:
-                    found = next(explained)
-                    try:
-                        self.check(found, strict)
-                    except UnpredictedOperatorError as error:
-                        _say_which(error, done, model)
-                        raise
-                    yield found.latency_ms
+            for model, found in zip(batch, self.explain_many(graphs), strict=False):  # one may be at fault
+                try:
+                    self.check(found, strict)
+                except UnpredictedOperatorError as error:
+                    _say_which(error, done, model)
+                    raise
+                yield found.latency_ms
                 done += 1
             if trouble is not None:
-                if len(batch) > len(read):
+                if len(batch) > len(graphs):
                     _say_which(trouble, done, batch[-1])
                 raise trouble
             if len(batch) < BATCH:
@@ -227,27 +215,6 @@ class LatencyPredictor:
                 f"range measured on {self.device}; `explain` lists them"
             )
             self._warn(message, {"outside the range"})
-
-    def _by_units(
-        self, model: Any, model_type: str | None, input_shape: InputShape | None, strict: bool
-    ) -> float | None:
-        """Latency of an NNI candidate that shares units with earlier ones; None if it is to be explained."""
-        if not hasattr(model, "root_graph") or model_type not in (None, "nni-ir"):
-            return None
-        if not self._read_nni_ir:  # a first one shares nothing, and is read faster as a whole
-            self._read_nni_ir = True
-            return None
-        parts = self._units.parts(model, input_shape)
-        return parts.latency_ms if parts is not None and self._is_said(parts, strict) else None
-
-    def _is_said(self, parts: Parts, strict: bool) -> bool:
-        """Whether :meth:`check` would neither raise nor warn of a model of these ``parts``."""
-        within = parts.extrapolated_ms <= EXTRAPOLATED_SHARE * parts.latency_ms
-        return (
-            parts.kernels > 0
-            and (parts.unpredicted <= self._warned and not (strict and parts.unpredicted))
-            and (within or "outside the range" in self._warned)
-        )
 
     def explain(
         self, model: Any, model_type: str | None = None, input_shape: InputShape | None = None

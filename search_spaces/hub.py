@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import SpaceError, nearest
+from nnmeter_nas.errors import SpaceError, nearest
 
 #: Spaces whose networks take images and whose choices can be listed.
 SPACES = ("MobileNetV3Space", "ProxylessNAS", "ShuffleNetSpace")

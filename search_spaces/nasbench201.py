@@ -8,7 +8,7 @@
 ``NASBench201Space(input_size=32, classes=10, in_channels=3, channels=16, cells=5)``. Choices are labelled
 ``edge_<from>_<to>`` by the nodes that they join, the same in all cells; their candidates are
 :data:`OPERATIONS`. Making one mends NNI's graph engine, which would not take choices that share a label; see
-:func:`nnmeter_nas.search_spaces.graph_engine.tell_repeated_choices_apart`.
+:func:`nnmeter_nas.nni.graph_engine.tell_repeated_choices_apart`.
 
 Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
 """
@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import torch
 
-from .graph_engine import tell_repeated_choices_apart
-from .nni_lines import LayerChoice, ModelSpace, model_space, nn
+from nnmeter_nas.nni.graph_engine import tell_repeated_choices_apart
+from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
 #: Candidates of every choice.
 OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")

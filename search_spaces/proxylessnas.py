@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 
-from .nni_lines import LayerChoice, ModelSpace, model_space, nn
+from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
 #: Candidates of every choice: kernel and expansion of the block.
 MOBILE_BLOCKS = ("k3_e3", "k3_e6", "k5_e3", "k5_e6", "k7_e3", "k7_e6")

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from .nni_lines import LayerChoice, ModelSpace, model_space, nn
+from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
 #: Candidates of every choice: the branch's depthwise kernel, or the deeper Xception-like branch.
 BLOCKS = ("k3", "k5", "k7", "xception")

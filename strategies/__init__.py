@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from nnmeter_nas.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from nnmeter_nas.solve.problem import Problem as Problem
+
     from .latency_constrained_random import LatencyConstrainedRandom as LatencyConstrainedRandom
     from .latency_filter import Candidate as Candidate
     from .latency_filter import LatencyFilter as LatencyFilter
     from .latency_ranked import LatencyRanked as LatencyRanked
     from .latency_strategy import LatencyStrategy as LatencyStrategy
     from .pareto_evolution import ParetoEvolution as ParetoEvolution
-    from .problem import Problem as Problem
 
 _HOME = {
     "Candidate": "latency_filter",
@@ -22,7 +23,7 @@ _HOME = {
     "LatencyRanked": "latency_ranked",
     "LatencyStrategy": "latency_strategy",
     "ParetoEvolution": "pareto_evolution",
-    "Problem": "problem",
+    "Problem": ".solve.problem",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.lut.terms import IntArray
+from nnmeter_nas.costs.terms import IntArray
 
 from .latency_strategy import LatencyStrategy
 
@@ -23,8 +23,8 @@ class LatencyConstrainedRandom(LatencyStrategy):
         dedup: ask for no architecture twice; the search is exhausted when all inside the limits were tried.
         options: as :class:`LatencyStrategy` takes them.
 
-    >>> from nnmeter_nas.lut.terms import Terms
-    >>> from nnmeter_nas.measures import Measure
+    >>> from nnmeter_nas.costs.terms import Terms
+    >>> from nnmeter_nas.costs.measures import Measure
     >>> from nnmeter_nas.strategies import Problem
     >>> terms = Terms((2, 2), 1.0, {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 2.0])})
     >>> latency = Measure("latency_ms", "ms", terms)

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from nnmeter_nas import nni as nni_lines
 from nnmeter_nas.errors import GraphError, ReaderError, SearchError
-
-from . import nni_lines
 
 if TYPE_CHECKING:
     from .looked_up import LookedUp
@@ -51,7 +50,7 @@ class LatencyFilter:
     a torch module, with ``input_shape`` or else the module's own attribute of that name.
 
     Making the first one mends NNI: in 2.10.1 every graph-engine experiment with choices, and now and then
-    any other one, ends early; in 3.0 none resumes; see :mod:`nnmeter_nas.strategies.nni_lines.mends`.
+    any other one, ends early; in 3.0 none resumes; see :mod:`nnmeter_nas.nni.patches`.
     Pickled, as in the checkpoints of 2.10.1, it is its arguments alone. In those of 3.0 it keeps its counts
     and the accepted candidates, so that a search that is resumed goes on counting.
 
@@ -249,10 +248,10 @@ def _looked_up(predictor: Any, input_shape: Sequence[int] | None) -> LookedUp | 
 def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
     """The model graph of a candidate, from its operators or from the module that it builds."""
     if nni_lines.carries_operators(model):
-        from nnmeter_nas.readers.nni_ir import read_nni_ir
+        from nnmeter_nas.readers.nni.ir import read_nni_ir
 
         return read_nni_ir(model, input_shape)
-    from nnmeter_nas.readers.torch_module import read_torch_module
+    from nnmeter_nas.readers.torch.module import read_torch_module
 
     try:
         module = nni_lines.build_module(model)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nnmeter_nas.costs.terms import IntArray
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.lut.terms import IntArray
 
 from .latency_constrained_random import LatencyConstrainedRandom
 from .latency_strategy import LatencyStrategy, check_whole

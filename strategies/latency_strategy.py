@@ -13,16 +13,15 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from nnmeter_nas import measures
+from nnmeter_nas.costs import measures
+from nnmeter_nas.costs.measures import Measure
+from nnmeter_nas.costs.table import LatencyTable
+from nnmeter_nas.costs.terms import IntArray
 from nnmeter_nas.errors import SearchError, nearest
-from nnmeter_nas.lut.space import Space
-from nnmeter_nas.lut.table import LatencyTable
-from nnmeter_nas.lut.terms import IntArray
-from nnmeter_nas.measures import Measure
+from nnmeter_nas.nni import NniStrategy
 from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
-
-from .nni_lines import NniStrategy
-from .problem import LATENCY, LATENCY_MS, Problem
+from nnmeter_nas.solve.problem import LATENCY, LATENCY_MS, Problem
+from nnmeter_nas.supernet.space import Space
 
 #: What is limited or minimised: "flops", "params", a measure, or a function of the finished model graph.
 Quantity = str | Measure | Callable[[nx.DiGraph], float]

@@ -7,14 +7,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnmeter_nas import nni as nni_lines
+from nnmeter_nas.costs.measures import exact_latency
+from nnmeter_nas.costs.terms import Terms
 from nnmeter_nas.errors import NnMeterNasError
-from nnmeter_nas.lut.space import Space
-from nnmeter_nas.lut.terms import Terms
-from nnmeter_nas.measures import exact_latency
 from nnmeter_nas.predictor import LatencyPredictor
-from nnmeter_nas.supernet import candidate_name
-
-from . import nni_lines
+from nnmeter_nas.supernet.choices import candidate_name
+from nnmeter_nas.supernet.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class LookedUp:
 
     def _terms(self, candidate: Any) -> tuple[Space, Terms] | None:
         """The space that ``candidate`` is of, and its latency as a sum, if that is exact and soon known."""
-        from nnmeter_nas.readers.torch_supernet import read_supernet
+        from nnmeter_nas.supernet.tracing import read_supernet
 
         shape = self._input_shape
         with warnings.catch_warnings():

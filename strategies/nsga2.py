@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nnmeter_nas.kernels import FloatArray
-from nnmeter_nas.lut.terms import IntArray
+from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.kernels.configuration import FloatArray
 
 
 def ranks(objectives: npt.ArrayLike) -> IntArray:

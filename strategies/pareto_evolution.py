@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.kernels import FloatArray
-from nnmeter_nas.lut.terms import IntArray
+from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.kernels.configuration import FloatArray
 
 from . import nsga2
 from .latency_strategy import LatencyStrategy, check_whole, key

@@ -25,9 +25,9 @@ DEVICES = {
 IMPORT_EVERY_CORE_MODULE = f"""
 import importlib, pkgutil, sys
 import nnmeter_nas
-plugins = tuple("nnmeter_nas." + folder for folder in {PLUGIN_FOLDERS})
+others = tuple("nnmeter_nas." + name for name in ({PLUGIN_FOLDERS} + ("nni.", "search.experiment")))
 for module in pkgutil.walk_packages(nnmeter_nas.__path__, "nnmeter_nas."):
-    if not module.name.startswith(plugins):
+    if not module.name.startswith(others):
         importlib.import_module(module.name)
 print(*sorted({{"nni", "onnx", "sklearn", "torch"}} & set(sys.modules)))
 """

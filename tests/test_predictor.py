@@ -12,13 +12,25 @@ from typing import Any
 import networkx as nx
 import pytest
 import torch
-from ir import IrBuilder, small_cnn
 from rich.console import Console
 from torch import nn
 
-from nnmeter_nas import Explanation, LatencyPredictor, LatencyWarning, load_latency_predictor, read_model
-from nnmeter_nas.errors import GraphError, NnMeterNasError, ReaderError, ShapeError, UnpredictedOperatorError
-from nnmeter_nas.graph import add_input, add_op, finish, new_graph
+from ir import IrBuilder, small_cnn
+from nnmeter_nas import (
+    Explanation,
+    LatencyPredictor,
+    LatencyWarning,
+    load_latency_predictor,
+    read_model,
+)
+from nnmeter_nas.errors import (
+    GraphError,
+    NnMeterNasError,
+    ReaderError,
+    ShapeError,
+    UnpredictedOperatorError,
+)
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.packs.registry import devices
 
 DEVICES = sorted(devices())

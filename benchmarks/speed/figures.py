@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnmeter_nas.errors import DatasetError
-from nnmeter_nas.packs.files import write_bytes
+from nnmeter_nas.files import write_bytes
 
 
 @dataclass(frozen=True)

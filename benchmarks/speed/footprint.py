@@ -15,8 +15,8 @@ from typing import Any
 from nnmeter_nas.errors import DatasetError, NnMeterNasError
 from nnmeter_nas.packs.pack import load_pack
 from nnmeter_nas.packs.registry import bundled_packs, pack_folders
+from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files
 
-from ..dataset import dataset_files
 from .figures import Figure, Result, Sample, Unmeasured, measured
 
 #: What four devices of nn-Meter 1.0 take, MB, as its release has them.

@@ -14,9 +14,9 @@ from typing import Any
 from nnmeter_nas import LatencyPredictor
 from nnmeter_nas.errors import MissingPackageError, NnMeterNasError
 
-from ..parity import import_forests
-from ..parity_predictors import write_predictor
-from ..parity_reference import forests
+from ..parity.comparison import import_forests
+from ..parity.predictors import write_predictor
+from ..parity.reference import forests
 
 #: Trees of its forests on the phone's CPU, in the mean over its kernel predictors: nn-Meter 2.0,
 #: ``builder/kernel_predictor_builder/predictor_builder/predictor_lib.py``.

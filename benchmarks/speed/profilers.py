@@ -27,8 +27,8 @@ import torch
 from nnmeter_nas import LatencyPredictor
 from nnmeter_nas.errors import NnMeterNasError
 
-from ..parity import import_forests
-from ..parity_reference import forests
+from ..parity.comparison import import_forests
+from ..parity.reference import forests
 from .figures import Figure, Result, Sample, Unmeasured, load, measured, save
 from .nnmeter import TOLERANCE, DisagreementError, import_nn_meter
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from nnmeter_nas.packs.files import write_bytes
+from nnmeter_nas.files import write_bytes
 
-from ..reports import replace_sections
+from ..packs.reports import replace_sections
 from . import candidates, footprint, profilers, scaling, searches, tables
 from .figures import Figure, Result, load, save
 from .machine import is_busy, machine, machine_line

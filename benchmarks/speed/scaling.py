@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
-from nnmeter_nas.graph import finish
-from nnmeter_nas.lut.bundled import bundled_table, load_space
-from nnmeter_nas.ranking import random_architectures
-from nnmeter_nas.shapes import infer_shapes
+from nnmeter_nas.costs.bundled import bundled_table
+from nnmeter_nas.graph.model_graph import finish
+from nnmeter_nas.graph.shapes import infer_shapes
+from nnmeter_nas.graph.traversal import topological_order
+from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
 from nnmeter_nas.strategies.looked_up import PATIENCE
-from nnmeter_nas.supernet import architecture_at
-from nnmeter_nas.traversal import topological_order
+from nnmeter_nas.supernet.choices import architecture_at
+from nnmeter_nas.supernet.named import load_space
 
 from .figures import Figure, Sample
 from .searches import simplified_candidates

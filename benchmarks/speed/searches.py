@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from nnmeter_nas import load_latency_predictor
-from nnmeter_nas.lut.bundled import bundled_table, load_space
-from nnmeter_nas.ranking import random_architectures
+from nnmeter_nas.costs.bundled import bundled_table
 from nnmeter_nas.search_spaces import spos
+from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
 from nnmeter_nas.strategies.looked_up import PATIENCE
-from nnmeter_nas.supernet import architecture_at
+from nnmeter_nas.supernet.choices import architecture_at
+from nnmeter_nas.supernet.named import load_space
 
 from .figures import Figure, Sample, measured
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 
-from nnmeter_nas.graph import Operand, add_input, add_op, new_graph
+from nnmeter_nas.graph.model_graph import Operand, add_input, add_op, new_graph
 
 #: Maps that the blocks work on, in stages of equally many operators.
 _MAPS = (56, 28, 14, 7)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from nnmeter_nas.lut import LatencyTable, build_tables
-from nnmeter_nas.lut.nni_space import space_of
+from nnmeter_nas.costs import LatencyTable, build_tables
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.search_spaces import proxylessnas
 from nnmeter_nas.search_spaces.proxylessnas import ZERO
+from nnmeter_nas.supernet.nni_space import space_of
 
 from .figures import Figure, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import load_latency_predictor
-from ..bulk import BACKENDS, workers
 from ..errors import UnknownDeviceError
 from ..packs import pack_folders
+from ..parallel.bulk import BACKENDS, workers
 from ..predictor import LatencyPredictor
 from ..readers.inputs import InputShape
 from .models import FOLDER_SUFFIXES, suffix_of
@@ -80,7 +80,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """The workers that the options name; errors as :func:`nnmeter_nas.bulk.workers`."""
+    """The workers that the options name; errors as :func:`nnmeter_nas.parallel.bulk.workers`."""
     return workers(options.jobs, options.backend, options.scheduler)
 
 

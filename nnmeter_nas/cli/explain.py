@@ -9,8 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..packs.files import write_bytes
-from ..plots import kernels_plot
+from ..files import write_bytes
 from ..predictor import Explanation
 from .arguments import (
     add_command,
@@ -25,6 +24,7 @@ from .arguments import (
 )
 from .messages import console, note
 from .models import Model, Models
+from .plots import kernels_plot
 from .results import written
 from .runs import Run, findings, identity, note_default_device
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import load_latency_predictor
-from ..packs.files import write_bytes
-from ..rebuild import Architecture, load_architecture, rebuild, to_onnx
+from ..files import write_bytes
+from ..search.rebuild import Architecture, load_architecture, rebuild, to_onnx
 from .arguments import add_command
 from .messages import note, warn
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..ir_export import to_nnmeter_ir
-from ..packs.files import write_bytes
+from ..files import write_bytes
+from ..readers.nnmeter_ir.writer import to_nnmeter_ir
 from .arguments import add_command, add_model_arguments, check_models, input_shape
 from .models import Model, Models
 from .runs import report

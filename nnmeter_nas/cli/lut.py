@@ -12,15 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..bulk import TravellingPredictor, spread
+from ..costs import LatencyTable, build_tables, load_table
+from ..costs.bundled import table_file
+from ..costs.cache import check_table, find_terms
+from ..costs.measures import latency_path, list_latencies
+from ..costs.pricing import LatencyMeter
 from ..errors import LookupTableError, NnMeterNasError
-from ..lut import LatencyTable, Space, build_tables, load_table
-from ..lut.bundled import SPACES, load_space, table_file
-from ..lut.cache import check_table, find_terms
-from ..lut.pricing import LatencyMeter
-from ..measures import latency_path, list_latencies
-from ..packs.files import write_bytes
+from ..files import write_bytes
+from ..parallel.bulk import TravellingPredictor, spread
 from ..predictor import LatencyPredictor
+from ..supernet import Space
+from ..supernet.named import SPACES, load_space
 from . import lut_rank, lut_show
 from .arguments import (
     add_command,

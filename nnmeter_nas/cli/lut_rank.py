@@ -10,13 +10,13 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ..costs import LatencyTable
+from ..costs.terms import IntArray, Terms
 from ..errors import SearchError
-from ..lut import LatencyTable
-from ..lut.terms import IntArray, Terms
-from ..ranking import closest, fastest, latency_reach, slowest
-from ..sampling import UniformSampler
-from ..supernet import architecture_at
-from ..survey import survey
+from ..solve.ranking import closest, fastest, latency_reach, slowest
+from ..solve.sampling import UniformSampler
+from ..solve.survey import survey
+from ..supernet.choices import architecture_at
 from .arguments import (
     add_command,
     add_format_arguments,

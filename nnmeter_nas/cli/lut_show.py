@@ -11,14 +11,14 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ..lut import LatencyTable
-from ..lut.space import STATIONARY
-from ..packs.files import write_bytes
-from ..plots import heat_map
-from ..ranking import latency_reach, random_architectures
+from ..costs import LatencyTable
+from ..files import write_bytes
+from ..solve.ranking import latency_reach, random_architectures
+from ..supernet.space import STATIONARY
 from .arguments import add_command, add_format_arguments, check_format
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console, note
+from .plots import heat_map
 from .results import written
 
 COLUMNS = ("table", "space", "predictor", "version", "input_shape", "label", "candidate", "ms", "error")

@@ -6,10 +6,11 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from ..costs import LatencyTable, cached_table, load_table
+from ..costs.bundled import bundled_table, check_pack, is_table_file
 from ..errors import LookupTableError, NnMeterNasError
-from ..lut import LatencyTable, cached_table, load_table
-from ..lut.bundled import SPACES, bundled_table, check_pack, is_table_file, load_space
 from ..predictor import LatencyPredictor, load_latency_predictor
+from ..supernet.named import SPACES, load_space
 from .arguments import add_device_arguments, load_predictors, size
 from .messages import note, warn
 from .runs import note_default_device

@@ -14,7 +14,7 @@ import networkx as nx
 from ..errors import DatasetError, ReaderError
 from ..readers import SUFFIXES, read_model
 from ..readers.inputs import InputShape
-from ..readers.torchvision_models import read_torchvision
+from ..readers.torch.torchvision_models import read_torchvision
 
 #: A file of a graph a line, as the bench dataset has them.
 LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
@@ -78,7 +78,9 @@ class Models:
 
     def _lines(self, path: Path) -> Iterator[Model]:
         """The models of a file of a graph a line; a malformed line is the last that is looked at."""
-        from ..benchmarks.dataset import iter_models  # late: all other formats do without the benchmarks
+        from ..readers.nnmeter_ir.dataset import (
+            iter_models,  # late: all other formats do without the benchmarks
+        )
 
         try:
             for model in iter_models(path):

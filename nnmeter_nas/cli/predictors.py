@@ -110,13 +110,13 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from ..packs.importing import import_predictor  # late: only imports need what it needs
+    from ..packs.nnmeter1.importing import import_predictor  # late: only imports need what it needs
 
     return _stored(import_predictor(options.source, options.name, options.pack_version, options.sha256))
 
 
 def _register(options: argparse.Namespace) -> int:
-    from ..packs.importing import register_predictor
+    from ..packs.nnmeter1.importing import register_predictor
 
     return _stored(register_predictor(options.meta))
 
@@ -131,7 +131,7 @@ def _stored(folder: Path) -> int:
 
 
 def _unregister(options: argparse.Namespace) -> int:
-    from ..packs.importing import remove_predictor
+    from ..packs.nnmeter1.importing import remove_predictor
 
     for version in remove_predictor(options.name, options.predictor_version):
         print(f"removed {options.name} {version}")

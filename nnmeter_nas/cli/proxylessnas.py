@@ -79,8 +79,8 @@ def run_retrain(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from ..estimators.proxyless import search_for_device
-    from ..estimators.proxyless_search import SearchSettings
+    from nnmeter_nas.estimators.proxyless import search_for_device
+    from nnmeter_nas.estimators.proxyless_search import SearchSettings
 
     epochs = _weight_settings(options)["epochs"]
     warmup = options.warmup_epochs or epochs // 3 if options.warmup else 0
@@ -109,8 +109,8 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _retrain(options: argparse.Namespace) -> int:
-    from ..estimators.proxyless import train_found
-    from ..estimators.proxyless_training import WeightSettings
+    from nnmeter_nas.estimators.proxyless import train_found
+    from nnmeter_nas.estimators.proxyless_training import WeightSettings
 
     settings = WeightSettings(**_weight_settings(options))
     accuracy, files = train_found(
@@ -138,7 +138,7 @@ def _with_torch(options: argparse.Namespace, command: Any) -> int:
     try:
         import torch
 
-        from ..estimators.proxyless_task import DEFAULTS
+        from nnmeter_nas.estimators.proxyless_task import DEFAULTS
 
         size = options.size or DEFAULTS[options.dataset].size
         # Threads of a small network wait for each other longer than they work.
@@ -156,7 +156,7 @@ def _with_torch(options: argparse.Namespace, command: Any) -> int:
 
 
 def _weight_settings(options: argparse.Namespace) -> dict[str, Any]:
-    from ..estimators.proxyless_task import DEFAULTS
+    from nnmeter_nas.estimators.proxyless_task import DEFAULTS
 
     usual = DEFAULTS[options.dataset]
     return {
@@ -169,7 +169,7 @@ def _weight_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _task(options: argparse.Namespace) -> Any:
-    from ..estimators.proxyless_task import Task
+    from nnmeter_nas.estimators.proxyless_task import Task
 
     stages = {
         "depths": options.n_cell_stages,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from ..packs.files import write_bytes
+from ..files import write_bytes
 from .messages import note
 
 Record = Mapping[str, Any]

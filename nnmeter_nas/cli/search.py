@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import load_latency_predictor
 from ..errors import SearchError
-from ..lut.bundled import SPACES
+from ..supernet.named import SPACES
 from .arguments import DEFAULT_DEVICE, add_command, port, positive_float, positive_int, size
 from .messages import console, fail, note
 
 if TYPE_CHECKING:
-    from ..strategies.run_folder import RunFolder, Settings
+    from ..search.run_folder import RunFolder, Settings
 
 NEEDS = "pip install 'nnmeter_nas[search]'"
 DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
@@ -186,8 +186,8 @@ def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool)
     """
     _ignore_warnings()
     try:
-        from ..strategies.run_folder import RunFolder, Settings
-        from ..strategies.search import Search
+        from ..search.experiment import Search
+        from ..search.run_folder import RunFolder, Settings
     except ModuleNotFoundError as error:
         return _not_installed(error)
     settings = Settings(**values, folder=str(Path.cwd()))
@@ -211,8 +211,8 @@ def _resume(options: argparse.Namespace) -> int:
         )
     _ignore_warnings()
     try:
-        from ..strategies.run_folder import RunFolder
-        from ..strategies.search import Search
+        from ..search.experiment import Search
+        from ..search.run_folder import RunFolder
     except ModuleNotFoundError as error:
         return _not_installed(error)
     path = options.resume.absolute()
@@ -240,8 +240,8 @@ def _pricing() -> Iterator[Callable[[int], None]]:
 
 def _search(search: Any, folder: RunFolder, at: int | None) -> int:
     """Run a search under a progress bar, and print what it found."""
-    from ..report.files import trials_table
-    from ..strategies.search import run_search
+    from ..search.experiment import run_search
+    from ..search.report.files import trials_table
 
     out = console()
     _print_limits(search.settings, out)

@@ -9,19 +9,19 @@ from .pack import Pack, load_pack, save_pack, verify_pack
 from .registry import find_pack, pack_cards, pack_folders
 
 if TYPE_CHECKING:
-    from .forest import Forest as Forest
-    from .forest import read_forest as read_forest
-    from .importing import import_predictor as import_predictor
-    from .importing import register_predictor as register_predictor
-    from .importing import remove_predictor as remove_predictor
+    from .nnmeter1.forest import Forest as Forest
+    from .nnmeter1.forest import read_forest as read_forest
+    from .nnmeter1.importing import import_predictor as import_predictor
+    from .nnmeter1.importing import register_predictor as register_predictor
+    from .nnmeter1.importing import remove_predictor as remove_predictor
 
 #: What prediction does not need, loaded when it is first used.
 _HOME = {
-    "Forest": "forest",
-    "read_forest": "forest",
-    "import_predictor": "importing",
-    "register_predictor": "importing",
-    "remove_predictor": "importing",
+    "Forest": "nnmeter1.forest",
+    "read_forest": "nnmeter1.forest",
+    "import_predictor": "nnmeter1.importing",
+    "register_predictor": "nnmeter1.importing",
+    "remove_predictor": "nnmeter1.importing",
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import COLUMN, KERNEL_TYPES, FloatArray, kernel_work
+from ..kernels.configuration import COLUMN, KERNEL_TYPES, FloatArray, kernel_work
 
 #: Kernel types, then the variants of them that runtimes give an algorithm of their own:
 #: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1.
@@ -65,7 +65,7 @@ class Features:
 
 
 def features(rows: FloatArray) -> Features:
-    """Features of configurations ``rows [n, COLUMNS]`` (see :mod:`nnmeter_nas.kernels`)."""
+    """Features of configurations ``rows [n, COLUMNS]`` (see :mod:`nnmeter_nas.kernels.configuration`)."""
     kinds = _kinds(rows)
     return Features(kinds, _terms(rows, kinds), _descriptors(rows))
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..fusion import Kernel
-from ..kernels import COLUMNS, KERNEL_TYPES, FloatArray, configuration, kernel_type
+from ..kernels.configuration import COLUMNS, KERNEL_TYPES, FloatArray, configuration, kernel_type
+from ..kernels.fusion import Kernel
 from .features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, features
 
 #: The correction multiplies or divides the base by at most e to this power.

@@ -23,13 +23,13 @@ import numpy.typing as npt
 import yaml
 
 from ..errors import PackError
-from ..fusion import FusionRules, Kernel, fuse, parse_rules
-from ..kernels import FloatArray
-from ..nnmeter_rules import NnMeterRules, parse_nnmeter_rules
-from .files import sha256, write_bytes, write_npz
-from .forest import SUFFIX, Forest, read_forest
+from ..files import sha256, write_bytes, write_npz
+from ..kernels.configuration import FloatArray
+from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
 from .network import KernelNetwork
-from .nnmeter1 import ForestPredictors
+from .nnmeter1.forest import SUFFIX, Forest, read_forest
+from .nnmeter1.predictors import ForestPredictors
+from .nnmeter1.rules import NnMeterRules, parse_nnmeter_rules
 
 CARD, WEIGHTS, CHECKSUMS = "pack.yaml", "weights.npz", "SHA256SUMS"
 #: In packs of forests.

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..errors import PackError, UnknownDeviceError, nearest
-from .files import user_folder
+from ..files import user_folder
 from .pack import CARD, Pack, check_pack, load_pack, read_card
 
 #: Version of the predictors that nn-Meter released.

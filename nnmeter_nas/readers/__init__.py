@@ -10,16 +10,16 @@ from typing import Any
 import networkx as nx
 
 from ..errors import ReaderError, nearest
-from ..graph import finish, input_names
+from ..graph.model_graph import finish, input_names
 from .inputs import InputShape
 
 #: Reader of each format, by nn-Meter's names of them: module and function ``(model, input_shape)``.
 READERS = {
-    "nni-ir": (".nni_ir", "read_nni_ir"),
-    "torch": (".torch_module", "read_torch_module"),
-    "onnx": (".onnx_model", "read_onnx"),
-    "pb": (".tf_graphdef", "read_tf_graphdef"),
-    "nnmeter-ir": (".nnmeter_ir", "read_nnmeter_ir"),
+    "nni-ir": (".nni.ir", "read_nni_ir"),
+    "torch": (".torch.module", "read_torch_module"),
+    "onnx": (".onnx.model", "read_onnx"),
+    "pb": (".tensorflow.graphdef", "read_tf_graphdef"),
+    "nnmeter-ir": (".nnmeter_ir.reader", "read_nnmeter_ir"),
 }
 MODEL_TYPES = tuple(READERS)
 #: Formats of files, by what their names end in.

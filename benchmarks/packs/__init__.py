@@ -1,0 +1,1 @@
+"""Training the predictor packs, and how good they are."""

@@ -1,0 +1,135 @@
+"""Predicted beside measured latency of a dataset, in parts of its files that workers read by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+from nnmeter_nas import LatencyPredictor
+from nnmeter_nas.errors import DatasetError, GraphError, ReaderError
+from nnmeter_nas.kernels.configuration import FloatArray
+from nnmeter_nas.parallel.bulk import TravellingPredictor, spread
+from nnmeter_nas.predictor import BATCH
+from nnmeter_nas.readers import read_model
+from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, family_of, iter_models
+from nnmeter_nas.search.journal import Journal
+
+from .kernel_table import dataset_fingerprint
+
+#: Bytes of a file that are a part; some 200 models, which take seconds.
+PART_BYTES = 8 << 20
+
+#: By device, measured and predicted latency in ms of the models that were measured on it.
+Pairs = dict[str, list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The lines of a file that start between two bytes, and the predictors to evaluate on them."""
+
+    path: str
+    start: int
+    end: int
+    predictors: tuple[TravellingPredictor, ...]
+
+    def __str__(self) -> str:
+        """What journals call it too; the folder of a dataset may be another next time."""
+        return f"{Path(self.path).name}:{self.start}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Latencies on one device: family, measured ms and predicted ms of each model, ``[models]``."""
+
+    families: list[str]
+    measured: FloatArray
+    predicted: FloatArray
+
+
+def compare_dataset(
+    bench: str | Path, predictors: Sequence[LatencyPredictor], journal: Path | None = None
+) -> dict[str, Comparison]:
+    """Evaluate ``predictors`` on all models of ``bench``, by device.
+
+    The parts are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`), each evaluated as if
+    there were no other, so that the results are the same wherever that is. Workers have to see ``bench``
+    under the same path.
+
+    Args:
+        bench: folder of a dataset in the official schema.
+        predictors: one for each device.
+        journal: file that keeps the parts that are done; a run that was interrupted goes on from there.
+
+    Raises:
+        DatasetError: a file is not of the schema, a model cannot be read, no model was measured on a device,
+            or ``journal`` is of another evaluation.
+    """
+    travelling = tuple(map(TravellingPredictor.of, predictors))
+    parts = [
+        Part(str(path.absolute()), start, start + PART_BYTES, travelling)
+        for path in dataset_files(bench)
+        for start in range(0, path.stat().st_size, PART_BYTES)
+    ]
+    families: dict[str, list[str]] = {p.device: [] for p in predictors}
+    pairs: Pairs = {p.device: [] for p in predictors}
+    for part, found in zip(parts, _compared(parts, bench, journal), strict=True):
+        for device, of_device in found.items():
+            families[device] += [family_of(Path(part.path))] * len(of_device)
+            pairs[device] += of_device
+    for device, of_device in pairs.items():
+        if not of_device:
+            raise DatasetError(f"{bench} holds no latency of {device!r}")
+    return {device: Comparison(families[device], *np.array(pairs[device]).T) for device in pairs}
+
+
+def _compared(parts: Sequence[Part], bench: str | Path, path: Path | None) -> Iterator[Pairs]:
+    """What comes of each part: from the journal at ``path`` if it is there, else put there."""
+    if path is None:
+        yield from spread(compare_part, parts, "predicting")
+        return
+    with Journal(path) as journal:
+        title = {
+            "dataset": dataset_fingerprint(bench),
+            "part_bytes": PART_BYTES,
+            "predictors": [[p.device, p.version, p.fingerprint] for p in parts[0].predictors],
+        }
+        if not journal.records:
+            journal.append(title)
+        if journal.records[0] != title:
+            raise DatasetError(f"{path} is of another dataset or of other predictors; name another file")
+        known: dict[str, Pairs] = {record["part"]: record["pairs"] for record in journal.records[1:]}
+        found = spread(compare_part, [part for part in parts if str(part) not in known], "predicting")
+        for part in parts:
+            if str(part) not in known:
+                journal.append({"part": str(part), "pairs": (pairs := next(found))})
+                yield pairs
+            else:
+                yield known[str(part)]
+
+
+def compare_part(part: Part) -> Pairs:
+    """Evaluate all predictors on the models of one part, which share the model graphs."""
+    predictors = [predictor.load() for predictor in part.predictors]
+    found: Pairs = {predictor.device: [] for predictor in predictors}
+    models = iter_models(part.path, part.start, part.end)
+    while batch := list(islice(models, BATCH)):
+        graphs = [_model_graph(part.path, model) for model in batch]
+        for predictor in predictors:
+            device = predictor.device
+            measured = [model.latency_ms.get(device) for model in batch]
+            wanted = [graph for graph, ms in zip(graphs, measured, strict=True) if ms is not None]
+            known = [ms for ms in measured if ms is not None]
+            found[device] += zip(known, predictor.predict_many(wanted), strict=True)
+    return found
+
+
+def _model_graph(path: str, model: BenchModel) -> nx.DiGraph:
+    try:
+        return read_model(model.graph, "nnmeter-ir")
+    except (GraphError, ReaderError) as error:
+        raise DatasetError(f"{path}: model {model.id!r}: {error}") from error

@@ -1,0 +1,147 @@
+"""A dataset as distinct kernel configurations and, for each model, which of them it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, delayed
+
+from nnmeter_nas.errors import DatasetError, GraphError, ReaderError
+from nnmeter_nas.files import write_npz
+from nnmeter_nas.kernels.configuration import COLUMNS, Configuration, configuration, kernel_type
+from nnmeter_nas.kernels.fusion import FusionRules, fuse
+from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
+from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
+
+Rows = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KernelTable:
+    """Models of one rule set.
+
+    Attributes:
+        ids, families: of each model, ``[models]``.
+        configurations: distinct kernels, ``[kernels, COLUMNS]``.
+        index: configuration of every kernel of every model, model after model.
+        start: where each model's kernels start in ``index``, ``[models + 1]``.
+        devices: device names.
+        latency_ms: measured, ``[models, devices]``, NaN where there is no figure.
+    """
+
+    ids: npt.NDArray[np.str_]
+    families: npt.NDArray[np.str_]
+    configurations: Rows
+    index: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
+    devices: npt.NDArray[np.str_]
+    latency_ms: npt.NDArray[np.float64]
+
+    def measured(self, device: str) -> npt.NDArray[np.float64]:
+        """Latency of each model on ``device``, ``[models]``."""
+        return np.asarray(self.latency_ms[:, list(self.devices).index(device)])
+
+    def sums(self, kernel_latency: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Sum of each model's kernels, given a latency for each configuration, ``[models]``."""
+        owner = np.repeat(np.arange(len(self.ids)), np.diff(self.start))
+        weights = kernel_latency[self.index]
+        return np.bincount(owner, weights=weights, minlength=len(self.ids)).astype(np.float64)
+
+
+@dataclass
+class _Builder:
+    """A table in the making: configurations are numbered in the order they are met."""
+
+    number: dict[Configuration, int] = field(default_factory=dict)
+    index: list[int] = field(default_factory=list)
+    start: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, rows: list[Configuration]) -> None:
+        self.index += [self.number.setdefault(row, len(self.number)) for row in rows]
+        self.start.append(len(self.index))
+
+
+_ModelRows = tuple[str, str, dict[str, float], list[list[Configuration]]]
+
+
+def build_tables(
+    folder: str | Path, rules: Mapping[str, FusionRules], workers: int = 2
+) -> Iterator[tuple[str, int] | dict[str, KernelTable]]:
+    """Read all files of ``folder`` and fuse every model under each of ``rules``.
+
+    Yields ``(family, models read)`` as files are done, and last the table of each rule set by its name.
+    """
+    distinct = list(dict.fromkeys(rules.values()))
+    builders = {r: _Builder() for r in distinct}
+    ids: list[str] = []
+    families: list[str] = []
+    latencies: list[dict[str, float]] = []
+    files = dataset_files(folder)
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    for path, models in zip(files, parallel(delayed(_read_file)(p, distinct) for p in files), strict=True):
+        for model_id, family, latency, rows in models:
+            ids.append(model_id)
+            families.append(family)
+            latencies.append(latency)
+            for rule_set, of_model in zip(distinct, rows, strict=True):
+                builders[rule_set].add(of_model)
+        yield path.name, len(models)
+    devices = sorted({d for latency in latencies for d in latency})
+    measured = np.array([[latency.get(d, np.nan) for d in devices] for latency in latencies])
+    tables = {
+        r: KernelTable(
+            np.array(ids),
+            np.array(families),
+            np.array(list(b.number), float).reshape(-1, len(COLUMNS)),
+            np.array(b.index, np.int32),
+            np.array(b.start, np.int64),
+            np.array(devices),
+            measured,
+        )
+        for r, b in builders.items()
+    }
+    yield {name: tables[rule_set] for name, rule_set in rules.items()}
+
+
+def _read_file(path: Path, rules: list[FusionRules]) -> list[_ModelRows]:
+    """Kernel configurations of every model of one file, under each rule set."""
+    found: list[_ModelRows] = []
+    for model in iter_models(path):
+        try:
+            graph = read_nnmeter_ir(model.graph)
+        except (GraphError, ReaderError) as error:
+            raise DatasetError(f"{path}: model {model.id!r}: {error}") from error
+        found.append((model.id, model.family, model.latency_ms, [_rows(graph, r) for r in rules]))
+    return found
+
+
+def _rows(graph, rules: FusionRules) -> list[Configuration]:  # type: ignore[no-untyped-def]
+    kernels = (data["kernel"] for _, data in fuse(graph, rules).nodes(data=True))
+    return [configuration(k) for k in kernels if kernel_type(k) is not None]
+
+
+def dataset_fingerprint(folder: str | Path) -> str:
+    """Hash of the names and contents of the dataset's files, by which a cached table is known."""
+    digest = hashlib.sha256()
+    for path in dataset_files(folder):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def save_table(path: Path, table: KernelTable) -> None:
+    """Store ``table`` atomically."""
+    write_npz(path, {name: getattr(table, name) for name in KernelTable.__dataclass_fields__})
+
+
+def load_table(path: Path) -> KernelTable:
+    """Load a table that :func:`save_table` stored."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return KernelTable(**{name: arrays[name] for name in KernelTable.__dataclass_fields__})

@@ -1,0 +1,319 @@
+"""Train and evaluate the predictor packs of a dataset's devices, resumably."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import nnmeter_nas
+from nnmeter_nas.errors import DatasetError, PackError, UnknownDeviceError, nearest
+from nnmeter_nas.files import write_npz
+from nnmeter_nas.graph import model_graph as graph
+from nnmeter_nas.graph import shapes
+from nnmeter_nas.kernels import configuration as kernels
+from nnmeter_nas.kernels import fusion
+from nnmeter_nas.kernels.configuration import KERNEL_TYPES
+from nnmeter_nas.kernels.fusion import parse_rules
+from nnmeter_nas.packs import features, save_pack
+from nnmeter_nas.packs import network as network_module
+from nnmeter_nas.packs.network import KernelNetwork
+from nnmeter_nas.packs.registry import devices as known_devices
+from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
+
+from . import kernel_table, training, training_settings
+from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
+from .metrics import accuracy, accuracy_by
+from .training import fit_member
+from .training_settings import SETTINGS, Settings
+
+VERSION = 2.0
+#: One model in this many is held out, chosen by a hash of its id.
+HELD_OUT_ONE_IN = 10
+#: Fits of the leave-one-family-out evaluation: a part of the data and fewer epochs, one member.
+LOFO_SHARE = 0.5
+DATASET = {
+    "name": "nn-Meter benchmark dataset (MobiSys'21)",
+    "licence": "Open Use of Data Agreement v1.0",
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One network to train: for a device, without ``left_out`` family if given, else a member of the pack."""
+
+    device: str
+    seed: int
+    left_out: str | None = None
+
+    @property
+    def label(self) -> str:
+        """File name stem and progress text."""
+        return f"{self.device}-{f'without-{self.left_out}' if self.left_out else f'member{self.seed}'}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run does; all of it, with the dataset, is the key of the work folder."""
+
+    devices: tuple[str, ...]
+    members: int
+    seed: int
+    epochs: int
+    lofo_epochs: int
+
+    def settings(self, fit: Fit) -> Settings:
+        """How ``fit`` is trained: by the category of its device, and shorter where a family is left out."""
+        chosen = SETTINGS[known_devices()[fit.device]["category"]]
+        return replace(chosen, epochs=self.lofo_epochs if fit.left_out else self.epochs)
+
+
+def held_out(ids: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Which models are never trained on; depends on the id alone."""
+    return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0 for i in ids])
+
+
+def train_packs(
+    bench: Path, output: Path, work: Path, plan: Plan, workers: int, console: Console
+) -> list[Path]:
+    """Train the packs of ``plan`` on the dataset in ``bench`` and write them below ``output``.
+
+    Tables and finished fits are kept in ``work`` and used again by a run with the same plan, dataset and
+    code version of the features, so an interrupted run goes on where it stopped.
+
+    Returns:
+        The pack folders.
+
+    Raises:
+        DatasetError: the dataset has no figures of a device, or is malformed.
+        UnknownDeviceError: a device whose fusion rules are not known.
+    """
+    catalogue = known_devices()
+    for device in plan.devices:
+        if device not in catalogue:
+            raise UnknownDeviceError(f"no fusion rules for device {device!r}; {nearest(device, catalogue)}")
+    fingerprint = dataset_fingerprint(bench)
+    code = _code_fingerprint()
+    table_folder = work / f"tables-{fingerprint}-{code}"
+    tables = _tables(bench, table_folder, plan.devices, workers, console)
+    fits = [fit for device in plan.devices for fit in _fits(device, tables[device], plan)]
+    key = hashlib.sha256(json.dumps([asdict(plan), fingerprint, code], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
+    networks = _run(fits, table_folder, plan, work / f"fits-{key}", workers, console)
+    folders = []
+    for device in plan.devices:
+        mine = {fit: network for fit, network in networks.items() if fit.device == device}
+        card, network = _assemble(device, catalogue[device], tables[device], mine, plan, fingerprint)
+        folders.append(output / device / f"{VERSION:.1f}")
+        save_pack(folders[-1], card, network)
+    return folders
+
+
+def _tables(
+    bench: Path, cache: Path, devices: tuple[str, ...], workers: int, console: Console
+) -> dict[str, KernelTable]:
+    """Kernel tables by device, read from the dataset once and then from ``cache``."""
+    catalogue = known_devices()
+    missing = [d for d in devices if not (cache / f"{d}.npz").exists()]
+    if missing:
+        rules = {d: parse_rules(catalogue[d]["fusion_rules"]) for d in missing}
+        with _progress(console, "reading models") as progress:
+            task = progress.add_task("", total=len(list(bench.glob("*.jsonl"))))
+            for step in build_tables(bench, rules, workers):
+                if isinstance(step, dict):
+                    for device, table in step.items():
+                        save_table(cache / f"{device}.npz", table)
+                else:
+                    progress.update(task, advance=1, description=f"{step[0]}: {step[1]} models")
+    tables = {d: load_table(cache / f"{d}.npz") for d in devices}
+    for device, table in tables.items():
+        if device not in table.devices or np.isnan(table.measured(device)).all():
+            raise DatasetError(f"{bench} holds no latency of {device!r}; it has {', '.join(table.devices)}")
+    return tables
+
+
+def _fits(device: str, table: KernelTable, plan: Plan) -> list[Fit]:
+    measured = ~np.isnan(table.measured(device))
+    families = sorted(set(table.families[measured]))
+    return [Fit(device, plan.seed + i) for i in range(plan.members)] + [
+        Fit(device, plan.seed, family) for family in (families if len(families) > 1 else [])
+    ]
+
+
+def _run(
+    fits: list[Fit],
+    table_folder: Path,
+    plan: Plan,
+    folder: Path,
+    workers: int,
+    console: Console,
+) -> dict[Fit, KernelNetwork]:
+    """Train what ``folder`` does not hold yet, several fits at once, each on one thread."""
+    todo = [fit for fit in fits if _load_fit(folder / f"{fit.label}.npz") is None]
+    # The longest first, so that the workers end together.
+    todo.sort(key=lambda fit: fit.left_out is not None)
+    with _progress(console, "training") as progress:
+        task = progress.add_task("", total=len(fits), completed=len(fits) - len(todo))
+        parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
+        for label in parallel(
+            delayed(_train_one)(fit, table_folder, plan, folder / f"{fit.label}.npz") for fit in todo
+        ):
+            progress.update(task, advance=1, description=label)
+    found = {fit: _load_fit(folder / f"{fit.label}.npz") for fit in fits}
+    return {fit: network for fit, network in found.items() if network is not None}
+
+
+def _train_one(fit: Fit, table_folder: Path, plan: Plan, path: Path) -> str:
+    torch.set_num_threads(1)
+    table = load_table(table_folder / f"{fit.device}.npz")
+    models = _training_models(fit, table, plan.seed)
+    network = fit_member(table, fit.device, models, plan.settings(fit), fit.seed)
+    write_npz(path, network.to_arrays())
+    return fit.label
+
+
+def _training_models(fit: Fit, table: KernelTable, seed: int) -> npt.NDArray[np.int64]:
+    """Models that a fit learns from: without the held-out ids, or a share of those outside a family."""
+    measured = ~np.isnan(table.measured(fit.device))
+    if fit.left_out is None:
+        return np.flatnonzero(measured & ~held_out(table.ids))
+    others = np.flatnonzero(measured & (table.families != fit.left_out))
+    chosen = np.random.default_rng(seed).choice(others, max(1, int(len(others) * LOFO_SHARE)), replace=False)
+    return np.sort(chosen)
+
+
+def _load_fit(path: Path) -> KernelNetwork | None:
+    """A fit stored earlier; None if there is none that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return KernelNetwork.from_arrays(dict(arrays))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, PackError):
+        return None
+
+
+def _assemble(
+    device: str,
+    about: Mapping[str, Any],
+    table: KernelTable,
+    networks: Mapping[Fit, KernelNetwork],
+    plan: Plan,
+    fingerprint: str,
+) -> tuple[dict[str, Any], KernelNetwork]:
+    """Card and ensemble of one device."""
+    singles = [networks[fit] for fit in sorted(networks, key=lambda f: f.seed) if fit.left_out is None]
+    ensemble = replace(singles[0], members=[n.members[0] for n in singles])
+    measured = table.measured(device)
+    there = ~np.isnan(measured)
+    test = there & held_out(table.ids)
+    random_ids = accuracy_by(
+        list(table.families[test]), table.sums(ensemble.predict(table.configurations))[test], measured[test]
+    )
+    by_family: dict[str, Any] = {}
+    for fit, network in networks.items():
+        if fit.left_out:
+            mine = there & (table.families == fit.left_out)
+            by_family[fit.left_out] = accuracy(
+                table.sums(network.predict(table.configurations))[mine], measured[mine]
+            )
+    trained = np.flatnonzero(there & ~held_out(table.ids))
+    kinds = {
+        int(k)
+        for m in trained
+        for k in table.configurations[table.index[table.start[m] : table.start[m + 1]], 0]
+    }
+    card = {
+        "name": device,
+        "version": VERSION,
+        "category": about["category"],
+        "hardware": about["hardware"],
+        "runtime": about["runtime"],
+        "fusion_rules": about["fusion_rules"],
+        "kernel_types": [t for i, t in enumerate(KERNEL_TYPES) if i in kinds],
+        "trained_on": {**DATASET, "models": len(trained), "fingerprint": fingerprint},
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "code_version": _code_version(),
+        "training": {
+            "members": plan.members,
+            "seed": plan.seed,
+            **asdict(plan.settings(Fit(device, plan.seed))),
+        },
+        "accuracy": {
+            "held_out_ids": _rounded(random_ids),
+            "leave_one_family_out": {
+                "training": {
+                    "share_of_models": LOFO_SHARE,
+                    "epochs": plan.lofo_epochs,
+                    "members": 1,
+                },
+                "mean_within_10": round(float(np.mean([a["within_10"] for a in by_family.values()])), 2)
+                if by_family
+                else None,
+                "notes": _notes(table, there),
+                "families": _rounded(by_family),
+            },
+        },
+    }
+    return card, ensemble
+
+
+def _notes(table: KernelTable, measured: npt.NDArray[np.bool_]) -> list[str]:
+    """Kernel types that occur in one family alone: leaving it out leaves nothing to learn them from."""
+    families_of: dict[int, set[str]] = {}
+    for model in np.flatnonzero(measured):
+        kernels = table.index[table.start[model] : table.start[model + 1]]
+        rows = table.configurations[kernels]
+        for kind in np.unique(rows[:, 0].astype(int)):
+            families_of.setdefault(int(kind), set()).add(str(table.families[model]))
+    return [
+        f"{KERNEL_TYPES[kind]} kernels occur in {next(iter(found))} alone, so without it they are not learnt"
+        for kind, found in sorted(families_of.items())
+        if len(found) == 1
+    ]
+
+
+def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {
+        str(name): {
+            key: int(value) if key == "models" else round(float(value), 4) for key, value in figures.items()
+        }
+        for name, figures in found.items()
+    }
+
+
+def _code_fingerprint() -> str:
+    """Hash of the modules that decide what a fit learns and how; a change of others leaves fits valid."""
+    read_and_priced = (graph, shapes, fusion, kernels, nnmeter_ir, features, network_module, kernel_table)
+    modules = (*read_and_priced, training, training_settings)
+    sources = "".join(inspect.getsource(module) for module in modules)
+    return hashlib.sha256(sources.encode()).hexdigest()[:8]
+
+
+def _code_version() -> str:
+    return importlib.metadata.version(nnmeter_nas.__name__)
+
+
+def _progress(console: Console, title: str) -> Progress:
+    return Progress(
+        TextColumn(title),
+        *Progress.get_default_columns()[1:2],
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )

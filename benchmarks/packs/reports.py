@@ -1,0 +1,132 @@
+"""Reports on installed packs: accuracy on a dataset, and the README's tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nnmeter_nas import LatencyPredictor, load_latency_predictor
+from nnmeter_nas.errors import DatasetError
+from nnmeter_nas.files import write_bytes
+from nnmeter_nas.readers import read_model
+from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, iter_models
+
+from .evaluation import compare_dataset
+from .metrics import accuracy_by
+
+#: Ids of the networks as published, unvaried.
+STANDARD = re.compile(r".*_0")
+
+
+def evaluate_packs(
+    bench: Path, devices: Sequence[str], console: Console, journal: Path | None = None
+) -> None:
+    """Print accuracy by family of each device's newest pack on all models of ``bench``.
+
+    Arguments and errors as :func:`~nnmeter_nas.benchmarks.packs.evaluation.compare_dataset`.
+    """
+    predictors = [load_latency_predictor(name) for name in devices]
+    for device, found in compare_dataset(bench, predictors, journal).items():
+        table = Table(title=device)
+        for column in ("family", "models", "±10 %", "±5 %", "MAPE %", "RMSPE %", "RMSE ms", "Spearman"):
+            table.add_column(column, justify="left" if column == "family" else "right")
+        for family, a in accuracy_by(found.families, found.predicted, found.measured).items():
+            table.add_row(
+                family,
+                f"{a['models']}",
+                f"{a['within_10']:.2f}",
+                f"{a['within_5']:.2f}",
+                f"{a['mape']:.2f}",
+                f"{a['rmspe']:.2f}",
+                f"{a['rmse_ms']:.2f}",
+                f"{a['spearman']:.4f}",
+            )
+        console.print(table)
+
+
+def _compare(model: BenchModel, predictors: Sequence[LatencyPredictor]) -> dict[str, tuple[float, float]]:
+    """Measured and predicted ms by device, where there is a measurement."""
+    graph = read_model(model.graph, "nnmeter-ir")
+    return {
+        p.device: (model.latency_ms[p.device], p.predict(graph))
+        for p in predictors
+        if p.device in model.latency_ms
+    }
+
+
+def write_readme(bench: Path, devices: Sequence[str], output: Path) -> None:
+    """Replace the marked sections of ``output`` by tables of what the installed packs do.
+
+    ``standard networks`` shows predicted beside measured ms of each ``<family>_0`` in ``bench``, ``accuracy``
+    the evaluations on the packs' cards.
+
+    Raises:
+        DatasetError: ``output`` lacks the marks that frame a section.
+    """
+    predictors = [load_latency_predictor(name) for name in devices]
+    sections = {
+        "standard networks": _standard_networks(bench, predictors),
+        "accuracy": _card_accuracy(predictors),
+    }
+    replace_sections(output, sections)
+
+
+def replace_sections(output: Path, sections: Mapping[str, Sequence[str]]) -> None:
+    """Replace the lines between the marks of each of ``sections`` in ``output``.
+
+    Raises:
+        DatasetError: ``output`` lacks the marks that frame a section.
+    """
+    text = output.read_text(encoding="utf-8")
+    for section, lines in sections.items():
+        begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
+        if begin not in text or end not in text:
+            raise DatasetError(f"{output} has no section between {begin!r} and {end!r}")
+        before, rest = text.split(begin, 1)
+        text = "\n".join([before + begin, *lines, end + rest.split(end, 1)[1]])
+    write_bytes(output, text.encode())
+
+
+def _standard_networks(bench: Path, predictors: Sequence[LatencyPredictor]) -> list[str]:
+    lines = [
+        "| network | " + " | ".join(f"`{p.device}`" for p in predictors) + " |",
+        "| --- |" + " ---: |" * len(predictors),
+    ]
+    for path in dataset_files(bench):
+        for model in iter_models(path):
+            if STANDARD.fullmatch(model.id):
+                found = _compare(model, predictors)
+                cells = [_cell(found.get(p.device)) for p in predictors]
+                lines.append(f"| {model.id.removesuffix('_0')} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(pair: tuple[float, float] | None) -> str:
+    if pair is None:
+        return "–"
+    measured, predicted = pair
+    return f"{predicted:.1f} / {measured:.1f} ({predicted / measured - 1:+.1%})"
+
+
+def _card_accuracy(predictors: Sequence[LatencyPredictor]) -> list[str]:
+    lines = [
+        "| device | held-out ids: ±10 % | ±5 % | MAPE | Spearman | left-out families: ±10 % | weakest |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for predictor in predictors:
+        card = predictor.pack.card["accuracy"]
+        known, unknown = card["held_out_ids"]["all"], card["leave_one_family_out"]["families"]
+        weakest = sorted(unknown, key=lambda family: unknown[family]["within_10"])[:4]
+        cells = [
+            f"`{predictor.device}`",
+            *(f"{known[figure]:.1f} %" for figure in ("within_10", "within_5", "mape")),
+            f"{known['spearman']:.4f}",
+            f"{card['leave_one_family_out']['mean_within_10']:.1f} %",
+            ", ".join(f"{family} {unknown[family]['within_10']:.0f} %" for family in weakest),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,407 @@
+"""Parity with nn-Meter 2.0: both read the same models, fuse and predict them with the same forests and rules.
+
+nn-Meter runs under its own interpreter, which ``make parity`` sets up. Kernels that differ have to differ by
+one of :data:`DIFFERENCES`, which ``docs/parity.md`` explains and ``tests/packs/test_nnmeter1_differences.py``
+tests one by one, and the totals by just those kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import networkx as nx
+from rich.console import Console
+from rich.table import Table
+
+from nnmeter_nas import LatencyPredictor, read_model
+from nnmeter_nas.errors import NnMeterNasError
+from nnmeter_nas.extras import load_extra
+from nnmeter_nas.files import HOME
+from nnmeter_nas.kernels.fusion import Kernel
+from nnmeter_nas.packs.nnmeter1.importing import import_predictor
+from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, forest_name
+from nnmeter_nas.packs.pack import load_pack
+from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
+
+from ..packs.reports import STANDARD, replace_sections
+from .predictors import write_predictor
+
+#: How we read a model. nn-Meter reads nn-Meter IR and ONNX; its way from torch leads through ONNX.
+FORMATS = ("nnmeter-ir", "onnx", "torch")
+#: The totals are sums in another order.
+_TOLERANCE = 1e-9
+#: Digits to which features are compared.
+_DIGITS = 9
+#: What starts a kernel that nn-Meter may predict; only kernels of these are compared.
+_HEADS = frozenset(
+    ["conv", "dwconv", "fc", "maxpool", "avgpool", "gap", "channelshuffle", "split", "se", "hswish", "bn",
+     "relu", "add", "concat"]
+)  # fmt: skip
+_REFERENCE = Path(__file__).with_name("parity_reference.py")
+
+#: A kernel to compare: its type in nn-Meter's names, and its features if a forest predicts it.
+Row = tuple[str, tuple[float, ...] | None]
+
+
+class ParityError(NnMeterNasError):
+    """nn-Meter cannot be run, or differs in a way that nothing explains."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A deliberate difference.
+
+    Attributes:
+        name: as in the table and in ``docs/parity.md``.
+        ours: whether a kernel of ours, by its name in the kernel graph, differs because of it.
+        theirs: what nn-Meter's kernels that stand in its place may start with.
+    """
+
+    name: str
+    ours: Callable[[nx.DiGraph, str], bool]
+    theirs: frozenset[str]
+
+
+def _kernel(graph: nx.DiGraph, name: str) -> Kernel:
+    kernel: Kernel = graph.nodes[name]["kernel"]
+    return kernel
+
+
+def _grouped(graph: nx.DiGraph, name: str) -> bool:
+    kernel = _kernel(graph, name)
+    return kernel.op == "conv" and kernel.attrs.get("groups", 1) > 1
+
+
+def _not_square(graph: nx.DiGraph, name: str) -> bool:
+    kernel = _kernel(graph, name)
+    sizes = (kernel.in_shapes[0][2:], kernel.attrs.get("kernel") or (), kernel.attrs.get("stride") or ())
+    return any(len(set(size)) > 1 for size in sizes)
+
+
+def _hswish(graph: nx.DiGraph, name: str) -> bool:
+    kernel = _kernel(graph, name)
+    return "hswish" in (kernel.op, *kernel.joined)
+
+
+def _squeeze_excite(graph: nx.DiGraph, name: str) -> bool:
+    return _kernel(graph, name).op == "se" or any(_kernel(graph, n).op == "se" for n in graph.pred[name])
+
+
+#: Tried in this order.
+DIFFERENCES = (
+    Difference("groups", _grouped, frozenset({"conv"})),
+    Difference("not square", _not_square, frozenset({"conv", "dwconv", "maxpool", "avgpool"})),
+    Difference(
+        "squeeze-excite",
+        _squeeze_excite,
+        frozenset({"gap", "avgpool", "conv", "relu", "hswish", "add"}),
+    ),
+    Difference("h-swish", _hswish, frozenset({"conv", "dwconv", "fc", "add", "relu"})),
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model for both.
+
+    Attributes:
+        name: of the network.
+        format: in which we read it.
+        path: the file that nn-Meter reads, and we unless the format is torch.
+    """
+
+    name: str
+    format: str
+    path: Path
+
+    def read(self) -> nx.DiGraph:
+        """Our model graph of it."""
+        if self.format != "torch":
+            return read_model(self.path, self.format)
+        networks = import_module("nnmeter_nas.benchmarks.networks")
+        return read_model(networks.build_network(self.name), "torch", networks.input_shape(self.name))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model on one device.
+
+    Attributes:
+        name, format, device: which model, in which format we read it, and where.
+        kernels: number of ours that were compared.
+        ours_ms, theirs_ms: the totals.
+        reasons: names of the deliberate differences found.
+        unexplained: what differs for no reason; empty if nothing does.
+    """
+
+    name: str
+    format: str
+    device: str
+    kernels: int
+    ours_ms: float
+    theirs_ms: float
+    reasons: tuple[str, ...]
+    unexplained: str
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The reasons, or that there is none."""
+        return ("UNEXPLAINED",) if self.unexplained else self.reasons
+
+    @property
+    def totals(self) -> str:
+        """Both totals, or the one if they are equal."""
+        ours, theirs = f"{self.ours_ms:.3f}", f"{self.theirs_ms:.3f}"
+        return ours if ours == theirs else f"{theirs} / {ours}"
+
+
+def run_parity(
+    python: Path,
+    bench: Path | None,
+    formats: Sequence[str],
+    networks: Sequence[str] | None,
+    devices: Sequence[str],
+    output: Path | None,
+    console: Console,
+) -> None:
+    """Compare, print a table, and write it into ``output`` if given.
+
+    Args:
+        python: interpreter of an environment that has nn-Meter 2.0 and onnxsim.
+        bench: folder of the bench dataset in the official schema, whose standard networks stand for nn-Meter
+            IR; without it there are none.
+        formats: of :data:`FORMATS`.
+        networks: names to restrict the networks to.
+        devices: applied hardware.
+        output: Markdown file with a section ``parity``.
+        console: where progress goes.
+
+    Raises:
+        ParityError: nn-Meter cannot be run, or there is a difference that nothing explains.
+    """
+    results: list[Comparison] = []
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        sources = {device: write_predictor(work / "forests" / device, device) for device in devices}
+        predictors = import_forests(sources, work / "home")
+        for batch in _batches(bench, formats, networks, work):
+            console.print(", ".join(dict.fromkeys(model.name for model in batch)))
+            theirs = run_nnmeter(python, sources, batch[0].path, work)
+            for model in batch:
+                graph = model.read()
+                results += [compare(model, graph, p, theirs[p.device]) for p in predictors]
+    if not results:
+        raise ParityError(f"nothing to compare: no network of {networks} in the formats {formats}")
+    Console().print(_table(results))
+    if output:
+        replace_sections(output, {"parity": _markdown(results)})
+    different = [r for r in results if r.unexplained]
+    for r in different:
+        console.print(f"{r.name} ({r.format}) on {r.device}: {r.unexplained}", markup=False)
+    if different:
+        raise ParityError(f"{len(different)} of {len(results)} comparisons differ for no known reason")
+
+
+def compare(
+    model: Model, graph: nx.DiGraph, predictor: LatencyPredictor, theirs: Mapping[str, Any]
+) -> Comparison:
+    """Compare ``model``, read as ``graph``, with what nn-Meter made of it (see ``parity_reference.py``)."""
+    found = predictor.explain(graph)
+    nodes = found.kernel_graph.nodes
+    ours = [(row, name) for name in nodes if (row := _row(predictor, model, nodes[name]["kernel"]))]
+    if "error" in theirs:
+        return Comparison(
+            model.name,
+            model.format,
+            predictor.device,
+            len(ours),
+            found.latency_ms,
+            math.nan,
+            (),
+            theirs["error"],
+        )
+    their_rows = [
+        ((kernel["type"], _rounded(kernel["row"]) if kernel["predicted"] else None), kernel["ms"])
+        for kernel in theirs["kernels"]
+        if _head(kernel["type"]) in _HEADS
+    ]
+    only_ours = _without(ours, Counter(row for row, _ in their_rows))
+    only_theirs = _without(their_rows, Counter(row for row, _ in ours))
+    reasons: list[Difference] = []
+    unexplained = []
+    for row, name in only_ours:
+        reason = next((d for d in DIFFERENCES if d.ours(found.kernel_graph, name)), None)
+        if reason:
+            reasons.append(reason)
+        else:
+            unexplained.append(f"ours {row}")
+    replaced = frozenset[str]().union(*(reason.theirs for reason in reasons))
+    unexplained += [f"nn-Meter's {row}" for row, _ in only_theirs if _head(row[0]) not in replaced]
+    left_out = sum(ms for _, ms in only_theirs)
+    added = sum(nodes[name]["latency_ms"] or 0.0 for _, name in only_ours)
+    expected = theirs["total"] - left_out + added
+    if abs(found.latency_ms - expected) > _TOLERANCE * expected:
+        unexplained.append(f"a total of {found.latency_ms} ms where those kernels leave {expected} ms")
+    return Comparison(
+        model.name,
+        model.format,
+        predictor.device,
+        len(ours),
+        found.latency_ms,
+        theirs["total"],
+        tuple(dict.fromkeys(reason.name for reason in reasons)),
+        "; ".join(unexplained),
+    )
+
+
+def _head(kernel_type: str) -> str:
+    return kernel_type.split("-")[0]
+
+
+def _row(predictor: LatencyPredictor, model: Model, kernel: Kernel) -> Row | None:
+    """What to compare of ``kernel``; None if nn-Meter never predicts its like.
+
+    ONNX comes with batch norm folded into convolutions; read from torch, it is still there.
+    """
+    if kernel.op not in _HEADS:
+        return None
+    covered = predictor.pack.predictors.covers(kernel)
+    row = _rounded(FEATURES[forest_name(kernel)](kernel)) if covered else None
+    return kernel.type.replace("conv-bn", "conv") if model.format == "torch" else kernel.type, row
+
+
+def _rounded(row: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in row)
+
+
+def _without(rows: Sequence[tuple[Row, Any]], others: Counter[Row]) -> list[tuple[Row, Any]]:
+    """``rows`` that have no counterpart in ``others``."""
+    left = []
+    for row, what in rows:
+        if others[row]:
+            others[row] -= 1
+        else:
+            left.append((row, what))
+    return left
+
+
+def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredictor]:
+    """The predictors as a user gets them who imports the folders, but kept in ``home``."""
+    before = os.environ.get(HOME)
+    os.environ[HOME] = str(home)
+    try:
+        packs = [load_pack(import_predictor(folder, name)) for name, folder in sources.items()]
+    finally:
+        if before is None:
+            del os.environ[HOME]
+        else:
+            os.environ[HOME] = before
+    return [LatencyPredictor(pack) for pack in packs]
+
+
+def run_nnmeter(
+    python: Path, sources: Mapping[str, Path], path: Path, work: Path
+) -> dict[str, Mapping[str, Any]]:
+    """What nn-Meter makes of the model in ``path``, by device (see ``parity_reference.py``).
+
+    Args:
+        python: interpreter of an environment that has nn-Meter 2.0, and onnxsim for ONNX.
+        sources: folder of forests and fusion rules by device.
+        path: nn-Meter IR (``.json``), or ONNX (``.onnx``), which is replaced by a simplified model.
+        work: folder for files that are passed, and for what nn-Meter keeps in a home folder.
+
+    Raises:
+        ParityError: it does not run; what a model makes it raise is in the result.
+    """
+    job, result = work / "job.json", work / "result.json"
+    job.write_text(json.dumps({"predictors": {d: str(f) for d, f in sources.items()}, "model": str(path)}))
+    environment = {**os.environ, "HOME": str(work), "USERPROFILE": str(work)}
+    try:
+        subprocess.run(
+            [python, "-I", _REFERENCE, job, result],
+            check=True,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        last = getattr(error, "stderr", None) or str(error)
+        raise ParityError(
+            f"nn-Meter does not run under {str(python)!r}, which `make parity` sets up: "
+            f"{last.strip().splitlines()[-1]}"
+        ) from error
+    found: dict[str, Mapping[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    return found
+
+
+def _batches(
+    bench: Path | None, formats: Sequence[str], networks: Sequence[str] | None, work: Path
+) -> Iterator[list[Model]]:
+    """The models, those that share a file together; the file is gone when the next batch is asked for."""
+    if "nnmeter-ir" in formats and bench:
+        for source in dataset_files(bench):
+            for record in iter_models(source):
+                if STANDARD.fullmatch(record.id) and (not networks or record.id in networks):
+                    path = work / f"{record.id}.json"
+                    path.write_text(json.dumps(record.graph), encoding="utf-8")
+                    yield [Model(record.id, "nnmeter-ir", path)]
+    through_onnx = [name for name in formats if name != "nnmeter-ir"]
+    if through_onnx:
+        yield from _exported(through_onnx, networks, work)
+
+
+def _exported(formats: Sequence[str], networks: Sequence[str] | None, work: Path) -> Iterator[list[Model]]:
+    """The reference networks, exported to ONNX."""
+    torch = load_extra("torch", "bench", "exporting networks to ONNX")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    known = import_module("nnmeter_nas.benchmarks.networks")
+    for name in known.NETWORKS:
+        if not networks or name in networks:
+            path, example = work / f"{name}.onnx", torch.zeros(known.input_shape(name))
+            network = known.build_network(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of libraries at each other
+                torch.onnx.export(network, (example,), path, dynamo=True, external_data=False, verbose=False)
+            yield [Model(name, format_, path) for format_ in formats]
+            path.unlink()
+
+
+def _rows(results: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: a model a row, a device a column."""
+    devices = list(dict.fromkeys(r.device for r in results))
+    models: dict[tuple[str, str], dict[str, Comparison]] = {}
+    for result in results:
+        models.setdefault((result.name, result.format), {})[result.device] = result
+    rows = []
+    for (name, format_), by_device in models.items():
+        verdicts = dict.fromkeys(v for r in by_device.values() for v in r.verdicts)
+        rows.append([name, format_, *(by_device[d].totals for d in devices), ", ".join(verdicts)])
+    return ["network", "read as", *devices, "differs by"], rows
+
+
+def _table(results: Sequence[Comparison]) -> Table:
+    header, rows = _rows(results)
+    table = Table(caption="ms; where they differ: nn-Meter / ours")
+    for column in header:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _markdown(results: Sequence[Comparison]) -> list[str]:
+    header, rows = _rows(results)
+    align = ["---", "---", *["---:"] * (len(header) - 3), "---"]
+    return [f"| {' | '.join(row)} |" for row in (header, align, *rows)]

@@ -1,0 +1,91 @@
+"""A synthetic accuracy, for comparing searches where training every candidate is out of reach.
+
+It is made up, and says nothing about real networks. What it copies from them is what makes a search hard:
+some blocks are better than others, everywhere and at their place; blocks depend on each other; more work
+helps, less and less; accuracy saturates; training the same network again gives another number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from nnmeter_nas.kernels.configuration import FloatArray
+
+IndexArray = npt.NDArray[np.intp]
+
+#: Shares in the variance of an architecture's score: quality of its blocks, its pairs of blocks, its work.
+SHARES = {"blocks": 0.45, "pairs": 0.20, "work": 0.35}
+#: The accuracy that no architecture reaches, and what an average one lacks of it, over log 2.
+TOP, SPREAD = 0.95, 0.05
+#: Standard deviation of the accuracy between trainings of the same architecture.
+NOISE = 0.003
+#: Of a network whose output does not depend on its input, in ten classes.
+CHANCE = 0.10
+#: Random architectures that a part of the score is standardised by.
+_SAMPLED = 4096
+
+
+class SyntheticAccuracy:
+    """A random accuracy of a space's architectures, the same for the same seed.
+
+    The score of an architecture is the sum of three parts, each of mean 0 and, over random architectures,
+    of the variance in :data:`SHARES`: for every block ``g(candidate) + e(position, candidate)``; for every
+    two positions an ``i(candidate, candidate)``; ``1 - exp(-flops / median flops)``. ``g``, ``e`` and ``i``
+    are drawn from the standard normal distribution. Accuracy is ``TOP - SPREAD * log(1 + exp(-score))``,
+    and what a trial reports has normal noise on top, which depends on the seed and the architecture alone.
+
+    Args:
+        candidates: names of the candidates at each position; one that returns at another position is the
+            same.
+        flops: floating-point operations of architectures ``[N, positions] -> [N]``.
+        seed: of everything random.
+        works: which architectures ``[N, positions] -> [N]`` compute anything of their input; the others
+            have the accuracy :data:`CHANCE`. None if all do.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Sequence[str]],
+        flops: Callable[[IndexArray], FloatArray],
+        seed: int,
+        works: Callable[[IndexArray], npt.NDArray[np.bool_]] | None = None,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self.seed = seed
+        self._flops = flops
+        self._works = works
+        names = {name: rng.standard_normal() for known in candidates for name in known}
+        self._quality = [
+            np.array([names[name] for name in known]) + rng.standard_normal(len(known))
+            for known in candidates
+        ]
+        sizes = [len(known) for known in candidates]
+        self._pairs = {
+            (p, q): rng.standard_normal((sizes[p], sizes[q])) for p, q in combinations(range(len(sizes)), 2)
+        }
+        sampled = rng.integers(sizes, size=(_SAMPLED, len(sizes)))
+        self._median_flops = float(np.median(flops(sampled)))
+        parts = self._parts(sampled)
+        self._mean, self._deviation = parts.mean(axis=1), parts.std(axis=1)
+
+    def accuracies(self, rows: IndexArray) -> FloatArray:
+        """Accuracy without noise, of architectures ``[N, positions] -> [N]``."""
+        parts = (self._parts(rows) - self._mean[:, None]) / self._deviation[:, None]
+        score = np.sqrt(list(SHARES.values())) @ parts
+        accuracy = TOP - SPREAD * np.log1p(np.exp(-score))
+        return accuracy if self._works is None else np.where(self._works(rows), accuracy, CHANCE)
+
+    def reported(self, rows: IndexArray) -> FloatArray:
+        """What trials of architectures report, ``[N, positions] -> [N]``."""
+        noise = [np.random.default_rng([self.seed, *row]).normal(0, NOISE) for row in rows.tolist()]
+        return self.accuracies(rows) + np.array(noise)
+
+    def _parts(self, rows: IndexArray) -> FloatArray:
+        """The parts of the score in the order of :data:`SHARES`, as drawn, ``[N, positions] -> [3, N]``."""
+        blocks = sum(quality[rows[:, p]] for p, quality in enumerate(self._quality))
+        pairs = sum(table[rows[:, p], rows[:, q]] for (p, q), table in self._pairs.items())
+        return np.array([blocks, pairs, 1 - np.exp(-self._flops(rows) / self._median_flops)])

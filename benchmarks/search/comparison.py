@@ -1,0 +1,341 @@
+"""Do latency-ranked strategies find more than rivals that filter? Hypervolume at an equal training budget.
+
+Every strategy searches the same tasks with the same seeds: a space, a device, a latency limit and a number of
+trials. The accuracies are synthetic, or of real trainings that were made beforehand; so no search trains
+anything. NNI's strategies run in NNI's engine behind a latency filter. docs/search_comparison.md says why
+it is as it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nnmeter_nas import load_latency_predictor
+from nnmeter_nas.costs import measures
+from nnmeter_nas.costs.measures import Measure
+from nnmeter_nas.extras import load_extra
+from nnmeter_nas.kernels.configuration import FloatArray
+from nnmeter_nas.predictor import LatencyPredictor
+from nnmeter_nas.solve.ranking import latency_reach
+from nnmeter_nas.strategies import (
+    LatencyConstrainedRandom,
+    LatencyRanked,
+    LatencyStrategy,
+    ParetoEvolution,
+    Problem,
+)
+from nnmeter_nas.supernet.named import make_space
+from nnmeter_nas.supernet.nni_space import space_of
+from nnmeter_nas.supernet.space import Space
+
+from .accuracy import TOP, SyntheticAccuracy
+from .statistics import Comparison, compare, hypervolume, hypervolumes
+
+IndexArray = npt.NDArray[np.intp]
+Row = tuple[int, ...]
+
+#: Share of a space's architectures that are within the latency limit.
+LIMIT_QUANTILE = 0.3
+#: Share of a space's architectures whose accuracy is below that of the reference point.
+FLOOR_QUANTILE = 0.1
+#: Architectures that quantiles are taken over, if the space has more.
+SAMPLED = 20_000
+
+RANDOM = "Random + LatencyFilter"
+EVOLUTION = "RegularizedEvolution + LatencyFilter"
+#: Ours, with their default parameters.
+OURS: Mapping[str, Callable[[float, int], LatencyStrategy]] = {
+    "ParetoEvolution": lambda limit, seed: ParetoEvolution(max_latency=limit, seed=seed),
+    "LatencyRanked, ascending": lambda limit, seed: LatencyRanked(max_latency=limit, seed=seed),
+    "LatencyRanked, closest": lambda limit, seed: LatencyRanked(
+        max_latency=limit, order="closest", seed=seed
+    ),
+    "LatencyConstrainedRandom": lambda limit, seed: LatencyConstrainedRandom(max_latency=limit, seed=seed),
+}
+
+
+class Accuracies(Protocol):
+    """What architectures are worth."""
+
+    def accuracies(self, rows: IndexArray) -> FloatArray:
+        """Accuracy that results are judged by, of architectures ``[N, positions] -> [N]``."""
+        ...
+
+    def reported(self, rows: IndexArray) -> FloatArray:
+        """Accuracy that a trial reports, likewise."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableAccuracy:
+    """Accuracies of trainings that were made beforehand; a trial reports the same."""
+
+    by_row: Mapping[Row, float]
+
+    def accuracies(self, rows: IndexArray) -> FloatArray:
+        """As :class:`Accuracies` says."""
+        return np.array([self.by_row[tuple(row)] for row in rows.tolist()])
+
+    reported = accuracies
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched.
+
+    Attributes:
+        name: what the command calls it.
+        title: what reports call it.
+        nni_space: the NNI space.
+        space: the same.
+        latency: of its architectures, ms.
+        limit: latency in ms that no trial may exceed.
+        fastest: latency in ms of the fastest architecture.
+        trials: how many each search may make.
+        ceiling: accuracy that none exceeds.
+        accuracy: gives the accuracies of a seed.
+    """
+
+    name: str
+    title: str
+    nni_space: Any
+    space: Space
+    latency: Measure
+    limit: float
+    fastest: float
+    trials: int
+    ceiling: float
+    accuracy: Callable[[int], Accuracies]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search.
+
+    Attributes:
+        strategy, seed: whose.
+        rows: the architectures tried, in order, ``[n, positions]``; n may be below the trials allowed.
+        latency: in ms, ``[n]``.
+        accuracy: ``[n]``, without the noise of trials.
+        hypervolume: after each trial allowed, as a share of the box between the reference point and the
+            fastest latency and the highest accuracy, ``[trials]``.
+    """
+
+    strategy: str
+    seed: int
+    rows: IndexArray
+    latency: FloatArray
+    accuracy: FloatArray
+    hypervolume: FloatArray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        task: which.
+        floors: accuracy of the reference point, by seed.
+        reachable: hypervolume of all architectures together, by seed; of a large space, of a random sample.
+        runs: of each strategy, those of its seeds in order.
+        evolution: name of the RegularizedEvolution that did best, which stands for it.
+        comparisons: ours against the rivals.
+    """
+
+    task: Task
+    floors: Mapping[int, float]
+    reachable: Mapping[int, float]
+    runs: Mapping[str, Sequence[Run]]
+    evolution: str
+    comparisons: Sequence[Comparison] = field(default=())
+
+
+def run_comparison(
+    device: str, names: Sequence[str], seeds: Sequence[int], work: Path, console: Console
+) -> list[Outcome]:
+    """All searches of the tasks.
+
+    Args:
+        device: applied hardware.
+        names: of the tasks, out of :data:`TASKS`.
+        seeds: of the searches.
+        work: folder where trainings on the digits are kept, to resume.
+        console: where progress goes.
+
+    Raises:
+        MissingPackageError: NNI 3.0 or SciPy is not installed.
+        SearchError: a training on the digits fails.
+    """
+    load_extra("nni.nas.execution.sequential", "nni", "comparing with NNI 3.0's strategies")
+    load_extra("scipy.stats", "bench", "comparing searches")
+    predictor = load_latency_predictor(device)
+    outcomes = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        for name in names:
+            task = TASKS[name](predictor, work, bars)
+            outcomes.append(run_task(task, seeds, bars))
+    return outcomes
+
+
+def run_task(task: Task, seeds: Sequence[int], bars: Progress | None = None) -> Outcome:
+    """All searches of a task, and what they show."""
+    from . import nni_rivals as nni_side
+
+    evolutions = {f"RegularizedEvolution {setting}": setting for setting in nni_side.EVOLUTIONS}
+    searches: dict[str, Callable[[int, Accuracies], IndexArray]] = {
+        RANDOM: lambda seed, known: _nni_search(task, nni_side.random_search(seed), known)
+    }
+    for name, setting in evolutions.items():
+        searches[name] = partial(_evolution_search, task, setting)
+    for name, make in OURS.items():
+        searches[name] = partial(_our_search, task, make)
+    runs: dict[str, list[Run]] = {name: [] for name in searches}
+    floors, reachable = {}, {}
+    everything = _architectures(task.space)
+    bar = bars.add_task(f"searches, {task.title}", total=len(seeds) * len(searches)) if bars else None
+    for seed in seeds:
+        known = task.accuracy(seed)
+        floors[seed] = float(np.quantile(known.accuracies(everything), FLOOR_QUANTILE))
+        ms, accuracy = task.latency.values(everything), known.accuracies(everything)
+        reachable[seed] = hypervolume(ms, accuracy, task.limit, floors[seed]) / _box(task, floors[seed])
+        for name, search in searches.items():
+            runs[name].append(_run(task, name, seed, search(seed, known), known, floors[seed]))
+            if bars is not None and bar is not None:
+                bars.advance(bar)
+    final = {name: [float(run.hypervolume[-1]) for run in found] for name, found in runs.items()}
+    best = max(evolutions, key=lambda name: float(np.mean(final[name])))
+    final[EVOLUTION] = final[best]
+    return Outcome(task, floors, reachable, runs, best, compare(final, list(OURS), [RANDOM, EVOLUTION]))
+
+
+def _run(task: Task, name: str, seed: int, rows: IndexArray, known: Accuracies, floor: float) -> Run:
+    latency, accuracy = task.latency.values(rows), known.accuracies(rows)
+    found = hypervolumes(latency, accuracy, task.limit, floor) / _box(task, floor)
+    missing = task.trials - len(found)
+    return Run(name, seed, rows, latency, accuracy, np.pad(found, (0, missing), mode="edge"))
+
+
+def _box(task: Task, floor: float) -> float:
+    """The hypervolume of an architecture of the fastest latency and the highest accuracy."""
+    return (task.limit - task.fastest) * (task.ceiling - floor)
+
+
+def _our_search(
+    task: Task, make: Callable[[float, int], LatencyStrategy], seed: int, known: Accuracies
+) -> IndexArray:
+    """What one of our strategies tries, ``[n, positions]``, one trial after another as in NNI's engine."""
+    strategy = make(task.limit, seed)
+    strategy.begin(Problem(task.space.candidates, {"latency_ms": task.latency}, {"latency_ms": task.limit}))
+    rows: list[IndexArray] = []
+    while len(rows) < task.trials and (row := strategy.ask()) is not None:
+        strategy.tell(row, float(known.reported(row[None])[0]))
+        rows.append(row)
+    return np.array(rows)
+
+
+def _evolution_search(task: Task, setting: str, seed: int, known: Accuracies) -> IndexArray:
+    from . import nni_rivals as nni_side
+
+    return _nni_search(task, nni_side.evolution(setting, seed), known)
+
+
+def _nni_search(task: Task, strategy: Any, known: Accuracies) -> IndexArray:
+    """What a strategy of NNI tries, ``[n, positions]``."""
+    from . import nni_rivals as nni_side
+
+    def row(sample: Mapping[str, Any]) -> IndexArray:
+        chosen = [candidates.index(str(sample[label])) for label, candidates in task.space.candidates.items()]
+        return np.array([chosen])
+
+    samples = nni_side.search(
+        strategy,
+        task.nni_space,
+        task.limit,
+        lambda sample: float(task.latency.values(row(sample))[0]),
+        lambda sample: float(known.reported(row(sample))[0]),
+        task.trials,
+    )
+    return np.concatenate([row(sample) for sample in samples])
+
+
+def _architectures(space: Space) -> IndexArray:
+    """All architectures of a space, or a random sample of a large one, ``[N, positions]``."""
+    sizes = [len(known) for known in space.candidates.values()]
+    if np.prod(sizes, dtype=float) <= SAMPLED:
+        return np.array(list(itertools.product(*map(range, sizes))))
+    return np.random.default_rng(0).integers(sizes, size=(SAMPLED, len(sizes)))
+
+
+def _task(name: str, title: str, nni_space: Any, predictor: LatencyPredictor, trials: int, ceiling: float,
+          accuracy: Callable[[Space], Callable[[int], Accuracies]]) -> Task:  # fmt: skip
+    space = space_of(nni_space)
+    latency = measures.latency(space, predictor)
+    ms = latency.values(_architectures(space))
+    limit = float(np.quantile(ms, LIMIT_QUANTILE))
+    fastest = float(ms.min())
+    if latency.terms is not None and len(ms) == SAMPLED:  # drawn from a larger space
+        fastest, _ = latency_reach(latency.terms)
+    return Task(name, title, nni_space, space, latency, limit, fastest, trials, ceiling, accuracy(space))
+
+
+def _synthetic(name: str, title: str, trials: int, works: Callable[[Space, IndexArray], Any] | None,
+               predictor: LatencyPredictor, work: Path, bars: Progress) -> Task:  # fmt: skip
+    def accuracy(space: Space) -> Callable[[int], Accuracies]:
+        flops = measures.flops(space).values
+        names = list(space.candidates.values())
+        return lambda seed: SyntheticAccuracy(names, flops, seed, works and partial(works, space))
+
+    return _task(name, title, make_space(name), predictor, trials, TOP, accuracy)
+
+
+def _digits(predictor: LatencyPredictor, work: Path, bars: Progress) -> Task:
+    from .digits import digits_space, trained_accuracies
+
+    bar = bars.add_task("trainings on the digits", total=None)
+    trained = trained_accuracies(
+        work / "digits.jsonl", progress=lambda done, of: bars.update(bar, completed=done, total=of)
+    )
+
+    def accuracy(space: Space) -> Callable[[int], Accuracies]:
+        known = list(space.candidates.values())
+        rows = {
+            tuple(k.index(b) for k, b in zip(known, blocks, strict=True)): a for blocks, a in trained.items()
+        }
+        return lambda seed: TableAccuracy(rows)
+
+    title = "digits, real training"
+    return _task("digits", title, digits_space(), predictor, 50, max(trained.values()), accuracy)
+
+
+def reaches_output(space: Space, rows: IndexArray) -> npt.NDArray[np.bool_]:
+    """Whether the last node of a NAS-Bench-201 cell computes anything of the first, ``[N, 6] -> [N]``.
+
+    Labels are ``edge_<from>_<to>``; the candidate ``none`` passes nothing on.
+    """
+    reached = {0: np.ones(len(rows), dtype=bool)}
+    edges = [tuple(map(int, label.split("_")[1:])) for label in space.candidates]
+    for position, (source, target) in sorted(enumerate(edges), key=lambda edge: edge[1][1]):
+        passes = rows[:, position] != list(space.candidates.values())[position].index("none")
+        reached[target] = reached.get(target, False) | (reached[source] & passes)
+    return reached[max(reached)]
+
+
+#: What makes the task of a name.
+TASKS: Mapping[str, Callable[[LatencyPredictor, Path, Progress], Task]] = {
+    "nasbench201": partial(
+        _synthetic, "nasbench201-small", "NAS-Bench-201, synthetic accuracy", 100, reaches_output
+    ),
+    "spos": partial(_synthetic, "spos", "SPOS, synthetic accuracy", 100, None),
+    "digits": _digits,
+}

@@ -1,0 +1,172 @@
+"""Does the reference latency of a ProxylessNAS search decide what it finds? Searches that differ in it alone.
+
+Each seed searches the small space on the digits three times, as ``nnmeter-nas proxylessnas`` does: aiming at
+half and at double of the space's median latency, and with latency left out of the loss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from nnmeter_nas import load_latency_predictor
+from nnmeter_nas.cli import main as command
+from nnmeter_nas.costs import LatencyTable, cached_table
+from nnmeter_nas.errors import SearchError
+from nnmeter_nas.supernet import Space
+
+from ..packs.reports import replace_sections
+
+#: Random architectures whose median latency is that of the space.
+_SAMPLED = 10_000
+#: What the searches aim at, in medians of the space; None leaves latency out.
+AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
+_HEADER = (
+    "seed", "reference (ms)", "found, full graph (ms)", "by the table (ms)", "expected (ms)",
+    "entropy (nats)", "held-out accuracy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One search.
+
+    Attributes:
+        seed: of everything random.
+        aim: reference latency in medians of the space; None if latency was left out.
+        record: what the search wrote to ``search.json``.
+    """
+
+    seed: int
+    aim: float | None
+    record: dict[str, Any]
+
+    @property
+    def latency_ms(self) -> float:
+        """Of the architecture found, predicted from its full graph."""
+        return float(self.record["latency_ms"])
+
+    @property
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        record = self.record
+        reference = record["reference_latency_ms"]
+        return [
+            str(self.seed),
+            "latency left out" if reference is None else f"{reference:.3f}",
+            f"{self.latency_ms:.3f}",
+            f"{record['table_latency_ms']:.3f}",
+            f"{record['expected_latency_ms']:.3f}",
+            f"{record['entropy']:.2f}",
+            f"{record['held_out_accuracy']:.1%}",
+        ]
+
+
+def run_reference_latency(
+    device: str,
+    seeds: Sequence[int],
+    work: Path,
+    output: Path | None,
+    console: Console,
+    epochs: int | None = None,
+    workers: int = 2,
+) -> list[Outcome]:
+    """Search, print a table, and write it into ``output`` if given.
+
+    Args:
+        device: applied hardware.
+        seeds: of the searches.
+        work: folder for what they write; searches that ended there are not run again.
+        output: Markdown file with a section ``reference latency``.
+        console: where progress goes.
+        epochs: of each search; those of the command unless given.
+        workers: searches at once, on one core each.
+
+    Raises:
+        SearchError: a search fails, or one that aims at half of the median finds an architecture that is no
+            faster than that of the one that aims at double.
+    """
+    table = _table_of(device)
+    median = median_latency(table)
+    searches = [(seed, aim) for seed in seeds for aim in AIMS]
+    console.print(f"{len(searches)} searches on {table.device}, median of the space {median:.3f} ms")
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        records = pool.map(
+            _search,
+            [work / f"{table.device}-{seed}-{aim}" for seed, aim in searches],
+            [table.device] * len(searches),
+            [aim and aim * median for _, aim in searches],
+            [seed for seed, _ in searches],
+            [epochs] * len(searches),
+        )
+        outcomes = [Outcome(*search, record) for search, record in zip(searches, records, strict=True)]
+    shown = Table(*_HEADER, title=f"{table.device}, median of the space {median:.3f} ms")
+    for outcome in outcomes:
+        shown.add_row(*outcome.cells)
+    Console().print(shown)
+    if output:
+        replace_sections(output, {"reference latency": _markdown(outcomes, table, median)})
+    _check_sides(outcomes)
+    return outcomes
+
+
+def median_latency(table: LatencyTable) -> float:
+    """Median latency in ms of a space's architectures."""
+    sizes = [len(known) for known in table.candidates.values()]
+    indices = np.random.default_rng(0).integers(sizes, size=(_SAMPLED, len(sizes)))
+    return float(np.median(table.latencies(indices)))
+
+
+def _table_of(device: str) -> LatencyTable:
+    from nnmeter_nas.search_spaces import proxylessnas
+    from nnmeter_nas.supernet.tracing import read_supernet
+
+    space: Any = proxylessnas("small")
+    supernet = read_supernet(space, space.input_shape)
+    return cached_table(Space.of_supernet(supernet), load_latency_predictor(device))
+
+
+def _search(
+    folder: Path, device: str, reference: float | None, seed: int, epochs: int | None
+) -> dict[str, Any]:
+    """Run the command, and return its record."""
+    arguments = ["proxylessnas", "--applied_hardware", device, "--seed", str(seed), "--output", str(folder)]
+    arguments += ["--device", "cpu", "--threads", "1"]
+    if reference is not None:
+        arguments += ["--reference_latency", repr(reference)]
+    if epochs is not None:
+        arguments += ["--epochs", str(epochs)]
+    if command(arguments):
+        raise SearchError(f"the search in {folder} failed; see above")
+    record: dict[str, Any] = json.loads((folder / "search.json").read_text(encoding="utf-8"))
+    return record
+
+
+def _check_sides(outcomes: Sequence[Outcome]) -> None:
+    found = {(outcome.seed, outcome.aim): outcome.latency_ms for outcome in outcomes}
+    wrong = [seed for seed in dict.fromkeys(o.seed for o in outcomes) if found[seed, 0.5] >= found[seed, 2.0]]
+    if wrong:
+        raise SearchError(
+            f"seeds {wrong}: half the median as reference found nothing faster than double of it"
+        )
+
+
+def _markdown(outcomes: Sequence[Outcome], table: LatencyTable, median: float) -> list[str]:
+    fastest, slowest = (outcomes[0].record[name] for name in ("fastest_ms", "slowest_ms"))
+    lines = [
+        f"`{table.device}`: the small space reaches from {fastest:.3f} to {slowest:.3f} ms, its median is "
+        f"{median:.3f} ms.",
+        "",
+        f"| {' | '.join(_HEADER)} |",
+        f"|{' ---: |' * len(_HEADER)}",
+    ]
+    return lines + [f"| {' | '.join(outcome.cells)} |" for outcome in outcomes]

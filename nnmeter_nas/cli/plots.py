@@ -1,0 +1,169 @@
+"""Charts of predictions, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..drawing import new_chart, to_png
+from ..predictor import Explanation
+
+if TYPE_CHECKING:
+    from ..costs import LatencyTable
+
+#: Kernels that a panel shows unless told otherwise.
+SHOWN = 15
+#: One colour a kernel type, told apart by most readers with colour blindness as well.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a90a", "#6b4c9a", "#8c564b")
+_TEXT_COLOUR = "#333333"
+_NAME_LENGTH = 34
+_PANELS_A_ROW = 2
+#: Colours of a heat map, and up to how many cells it has figures in them.
+_HEAT, _ANNOTATED = "YlGnBu", 400
+
+
+def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
+    """Bars of a model's costliest kernels, longest first, coloured by kernel type; a panel for each device.
+
+    Args:
+        explanations: of one model, each on another device.
+        model: its name, for the title.
+        top: how many kernels a panel shows; the others are summed up below it.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    kinds = dict.fromkeys(kind for found in explanations for kind in _by_kind(found))
+    colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+    columns = min(len(explanations), _PANELS_A_ROW)
+    rows = -(-len(explanations) // columns)
+    height = 1.6 + 0.3 * max(len(_costliest(found, top or SHOWN)) for found in explanations)
+    figure = new_chart(8.5 * columns, height * rows + 0.3, dpi=130)
+    figure.suptitle(model, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, found in zip(panels, explanations, strict=False):
+        _draw_panel(axes, found, _costliest(found, top or SHOWN), colours)
+    for axes in panels[len(explanations) :]:
+        axes.set_axis_off()
+    return to_png(figure)
+
+
+def heat_map(tables: Sequence[LatencyTable]) -> bytes:
+    """Latency of each candidate at each position, light where it is low; a panel for each device.
+
+    Args:
+        tables: of one space and input shape, each on another device.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    names = list(dict.fromkeys(name for label in tables[0].labels for name in tables[0].candidates[label]))
+    positions = len(tables[0].labels)
+    width, height = max(6.0, 2.2 + 0.46 * positions), 1.35 + 0.34 * len(names)
+    figure = new_chart(width, height * len(tables) + 0.4, dpi=130)
+    figure.suptitle(tables[0].space, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    for axes, table in zip(figure.subplots(len(tables), 1, squeeze=False).flat, tables, strict=True):
+        _draw_heat(figure, axes, table, names)
+    return to_png(figure)
+
+
+def _draw_heat(figure: Any, axes: Any, table: LatencyTable, names: list[str]) -> None:
+    """One device: a row a candidate, a column a position, figures in the cells where they fit."""
+    cells = np.full((len(names), len(table.labels)), np.nan)
+    for column, label in enumerate(table.labels):
+        for name, ms in zip(table.candidates[label], table.block_ms[label], strict=True):
+            cells[names.index(name), column] = ms
+    image = axes.imshow(cells, aspect="auto", cmap=_HEAT, vmin=0.0)
+    if cells.size <= _ANNOTATED:
+        decimals = 2 if np.nanmax(cells) >= 1 else 3
+        for row, column in zip(*np.nonzero(np.isfinite(cells)), strict=True):
+            dark = image.norm(cells[row, column]) > 0.5
+            axes.text(column, row, f"{cells[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
+                      color="white" if dark else _TEXT_COLOUR)
+    axes.set_yticks(range(len(names)), [_shortened(name) for name in names], fontsize=8.5)
+    axes.set_xticks(range(len(table.labels)), [_shortened(label) for label in table.labels], fontsize=8)
+    if len(table.labels) > _PANELS_A_ROW:
+        axes.tick_params(axis="x", labelrotation=45)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    title = f"{table.device}, stationary part {table.stationary_ms:.3g} ms"
+    if table.pair_ms:
+        title += f", {len(table.pair_ms)} pair(s) of positions interact"
+    axes.set_title(title, fontsize=11, color=_TEXT_COLOUR)
+    figure.colorbar(image, ax=axes, pad=0.01, label="ms")
+
+
+def _costliest(found: Explanation, count: int) -> list[tuple[str, dict[str, Any]]]:
+    """The ``count`` kernels of the highest latency, with what the kernel graph says of each."""
+    kernels = found.kernel_graph.nodes(data=True)
+    predicted = [(name, data) for name, data in kernels if data["latency_ms"] is not None]
+    return sorted(predicted, key=lambda kernel: -kernel[1]["latency_ms"])[:count]
+
+
+def _by_kind(found: Explanation) -> dict[str, float]:
+    """Latency in ms of all kernels of a type, the costliest type first."""
+    total: dict[str, float] = {}
+    for _, data in found.kernel_graph.nodes(data=True):
+        if data["latency_ms"] is not None:
+            kind = data["kernel"].op
+            total[kind] = total.get(kind, 0.0) + data["latency_ms"]
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _draw_panel(
+    axes: Any, found: Explanation, kernels: list[tuple[str, dict[str, Any]]], colours: dict[str, str]
+) -> None:
+    """One device: a bar a kernel, what each type takes in all, and below what the bars leave out."""
+    latencies = [data["latency_ms"] for _, data in kernels]
+    colour = [colours[data["kernel"].op] for _, data in kernels]
+    axes.barh(range(len(kernels)), latencies, height=0.72, color=colour)
+    for position, (ms, (_, data)) in enumerate(zip(latencies, kernels, strict=True)):
+        mark = " *" if data["extrapolated"] else ""
+        axes.annotate(f"{ms:.3g} ms, {ms / found.latency_ms:.1%}{mark}", (ms, position), xytext=(5, 0),
+                      textcoords="offset points", va="center", fontsize=8.5, color=_TEXT_COLOUR)
+    axes.set_yticks(range(len(kernels)), [_shortened(name) for name, _ in kernels], fontsize=8.5)
+    axes.set_ylim(len(kernels) - 0.4, -0.6)  # the costliest on top
+    axes.set_xlim(0, 1.25 * max(latencies, default=1.0))
+    axes.set_title(f"{found.latency_ms:.3f} ms on {found.device}", fontsize=11, color=_TEXT_COLOUR)
+    remarks = ["predicted latency (ms, batch 1)", *_left_out(found, len(kernels), sum(latencies))]
+    axes.set_xlabel("\n".join(remarks), fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_axisbelow(True)
+    for kind, ms in _by_kind(found).items():
+        axes.bar(0, 0, color=colours[kind], label=f"{kind}  {ms / found.latency_ms:.1%}")
+    if kernels:
+        axes.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0), fontsize=8.5, frameon=False,
+                    title="all kernels of a type", title_fontsize=8.5)
+
+
+def _shortened(name: str) -> str:
+    """The end of a long name, which tells more than its start."""
+    return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH:]}"
+
+
+def _left_out(found: Explanation, shown: int, shown_ms: float) -> list[str]:
+    """What a reader of the chart must know about its figures."""
+    lines = []
+    more = len(found.kernel_graph) - len(found.unpredicted) - shown
+    if more:
+        ms = found.latency_ms - shown_ms
+        lines.append(f"{more} more kernels: {ms:.3g} ms, {ms / found.latency_ms:.1%}")
+    if found.extrapolated_share:
+        lines.append(f"* outside the range measured: {found.extrapolated_share:.1%} of the latency")
+    if found.unpredicted:
+        kinds = ", ".join(dict.fromkeys(found.unpredicted.values()))
+        lines.append(
+            f"not predicted: {len(found.unpredicted)} operator(s) ({kinds}), "
+            f"{found.unpredicted_share:.1%} of the work"
+        )
+    return lines

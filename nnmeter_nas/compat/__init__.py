@@ -1,0 +1,60 @@
+"""Code written against nn-Meter runs on this package after one line.
+
+    import nnmeter_nas.compat as compat; compat.install()
+
+From then on ``import nn_meter`` gives :mod:`nnmeter_nas.compat.interface`, whether nn-Meter is
+installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. A script that shall stay as it
+is runs by ``python -m nnmeter_nas.compat script.py [argument ...]``.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from .imports import PACKAGE, PROFILER, Finder
+from .nni_profiler import mend_profiler, restore_profiler
+
+__all__ = ["install", "uninstall"]
+
+_finder = Finder()
+#: Modules of an nn-Meter that was imported before this package took its place.
+_displaced: dict[str, ModuleType] = {}
+
+
+def install() -> None:
+    """Let ``import nn_meter`` resolve to this package, in this process. Calling it again changes nothing.
+
+    Imports neither NNI nor torch. An nn-Meter that is imported already stays with those who hold it, save
+    NNI's profiler, which asks this package from here on.
+
+    >>> install()
+    >>> import nn_meter
+    >>> nn_meter.load_latency_predictor("cortexA76cpu_tflite21").version
+    2.0
+    >>> uninstall()
+    """
+    if _finder in sys.meta_path:
+        return
+    _displaced.update(_take_modules())
+    sys.meta_path.insert(0, _finder)
+    if PROFILER in sys.modules:
+        mend_profiler(sys.modules[PROFILER])
+
+
+def uninstall() -> None:
+    """Let ``import nn_meter`` resolve to what it did before :func:`install`."""
+    if _finder not in sys.meta_path:
+        return
+    sys.meta_path.remove(_finder)
+    _take_modules()
+    sys.modules.update(_displaced)
+    _displaced.clear()
+    if PROFILER in sys.modules:
+        restore_profiler(sys.modules[PROFILER])
+
+
+def _take_modules() -> dict[str, ModuleType]:
+    """Remove ``nn_meter`` and all its modules from those imported, and return them by name."""
+    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+    return {name: sys.modules.pop(name) for name in names}

@@ -1,0 +1,28 @@
+"""Unpacking of a zip from somebody else: into its folder and nowhere else, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from ..errors import PackError
+from ..packs.nnmeter1.members import check_entries
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack ``archive`` into ``folder``, which is made if need be; what was in it stays.
+
+    Raises:
+        PackError: it is no zip, damaged, or not what an honest tool writes. Nothing is written then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(archive) as file, tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+            check_entries(file.infolist(), archive)
+            file.extractall(unpacked)
+            shutil.copytree(unpacked, folder, dirs_exist_ok=True)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
+        raise PackError(f"{archive} is no zip that can be read: {error}") from error

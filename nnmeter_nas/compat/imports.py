@@ -1,0 +1,107 @@
+"""What Python's import does differently once nn-Meter is replaced."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial, partialmethod
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location, spec_from_loader
+from types import ModuleType
+from typing import Any
+
+from ..errors import MissingPackageError
+from .nni_profiler import mend_profiler
+
+PACKAGE = "nn_meter"
+#: NNI 3.0's profiler, which takes its predictors from nn-Meter.
+PROFILER = "nni.nas.profiler.pytorch.nn_meter"
+#: nn-Meter's release whose interface this is.
+VERSION = "2.0"
+
+_PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors", "latency_metrics")
+_IR_CONVERTER = ("model_file_to_graph", "model_to_graph")
+_UTILS = ("create_user_configs", "change_user_data_folder", "download_from_url")
+#: Public names of each module of nn-Meter that is offered.
+MODULES = {
+    PACKAGE: (*_PREDICTOR, *_IR_CONVERTER, *_UTILS, "bench_dataset"),
+    "nn_meter.predictor": _PREDICTOR,
+    "nn_meter.ir_converter": _IR_CONVERTER,
+    "nn_meter.utils": (*_UTILS, "get_user_data_folder"),
+    "nn_meter.dataset": ("bench_dataset",),
+}
+#: nn-Meter's levels of logging: where a file comes from, and what a command finds.
+LEVELS = {"keyinfo": 22, "result": 25}
+
+
+class Finder(MetaPathFinder):
+    """Finds nn-Meter's modules in this package, and NNI's profiler where it is, to be mended."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """How to load ``fullname``; None for all that is none of our business."""
+        if fullname.partition(".")[0] == PACKAGE:
+            return spec_from_loader(fullname, NnMeterLoader(), is_package=True)
+        found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
+        if found is None or found.origin is None:
+            return None
+        return spec_from_file_location(fullname, found.origin, loader=ProfilerLoader(fullname, found.origin))
+
+
+class NnMeterLoader(Loader):
+    """Fills a module of nn-Meter's name with what this package offers for it."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let Python make an empty module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Bind the public names of ``module``.
+
+        Raises:
+            MissingPackageError: a part of nn-Meter that this package does not offer.
+        """
+        if module.__name__ not in MODULES:
+            raise MissingPackageError(
+                f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "
+                "install nn-Meter and call nnmeter_nas.compat.uninstall() before importing it"
+            )
+        interface = importlib.import_module(".interface", __package__)
+        for name in MODULES[module.__name__]:
+            setattr(module, name, getattr(interface, name))
+        module.__all__ = list(MODULES[module.__name__])  # type: ignore[attr-defined]
+        if module.__name__ == PACKAGE:
+            module.__doc__ = interface.__doc__
+            module.__version__ = VERSION  # type: ignore[attr-defined]
+            set_up_logging()
+            for submodule in set(MODULES) - {PACKAGE}:
+                importlib.import_module(submodule)
+
+
+class ProfilerLoader(SourceFileLoader):
+    """Loads NNI's profiler and mends it."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module, then mend it."""
+        super().exec_module(module)
+        mend_profiler(module)
+
+
+def set_up_logging() -> None:
+    """Give ``logging`` nn-Meter's levels, and its logger "nn-Meter" a handler that writes to stdout."""
+    library: Any = logging
+    for name, level in LEVELS.items():
+        logging.addLevelName(level, name.upper())
+        setattr(library, name.upper(), level)
+        setattr(library, name, partial(logging.log, level))
+        setattr(logging.Logger, name, partialmethod(logging.Logger.log, level))
+    logger = logging.getLogger("nn-Meter")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("(nn-Meter) %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

@@ -1,0 +1,195 @@
+"""What ``import nn_meter`` gives after ``nnmeter_nas.compat.install()``: nn-Meter 2.0's interface.
+
+Names, arguments and their defaults are nn-Meter's; latencies come from this package's predictor packs. Some
+things are different on purpose: operators that are not predicted are warned of, nothing is unpickled,
+predictors of version 1.0 are not downloaded unasked, and there is no configuration to write.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError
+from ..files import HOME, user_folder
+from ..metrics import latency_metrics
+from ..packs import find_pack
+from ..packs.nnmeter1.download import discard, download
+from ..predictor import LatencyPredictor
+from ..predictor import list_latency_predictors as list_cards
+from ..readers import read_model
+from ..readers.nni.ir import read_nni_ir
+from ..readers.nnmeter_ir.writer import to_nnmeter_ir
+from ..readers.torch.torchvision_models import read_torchvision
+from .archives import unpack
+from .nni_supernet import is_cut, stationary_part
+
+__all__ = [
+    "bench_dataset",
+    "change_user_data_folder",
+    "create_user_configs",
+    "download_from_url",
+    "get_user_data_folder",
+    "latency_metrics",
+    "list_latency_predictors",
+    "load_latency_predictor",
+    "model_file_to_graph",
+    "model_to_graph",
+    "nnMeterPredictor",
+]
+
+#: nn-Meter's benchmark dataset, 26 thousand measured models.
+BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
+
+logger = logging.getLogger("nn-Meter")
+
+
+class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
+    """A :class:`nnmeter_nas.LatencyPredictor` that takes nn-Meter's arguments."""
+
+    def predict(  # type: ignore[override]  # calls are nn-Meter's, which names the format always
+        self,
+        model: Any,
+        model_type: str,
+        input_shape: tuple[int, ...] = (1, 3, 224, 224),
+        apply_nni: bool = False,
+    ) -> float:
+        """Latency of ``model`` in ms, batch 1; see :func:`model_to_graph` for the arguments.
+
+        Raises:
+            ReaderError, GraphError, ShapeError: the model cannot be read.
+
+        Warns:
+            LatencyWarning: operators are left out, or are far outside what was measured.
+        """
+        logger.info("Start latency prediction ...")
+        latency = super().predict(*_to_read(model, model_type, input_shape))
+        logger.info("Predict latency: %s ms", latency)
+        return latency
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_latency_predictor, (self.device, self.version)
+
+
+def load_latency_predictor(predictor_name: str, predictor_version: float | None = None) -> nnMeterPredictor:
+    """The predictor of a device: its newest version unless one is given; 1.0 is nn-Meter's, once imported.
+
+    Raises:
+        UnknownDeviceError: there is none by that name or version.
+        PackError: its pack is damaged.
+    """
+    return nnMeterPredictor(find_pack(predictor_name, predictor_version))
+
+
+def list_latency_predictors() -> list[dict[str, Any]]:
+    """The cards of all predictors, with what nn-Meter's have: name, version, category, kernel_predictors."""
+    return [{**card, "kernel_predictors": card["kernel_types"]} for card in list_cards()]
+
+
+def model_file_to_graph(
+    filename: str,
+    model_type: str,
+    input_shape: tuple[int, ...] = (1, 3, 224, 224),
+    apply_nni: bool = False,
+) -> dict[str, Any]:
+    """The nn-Meter IR of a model file; an nn-Meter IR file gives what is in it, unchanged.
+
+    With ``model_type`` "torch", ``filename`` is the name of one of torchvision's networks.
+
+    Raises:
+        ReaderError, GraphError, ShapeError: the model cannot be read.
+    """
+    if model_type == "nnmeter-ir":
+        read_model(filename, model_type)
+        return dict(json.loads(Path(filename).read_text(encoding="utf-8")))
+    return to_nnmeter_ir(read_model(*_to_read(filename, model_type, input_shape)))
+
+
+def model_to_graph(
+    model: Any, model_type: str, input_shape: tuple[int, ...] = (1, 3, 224, 224), apply_nni: bool = False
+) -> dict[str, Any]:
+    """The nn-Meter IR of a model.
+
+    Args:
+        model: a torch module, an ONNX model, a candidate of an NNI search space, or nn-Meter IR, which
+            is returned as it is.
+        model_type: "torch", "onnx", "nni-ir" or "nnmeter-ir".
+        input_shape: NCHW, batch 1; as in nn-Meter, only "torch" heeds it.
+        apply_nni: accepted and without effect: there is one way to read a torch module.
+
+    Raises:
+        ReaderError, GraphError, ShapeError: the model cannot be read.
+    """
+    if model_type == "nnmeter-ir":
+        return model
+    return to_nnmeter_ir(read_model(*_to_read(model, model_type, input_shape)))
+
+
+def create_user_configs() -> None:
+    """Make the folder of the user's data; there is no configuration to write."""
+    user_folder().mkdir(parents=True, exist_ok=True)
+
+
+def get_user_data_folder() -> str:
+    """The folder of imported predictors and downloaded datasets."""
+    return str(user_folder())
+
+
+def change_user_data_folder(new_folder: str) -> None:
+    """Keep the user's data in ``new_folder`` from here on, in this process and those that it starts.
+
+    To keep it there for good, set the environment variable ``NNMETER_NAS_HOME``.
+    """
+    os.environ[HOME] = os.path.abspath(new_folder)
+    create_user_configs()
+
+
+def download_from_url(urladdr: str, ppath: str) -> None:
+    """Unpack the zip file at an ``https://`` address into the folder ``ppath``.
+
+    Raises:
+        PackError: it cannot be fetched, is no zip file, or has entries that do not belong in a folder.
+        MissingPackageError: httpx is not installed.
+    """
+    archive = download(urladdr)
+    try:
+        unpack(archive, Path(ppath))
+    finally:
+        discard(archive)
+
+
+def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[str]:
+    """The ``<family>s.jsonl`` files of nn-Meter's benchmark dataset, one model with its latencies a line.
+
+    Args:
+        url: the zip file to fetch if the folder has no such files.
+        data_folder: where they are; by default ``dataset`` in the user's data folder.
+
+    Raises:
+        DatasetError: the zip file holds none.
+        PackError, MissingPackageError: as :func:`download_from_url`.
+    """
+    folder = user_folder() / "dataset" if data_folder is None else Path(data_folder)
+    if not any(folder.glob("*.jsonl")):
+        logger.info("Download from %s ...", url)
+        download_from_url(url, str(folder))
+    files = [str(file) for file in sorted(folder.glob("*.jsonl"))]
+    if not files:
+        raise DatasetError(f"{url} holds no *.jsonl files; unpack nn-Meter's datasets.zip into {folder}")
+    return files
+
+
+def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """What nn-Meter calls a model of ``model_type``, as arguments of :func:`nnmeter_nas.read_model`.
+
+    A candidate of NNI stays what it is, so that a predictor reads only what no earlier one had.
+    """
+    if model_type == "torch":
+        is_name = isinstance(model, str)
+        return (read_torchvision(model, input_shape),) if is_name else (model, model_type, input_shape)
+    if model_type == "nni-ir" and hasattr(model, "root_graph") and is_cut(model):
+        return (read_nni_ir(*stationary_part(model)),)
+    return model, model_type

@@ -1,0 +1,77 @@
+"""NNI 3.0's ``NnMeterProfiler`` on today's torch: its layers are read as they are, without ONNX.
+
+The profiler hands each layer of a space to its ``to_onnx``, which gives file objects to ``torch.onnx.export``
+and ``onnx.load``; both refuse them now. A model graph in place of the ONNX model serves any predictor of this
+package, and takes milliseconds where an export takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import ModuleType
+from typing import Any
+
+import networkx as nx
+
+from ..readers.torch.module import read_torch_module
+
+logger = logging.getLogger(__name__)
+
+_ORIGINALS = "_before_nnmeter_nas"
+
+
+def mend_profiler(profiler: ModuleType) -> None:
+    """Let NNI's module ``profiler`` read layers and load predictors through this package."""
+    from . import interface
+
+    mended = {
+        "to_onnx": layer_graph,
+        "load_latency_predictor": interface.load_latency_predictor,
+        "nnMeterPredictor": interface.nnMeterPredictor,
+    }
+    setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in mended})
+    vars(profiler).update(mended)
+    logger.info("%s: layers are read directly, not exported to ONNX", profiler.__name__)
+
+
+def restore_profiler(profiler: ModuleType) -> None:
+    """Undo :func:`mend_profiler`."""
+    vars(profiler).update(vars(profiler).pop(_ORIGINALS))
+
+
+def layer_graph(model: Any, example_inputs: Any) -> nx.DiGraph:
+    """The model graph of a layer, in place of the ONNX model that NNI's ``to_onnx`` returns.
+
+    Args:
+        model: a ``torch.nn.Module``.
+        example_inputs: its arguments, a tuple, or the only one; tensors may be nested in lists and mappings.
+
+    Raises:
+        ReaderError, GraphError, ShapeError: the layer cannot be read.
+    """
+    import torch
+    from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    values, structure = tree_flatten(arguments)
+    positions = [i for i, value in enumerate(values) if isinstance(value, torch.Tensor)]
+
+    class Layer(torch.nn.Module):
+        """The layer as a function of its tensors alone, in order."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = model
+
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            """Run the layer on ``tensors`` and what else it takes.
+
+            Results are copied: a layer that returns its argument would have no operator.
+            """
+            filled = list(values)
+            for position, tensor in zip(positions, tensors, strict=True):
+                filled[position] = tensor
+            result = self.layer(*tree_unflatten(filled, structure))
+            return tree_map_only(torch.Tensor, torch.clone, result)
+
+    return read_torch_module(Layer(), [tuple(values[i].shape) for i in positions])

@@ -1,0 +1,74 @@
+"""The stationary part of an NNI 2.10 supernet, as ``HardwareLatencyEstimator`` asks for its latency.
+
+NNI takes choices out of the graph to have the rest of it priced, but it removes only some of them, with their
+edges, and leaves others in, open. What remains are pieces, and each is a network of its own here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ..graph.shapes import Shape
+from ..predictor import LatencyWarning
+
+
+def is_cut(model: Any) -> bool:
+    """Whether choices of the graph IR ``model`` are open in its root graph or were cut out of it."""
+    return any(_is_gap(model, node) or _is_loose(node) for node in model.root_graph.hidden_nodes)
+
+
+def stationary_part(model: Any) -> tuple[Any, dict[str, Shape]]:
+    """A copy of ``model`` without its choices; what a piece takes from elsewhere is an input of the copy.
+
+    Args:
+        model: ``nni.retiarii.graph.Model``; not changed.
+
+    Returns:
+        The copy and the shapes of its inputs, by name.
+
+    Warns:
+        LatencyWarning: open choices are left out; names them.
+    """
+    part = model.fork()
+    root = part.root_graph
+    gaps = [node for node in root.hidden_nodes if _is_gap(part, node)]
+    labels = dict.fromkeys(node.operation.parameters.get("label") for node in gaps)
+    left_out = ", ".join(label for label in labels if label is not None)
+    if left_out:
+        warnings.warn(f"open choices of the model are left out: {left_out}", LatencyWarning, stacklevel=4)
+    loose_ends = [root.input_node, *gaps]
+    cut = [edge for edge in root.edges if edge.head in loose_ends or edge.tail in gaps]
+    for edge in cut:
+        root.del_edge(edge)
+    for node in gaps:
+        node.remove()
+    shapes: dict[str, Shape] = {}
+    for node in root.hidden_nodes:
+        fed = {edge.tail_slot or 0 for edge in node.incoming_edges}
+        for slot, shape in enumerate(_claimed(node, "input_shape")):
+            if shape and slot not in fed:
+                root.add_edge((root.input_node, len(shapes)), (node, slot))
+                shapes[f"{node.name}.input_{slot}"] = shape
+        if not node.outgoing_edges and any(_claimed(node, "output_shape")):
+            root.add_edge((node, None), (root.output_node, len(root.output_node.incoming_edges)))
+    root.input_node.operation.io_names = list(shapes)
+    return part, shapes
+
+
+def _is_gap(model: Any, node: Any) -> bool:
+    """Whether ``node`` stands for an open layer choice, or for a cell that NNI has dropped."""
+    operation = node.operation
+    if operation.type != "_cell":
+        return False
+    return operation.parameters.get("mutation") == "layerchoice" or operation.cell_name not in model.graphs
+
+
+def _is_loose(node: Any) -> bool:
+    """Whether ``node`` takes tensors and nothing gives it one."""
+    return not node.incoming_edges and any(_claimed(node, "input_shape"))
+
+
+def _claimed(node: Any, key: str) -> list[Shape]:
+    """The shapes that NNI noted for the tensors at ``node``; an empty one where it knew none."""
+    return [tuple(shape) for shape in (node.operation.attributes or {}).get(key) or []]

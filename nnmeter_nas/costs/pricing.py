@@ -1,0 +1,190 @@
+"""Measuring the model graphs of many architectures in several ways, which share the model graphs."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import LookupTableError
+from ..kernels.configuration import FloatArray
+from ..kernels.fusion import FusionRules, Kernel, fuse
+from ..predictor import LatencyPredictor
+from ..supernet.choices import architecture_at
+from ..supernet.space import Space
+
+IndexArray = npt.NDArray[np.intp]
+#: An architecture: the index of the candidate at each position.
+Indices = tuple[int, ...]
+#: What each part of a model graph adds to a measure; a kernel goes by the name of its first operator.
+Parts = Mapping[str, float]
+#: Called with how many architectures have been measured.
+Progress = Callable[[int], None]
+#: Model graphs whose kernels are predicted in one call.
+_BATCH = 64
+
+
+class Meter(Protocol):
+    """Measures model graphs in one or several ways.
+
+    Attributes:
+        left_out: for each measure the operators met that it does not know: name -> canonical operator.
+    """
+
+    left_out: list[dict[str, str]]
+
+    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
+        """For each measure the parts of every model graph, which sum up to its value."""
+
+
+class LatencyMeter:
+    """Latency in ms, kernel by kernel, on one or several devices."""
+
+    def __init__(self, predictors: Sequence[LatencyPredictor]) -> None:
+        self.left_out: list[dict[str, str]] = [{} for _ in predictors]
+        self._predictors = list(predictors)
+
+    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
+        """Latency of each kernel of finished model graphs, for every device."""
+        fused: dict[FusionRules, list[dict[str, Kernel]]] = {}
+        for rules in dict.fromkeys(predictor.pack.rules for predictor in self._predictors):
+            fused[rules] = [dict(fuse(graph, rules).nodes(data="kernel")) for graph in graphs]
+        return [
+            _priced(predictor, fused[predictor.pack.rules], left_out)
+            for predictor, left_out in zip(self._predictors, self.left_out, strict=True)
+        ]
+
+
+def _priced(
+    predictor: LatencyPredictor, graphs: Sequence[Mapping[str, Kernel]], left_out: dict[str, str]
+) -> list[Parts]:
+    """Latencies in ms by the kernel's name, for each graph's kernels; notes in ``left_out`` who has none."""
+    found = iter(predictor.kernel_latencies([kernel for kernels in graphs for kernel in kernels.values()]))
+    parts: list[Parts] = []
+    for kernels in graphs:
+        latencies = {name: next(found)[0] for name in kernels}
+        left_out.update({name: kernels[name].op for name, ms in latencies.items() if ms is None})
+        parts.append({name: ms for name, ms in latencies.items() if ms is not None})
+    return parts
+
+
+class OperatorMeter:
+    """A measure that knows what an operator adds, such as its flops.
+
+    Args:
+        by_operator: what each operator of a finished model graph adds, by name, of those that it knows.
+    """
+
+    def __init__(self, by_operator: Callable[[nx.DiGraph], Parts]) -> None:
+        self.left_out: list[dict[str, str]] = [{}]
+        self._by_operator = by_operator
+
+    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
+        """What each operator of finished model graphs adds."""
+        found = [self._by_operator(graph) for graph in graphs]
+        for graph, parts in zip(graphs, found, strict=True):
+            ops = graph.nodes(data="op")
+            self.left_out[0].update({n: op for n, op in ops if op != "input" and n not in parts})
+        return [found]
+
+
+class FunctionMeter:
+    """A measure that is known of whole model graphs alone: any function of the finished model graph."""
+
+    def __init__(self, function: Callable[[nx.DiGraph], float]) -> None:
+        self.left_out: list[dict[str, str]] = [{}]
+        self._function = function
+
+    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
+        """The value of each finished model graph, as one part without a name."""
+        return [[{"": float(self._function(graph))} for graph in graphs]]
+
+
+class Pricing:
+    """Values of architectures of ``space`` in all measures of ``meters``, remembered once they are known."""
+
+    def __init__(self, space: Space, meters: Sequence[Meter], progress: Progress | None = None) -> None:
+        self.space = space
+        self._meters = list(meters)
+        self._progress = progress
+        self._values: dict[Indices, FloatArray] = {}
+
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """For each measure the operators met so far that it does not know: name -> canonical operator."""
+        return [left_out for meter in self._meters for left_out in meter.left_out]
+
+    def known(self) -> tuple[IndexArray, FloatArray]:
+        """All architectures whose values are known, ``[N, positions]``, and these, ``[N, measures]``."""
+        return np.array(list(self._values)), np.array(list(self._values.values()))
+
+    def values(self, architectures: npt.NDArray[np.integer]) -> FloatArray:
+        """Values of architectures ``[N, positions] -> [N, measures]``."""
+        rows = [tuple(row) for row in architectures.tolist()]
+        for _ in self._measured(row for row in dict.fromkeys(rows) if row not in self._values):
+            pass
+        return np.array([self._values[row] for row in rows]).reshape(len(rows), len(self.left_out))
+
+    def parts(self, architectures: Iterable[Indices]) -> list[tuple[Parts, ...]]:
+        """What each part of every architecture adds, in each measure."""
+        return list(self._measured(architectures))
+
+    def _measured(self, architectures: Iterable[Indices]) -> Iterator[tuple[Parts, ...]]:
+        """The parts of each architecture in every measure, whose sums are remembered."""
+        rows = list(architectures)
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            with _garbage_at_the_end():
+                graphs = [self._model_graph(row) for row in batch]
+                by_measure = [parts for meter in self._meters for parts in meter.parts(graphs)]
+                del graphs
+            for row, parts in zip(batch, zip(*by_measure, strict=True), strict=True):
+                self._values[row] = self._sums(row, parts)
+                yield parts
+            if self._progress is not None:
+                self._progress(len(self._values))
+
+    def _sums(self, row: Indices, parts: Sequence[Parts]) -> FloatArray:
+        """The values that ``parts`` sum up to."""
+        values = np.array([math.fsum(of_measure.values()) for of_measure in parts])
+        if not np.isfinite(values).all():
+            architecture = architecture_at(row, self.space.candidates)
+            raise LookupTableError(
+                f"a measure of {architecture} is no finite number: {values.tolist()}; let the function give "
+                "one for every architecture"
+            )
+        return values
+
+    def _model_graph(self, row: Indices) -> nx.DiGraph:
+        """The model graph of an architecture, which has to take the input that the space takes."""
+        architecture = architecture_at(row, self.space.candidates)
+        graph = self.space.model_graph(architecture)
+        if not isinstance(graph, nx.DiGraph) or "shape_mismatches" not in graph.graph:
+            raise LookupTableError(
+                f"the space {self.space.name!r} gave no finished model graph for {architecture}, but one of "
+                f"type {type(graph).__name__}; pass models through nnmeter_nas.read_model"
+            )
+        return graph
+
+
+@contextmanager
+def _garbage_at_the_end() -> Iterator[None]:
+    """Collect garbage once at the end, and only what is young.
+
+    Graphs hold themselves by their views, so they go this way alone; looking for it while hundreds of them
+    are made takes as long as to make them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+            gc.collect(1)

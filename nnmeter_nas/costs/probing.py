@@ -1,0 +1,178 @@
+"""Measures as sums over choices and pairs of choices, found by probing.
+
+With one candidate fixed at every position as the base, the value of the base and of every architecture that
+differs from it at one position give all differences between candidates. Random architectures then show
+whether their sum is the value. Where it is not, bisection finds a pair of positions that change what each
+other adds, and the second-order differences of their candidates become a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..kernels.configuration import FloatArray
+from .pricing import IndexArray, Indices, Pricing
+from .terms import Positions, Terms
+
+#: Relative difference up to which a sum is the value.
+EXACT = 1e-6
+#: How often more random architectures are drawn to find pairs by.
+_ROUNDS = 6
+#: Values below this share of the largest one known are as good as zero, when a difference is judged.
+_FLOOR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """A measure as sums over choices and pairs of choices.
+
+    Attributes:
+        terms: factors of one position, in order, then those of pairs. The base, index 0 throughout, is
+            ``constant``.
+        worst_error: largest relative difference from the measure among the architectures probed.
+        worst_position: where the sum of the worst of them goes astray, on the way from the base one position
+            at a time.
+    """
+
+    terms: Terms
+    worst_error: float
+    worst_position: int
+
+
+def is_exact(terms: Terms, rows: IndexArray, values: FloatArray) -> npt.NDArray[np.bool_]:
+    """Where the sums of architectures ``[N, positions]`` are ``values [N]``; of booleans ``[N]``."""
+    floor = EXACT * _FLOOR * float(np.abs(values).max())
+    return np.isclose(terms.values(rows), values, rtol=EXACT, atol=floor)
+
+
+def changes_of_one(sizes: Sequence[int]) -> dict[tuple[int, int], Indices]:
+    """By position and candidate the architecture that differs from the base there; the base under (p, 0)."""
+    base = (0,) * len(sizes)
+    return {(p, c): (*base[:p], c, *base[p + 1 :]) for p, size in enumerate(sizes) for c in range(size)}
+
+
+def probe(pricing: Pricing, probes: int = 48, seed: int = 0) -> list[Probed]:
+    """The measures of ``pricing`` as sums, as far as choices and pairs of choices go.
+
+    Args:
+        pricing: gives the values.
+        probes: random architectures that the sums are tested on.
+        seed: of the random architectures.
+    """
+    sizes = tuple(len(known) for known in pricing.space.candidates.values())
+    rng = np.random.default_rng(seed)
+    searches = _additive(pricing, sizes)
+    probed = rng.integers(sizes, size=(probes, len(sizes)))
+    for _ in range(_ROUNDS):
+        if max(search.errors(probed).max() for search in searches) <= EXACT:
+            break
+        known = searches
+        searches = [search.with_pairs(probed) for search in known]
+        probed = np.concatenate([probed, rng.integers(sizes, size=(probes, len(sizes)))])
+        if all(search is before for search, before in zip(searches, known, strict=True)):
+            break
+    return [search.result(probed) for search in searches]
+
+
+def _additive(pricing: Pricing, sizes: tuple[int, ...]) -> list[_Search]:
+    """The sums without pairs."""
+    changes = changes_of_one(sizes)
+    values = pricing.values(np.array(list(changes.values())))
+    found = []
+    for measure, column in enumerate(values.T):
+        base = float(column[0])
+        added = dict(zip(changes, column - base, strict=True))
+        factors: dict[Positions, FloatArray] = {
+            (p,): np.array([added[p, c] for c in range(size)]) for p, size in enumerate(sizes)
+        }
+        floor = max(_FLOOR * float(np.abs(column).max()), np.finfo(float).tiny)
+        found.append(_Search(Terms(sizes, base, factors), pricing, measure, floor))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The sum of one measure, as far as it is known.
+
+    Attributes:
+        terms: the sum.
+        pricing: gives the values.
+        measure: which of the measures of ``pricing``.
+        floor: value below which a difference is not seen as relative to it.
+    """
+
+    terms: Terms
+    pricing: Pricing
+    measure: int
+    floor: float
+
+    def values(self, rows: IndexArray) -> FloatArray:
+        """What the sums should come to, ``[N, positions] -> [N]``."""
+        return np.asarray(self.pricing.values(rows)[:, self.measure])
+
+    def errors(self, rows: IndexArray) -> FloatArray:
+        """Relative differences of the sums from what they should come to, ``[N, positions] -> [N]``."""
+        values = self.values(rows)
+        return np.asarray(np.abs(self.terms.values(rows) - values) / np.maximum(np.abs(values), self.floor))
+
+    def result(self, probed: IndexArray) -> Probed:
+        """The sum as it is, and how it does on ``probed``."""
+        errors = self.errors(probed)
+        steps = np.tril(np.broadcast_to(probed[errors.argmax()], (probed.shape[1],) * 2))
+        steps = np.concatenate([np.zeros_like(steps[:1]), steps])
+        astray = np.diff(self.terms.values(steps) - self.values(steps))
+        return Probed(self.terms, float(errors.max()), int(np.abs(astray).argmax()))
+
+    def with_pairs(self, probed: IndexArray) -> _Search:
+        """This with the pairs that it takes to get the probes right, as far as pairs do."""
+        search = self
+        for row in probed:
+            while pair := search._interacting_pair(row):
+                matrix = search._second_order(pair)
+                scale = max(abs(float(search.terms.values(row[None])[0])), search.floor)
+                if pair in search.terms.factors or np.abs(matrix).max() <= EXACT * scale:
+                    break  # they interact with a third
+                terms = search.terms
+                search = replace(search, terms=replace(terms, factors={**terms.factors, pair: matrix}))
+        return search
+
+    def _interacting_pair(self, row: IndexArray) -> tuple[int, int] | None:
+        """Two positions whose choices in ``row`` interact in a way that the sum lacks; None if it is right.
+
+        Sums are right for the base and for one choice other than the base's. So there is a choice that makes
+        them wrong when all of ``row`` before it has been made, and one that does so together with it.
+        """
+
+        def is_off(positions: Sequence[int]) -> bool:
+            part = np.zeros((1, len(row)), dtype=np.intp)
+            part[0, positions] = row[positions]
+            return bool(self.errors(part)[0] > EXACT)
+
+        changed = [int(position) for position in np.flatnonzero(row)]
+        if not is_off(changed):
+            return None
+        end = _first(lambda n: is_off(changed[:n]), len(changed))
+        start = _first(lambda n: is_off([*changed[:n], changed[end - 1]]), end - 1)
+        return changed[start - 1], changed[end - 1]
+
+    def _second_order(self, pair: tuple[int, int]) -> FloatArray:
+        """What the candidates of two positions add together beyond the sum, in the base."""
+        first, second = (self.terms.sizes[p] for p in pair)
+        rows = np.zeros((first, second, len(self.terms.sizes)), dtype=np.intp)
+        rows[:, :, pair[0]] = np.arange(first)[:, None]
+        rows[:, :, pair[1]] = np.arange(second)
+        values = self.values(rows.reshape(first * second, -1)).reshape(first, second)
+        return np.asarray(values - values[:, :1] - values[:1, :] + values[0, 0])
+
+
+def _first(test: Callable[[int], bool], known: int) -> int:
+    """By bisection, a number that passes ``test``, as ``known`` does, after one that fails it, as 0 does."""
+    low, high = 0, known
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if test(middle) else (middle, high)
+    return high

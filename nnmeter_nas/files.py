@@ -1,0 +1,73 @@
+"""Files written whole or not at all, their hashes, and where those of the user are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+#: Environment variable that names the folder to use instead of the platform's.
+HOME = "NNMETER_NAS_HOME"
+_BLOCK = 1 << 20
+
+
+def user_folder() -> Path:
+    """Folder of what the user imported: the platform's for data of users, or ``NNMETER_NAS_HOME``."""
+    home = os.environ.get(HOME)
+    return Path(home).absolute() if home else platformdirs.user_data_path("nnmeter_nas")
+
+
+def user_cache_folder() -> Path:
+    """Folder of downloads that are under way."""
+    return user_folder() / "cache" if os.environ.get(HOME) else platformdirs.user_cache_path("nnmeter_nas")
+
+
+def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
+    """Write ``parts``, one after another, to ``path`` atomically; parent folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)  # an interrupt may come when it has been renamed
+        raise
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Write ``arrays`` as a compressed ``.npz`` atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file of any size."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value of numbers, names, lists and mappings."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

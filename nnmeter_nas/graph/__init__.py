@@ -1,0 +1,29 @@
+"""The model graph: a ``networkx.DiGraph`` of operators with shapes."""
+
+from .model_graph import (
+    Operand,
+    add_input,
+    add_op,
+    finish,
+    input_names,
+    new_graph,
+    output_names,
+    prune,
+    set_outputs,
+    validate,
+)
+from .shapes import Shape
+
+__all__ = [
+    "Operand",
+    "Shape",
+    "add_input",
+    "add_op",
+    "finish",
+    "input_names",
+    "new_graph",
+    "output_names",
+    "prune",
+    "set_outputs",
+    "validate",
+]

@@ -1,0 +1,293 @@
+"""Model graph: a ``networkx.DiGraph`` of operators with shapes; construction, validation, pruning.
+
+A node carries
+
+* ``op``: canonical operator name (see :mod:`nnmeter_nas.graph.shapes` for the known ones),
+* ``attrs``: its attributes (kernel, stride, ... in NCHW terms),
+* ``inputs``: the ordered operands, each ``(producer, output slot)``,
+* ``declared``: output shapes an outside format claims, or None,
+* ``in_shapes`` / ``out_shapes``: inferred shapes, NCHW, filled by :func:`finish`.
+
+An edge carries ``slots``, the list of ``(output slot, input slot)`` pairs that run along it, so one
+producer may feed several operands of one consumer. ``graph.graph["outputs"]`` names the model's
+outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from ..errors import GraphError
+from .shapes import Shape, infer_shapes, operand_shape
+from .traversal import reachable, topological_order
+
+Operand = str | tuple[str, int]
+
+#: Operators that hand their input on unchanged and cost nothing on any device.
+IDENTITY_OPS = frozenset({"identity", "dropout"})
+#: Operators whose result stays x when all other operands are zero.
+_ADDITIVE_OPS = frozenset({"add", "sub"})
+#: Operators that map zero to zero whatever their weights, so that a zero operand makes a zero result.
+_ZERO_PRESERVING_OPS = frozenset(
+    {
+        "relu",
+        "relu6",
+        "hswish",
+        "maxpool",
+        "avgpool",
+        "globalavgpool",
+        "identity",
+        "dropout",
+        "reshape",
+        "flatten",
+        "transpose",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "split",
+        "pad",
+        "upsample",
+        "concat",
+        "add",
+    }
+)
+#: Operators that are constant, whatever they read; so is a product with the number 0.
+_MAKES_CONSTANTS = frozenset({"constant", "zero", "zeros_like"})
+
+
+def new_graph(name: str = "") -> nx.DiGraph:
+    """An empty model graph."""
+    return nx.DiGraph(name=name, outputs=[])
+
+
+def add_input(graph: nx.DiGraph, name: str, shape: Sequence[int]) -> str:
+    """Add a model input of ``shape`` (NCHW, batch 1) and return its name."""
+    return add_op(graph, name, "input", [], {"shape": tuple(int(d) for d in shape)})
+
+
+def add_op(
+    graph: nx.DiGraph,
+    name: str,
+    op: str,
+    inputs: Sequence[Operand],
+    attrs: Mapping[str, Any] | None = None,
+    declared: Sequence[Shape] | None = None,
+) -> str:
+    """Add operator ``name`` fed by ``inputs`` (producer names, or ``(producer, output slot)``).
+
+    Producers may be added later; :func:`finish` checks that all exist. Returns ``name``.
+
+    Raises:
+        GraphError: the name is taken.
+    """
+    if name in graph and graph.nodes[name]:
+        raise GraphError("the name is used twice", name)
+    operands = [(i, 0) if isinstance(i, str) else (i[0], int(i[1])) for i in inputs]
+    graph.add_node(
+        name, op=op, attrs=dict(attrs or {}), inputs=operands, declared=declared, in_shapes=[], out_shapes=[]
+    )
+    for slot, operand in enumerate(operands):
+        _connect(graph, operand, name, slot)
+    return name
+
+
+def _connect(graph: nx.DiGraph, operand: tuple[str, int], consumer: str, in_slot: int) -> None:
+    """Add the edge, or another slot on it, that carries ``operand`` into ``consumer``."""
+    producer, out_slot = operand
+    if graph.has_edge(producer, consumer):
+        graph.edges[producer, consumer]["slots"].append((out_slot, in_slot))
+    else:
+        graph.add_edge(producer, consumer, slots=[(out_slot, in_slot)])
+
+
+def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
+    """Declare the model's outputs; without a call every operator nobody consumes is one."""
+    graph.graph["outputs"] = list(names)
+
+
+def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
+    """Validate ``graph``, infer all shapes and prune dead branches; the last step of every reader.
+
+    Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists
+    ``(operator, declared, inferred)`` where an outside format carried another shape.
+
+    Args:
+        graph: a model graph, whole but for shapes.
+        inferred: operators whose shapes the reader has inferred, and has not touched since.
+
+    Raises:
+        GraphError: empty, cyclic, disconnected, or an operand that does not exist.
+        ShapeError: shapes are missing or contradict each other.
+    """
+    # One order serves all: what joins or leaves out operators does not turn round what stays.
+    order = validate(graph)
+    infer_shapes(graph, order, inferred)
+    join_swish(graph)
+    join_concats(graph, order)
+    prune(graph, order)
+    return graph
+
+
+def validate(graph: nx.DiGraph) -> list[str]:
+    """Check the structure of ``graph``; returns its operators, producers first.
+
+    Raises:
+        GraphError: no operators, an unknown operand, a cycle, no input, an unknown output, or no
+            path from any input to any output.
+    """
+    if not any(data.get("op") != "input" for _, data in graph.nodes(data=True)):
+        raise GraphError("the graph is empty: it has no operators")
+    for name, data in graph.nodes(data=True):
+        if "op" not in data:
+            consumer = next(iter(graph.successors(name)), None)
+            raise GraphError(f"its operand {name!r} does not exist in the graph", consumer)
+    order = topological_order(graph)  # which a cyclic graph has not
+    inputs = input_names(graph)
+    if not inputs:
+        raise GraphError("the graph has no input; add one with its shape")
+    for name in graph.graph["outputs"]:
+        if name not in graph:
+            raise GraphError(f"the declared output {name!r} does not exist in the graph")
+    outputs = output_names(graph)
+    if not reachable(graph, inputs) & set(outputs) - set(inputs):
+        raise GraphError(
+            f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
+        )
+    return order
+
+
+def input_names(graph: nx.DiGraph) -> list[str]:
+    """Names of the model's inputs."""
+    return [n for n, op in graph.nodes(data="op") if op == "input"]
+
+
+def output_names(graph: nx.DiGraph) -> list[str]:
+    """Declared outputs, or every node without a consumer."""
+    return graph.graph["outputs"] or [n for n in graph if graph.out_degree(n) == 0]
+
+
+def join_swish(graph: nx.DiGraph) -> None:
+    """Make x * sigmoid(x) one operator, in place, as formats that know ``swish`` have it."""
+    for name in [name for name, op in graph.nodes(data="op") if op == "sigmoid"]:
+        data, product = graph.nodes[name], next(iter(graph.successors(name)), None)
+        alone = graph.out_degree(name) == 1 and name not in graph.graph["outputs"]
+        if product is None or not alone:
+            continue
+        consumer, entry = graph.nodes[product], data["inputs"][0]
+        if consumer["op"] == "mul" and sorted(consumer["inputs"]) == sorted([entry, (name, 0)]):
+            _set_operands(graph, product, [entry])
+            consumer.update(op="swish", attrs={})
+            graph.remove_node(name)
+
+
+def join_concats(graph: nx.DiGraph, order: Iterable[str]) -> None:
+    """Make a concat of concats along one axis a single one, in place, as exporters and converters do.
+
+    ``order`` names the operators, producers first.
+    """
+    concats = {name for name, op in graph.nodes(data="op") if op == "concat"}
+    for name in filter(concats.__contains__, order):
+        data = graph.nodes[name]
+        if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
+            continue
+        outer = graph.nodes[consumer := next(iter(graph.successors(name)))]
+        if outer["op"] == "concat" and _concat_axis(outer) == _concat_axis(data):
+            parts = [data["inputs"] if operand[0] == name else [operand] for operand in outer["inputs"]]
+            _set_operands(graph, consumer, [operand for part in parts for operand in part])
+            graph.remove_node(name)
+
+
+def _concat_axis(data: Mapping[str, Any]) -> int:
+    return int(data["attrs"].get("axis", 1) % len(data["out_shapes"][0]))
+
+
+def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
+    """Remove, in place, what costs nothing on a device; ``order`` names the operators, producers first.
+
+    That is, in this order: branches known to be zero (multiplied by zero) and operators computed
+    from constants alone, as the converters of the runtimes fold both; operators that hand their
+    input on unchanged; and nodes without a path from an input to an output.
+
+    A model whose output turns out not to depend on its input keeps only its inputs.
+    """
+    outputs = output_names(graph)
+    nodes = dict(graph.nodes(data=True))
+    order = [name for name in order if name in nodes]
+    constant = _constant_operators(nodes, order)
+    for name in order:
+        data = nodes[name]
+        # Without constants, which few models have, only these can be left out.
+        if name in constant or not (constant or data["op"] in IDENTITY_OPS or data["op"] == "concat"):
+            continue
+        live = [operand for operand in data["inputs"] if operand[0] not in constant]
+        sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
+        negates = sums_with_zeros and data["op"] == "sub" and data["inputs"][0] not in live
+        joins_one = data["op"] == "concat" and len(live) == 1
+        if (data["op"] in IDENTITY_OPS or joins_one or (sums_with_zeros and not negates)) and (
+            operand_shape(graph, name, live[0]) == data["out_shapes"][0]
+        ):
+            _bypass(graph, name, live[0])
+            outputs = [live[0][0] if o == name else o for o in outputs]
+        elif len(live) < len(data["inputs"]):
+            _set_operands(graph, name, live)
+    alive = reachable(graph, input_names(graph)) - constant
+    needed = reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
+    kept = alive & needed
+    graph.remove_nodes_from([n for n in list(graph) if n not in kept and nodes[n]["op"] != "input"])
+    graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
+
+
+def _bypass(graph: nx.DiGraph, name: str, source: tuple[str, int]) -> None:
+    """Feed every consumer of ``name`` from ``source`` and remove ``name``."""
+    for consumer in list(graph.successors(name)):
+        data = graph.nodes[consumer]
+        for _, in_slot in graph.edges[name, consumer]["slots"]:
+            data["inputs"][in_slot] = source
+            _connect(graph, source, consumer, in_slot)
+    graph.remove_node(name)
+
+
+def _set_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
+    """Feed ``name`` from the operands in ``live`` and from nothing else."""
+    data = graph.nodes[name]
+    graph.remove_edges_from([(p, name) for p in {p for p, _ in data["inputs"]}])
+    data["in_shapes"] = [operand_shape(graph, name, operand) for operand in live]
+    data["inputs"] = list(live)
+    for in_slot, operand in enumerate(live):
+        _connect(graph, operand, name, in_slot)
+
+
+def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str]) -> set[str]:
+    """Operators whose value does not depend on any input, because zeros swallow it.
+
+    ``order`` names the ``nodes``, producers first.
+    """
+    constant: set[str] = set()
+    zero: set[str] = set()
+    if not any(d["op"] in _MAKES_CONSTANTS or d["attrs"].get("const") == 0.0 for d in nodes.values()):
+        return constant
+    for name in order:
+        data = nodes[name]
+        producers = [p for p, _ in data["inputs"]]
+        if data["op"] == "input":
+            continue
+        zeros = [p in zero for p in producers]
+        if data["op"] == "constant":
+            constant.add(name)
+        elif data["op"] in ("zero", "zeros_like"):
+            zero.add(name)
+        elif data["op"] == "mul" and (data["attrs"].get("const") == 0.0 or any(zeros)):
+            zero.add(name)
+        elif (
+            data["op"] in _ZERO_PRESERVING_OPS
+            and producers
+            and all(zeros)
+            and data["attrs"].get("const", 0.0) == 0.0
+        ):
+            zero.add(name)
+        if name in zero or (producers and all(p in constant for p in producers)):
+            constant.add(name)
+    return constant

@@ -1,0 +1,5 @@
+"""Kernels: which operators a device runs as one, and what a kernel predictor sees of them."""
+
+from .fusion import FusionRules, Kernel, fuse, parse_rules
+
+__all__ = ["FusionRules", "Kernel", "fuse", "parse_rules"]

@@ -1,0 +1,364 @@
+"""Fusion: which neighbouring operators a device runs as one kernel; model graph -> kernel graph.
+
+First whole patterns (squeeze-excite, h-swish, channel shuffle) become one operator each, then
+pairwise rules let an operator join the kernel of what feeds it. One pass in topological order, so the
+cost is linear in the size of the graph. The rules of nn-Meter's own files, which mean their pairs
+differently, are in :mod:`nnmeter_nas.packs.nnmeter1.rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import networkx as nx
+
+from ..graph.traversal import topological_order
+
+#: Names under which fusion rules speak of canonical operators.
+RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "sub": "add"}
+#: Operators that only reinterpret memory and become no kernel.
+VIEW_OPS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
+#: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
+_FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
+
+
+@dataclass
+class Kernel:
+    """One kernel: its head operator, the operators that joined it, and the shapes that cross its border.
+
+    Attributes:
+        op: canonical operator, or pattern name (``se``, ``hswish``, ``hsigmoid``, ``channelshuffle``),
+            that decides the kernel type.
+        members: names of all model-graph operators in it, in topological order.
+        attrs: attributes of the head operator.
+        in_shapes: shapes of the head's operands.
+        out_shapes: shapes of what the kernel hands on.
+        joined: operators that fused behind the head, e.g. ``["bn", "relu"]``.
+    """
+
+    op: str
+    members: list[str]
+    attrs: dict[str, Any]
+    in_shapes: list[tuple[int, ...]]
+    out_shapes: list[tuple[int, ...]]
+    joined: list[str] = field(default_factory=list)
+
+    @property
+    def type(self) -> str:
+        """Name such as ``conv-bn-relu``."""
+        return "-".join([self.op, *self.joined])
+
+    @property
+    def form(self) -> Hashable:
+        """All that a kernel predictor can see of it: kernels of one form take the same time."""
+        attrs = repr(sorted(self.attrs.items()))
+        return self.type, tuple(self.in_shapes), tuple(self.out_shapes), attrs
+
+    @property
+    def tail(self) -> str:
+        """What the next operator would be fused behind, in the words of the rules."""
+        for last in reversed(self.joined):
+            if not (last == "bn" and self.op in _FOLDS_BN):
+                return RULE_NAMES.get(last, last)
+        return RULE_NAMES.get(self.op, self.op)
+
+
+#: Type of the unit that a whole pattern becomes, the operators it may start with, and what finds its members
+#: from the first one on.
+Pattern = tuple[str, frozenset[str], Callable[[nx.DiGraph, str], list[str] | None]]
+
+
+@dataclass(frozen=True)
+class FusionRules:
+    """Which operator may join which kernel.
+
+    Attributes:
+        pairs: ``(a, b)`` lets ``b`` join a kernel that ends in ``a``, in the words of RULE_NAMES.
+        several_readers: whether a kernel that several operators read may still be joined, by each of them.
+        earliest_kernel: which kernel takes an operator that could join several: the one of its first
+            operand, or the one that starts earliest in topological order.
+    """
+
+    pairs: frozenset[tuple[str, str]]
+    several_readers: bool = False
+    earliest_kernel: ClassVar[bool] = False
+
+    @property
+    def patterns(self) -> Sequence[Pattern]:
+        """Whole patterns that become one unit before any pair is looked at, tried in this order."""
+        return PATTERNS
+
+    def name(self, data: Mapping[str, Any]) -> str:
+        """What a kernel calls the operator of a model graph's node."""
+        return str(data["op"])
+
+    def allow(self, kernel: Kernel, op: str) -> bool:
+        """Whether ``op`` may join ``kernel``."""
+        return (kernel.tail, RULE_NAMES.get(op, op)) in self.pairs
+
+
+def parse_rules(lines: Iterable[str]) -> FusionRules:
+    """Rules written ``"conv->relu"``.
+
+    >>> sorted(parse_rules(["conv->relu", "add->relu"]).pairs)
+    [('add', 'relu'), ('conv', 'relu')]
+    """
+    pairs = (line.split("->") for line in lines)
+    return FusionRules(frozenset((first.strip(), second.strip()) for first, second in pairs))
+
+
+def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
+    """Kernel graph of a finished model graph under ``rules``.
+
+    Nodes are named after each kernel's first operator and carry ``kernel``; every operator of
+    ``graph`` save inputs and views is in exactly one kernel. ``graph`` is not changed.
+    """
+    owner: dict[str, str] = {}
+    kernels: dict[str, Kernel] = {}
+    patterns = _find_patterns(graph, rules.patterns)
+    starts: dict[str, int] = {}
+    nodes, order = dict(graph.nodes(data=True)), topological_order(graph)
+    followed = _followed_by_one_unit(graph, patterns)
+    for name in order:
+        data = nodes[name]
+        if data["op"] == "input":
+            continue
+        unit = patterns.get(name)
+        if unit is None:
+            if data["op"] in VIEW_OPS:
+                continue
+            unit = Kernel(rules.name(data), [name], data["attrs"], data["in_shapes"], data["out_shapes"])
+        elif name != unit.members[-1]:
+            continue
+        heads = _joinable_kernels(nodes, unit, owner, kernels, followed, rules)
+        if rules.earliest_kernel and len(heads) > 1:
+            starts = starts or _starts(graph, patterns)
+            heads.sort(key=lambda kernel: starts[kernel.members[0]])
+        _place(unit, heads[0] if heads else None, owner, kernels)
+    return _kernel_graph(graph.graph.get("name", ""), {name: nodes[name] for name in order}, kernels, owner)
+
+
+def _starts(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> dict[str, int]:
+    """Place of each operator's unit, by its first member, among the units in topological order."""
+    first = {name: patterns[name].members[0] if name in patterns else name for name in graph}
+    units = nx.DiGraph()
+    units.add_nodes_from(first.values())
+    units.add_edges_from((first[a], first[b]) for a, b in graph.edges if first[a] != first[b])
+    return {name: i for i, name in enumerate(topological_order(units))}
+
+
+def _place(unit: Kernel, head: Kernel | None, owner: dict[str, str], kernels: dict[str, Kernel]) -> None:
+    """Record ``unit`` as part of ``head``, or as a kernel of its own."""
+    if head is None:
+        kernels[unit.members[0]] = unit
+    else:
+        head.members += unit.members
+        head.joined.append(unit.type)
+        head.out_shapes = unit.out_shapes
+    name = (head or unit).members[0]
+    owner.update(dict.fromkeys(unit.members, name))
+
+
+def _joinable_kernels(
+    nodes: Mapping[str, dict[str, Any]],
+    unit: Kernel,
+    owner: dict[str, str],
+    kernels: dict[str, Kernel],
+    followed: set[str],
+    rules: FusionRules,
+) -> list[Kernel]:
+    """The kernels that the rules let ``unit`` join, in the order of its operands.
+
+    ``followed`` are the operators that one unit alone reads.
+    """
+    found = []
+    for producer in dict.fromkeys(p for member in unit.members for p, _ in nodes[member]["inputs"]):
+        if producer not in owner:
+            continue
+        kernel = kernels[owner[producer]]
+        ends_there = kernel.members[-1] == producer and producer in followed
+        if (ends_there or rules.several_readers) and rules.allow(kernel, unit.type):
+            found.append(kernel)
+    return found
+
+
+def _kernel_graph(
+    name: str, nodes: Mapping[str, dict[str, Any]], kernels: dict[str, Kernel], owner: dict[str, str]
+) -> nx.DiGraph:
+    """Connect kernels as their members are, looking through views; ``nodes`` come producers first."""
+    out = nx.DiGraph(name=name)
+    out.add_nodes_from((name, {"kernel": kernel}) for name, kernel in kernels.items())
+    source: dict[str, list[str]] = {}
+    edges: list[tuple[str, str]] = []
+    for operator, data in nodes.items():
+        before = [s for producer, _ in data["inputs"] for s in source[producer]]
+        kernel = owner.get(operator)
+        if kernel is None:
+            source[operator] = before
+        else:
+            edges += [(s, kernel) for s in before if s != kernel]
+            source[operator] = [kernel]
+    out.add_edges_from(edges)
+    return out
+
+
+def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set[str]:
+    """Operators whose consumers are all one operator, or members of one pattern, and no output."""
+    followed = set()
+    for name, consumers in graph.adjacency():
+        units = {patterns[c].members[0] if c in patterns else c for c in consumers}
+        if len(units) == 1:
+            followed.add(name)
+    return followed.difference(graph.graph["outputs"])
+
+
+def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
+    """The one operator that reads ``name``; None if there are others, or the model hands it out."""
+    if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
+        return None
+    return next(graph.successors(name))
+
+
+def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:
+    """Member operator -> the pattern it is part of; larger patterns swallow smaller ones."""
+    found: dict[str, Kernel] = {}
+    by_start: dict[str, list[Pattern]] = {}
+    for pattern in patterns:
+        for op in pattern[1]:
+            by_start.setdefault(op, []).append(pattern)
+    for name, op in graph.nodes(data="op"):
+        for pattern_type, _, match in by_start.get(op, ()):
+            members = match(graph, name)
+            if members and not any(m in found and found[m].op not in _SMALL for m in members):
+                for member in [n for m in members if m in found for n in found[m].members]:
+                    found.pop(member, None)
+                found.update(dict.fromkeys(members, _pattern_unit(graph, pattern_type, members)))
+                break
+    return found
+
+
+def _pattern_unit(graph: nx.DiGraph, pattern_type: str, members: list[str]) -> Kernel:
+    """A pattern as one unit: a chain such as ``conv-bn-relu`` by its first operator, others as their own."""
+    op, *joined = pattern_type.split("-")
+    first, last = graph.nodes[members[0]], graph.nodes[members[-1]]
+    if joined:
+        return Kernel(op, members, first["attrs"], first["in_shapes"], last["out_shapes"], joined)
+    attrs = _pattern_attrs(graph, op, members)
+    return Kernel(op, members, attrs, first["in_shapes"][:1], last["out_shapes"])
+
+
+def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, Any]:
+    """Attributes that the kernel features of a pattern need."""
+    if op != "se":
+        return {}
+    widths = [graph.nodes[m]["out_shapes"][0][1] for m in members if graph.nodes[m]["op"] in ("conv", "fc")]
+    return {"squeezed": widths[0]}
+
+
+def chain(
+    graph: nx.DiGraph,
+    name: str | None,
+    *ops: tuple[str, ...],
+    called: Callable[[Mapping[str, Any]], str] = lambda data: data["op"],
+) -> list[str] | None:
+    """``name`` and its sole consumers, if what they are ``called`` is in ``ops``, one by one."""
+    members: list[str] = []
+    for choices in ops:
+        if name is None or called(graph.nodes[name]) not in choices:
+            return None
+        members.append(name)
+        name = _only_consumer(graph, name)
+    return members
+
+
+def _is_const(graph: nx.DiGraph, name: str, value: float) -> bool:
+    const = graph.nodes[name]["attrs"].get("const")
+    return const is not None and abs(const - value) < 1e-3
+
+
+def _hsigmoid(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """relu6(x + 3) / 6."""
+    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul", "div"))
+    if not members or not _is_const(graph, members[0], 3.0) or not _is_sixth(graph, members[2]):
+        return None
+    return members
+
+
+def _is_sixth(graph: nx.DiGraph, name: str) -> bool:
+    return _is_const(graph, name, 1 / 6 if graph.nodes[name]["op"] == "mul" else 6.0)
+
+
+def _hswish(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """x * relu6(x + 3) / 6, multiplied in either order, or x * hsigmoid(x)."""
+    if graph.nodes[name]["op"] == "hsigmoid":
+        product = _only_consumer(graph, name)
+        return (
+            [name, product]
+            if product and _multiplies(graph, product, graph.nodes[name]["inputs"][0])
+            else None
+        )
+    if not _is_const(graph, name, 3.0):
+        return None
+    entry = graph.nodes[name]["inputs"][0]
+    gate = _hsigmoid(graph, name)
+    if gate:
+        product = _only_consumer(graph, gate[-1])
+        return [*gate, product] if product and _multiplies(graph, product, entry) else None
+    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul",), ("mul", "div"))
+    if members and _multiplies(graph, members[2], entry) and _is_sixth(graph, members[3]):
+        return members
+    return None
+
+
+def _multiplies(graph: nx.DiGraph, name: str, operand: tuple[str, int]) -> bool:
+    return graph.nodes[name]["op"] == "mul" and operand in graph.nodes[name]["inputs"]
+
+
+def _squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """x * gate(expand(relu(squeeze(pool(x))))), with 1x1 convolutions or dense layers."""
+    entry = graph.nodes[name]["inputs"][0]
+    members = [name]
+    for wanted in (("conv", "fc"), ("relu", "relu6", "swish"), ("conv", "fc")):
+        step = _skip_views(graph, members)
+        if step is None or graph.nodes[step]["op"] not in wanted:
+            return None
+        members.append(step)
+    step = _skip_views(graph, members)
+    if step is None:
+        return None
+    gate = _hsigmoid(graph, step) or ([step] if graph.nodes[step]["op"] in ("sigmoid", "hsigmoid") else None)
+    if gate is None:
+        return None
+    members += gate
+    product = _skip_views(graph, members)
+    return [*members, product] if product and _multiplies(graph, product, entry) else None
+
+
+def _skip_views(graph: nx.DiGraph, members: list[str]) -> str | None:
+    """Sole consumer of the last member; views on the way become members."""
+    step = _only_consumer(graph, members[-1])
+    while step is not None and graph.nodes[step]["op"] in VIEW_OPS:
+        members.append(step)
+        step = _only_consumer(graph, step)
+    return step
+
+
+def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
+    """Split channels into groups, swap groups and members, join again."""
+    members = chain(graph, name, ("reshape",), ("transpose",), ("reshape",))
+    if not members or graph.nodes[members[1]]["attrs"]["perm"][:3] != (0, 2, 1):
+        return None
+    before, after = (graph.nodes[m] for m in (members[0], members[2]))
+    return members if before["in_shapes"] == after["out_shapes"] else None
+
+
+#: Tried in this order at every operator.
+PATTERNS: list[Pattern] = [
+    ("se", frozenset({"globalavgpool"}), _squeeze_excite),
+    ("hswish", frozenset({"add", "hsigmoid"}), _hswish),
+    ("hsigmoid", frozenset({"add"}), _hsigmoid),
+    ("channelshuffle", frozenset({"reshape"}), _channel_shuffle),
+]
+_SMALL = frozenset({"hswish", "hsigmoid"})

@@ -1,0 +1,260 @@
+"""The part of a strategy that NNI has no say in: it is asked, told, and brought back by its events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from ..errors import SearchError
+from ..supernet.named import load_space
+from ..supernet.nni_space import space_of
+from ..supernet.space import Space
+from .events import Ended, Event, Submitted, unended
+from .patches import mend_nni
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the trials that run.
+POLL_S = 0.2
+
+#: Candidate indices of an architecture, in the order of the labels.
+Row = Any  # any array or sequence of integers
+#: Told of each event before it is part of the state.
+Listener = Callable[[Event], None]
+S = TypeVar("S", bound="AskingStrategy")
+
+
+class Problem(Protocol):
+    """What a strategy solves, as far as this module needs to know; see ``strategies.problem.Problem``."""
+
+    @property
+    def measures(self) -> Mapping[str, Any]:
+        """What is limited or ranked, by name."""
+
+    def row(self, architecture: Mapping[str, Any]) -> Row:
+        """The candidate indices of an architecture."""
+
+    def architecture(self, row: Row) -> Mapping[str, str]:
+        """The candidates of ``row`` by label."""
+
+    def values(self, rows: Any) -> Any:
+        """Measures of candidate indices ``[N, positions] -> [N, measures]``."""
+
+
+class Trials(Protocol):
+    """What the loop of a search needs of an experiment."""
+
+    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
+        """Watch those of ``trials``, of an experiment that is resumed, that NNI has; give back the others."""
+
+    def start(self, trial: Submitted) -> None:
+        """Make the model of ``trial`` and hand it to NNI."""
+
+    def has_room(self) -> bool:
+        """Whether NNI would start another trial now."""
+
+    def are_running(self) -> bool:
+        """Whether the end of any trial is still to come."""
+
+    def ended(self) -> list[Ended]:
+        """The trials that ended since this was asked last."""
+
+    def are_over(self) -> bool:
+        """Whether NNI starts no trial any more and none runs, or it has given up on those that do."""
+
+
+class AskingStrategy:
+    """A strategy that is asked for architectures and told what they were worth.
+
+    Derive from ``NniStrategy`` of :mod:`nnmeter_nas.nni`, which is this class and NNI's own
+    in one, and give it :meth:`make_problem`, :meth:`begin`, :meth:`ask`, :meth:`tell` and :attr:`exhausted`.
+    What :meth:`ask` answers may depend on the arguments and on the order of what was asked and told before,
+    and on nothing else; asking when the answer is None must change nothing.
+
+    Making one mends NNI; see :mod:`.mends`. It pickles, and copies, as its arguments alone.
+
+    Args:
+        space: what to search, a ``Space``, a module of NNI, or a name that ``load_space`` knows; None for the
+            experiment's own, which graph engines keep as operators alone.
+        input_shape: NCHW, for a space that does not tell its own.
+
+    Attributes:
+        space, input_shape: as given.
+        seed: of all that is random; pickled beside the arguments, since it may have been drawn.
+        problem: what :meth:`make_problem` made; None before the search has a space.
+        events: all that happened, in order; see :mod:`nnmeter_nas.nni.events`.
+        trials_folder: each trial writes its outcome there as ``<number>.json`` before NNI hears of it; None
+            for no such files.
+    """
+
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls: type[S], *arguments: Any, **options: Any) -> S:
+        """Keep the arguments, which are what is pickled."""
+        self = super().__new__(cls)
+        self._arguments = arguments, options
+        return self
+
+    def __init__(self, *, space: Any = None, input_shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.space = space
+        self.input_shape = input_shape
+        self.seed: int | None = None
+        self.problem: Any = None
+        self.events: list[Event] = []
+        self.trials_folder: Path | None = None
+        self._listeners: list[Listener] = []
+        self._to_replay: list[Event] = []
+        self._waits = False
+        self._is_whole = False
+        mend_nni()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remake, (type(self), *self._arguments), {"seed": self.seed}
+
+    def make_problem(self, space: Space) -> Any:
+        """What is to be solved in ``space``, a :class:`Problem`."""
+        raise NotImplementedError
+
+    def begin(self, problem: Any) -> None:
+        """Start on ``problem`` from the beginning.
+
+        Raises:
+            SearchError: no architecture is inside the limits.
+        """
+        raise NotImplementedError
+
+    def ask(self) -> Row | None:
+        """The next architecture to try; None if there is none before more trials have ended, or at all."""
+        raise NotImplementedError
+
+    def tell(self, row: Row, metric: float | None) -> None:
+        """Take note that the trial of ``row`` ended with ``metric``, or failed (None)."""
+        raise NotImplementedError
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether :meth:`ask` has no architecture any more, whatever is told."""
+        return False
+
+    def outcome_file(self, number: int) -> Path | None:
+        """Where the trial of that number keeps its outcome."""
+        return None if self.trials_folder is None else self.trials_folder / f"{number:04d}.json"
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of each event that is new, before anything follows from it."""
+        self._listeners.append(listener)
+
+    def prepare(self, space: Space) -> None:
+        """Begin on ``space``, and replay what :meth:`replay` was given; an experiment does it if need be.
+
+        Raises:
+            SearchError: what :meth:`replay` raises, or nothing in the space is inside the limits.
+        """
+        problem: Problem = self.make_problem(space)
+        self.begin(problem)
+        self.problem = problem
+        self.replay(self._to_replay)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Bring the strategy, which must be new, to the state that ``events`` led to; no listener is told.
+
+        Before the search has a space, this waits for it. Trials without an end are submitted again.
+
+        Raises:
+            SearchError: asked anew, the strategy answers otherwise: its arguments, the space, the predictors
+                or the code are not those of then.
+        """
+        if self.problem is None:
+            self._to_replay = list(events)
+            return
+        self._is_whole = False
+        for event in events:
+            if isinstance(event, Submitted):
+                self._ask_again(event)
+            self.events.append(event)
+            if isinstance(event, Ended):
+                self._tell(event)
+        self._is_whole = True
+
+    def search(self, trials: Trials) -> None:
+        """Ask, start, wait and tell until NNI starts no more trials or there is nothing left to try.
+
+        Trials that were submitted and have no end come first.
+
+        Raises:
+            SearchError: the strategy wants to wait although no trial runs.
+        """
+        again = trials.take_up(unended(self.events))
+        while True:
+            for end in trials.ended():
+                self._record(end)
+            wanted = again or not self._waits
+            if wanted and trials.has_room() and (trial := again.pop(0) if again else self._ask()):
+                trials.start(trial)
+                continue
+            if trials.are_over():
+                return
+            if self._waits and not trials.are_running():
+                if self.exhausted:
+                    logger.info("%s has no further candidates", type(self).__name__)
+                    return
+                raise SearchError(f"{type(self).__name__} waits for a trial to end, but none runs")
+            time.sleep(POLL_S)
+
+    def _ask(self) -> Submitted | None:
+        """The next trial, unless the strategy waits."""
+        row = None if self._waits else self.ask()
+        if row is None:
+            self._waits = True
+            return None
+        trial = Submitted(self._submitted + 1, self.problem.architecture(row), self._values(row))
+        self._record(trial)
+        return trial
+
+    def _ask_again(self, then: Submitted) -> None:
+        """Ask for what was submitted ``then``."""
+        row = self.ask()
+        now = None if row is None else dict(self.problem.architecture(row))
+        if now != dict(then.architecture):
+            raise SearchError(
+                f"trial {then.number} cannot be replayed: {type(self).__name__} asked for "
+                f"{dict(then.architecture)} then and asks for {now} now; resume with the arguments, the "
+                f"space and the predictors of then"
+            )
+
+    def _record(self, event: Event) -> None:
+        """Make ``event`` part of the state, after the listeners have it."""
+        for listener in self._listeners:
+            listener(event)
+        self.events.append(event)
+        if isinstance(event, Ended):
+            self._tell(event)
+
+    def _tell(self, end: Ended) -> None:
+        trial = next(e for e in self.events if isinstance(e, Submitted) and e.number == end.number)
+        self.tell(self.problem.row(trial.architecture), end.metric)
+        self._waits = False
+
+    @property
+    def _submitted(self) -> int:
+        return sum(isinstance(event, Submitted) for event in self.events)
+
+    def _values(self, row: Row) -> dict[str, float]:
+        """The measures of ``row`` by name."""
+        return dict(zip(self.problem.measures, map(float, self.problem.values([row])[0]), strict=True))
+
+
+def space_given(space: Any, input_shape: Sequence[int] | None) -> Space | None:
+    """The ``space`` that a strategy was given; None if it was given none."""
+    if space is None or isinstance(space, Space):
+        return space
+    return load_space(space, input_shape) if isinstance(space, str) else space_of(space, input_shape)
+
+
+def _remake(kind: type[S], arguments: tuple[Any, ...], options: dict[str, Any]) -> S:
+    """A strategy of its pickled arguments."""
+    return kind(*arguments, **options)

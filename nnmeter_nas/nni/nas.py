@@ -1,0 +1,303 @@
+"""NNI 3.0: strategies of a ``NasExperiment``, networks of its spaces, and what runs in its trials."""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import nni
+from nni.nas.evaluator import Evaluator
+from nni.nas.execution import Middleware
+from nni.nas.space import ModelStatus, RawFormatModelSpace, SimplifiedModelSpace
+from nni.nas.strategy.base import Strategy
+from nni.nas.utils.serializer import get_default_serializer
+from nni.runtime.trial_command_channel import (
+    TrialCommandChannel,
+    get_default_trial_command_channel,
+    set_default_trial_command_channel,
+)
+
+from ..errors import SearchError
+from ..readers.nni.ir import read_nni_ir
+from ..supernet.choices import candidate_name, plain_architecture
+from ..supernet.nni3 import _values as listed_values
+from ..supernet.nni_space import space_of
+from ..supernet.space import Space
+from .asking import AskingStrategy, space_given
+from .candidates import plain_value
+from .events import Event, Submitted, from_record, to_record
+from .running import ASK_MANAGER_S, RunningTrials, manager_status
+from .trial import Reported, run_trial
+
+
+class NniStrategy(AskingStrategy, Strategy):
+    """Base of this package's strategies, for ``NasExperiment`` and ``Chain``; see :class:`AskingStrategy`.
+
+    The experiment's checkpoint is written at each event, and not only when the experiment stops, so that one
+    that is killed resumes as one that was stopped.
+    """
+
+    _models: Models
+
+    def _initialize(self, model_space: Any, engine: Any) -> Any:
+        self._models = Models(model_space)
+        if self.problem is None:
+            self.prepare(space_given(self.space, self.input_shape) or self._models.space(self.input_shape))
+        return model_space
+
+    def _run(self) -> None:
+        self.search(_Trials(self, self._models, self.engine))
+
+    def _record(self, event: Event) -> None:
+        super()._record(event)
+        experiment = experiment_of(self._engine)
+        if experiment is not None:
+            file = experiment._checkpoint_directory / "state.ckpt"
+            get_default_serializer().save(experiment.state_dict(), file)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that happened, as plain values.
+
+        Raises:
+            SearchError: the search has not begun, or could not be resumed. NNI then leaves its checkpoint.
+        """
+        if not self._is_whole:
+            raise SearchError(f"{type(self).__name__} has not begun, or cannot be resumed: it has no state")
+        return {"seed": self.seed, "events": [to_record(event) for event in self.events]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was called.
+
+        Raises:
+            SearchError: the strategy answers otherwise than then; see :meth:`replay`.
+        """
+        self.seed = state_dict["seed"]
+        self.begin(self.problem)
+        self.replay(map(from_record, state_dict["events"]))
+
+
+class Models:
+    """The models that NNI makes of a model space, by architecture.
+
+    Attributes:
+        candidates: label -> name of each candidate -> what NNI calls it.
+    """
+
+    def __init__(self, model_space: Any) -> None:
+        self._model_space = model_space
+        self.candidates = _candidates(model_space)
+
+    def make(self, architecture: Mapping[str, Any]) -> Any:
+        """NNI's model of an architecture.
+
+        Raises:
+            SpaceError: the architecture is of another space.
+        """
+        return self._model_space.freeze(_sample(self.candidates, architecture))
+
+    def space(self, input_shape: Any) -> Space:
+        """The space that these models are of."""
+        if isinstance(self._model_space, SimplifiedModelSpace):
+            return space_of(self._model_space.model.get(), input_shape)
+        if isinstance(self._model_space, RawFormatModelSpace):
+            return space_of(self._model_space.model_space, input_shape)
+
+        def model_graph(architecture: Mapping[str, str]) -> nx.DiGraph:
+            return read_nni_ir(self.make(architecture), input_shape)
+
+        names = {label: tuple(candidates) for label, candidates in self.candidates.items()}
+        return Space.of_function(type(self._model_space).__name__, names, model_graph)
+
+
+def _candidates(space: Any) -> dict[str, dict[str, Any]]:
+    """Label -> name of each candidate -> what NNI calls it."""
+    return {
+        label: {
+            candidate_name(plain_value(label, value)): _as_nni(mutable, value)
+            for value in listed_values(label, mutable)
+        }
+        for label, mutable in space.simplify().items()
+    }
+
+
+def _as_nni(mutable: Any, value: Any) -> Any:
+    """What NNI takes for ``value``: of inputs that are chosen together a list in the order of all."""
+    return [one for one in mutable.values if one in value] if isinstance(value, frozenset) else value
+
+
+def _sample(candidates: Mapping[str, Mapping[str, Any]], architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """``architecture`` as NNI calls its candidates."""
+    plain = plain_architecture(architecture, {label: tuple(names) for label, names in candidates.items()})
+    return {label: candidates[label][name] for label, name in plain.items()}
+
+
+def experiment_of(engine: Any) -> Any:
+    """The experiment that ``engine`` runs trials for, or None if trials run in this very process."""
+    return getattr(_innermost(engine), "nodejs_binding", None)
+
+
+def _innermost(engine: Any) -> Any:
+    """The engine below all middleware."""
+    while isinstance(engine, Middleware):
+        engine = engine.engine
+    return engine
+
+
+class _Trials(RunningTrials):
+    """Trials that an engine runs."""
+
+    def __init__(self, strategy: AskingStrategy, models: Models, engine: Any) -> None:
+        super().__init__()
+        self._strategy, self._made, self._engine = strategy, models, engine
+        self._experiment = experiment_of(engine)
+        self._submitted = 0 if self._experiment is None else len(self._experiment.list_trial_jobs())
+        self._asked, self._is_over = 0.0, False
+
+    def start(self, trial: Submitted) -> None:
+        """Hand the model of ``trial`` to the engine."""
+        model = self._made.make(trial.architecture)
+        file = self._strategy.outcome_file(trial.number)
+        model.evaluator = MeasuredEvaluator(model.evaluator, trial.values, file, trial.number)
+        self.add(trial.number, model)
+        self._submitted += 1
+        self._engine.submit_models(model)
+
+    def has_room(self) -> bool:
+        """Whether a worker is free and there is budget."""
+        if not self._engine.idle_worker_available():
+            return False
+        return bool(self._engine.budget_available()) and self._trials_left()
+
+    def are_over(self) -> bool:
+        """Whether nothing runs and there is no budget, or the experiment has ended."""
+        if time.monotonic() - self._asked >= ASK_MANAGER_S:
+            self._asked = time.monotonic()
+            self._is_over = self._has_ended() or not (self.are_running() or self._engine.budget_available())
+        return self.given_up(self._is_over)
+
+    def _has_ended(self) -> bool:
+        experiment = self._experiment
+        if experiment is None:
+            return False
+        return manager_status(experiment.port, experiment.url_prefix) in ("DONE", "STOPPED")
+
+    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
+        """Watch those of ``trials`` that NNI has in its database; give back the others, to be started.
+
+        What had not ended when the experiment did, NNI runs again by itself, unless it was cancelled.
+        """
+        jobs = self._jobs() if trials else {}
+        engine, watched = _innermost(self._engine), {}
+        for trial in trials:
+            if trial.number in jobs:
+                job, model = jobs[trial.number]
+                model.status = ModelStatus.Training
+                engine._models[job.hyperParameters[0].parameter_id] = weakref.ref(model)
+                watched[job.trialJobId] = model
+                self.add(trial.number, model)
+        # The engine told nobody of what ended before it knew these models.
+        for job in self._experiment.list_trial_jobs() if watched else []:
+            if job.trialJobId in watched and job.status in ("SUCCEEDED", "FAILED", "EARLY_STOPPED"):
+                model = watched[job.trialJobId]
+                if job.finalMetricData:
+                    model.metrics.final = job.finalMetricData[-1].data
+                model.status = engine._interpret_trial_job_status(job.status)
+        return [trial for trial in trials if trial.number not in jobs]
+
+    def _jobs(self) -> dict[int, tuple[Any, Any]]:
+        """NNI's job and model of each trial by its number, unless it was cancelled."""
+        found: dict[int, tuple[Any, Any]] = {}
+        for job in self._experiment.list_trial_jobs() if self._experiment is not None else []:
+            model = nni.load(nni.dump(job.hyperParameters[0].parameters))
+            number = getattr(model.evaluator, "number", None)
+            if isinstance(number, int) and "CANCELED" not in job.status:
+                found[number] = job, model
+        return found
+
+    def _trials_left(self) -> bool:
+        if self._experiment is None:
+            return True
+        most = self._experiment.get_experiment_profile()["params"].get("maxTrialNumber", math.inf)
+        return bool(self._submitted < most)
+
+
+class MeasuredEvaluator(Evaluator):
+    """Another evaluator whose trials report measures beside their metric; see :mod:`..trial`."""
+
+    def __init__(
+        self, evaluator: Evaluator, values: Mapping[str, float], file: Path | None, number: int | None = None
+    ) -> None:
+        self.evaluator, self.values, self.file = evaluator, dict(values), file
+        self.number = number
+
+    @staticmethod
+    def _load(**ir: Any) -> MeasuredEvaluator:
+        return MeasuredEvaluator(**{**ir, "file": None if ir["file"] is None else Path(ir["file"])})
+
+    def _dump(self) -> dict[str, Any]:
+        return {**vars(self), "file": None if self.file is None else str(self.file)}
+
+    def evaluate(self, model: Any) -> Any:
+        """Run the other evaluator on a torch module, and report."""
+        return self._run(lambda: self.evaluator.evaluate(model))
+
+    def _execute(self, model: Any) -> Any:
+        return self._run(lambda: self.evaluator._execute(model))
+
+    def _run(self, evaluate: Callable[[], Any]) -> Any:
+        return run_trial(evaluate, _collected, nni.report_final_result, self.values, self.file)
+
+
+def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
+    """``evaluator``, whose trials report ``values`` beside their metric and write their end to ``file``."""
+    return MeasuredEvaluator(evaluator, values, file)
+
+
+class _Holding(TrialCommandChannel):
+    """A channel that holds back final metrics."""
+
+    def __init__(self, channel: TrialCommandChannel, reported: Reported) -> None:
+        self._channel, self._reported = channel, reported
+
+    def receive_parameter(self) -> Any:
+        """As the channel behind this."""
+        return self._channel.receive_parameter()
+
+    def send_metric(self, type: Any, parameter_id: Any, trial_job_id: str, sequence: int, value: Any) -> None:
+        """Keep a final metric, pass on any other."""
+        if type == "FINAL":
+            self._reported.append(value)
+        else:
+            self._channel.send_metric(type, parameter_id, trial_job_id, sequence, value)
+
+
+@contextmanager
+def _collected() -> Iterator[Reported]:
+    """Hold back what is reported as final metric, whoever reports it and how."""
+    reported: Reported = []
+    channel = get_default_trial_command_channel()
+    set_default_trial_command_channel(_Holding(channel, reported))
+    try:
+        yield reported
+    finally:
+        set_default_trial_command_channel(channel)
+
+
+def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
+    """The network of a space that ``architecture`` stands for, as a torch module.
+
+    Args:
+        make_space: makes the search space anew.
+        architecture: the candidate by label, by name or as NNI has it.
+
+    Raises:
+        SpaceError: the architecture is of another space.
+    """
+    space = make_space()
+    return space.freeze(_sample(_candidates(space), architecture))

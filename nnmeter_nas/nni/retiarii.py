@@ -1,0 +1,250 @@
+"""NNI 2.10.1: strategies of a ``RetiariiExperiment``, networks of its spaces, and what runs in its trials."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, combinations, combinations_with_replacement, islice
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import nni
+from nni.experiment import rest
+from nni.nas.evaluator import Evaluator
+from nni.nas.execution import api
+from nni.nas.execution.common import get_advisor
+from nni.nas.nn.pytorch.mutator import extract_mutation_from_pt_module
+from nni.nas.strategy.base import BaseStrategy
+from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
+from nni.retiarii import fixed_arch
+
+from ..errors import SpaceError
+from ..readers.nni.ir import read_nni_ir
+from ..supernet.choices import candidate_name, plain_architecture
+from ..supernet.nni2 import MOST_VALUES
+from ..supernet.nni_space import space_of
+from ..supernet.space import Space
+from .asking import AskingStrategy, space_given
+from .candidates import carries_operators, plain_value
+from .events import Submitted
+from .running import ASK_MANAGER_S, RunningTrials, manager_status
+from .trial import Reported, run_trial
+
+logger = logging.getLogger(__name__)
+
+
+class NniStrategy(AskingStrategy, BaseStrategy):
+    """Base of this package's strategies, for ``RetiariiExperiment``; see :class:`AskingStrategy`."""
+
+    def run(self, base_model: Any, applied_mutators: list[Any]) -> None:
+        """Search the space of an experiment, which calls this.
+
+        Raises:
+            SearchError: nothing is inside the limits, or the experiment fails.
+            SpaceError: ``space`` is another than the experiment's.
+        """
+        models = Models(base_model, applied_mutators)
+        if self.problem is None:
+            self.prepare(space_given(self.space, self.input_shape) or models.space(self.input_shape))
+        trials = _Trials(self, models)
+        self.search(trials)
+        trials.close()
+
+
+class Models:
+    """The models that NNI makes of a base model and its mutators, by architecture.
+
+    Attributes:
+        candidates: label -> name of each candidate -> what NNI calls it.
+    """
+
+    def __init__(self, base_model: Any, mutators: list[Any]) -> None:
+        self._base_model, self._mutators = base_model, mutators
+        self._asked: dict[Any, list[list[Any]]] = {}  # by each mutator when it mutates, of what it chooses
+        for (mutator, _), values in dry_run_for_search_space(base_model, mutators).items():
+            self._asked.setdefault(mutator, []).append(values)
+        self.candidates: dict[str, dict[str, Any]] = {}
+        for mutator, asked in self._asked.items():
+            label, values = mutator.label, _values(mutator.label, asked)
+            self.candidates[label] = {candidate_name(plain_value(label, value)): value for value in values}
+
+    def make(self, architecture: Mapping[str, Any]) -> Any:
+        """NNI's model of an architecture.
+
+        Raises:
+            SpaceError: the architecture is of another space.
+        """
+        plain = plain_architecture(architecture, {label: tuple(c) for label, c in self.candidates.items()})
+        sample: dict[Any, Any] = {}
+        for mutator, asked in self._asked.items():
+            value = self.candidates[mutator.label][plain[mutator.label]]
+            answers = value if isinstance(value, list) else [value]
+            if _any_number(asked):
+                answers = [one in answers for one in range(len(asked))]
+            sample |= {(mutator, position): answer for position, answer in enumerate(answers)}
+        return get_targeted_model(self._base_model, self._mutators, sample)
+
+    def space(self, input_shape: Any) -> Space:
+        """The space that these models are of."""
+        base = self._base_model
+        if base.python_class is not None:
+            return space_of(base.python_class(**(base.python_init_params or {})), input_shape)
+        if not carries_operators(base):
+            raise SpaceError("NNI's base model has neither class nor operators; pass space= to the strategy")
+
+        def model_graph(architecture: Mapping[str, str]) -> nx.DiGraph:
+            return read_nni_ir(self.make(architecture), input_shape)
+
+        return Space.of_function(str(base.root_graph.name), self._names(), model_graph)
+
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        return {label: tuple(names) for label, names in self.candidates.items()}
+
+
+def _any_number(asked: list[list[Any]]) -> bool:
+    """Whether a mutator asks of each input whether to take it, so that any number may be chosen."""
+    return len(asked) > 1 and all(isinstance(value, bool) for value in asked[0])
+
+
+def _values(label: str, asked: list[list[Any]]) -> list[Any]:
+    """All values of a choice, by what its mutator asks for: one, several, or of each whether to take it."""
+    if len(asked) == 1:
+        return asked[0]
+    found: Iterator[tuple[Any, ...]]
+    if _any_number(asked):
+        sizes = range(1, len(asked) + 1)
+        found = chain.from_iterable(combinations(range(len(asked)), size) for size in sizes)
+    else:
+        found = combinations_with_replacement(asked[0], len(asked))
+    listed = list(map(list, islice(found, MOST_VALUES + 1)))
+    if len(listed) > MOST_VALUES:
+        raise SpaceError(f"{label!r} has more than {MOST_VALUES} values; give it fewer to choose from")
+    return listed
+
+
+class _Trials(RunningTrials):
+    """Trials of the experiment that runs in this process."""
+
+    def __init__(self, strategy: AskingStrategy, models: Models) -> None:
+        super().__init__()
+        self._strategy, self._made = strategy, models
+        self._engine: Any = api.get_execution_engine()
+        if self._submitted:
+            logger.warning(
+                "NNI 2.10.1 resumes trials and no strategies: %s begins anew; searches that can be resumed "
+                "are those of the command nnmeter-nas search", type(strategy).__name__,
+            )  # fmt: skip
+        self._asked, self._is_over = 0.0, False
+
+    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
+        """All of ``trials``: NNI 2.10.1 tells nothing of those of an experiment that it resumes."""
+        return trials
+
+    def start(self, trial: Submitted) -> None:
+        """Hand the model of ``trial`` to NNI."""
+        model = self._made.make(trial.architecture)
+        file = self._strategy.outcome_file(trial.number)
+        model.evaluator = MeasuredEvaluator(model.evaluator, trial.values, file)
+        self.add(trial.number, model)
+        api.submit_models(model)
+
+    def has_room(self) -> bool:
+        """Whether a worker is free and the number of trials not reached."""
+        return api.query_available_resources() > 0 and self._trials_left()
+
+    def are_over(self) -> bool:
+        """Whether NNI has ended the experiment, or will once it is told of no more trials."""
+        if time.monotonic() - self._asked >= ASK_MANAGER_S:
+            self._asked = time.monotonic()
+            self._is_over = manager_status(self._engine.port, self._engine.url_prefix) == "DONE"
+        return self.given_up(self._is_over)
+
+    def close(self) -> None:
+        """Let an experiment end of which fewer trials ran than were to; NNI would wait for the rest."""
+        if self._trials_left() and not self._is_over:
+            logger.info("the experiment ends after %d trials", self._submitted)
+            self._profile["params"]["maxTrialNumber"] = self._submitted
+            place = self._engine.port, "/experiment?update_type=MAX_TRIAL_NUM"
+            rest.put(*place, self._profile, self._engine.url_prefix)
+
+    def _trials_left(self) -> bool:
+        self._profile: dict[str, Any] = rest.get(self._engine.port, "/experiment", self._engine.url_prefix)
+        return bool(self._submitted < self._profile["params"].get("maxTrialNumber", math.inf))
+
+    @property
+    def _submitted(self) -> int:
+        return int(get_advisor().parameters_count)
+
+
+class MeasuredEvaluator(Evaluator):
+    """Another evaluator whose trials report measures beside their metric; see :mod:`..trial`."""
+
+    def __init__(self, evaluator: Evaluator, values: Mapping[str, float], file: Path | None) -> None:
+        self.evaluator, self.values, self.file = evaluator, dict(values), file
+
+    @staticmethod
+    def _load(ir: Any) -> MeasuredEvaluator:
+        file = None if ir["file"] is None else Path(ir["file"])
+        return MeasuredEvaluator(Evaluator._load(ir["evaluator"]), ir["values"], file)
+
+    def _dump(self) -> dict[str, Any]:
+        file = None if self.file is None else str(self.file)
+        inner = self.evaluator._dump()
+        return {"type": self.__class__, "evaluator": inner, "values": self.values, "file": file}
+
+    def _execute(self, model_cls: Any) -> Any:
+        evaluate = partial(self.evaluator._execute, model_cls)
+        return run_trial(evaluate, _collected, nni.report_final_result, self.values, self.file)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeasuredEvaluator) and self._dump() == other._dump()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
+    """``evaluator``, whose trials report ``values`` beside their metric and write their end to ``file``."""
+    return MeasuredEvaluator(evaluator, values, file)
+
+
+@contextmanager
+def _collected() -> Iterator[Reported]:
+    """Hold back what is reported as final metric, whoever reports it and how."""
+    platform: Any = nni.trial.platform
+    reported: Reported = []
+    send = platform.send_metric
+
+    def hold(message: str) -> None:
+        metric = nni.load(message)
+        if metric["type"] == "FINAL":
+            reported.append(nni.load(metric["value"]))
+        else:
+            send(message)
+
+    platform.send_metric = hold
+    try:
+        yield reported
+    finally:
+        platform.send_metric = send
+
+
+def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
+    """The network of a space that ``architecture`` stands for, as a torch module.
+
+    Args:
+        make_space: makes the search space anew.
+        architecture: the candidate by label, by name or as NNI has it.
+
+    Raises:
+        SpaceError: the architecture is of another space.
+    """
+    base_model, mutators = extract_mutation_from_pt_module(make_space())
+    models = Models(base_model, mutators or [])
+    plain = plain_architecture(architecture, {label: tuple(c) for label, c in models.candidates.items()})
+    with fixed_arch({label: models.candidates[label][name] for label, name in plain.items()}, verbose=False):
+        return make_space()

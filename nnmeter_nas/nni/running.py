@@ -1,0 +1,89 @@
+"""The trials that run, and what became of them, by the models that NNI keeps."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from typing import Any
+
+from ..errors import SearchError
+from .events import Ended
+
+#: Seconds that NNI may take to say more of a trial: its metric after its end, its end after the experiment's.
+GRACE_S = 5.0
+#: Seconds between two questions to NNI's manager whether the experiment is over.
+ASK_MANAGER_S = 1.0
+
+
+class RunningTrials:
+    """Models that were handed to NNI, until they ended.
+
+    Both lines set ``status`` and ``metric`` of the very model that was submitted.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[int, Any] = {}
+        self._trained: dict[int, float] = {}
+        self._over_since: float | None = None
+
+    def are_running(self) -> bool:
+        """Whether the end of any trial is still to come."""
+        return bool(self._models)
+
+    def add(self, number: int, model: Any) -> None:
+        """Watch ``model``, of the trial ``number``."""
+        self._models[number] = model
+
+    def ended(self) -> list[Ended]:
+        """The trials that ended since this was asked last, in the order of their numbers."""
+        ends = [end for number, model in sorted(self._models.items()) if (end := self._end(number, model))]
+        for end in ends:
+            del self._models[end.number]
+        return ends
+
+    def given_up(self, over: bool) -> bool:
+        """Whether the experiment is ``over``, and what may still come in has had the time to."""
+        if not over:
+            self._over_since = None
+            return False
+        if self._over_since is None:
+            self._over_since = time.monotonic()
+        return not self.are_running() or time.monotonic() - self._over_since > GRACE_S
+
+    def _end(self, number: int, model: Any) -> Ended | None:
+        status = model.status.value
+        if status in ("failed", "interrupted"):
+            return Ended(number, None, "the trial failed")
+        if status == "invalid":
+            return Ended(number, None, "a filter rejected it")
+        if status != "trained":
+            return None
+        since = self._trained.setdefault(number, time.monotonic())
+        if model.metric is None and time.monotonic() - since < GRACE_S:
+            return None
+        return outcome(number, model.metric)
+
+
+def manager_status(port: int, url_prefix: str | None) -> str:
+    """What NNI's manager says of its experiment, such as RUNNING or DONE.
+
+    Raises:
+        SearchError: it has failed; NNI's own strategies would wait for ever.
+    """
+    rest: Any = importlib.import_module("nni.experiment.rest")
+    state = rest.get(port, "/check-status", url_prefix)
+    if state["status"] == "ERROR":
+        raise SearchError(f"NNI's manager failed: {'; '.join(state['errors']) or 'no reason given'}")
+    return str(state["status"])
+
+
+def outcome(number: int, metric: Any) -> Ended:
+    """The end of a trial that NNI calls a success; without a finite metric it is none."""
+    if isinstance(metric, dict):
+        metric = metric.get("default")
+    if metric is None:
+        return Ended(number, None, "the trial reported no metric")
+    if not isinstance(metric, int | float) or not math.isfinite(metric):
+        return Ended(number, None, f"the trial reported {metric!r}")
+    return Ended(number, float(metric))

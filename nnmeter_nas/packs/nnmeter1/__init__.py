@@ -1,0 +1,1 @@
+"""nn-Meter 1.0's predictors: pickled random forests, imported as predictor packs."""

@@ -1,0 +1,101 @@
+"""Fusion rules as nn-Meter's rule files mean them.
+
+There a pair speaks of the operator that a kernel starts with, not of the one it ends in; a rule of three or
+more operators is a whole pattern, which nothing joins; and of several kernels that could take an operator
+the one that starts earliest does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import networkx as nx
+
+from ...errors import PackError
+from ...kernels.fusion import PATTERNS, FusionRules, Kernel, Pattern, chain
+
+#: nn-Meter's names of canonical operators, where they differ.
+_NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
+#: How the name of a rule starts that says what fuses.
+_PREFIX = "BF_"
+#: Name of the rule that says whether operators that several others read are joined.
+_SEVERAL_READERS = "MON"
+#: nn-Meter looks for no h-sigmoid of its own.
+_WHOLE_PATTERNS = tuple(pattern for pattern in PATTERNS if pattern[0] != "hsigmoid")
+
+
+@dataclass(frozen=True)
+class NnMeterRules(FusionRules):
+    """Fusion rules of a rule file.
+
+    Attributes:
+        pairs: ``(a, b)`` lets ``b`` join a kernel that starts with ``a``, in nn-Meter's names.
+        several_readers: as in :class:`FusionRules`.
+        chains: rules of three or more operators, each a whole pattern.
+    """
+
+    chains: tuple[tuple[str, ...], ...] = ()
+    earliest_kernel: ClassVar[bool] = True
+
+    @property
+    def patterns(self) -> Sequence[Pattern]:
+        """The chains, and what nn-Meter looks for on every device."""
+        # What has another name here may be called like the first operator of a chain.
+        chains = (
+            ("-".join(ops), frozenset({ops[0], *_NAMES}), partial(_find_chain, ops)) for ops in self.chains
+        )
+        return (*chains, *_WHOLE_PATTERNS)
+
+    def name(self, data: Mapping[str, Any]) -> str:
+        """nn-Meter's name of the operator of a model graph's node."""
+        return nnmeter_name(data)
+
+    def allow(self, kernel: Kernel, op: str) -> bool:
+        """Whether ``op`` may join ``kernel``; nothing joins a whole chain."""
+        whole = (kernel.op, *kernel.joined) in self.chains
+        return not whole and (kernel.op, op) in self.pairs
+
+
+def parse_nnmeter_rules(rules: Mapping[str, Any]) -> NnMeterRules:
+    """Content of a ``fusion_rules.json``: ``{"BF_conv_relu": {"obey": true}, ..., "MON": {"obey": 0}}``.
+
+    Raises:
+        PackError: it is no object of rules that say what they ``obey``.
+
+    >>> rules = parse_nnmeter_rules({"BF_conv_relu": {"obey": True}, "BF_conv_add": {"obey": False}})
+    >>> sorted(rules.pairs), rules.several_readers
+    ([('conv', 'relu')], False)
+    """
+    if not isinstance(rules, Mapping):
+        raise PackError(f"fusion rules are an object of rules by name, not {type(rules).__name__}")
+    for name, rule in rules.items():
+        if not isinstance(rule, Mapping) or "obey" not in rule:
+            raise PackError(f'fusion rule {name!r} is {rule!r}, not an object with "obey"')
+    obeyed = [
+        tuple(name.split("_")[1:])
+        for name, rule in rules.items()
+        if name.startswith(_PREFIX) and rule["obey"]
+    ]
+    return NnMeterRules(
+        pairs=frozenset((ops[0], ops[1]) for ops in obeyed if len(ops) == 2),
+        several_readers=bool(rules.get(_SEVERAL_READERS, {}).get("obey")),
+        chains=tuple(ops for ops in obeyed if len(ops) > 2),
+    )
+
+
+def nnmeter_name(data: Mapping[str, Any]) -> str:
+    """nn-Meter's name of the operator of a model graph's node.
+
+    An average pool whose window is the whole map is one pool there, and no global pool.
+    """
+    op = str(data["op"])
+    if op == "globalavgpool" and "kernel" in data["attrs"]:
+        return "avgpool"
+    return _NAMES.get(op, op)
+
+
+def _find_chain(ops: tuple[str, ...], graph: nx.DiGraph, name: str) -> list[str] | None:
+    return chain(graph, name, *((op,) for op in ops), called=nnmeter_name)

@@ -1,0 +1,1 @@
+"""Bulk work on several processes and machines."""

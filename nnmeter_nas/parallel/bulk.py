@@ -1,0 +1,271 @@
+"""Bulk work that outgrows a process: chunks spread over processes or machines through joblib.
+
+    with workers(jobs=8):                                        # processes of this machine
+        for result in spread(function, chunks): ...
+    with workers(backend="dask", scheduler="tcp://10.0.0.1:8786"):
+        ...
+
+Whatever joblib is configured to use does, also by ``joblib.parallel_config``. Results come in the order of
+the chunks, and are the same wherever these ran: a chunk depends on itself alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from ..errors import NnMeterNasError, UnknownDeviceError, WorkerError
+from ..extras import load_extra
+from ..packs.fingerprint import pack_fingerprint
+from ..predictor import LatencyPredictor, load_latency_predictor
+
+Chunk = TypeVar("Chunk")
+Result = TypeVar("Result")
+
+#: What work can be spread with, each an extra of this package but for the first, which comes with joblib.
+BACKENDS = ("loky", "dask", "ray")
+#: Chunks for each worker at a time where a backend hands out results of many at once.
+_ROUND = 4
+#: Bytes that results of a local Ray may take in shared memory; the least that it accepts is 75 MB.
+_RAY_STORE = 100_000_000
+_DASK_GIVES_UP = "KilledWorker"
+#: Seconds that a scheduler may take to answer.
+_PATIENCE = 10
+
+
+@contextmanager
+def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | None = None) -> Iterator[None]:
+    """Have :func:`spread` use ``jobs`` workers of ``backend`` until the context ends.
+
+    Args:
+        jobs: how many; None takes all of the cluster at ``scheduler``, else one. One worker of loky is this
+            process.
+        backend: one of :data:`BACKENDS`.
+        scheduler: address of a running cluster of Dask or Ray; None starts one of ``jobs`` processes on this
+            machine, which is reached from this machine alone and ends with the context.
+
+    Raises:
+        WorkerError: ``backend`` is unknown, has no scheduler, or no cluster answers at ``scheduler``.
+        MissingPackageError: joblib, Dask or Ray is not installed.
+    """
+    if backend not in BACKENDS:
+        raise WorkerError(f"backend={backend!r} is unknown; take one of {', '.join(BACKENDS)}")
+    if jobs is not None and jobs < 1:
+        raise WorkerError(f"jobs={jobs} must be at least 1")
+    if backend == "loky" and scheduler:
+        raise WorkerError(f"scheduler={scheduler!r} is for backend 'dask' or 'ray'; loky has none")
+    if backend == "loky" and jobs in (None, 1):
+        yield
+        return
+    joblib = _joblib()
+    if scheduler:
+        _check_answers(scheduler)
+    start = {"loky": _loky, "dask": _dask, "ray": _ray}[backend]
+    with ExitStack() as running:
+        running.enter_context(joblib.parallel_config(**start(running, jobs, scheduler)))
+        yield
+
+
+def spread(
+    function: Callable[[Chunk], Result], chunks: Sequence[Chunk], description: str | None = None
+) -> Iterator[Result]:
+    """Results of ``function`` for each of ``chunks``, in their order, each as soon as it is there.
+
+    Chunks run on the workers that joblib is configured to use, by :func:`workers` or by
+    ``joblib.parallel_config``, else in this process. Those of a worker that died run again.
+
+    Args:
+        function: of a module that workers can import; gives the same result whenever it is asked.
+        chunks: small descriptions of the work, which travel to the workers.
+        description: of the bar that a terminal shows; None shows none.
+
+    Raises:
+        WorkerError: workers died again and again in the same place.
+        NnMeterNasError: as ``function`` raises.
+
+    Warns:
+        Warning: as ``function`` does, once where messages differ in figures alone; and of workers that die.
+    """
+    from rich.console import Console  # late: commands that spread nothing start without
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    hidden = description is None or not console.is_terminal
+    results = track(_results(function, chunks), description or "", len(chunks), console=console,
+                    disable=hidden)  # fmt: skip
+    warned: set[tuple[type[Warning], str]] = set()
+    for done in results:
+        for kind, message in done.warnings:
+            topic = kind, re.sub(r"\d[\d.]*", "", message)
+            if topic not in warned:
+                warned.add(topic)
+                warnings.warn(message, kind, stacklevel=2)
+        if done.error is not None:
+            raise done.error
+        assert done.result is not None
+        yield done.result
+
+
+@dataclass(frozen=True)
+class TravellingPredictor:
+    """A predictor as it travels to a worker, which has to have its pack."""
+
+    device: str
+    version: float
+    fingerprint: str
+
+    @classmethod
+    def of(cls, predictor: LatencyPredictor) -> TravellingPredictor:
+        """``predictor``, ready to travel."""
+        return cls(predictor.device, predictor.version, pack_fingerprint(predictor.pack))
+
+    def load(self) -> LatencyPredictor:
+        """The predictor, fresh, from the packs where this is called.
+
+        Raises:
+            WorkerError: its pack is not there, or has another content.
+        """
+        there = f"of {self.device} {self.version} on the worker {socket.gethostname()}"
+        way_out = (
+            "import it there too (nnmeter-nas predictors import), or let NNMETER_NAS_HOME name a folder that "
+            "all machines share"
+        )
+        try:
+            predictor = load_latency_predictor(self.device, self.version)
+        except UnknownDeviceError as error:
+            raise WorkerError(f"there is no predictor pack {there}: {way_out}") from error
+        if pack_fingerprint(predictor.pack) != self.fingerprint:
+            raise WorkerError(f"the predictor pack {there} has another content: {way_out}")
+        return predictor
+
+
+@dataclass(frozen=True)
+class _Done(Generic[Result]):
+    """What came of a chunk; an error of ours comes as it is, which not every backend would let it."""
+
+    result: Result | None
+    error: NnMeterNasError | None
+    warnings: list[tuple[type[Warning], str]]
+
+
+def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
+    """Work on one chunk, in whatever process."""
+    result, failure = None, None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result = function(chunk)
+        except NnMeterNasError as error:
+            failure = error
+    return _Done(result, failure, [(w.category, str(w.message)) for w in caught])
+
+
+def _results(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
+    """What came of each chunk; those that are lost with a worker run again, once."""
+    done, lost_at = 0, -1
+    while done < len(chunks):
+        try:
+            for result in _once(function, chunks[done:]):
+                done += 1
+                yield result
+        except _deaths() as error:
+            # Dask has run it on four workers by itself before it says so.
+            if lost_at == done or type(error).__name__ == _DASK_GIVES_UP:
+                raise WorkerError(
+                    f"workers die again and again at chunk {done + 1} of {len(chunks)} or next to it: "
+                    f"{chunks[done]}; mostly memory is short: take fewer jobs, or machines with more "
+                    f"({type(error).__name__}: {error})"
+                ) from error
+            lost_at = done
+            warnings.warn(f"a worker died at chunk {done + 1} of {len(chunks)} or next to it; they run again",
+                          stacklevel=2)  # fmt: skip
+
+
+def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
+    """What came of each chunk, until a worker dies."""
+    if "joblib" not in sys.modules:  # so nobody has configured it
+        yield from (_run(function, chunk) for chunk in chunks)
+        return
+    joblib = _joblib()
+    backend, _ = joblib.parallel.get_active_backend()
+    calls = (joblib.delayed(_run)(function, chunk) for chunk in chunks)
+    if backend.supports_return_generator:
+        yield from joblib.Parallel(batch_size=1, return_as="generator")(calls)
+        return
+    with joblib.Parallel(batch_size=1) as parallel:
+        while results := parallel(islice(calls, _ROUND * joblib.effective_n_jobs(parallel.n_jobs))):
+            yield from results
+
+
+def _deaths() -> tuple[type[BaseException], ...]:
+    """What the backends in use raise when a worker dies; loky's is a BrokenExecutor."""
+    known = {"distributed.scheduler": _DASK_GIVES_UP, "ray.exceptions": "RayActorError"}
+    return (BrokenExecutor, *(getattr(sys.modules[m], name) for m, name in known.items() if m in sys.modules))
+
+
+def _joblib() -> Any:
+    return load_extra("joblib", "bulk", "spreading work over processes")
+
+
+def _check_answers(scheduler: str) -> None:
+    """Raise a WorkerError if nothing listens at ``scheduler``; Ray would try for many minutes."""
+    address = urlsplit(scheduler if "//" in scheduler else f"//{scheduler}")
+    try:
+        if address.hostname and address.port:  # else it is a word of the backend, such as auto
+            socket.create_connection((address.hostname, address.port), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"no scheduler answers at {scheduler}: {error}") from error
+
+
+def _loky(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
+    """Options of loky's workers."""
+    return {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
+
+
+def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
+    """Options of Dask's workers; connects to a cluster or starts one."""
+    distributed = load_extra("distributed", "dask", "spreading work with Dask")
+    if scheduler is None:
+        scheduler = running.enter_context(
+            distributed.LocalCluster(
+                n_workers=jobs or 1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            )
+        )
+    try:
+        client = running.enter_context(distributed.Client(scheduler))
+    except (OSError, ValueError) as error:
+        raise WorkerError(f"no scheduler of Dask answers at {scheduler}: {error}") from error
+    from .dask_backend import DaskBackend
+
+    return {"backend": DaskBackend(client=client)}
+
+
+def _ray(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
+    """Options of Ray's workers; connects to a cluster or starts one."""
+    if scheduler is None:
+        # Read when Ray is loaded: without it, a cluster of this machine alone listens to others as well.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    ray = load_extra("ray", "ray", "spreading work with Ray")
+    load_extra("ray.util.joblib", "ray", "spreading work with Ray").register_ray()
+    local = {
+        "num_cpus": jobs or 1,
+        "include_dashboard": False,
+        "object_store_memory": _RAY_STORE,
+    }
+    running.callback(ray.shutdown)
+    try:
+        ray.init(address=scheduler or "local", logging_level="error", log_to_driver=False,
+                 **({} if scheduler else local))  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise WorkerError(f"no cluster of Ray answers at {scheduler or 'this machine'}: {error}") from error
+    return {"backend": "ray", "n_jobs": jobs or -1}

@@ -1,0 +1,568 @@
+"""How each operator of NNI's graph IR becomes operators of the model graph: one entry per operator.
+
+NNI's IR comes from TorchScript. An operator there is a module (``Conv2d``, arguments by keyword),
+an ATen operator (``aten::max_pool2d``, arguments by position) or a function
+(``Function._max_pool2d``, arguments by position). Stripped of prefixes and of the underscores that
+mark in-place and internal variants, the last two share one name, and all three share argument
+names, so that one lowering serves them.
+
+Adding an operator is adding an entry to :data:`UNARY` or a function under :func:`lowers`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from ...graph.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Output ``slot`` of operator ``producer`` in the model graph."""
+
+    producer: str
+    slot: int = 0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that is part of the model, not computed; the IR may not carry its ``shape``."""
+
+    shape: Shape | None = None
+
+
+class NotLoweredError(Exception):
+    """These arguments are outside what the operator's lowering covers; it stays an unknown operator."""
+
+
+class Builder(Protocol):
+    """What a lowering may do to the model graph."""
+
+    def emit(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any]) -> Tensor:
+        """Add an operator and return its first output."""
+        ...
+
+    def shape(self, tensor: Tensor) -> Shape:
+        """The inferred shape of ``tensor``."""
+        ...
+
+
+@dataclass
+class Call:
+    """One operator of the IR: its name without prefixes, its arguments, and where to build."""
+
+    name: str
+    args: dict[str, Any]
+    positional: list[Any]
+    builder: Builder
+
+    @property
+    def x(self) -> Tensor:
+        """The first operand, which must be a computed tensor."""
+        return self.tensor("x")
+
+    def tensor(self, key: str) -> Tensor:
+        """The computed tensor that argument ``key`` is."""
+        value = self.args.get(key)
+        if not isinstance(value, Tensor):
+            raise NotLoweredError(f"{key} is not a computed tensor")
+        return value
+
+    def tensors(self, key: str) -> list[Tensor]:
+        """The list of computed tensors that argument ``key`` is."""
+        values = self.args[key]
+        if not all(isinstance(v, Tensor) for v in values):
+            raise NotLoweredError(f"{key} holds more than computed tensors")
+        return list(values)
+
+    def emit(self, op: str, *operands: Tensor, **attrs: Any) -> Tensor:
+        """Add ``op`` to the model graph; returns its first output."""
+        return self.builder.emit(op, operands, attrs)
+
+    def shape(self, tensor: Tensor | None = None) -> Shape:
+        """Shape of ``tensor``, or of the first operand."""
+        return self.builder.shape(tensor or self.x)
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial dimensions, from the name (``Conv2d``) or else from the input."""
+        return _rank_in(self.name) or len(self.shape()) - 2
+
+    def per_dimension(self, key: str, default: Any) -> Shape:
+        """Argument ``key`` as one integer per spatial dimension."""
+        value = self.args.get(key)
+        value = default if value is None or value == [] else value
+        values = (value,) if isinstance(value, int) else tuple(value)
+        return values * self.rank if len(values) == 1 else values
+
+
+@lru_cache(maxsize=1024)
+def _rank_in(name: str) -> int | None:
+    """Number of spatial dimensions that an operator's name tells."""
+    match = re.search(r"([123])d$", name)
+    return int(match[1]) if match else None
+
+
+Lowering = Callable[[Call], Any]
+
+LOWERINGS: dict[str, tuple[list[str], Lowering]] = {}
+
+#: Operators of one operand that the model graph knows under another name, attributes aside.
+UNARY: dict[str, str] = {
+    "BatchNorm1d": "bn", "BatchNorm2d": "bn", "BatchNorm3d": "bn", "SyncBatchNorm": "bn", "batch_norm": "bn",
+    "LayerNorm": "norm", "layer_norm": "norm", "GroupNorm": "norm", "group_norm": "norm",
+    "InstanceNorm1d": "norm", "InstanceNorm2d": "norm", "InstanceNorm3d": "norm", "instance_norm": "norm",
+    "ReLU": "relu", "relu": "relu", "ReLU6": "relu6", "relu6": "relu6", "PReLU": "prelu", "prelu": "prelu",
+    "LeakyReLU": "leakyrelu", "leaky_relu": "leakyrelu", "ELU": "elu", "elu": "elu",
+    "GELU": "gelu", "gelu": "gelu", "Sigmoid": "sigmoid", "sigmoid": "sigmoid",
+    "Tanh": "tanh", "tanh": "tanh", "SiLU": "swish", "silu": "swish",
+    "Hardswish": "hswish", "hardswish": "hswish", "Hardsigmoid": "hsigmoid", "hardsigmoid": "hsigmoid",
+    "Softplus": "softplus", "softplus": "softplus", "Softmax": "softmax", "Softmax2d": "softmax",
+    "LogSoftmax": "softmax", "softmax": "softmax", "log_softmax": "softmax",
+    "exp": "exp", "sqrt": "sqrt", "neg": "neg", "abs": "abs", "zeros_like": "zeros_like",
+    "Identity": "identity", "contiguous": "identity", "clone": "identity", "detach": "identity",
+    "alias": "identity", "to": "identity", "type_as": "identity", "data": "identity",
+    "Dropout": "dropout", "Dropout1d": "dropout", "Dropout2d": "dropout", "Dropout3d": "dropout",
+    "AlphaDropout": "dropout", "FeatureAlphaDropout": "dropout", "dropout": "dropout",
+    "dropout1d": "dropout", "dropout2d": "dropout", "dropout3d": "dropout",
+    "alpha_dropout": "dropout", "feature_dropout": "dropout", "feature_alpha_dropout": "dropout",
+}
+
+#: Element-wise operators of two operands. ``rsub`` swaps them, which costs the same.
+BINARY: dict[str, str] = {
+    "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul", "div": "div",
+    "divide": "div", "true_divide": "div", "pow": "pow", "maximum": "maximum", "minimum": "minimum",
+}
+
+#: Operators that only pack, unpack or pass values on, tensors or not.
+STRUCTURE: dict[str, Callable[..., Any]] = {
+    "ListConstruct": lambda *items: list(items),
+    "TupleConstruct": lambda *items: list(items),
+    "DictConstruct": lambda *items: dict(zip(items[::2], items[1::2], strict=True)),
+    "ListUnpack": lambda items: items,
+    "TupleUnpack": lambda items: items,
+    "append": lambda items, item: [*items, item],
+    "unchecked_cast": lambda value: value,
+    "noop_identity": lambda value: value,
+}
+
+#: Arithmetic of numbers and lists, done while reading.
+FOLDS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b, *_: a + b, "sub": lambda a, b, *_: a - b, "mul": operator.mul,
+    "div": lambda a, b, *_: a / b, "floordiv": operator.floordiv,
+    "floor_divide": operator.floordiv, "remainder": operator.mod, "pow": operator.pow,
+    "neg": operator.neg, "floor": math.floor, "ceil": math.ceil, "Int": int, "Float": float,
+    "Bool": bool, "IntImplicit": int, "FloatImplicit": float, "ScalarImplicit": lambda value: value,
+    "NumToTensor": lambda value: value, "len": len, "__getitem__": operator.getitem,
+    "max": max, "min": min, "eq": operator.eq, "ne": operator.ne, "lt": operator.lt,
+    "le": operator.le, "gt": operator.gt, "ge": operator.ge, "__not__": operator.not_,
+    "__is__": operator.is_, "__isnot__": operator.is_not,
+    "MergedSlice": lambda items, *cut: items[slice(*cut)], "slice": lambda items, *cut: items[slice(*cut)],
+}
+
+
+def lowers(parameters: str, *names: str) -> Callable[[Lowering], Lowering]:
+    """Register the decorated lowering for operators ``names``.
+
+    ``parameters`` names their positional arguments in order, torch's names with ``x`` for the first
+    tensor; arguments after these do not matter to shapes or latency.
+    """
+
+    def register(lowering: Lowering) -> Lowering:
+        for name in names:
+            LOWERINGS[name] = (parameters.split(), lowering)
+        return lowering
+
+    return register
+
+
+@lru_cache(maxsize=1024)  # a model has its few types hundreds of times
+def operator_name(ir_type: str) -> str:
+    """The name an IR type goes by in the tables of this module.
+
+    >>> operator_name("__torch__.torch.nn.modules.conv.Conv2d"), operator_name("Function._max_pool2d")
+    ('Conv2d', 'max_pool2d')
+    >>> operator_name("aten::relu_"), operator_name("__torch__.my_project.Conv2d")
+    ('relu', 'my_project.Conv2d')
+    """
+    for prefix in ("__torch__.", "__mutated__."):
+        if ir_type.startswith(prefix):
+            path = ir_type[len(prefix):]
+            package, _, _ = path.partition(".")
+            # Only torch's and NNI's own classes are known by name; anyone else's may share one.
+            return path.rpartition(".")[2].removeprefix("Mutable") if package in ("torch", "nni") else path
+    name = ir_type.removeprefix("Function.").rpartition("::")[2]
+    return name if name.startswith("__") else name.strip("_")
+
+
+def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: Builder) -> Any:
+    """Build operator ``name`` on its arguments; returns what it evaluates to.
+
+    Raises:
+        NotLoweredError: no entry covers this operator with these arguments.
+    """
+    if name in STRUCTURE:
+        return STRUCTURE[name](*positional)
+    if name in FOLDS and not any(isinstance(value, Tensor) for value in positional):
+        return Weight() if any(isinstance(v, Weight) for v in positional) else FOLDS[name](*positional)
+    if name not in LOWERINGS:
+        raise NotLoweredError(name)
+    parameters, lowering = LOWERINGS[name]
+    args = {**dict(zip(parameters, positional, strict=False)), **keywords}
+    return lowering(Call(name, args, positional, builder))
+
+
+@lowers("x", *UNARY)
+def _unary(call: Call) -> Tensor:
+    """The same shape out."""
+    return call.emit(UNARY[call.name], call.x)
+
+
+@lowers("x y", *BINARY)
+def _binary(call: Call) -> Tensor:
+    """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
+    attrs: dict[str, Any] = {}
+    operands = []
+    for value in (call.args["x"], call.args["y"]):
+        if isinstance(value, Tensor):
+            operands.append(value)
+        elif isinstance(value, Weight):
+            attrs["const_shape"] = value.shape or ()
+        else:
+            attrs["const"] = float(value)
+    return call.emit(BINARY[call.name], *operands, **attrs)
+
+
+@lowers("x", "Conv1d", "Conv2d", "Conv3d")
+def _conv(call: Call) -> Tensor:
+    """Padding may be a number, one per dimension, "valid" or "same" (stride 1, as torch has it)."""
+    kernel, dilation = call.per_dimension("kernel_size", None), call.per_dimension("dilation", 1)
+    padding: Any = call.args.get("padding", 0)
+    if padding == "same":
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pairs = [(0, 0)] * call.rank if padding == "valid" else _pairs(call)
+    return call.emit(
+        "conv", call.x, kernel=kernel, stride=call.per_dimension("stride", 1), padding=pairs,
+        dilation=dilation, groups=call.args.get("groups", 1),
+        in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
+        **({"bias": True} if call.args.get("bias", True) else {}),
+    )
+
+
+@lowers("x", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+def _convtranspose(call: Call) -> Tensor:
+    """Transposed convolution."""
+    return call.emit(
+        "convtranspose", call.x, kernel=call.per_dimension("kernel_size", None),
+        stride=call.per_dimension("stride", 1), padding=_pairs(call),
+        output_padding=call.per_dimension("output_padding", 0),
+        dilation=call.per_dimension("dilation", 1), groups=call.args.get("groups", 1),
+        in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
+        **({"bias": True} if call.args.get("bias", True) else {}),
+    )
+
+
+def _pairs(call: Call) -> list[tuple[int, int]]:
+    """The symmetric padding of a window."""
+    return [(p, p) for p in call.per_dimension("padding", 0)]
+
+
+@lowers("x", "Linear")
+def _linear(call: Call) -> Tensor:
+    """A dense layer over the last dimension."""
+    return call.emit("fc", call.x, in_features=call.args["in_features"],
+                     out_features=call.args["out_features"],
+                     **({} if call.args.get("bias", True) else {"bias": False}))
+
+
+@lowers("x kernel_size stride padding dilation ceil_mode", "MaxPool1d", "MaxPool2d", "MaxPool3d",
+        "max_pool1d", "max_pool2d", "max_pool3d")
+def _maxpool(call: Call) -> Tensor:
+    """Maximum over a window; the stride is the kernel unless given."""
+    return _pool(call, "maxpool", dilation=call.per_dimension("dilation", 1))
+
+
+@lowers("x kernel_size stride padding ceil_mode", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+        "avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _avgpool(call: Call) -> Tensor:
+    """Average over a window; the stride is the kernel unless given."""
+    return _pool(call, "avgpool")
+
+
+def _pool(call: Call, op: str, **attrs: Any) -> Tensor:
+    kernel = call.per_dimension("kernel_size", None)
+    return call.emit(op, call.x, kernel=kernel, stride=call.per_dimension("stride", kernel),
+                     padding=_pairs(call), ceil_mode=bool(call.args.get("ceil_mode", False)), **attrs)
+
+
+@lowers("x output_size", "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d",
+        "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+        "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
+        "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+def _adaptive_pool(call: Call) -> Tensor:
+    """A pool of given output size; None keeps that of the input."""
+    size = call.args["output_size"]
+    sizes = (size,) * call.rank if isinstance(size, int) or size is None else tuple(size)
+    op = "adaptiveavgpool" if "avg" in call.name.lower() else "adaptivemaxpool"
+    return call.emit(op, call.x, output_size=sizes * call.rank if len(sizes) == 1 else sizes)
+
+
+@lowers("x dim keepdim", "mean")
+def _mean(call: Call) -> Tensor:
+    """Mean over given dimensions, or over all: then torch passes a data type in their place."""
+    rank, dims = len(call.shape()), call.args.get("dim")
+    dims = range(rank) if dims is None or len(call.positional) < 3 else dims
+    axes = [dims] if isinstance(dims, int) else list(dims)
+    return call.emit("mean", call.x, axes=tuple(a % rank for a in axes or range(rank)),
+                     keepdims=bool(call.args.get("keepdim", False)))
+
+
+@lowers("x min max", "clamp", "clip")
+def _clamp(call: Call) -> Tensor:
+    """Between two bounds, either of which may be absent."""
+    return _clip(call, call.args.get("min"), call.args.get("max"))
+
+
+@lowers("x min_val max_val", "Hardtanh", "hardtanh")
+def _hardtanh(call: Call) -> Tensor:
+    """Between two bounds, -1 and 1 unless given."""
+    return _clip(call, call.args.get("min_val", -1.0), call.args.get("max_val", 1.0))
+
+
+def _clip(call: Call, low: float | None, high: float | None) -> Tensor:
+    """Some bounds make a clip an activation with a name of its own."""
+    if low == 0 and high in (6, None):
+        return call.emit("relu" if high is None else "relu6", call.x)
+    return call.emit("clip", call.x)
+
+
+@lowers("tensors dim", "cat", "concat", "concatenate")
+def _concat(call: Call) -> Tensor:
+    """Join tensors along a dimension."""
+    return call.emit("concat", *call.tensors("tensors"), axis=call.args.get("dim", 0))
+
+
+@lowers("tensors dim", "stack")
+def _stack(call: Call) -> Tensor:
+    """Join tensors along a new dimension."""
+    axis = call.args.get("dim", 0)
+    return call.emit("concat", *(call.emit("unsqueeze", t, axes=(axis,)) for t in call.tensors("tensors")),
+                     axis=axis)
+
+
+@lowers("x chunks dim", "chunk")
+def _chunk(call: Call) -> list[Tensor]:
+    """Cut into so many parts, the last one maybe smaller."""
+    axis, count = call.args.get("dim", 0), call.args["chunks"]
+    return _split(call, axis, -(-call.shape()[axis] // count))
+
+
+@lowers("x split_size dim", "split", "split_with_sizes")
+def _split_sizes(call: Call) -> list[Tensor]:
+    """Cut into parts of one size, the last one maybe smaller, or into parts of given sizes."""
+    return _split(call, call.args.get("dim", 0), call.args["split_size"])
+
+
+def _split(call: Call, axis: int, size: int | Sequence[int]) -> list[Tensor]:
+    length = call.shape()[axis]
+    if isinstance(size, int):
+        size = [min(size, length - start) for start in range(0, length, size)]
+    whole = call.emit("split", call.x, axis=axis, sections=list(size))
+    return [Tensor(whole.producer, slot) for slot in range(len(size))]
+
+
+@lowers("x dim", "unbind")
+def _unbind(call: Call) -> list[Tensor]:
+    """Cut into slices of one, without the dimension."""
+    axis = call.args.get("dim", 0)
+    return [call.emit("squeeze", part, axes=(axis,)) for part in _split(call, axis, 1)]
+
+
+@lowers("x dim index", "select")
+def _select(call: Call) -> Tensor:
+    """One position along a dimension, without the dimension."""
+    axis, index = call.args["dim"], call.args["index"]
+    part = call.emit("slice", call.x, axis=axis, start=index, stop=index + 1 or None, step=1)
+    return call.emit("squeeze", part, axes=(axis,))
+
+
+@lowers("x", "slice", "MergedSlice")
+def _slice(call: Call) -> Tensor:
+    """A tensor, then (dimension, start, stop, step) once or more; cuts that keep all cost nothing."""
+    cuts, tensor = call.positional[1:], call.x
+    for axis, start, stop, step in zip(*(cuts[i::4] for i in range(4)), strict=True):
+        length = call.shape(tensor)[axis]
+        if slice(start, stop, step).indices(length) != (0, length, 1):
+            tensor = call.emit("slice", tensor, axis=axis, start=start, stop=stop, step=step)
+    return tensor
+
+
+@lowers("x shape", "view", "reshape")
+def _reshape(call: Call) -> Tensor:
+    """Other sizes for the same elements; one may be -1, which follows from the others.
+
+    A size that comes from a list kept in the module is unknown to the IR. It follows as well, where
+    the only -1 stands for the batch.
+    """
+    sizes = list(call.args["shape"])
+    unknown = [i for i, size in enumerate(sizes) if isinstance(size, Weight)]
+    if unknown and sizes[0] == -1:
+        sizes[0] = call.shape()[0]
+    for i in unknown:
+        sizes[i] = -1
+    if sizes.count(-1) > 1:
+        raise NotLoweredError("the IR does not tell the sizes")
+    return call.emit("reshape", call.x, shape=tuple(sizes))
+
+
+@lowers("x dim unflattened_size", "unflatten", "Unflatten")
+def _unflatten(call: Call) -> Tensor:
+    """One dimension becomes several."""
+    shape = call.shape()
+    axis = call.args["dim"] % len(shape)
+    return call.emit("reshape", call.x,
+                     shape=(*shape[:axis], *call.args["unflattened_size"], *shape[axis + 1:]))
+
+
+@lowers("x start_dim end_dim", "flatten", "Flatten")
+def _flatten(call: Call) -> Tensor:
+    """Join neighbouring dimensions; the module keeps the batch unless told, the function doesn't."""
+    start = call.args.get("start_dim", 1 if call.name == "Flatten" else 0)
+    return call.emit("flatten", call.x, start=start, end=call.args.get("end_dim", -1))
+
+
+@lowers("x dims", "permute")
+def _permute(call: Call) -> Tensor:
+    """All dimensions in another order."""
+    return call.emit("transpose", call.x, perm=tuple(d % len(call.args["dims"]) for d in call.args["dims"]))
+
+
+@lowers("x dim0 dim1", "transpose", "swapaxes", "swapdims")
+def _transpose(call: Call) -> Tensor:
+    """Two dimensions change places."""
+    perm = list(range(len(call.shape())))
+    first, second = call.args["dim0"], call.args["dim1"]
+    perm[first], perm[second] = perm[second], perm[first]
+    return call.emit("transpose", call.x, perm=tuple(perm))
+
+
+@lowers("x dim", "squeeze")
+def _squeeze(call: Call) -> Tensor:
+    """Drop dimensions of size 1: those given, or all."""
+    dims = call.args.get("dim")
+    return call.emit("squeeze", call.x, axes=(dims,) if isinstance(dims, int) else dims)
+
+
+@lowers("x dim", "unsqueeze")
+def _unsqueeze(call: Call) -> Tensor:
+    """Insert a dimension of size 1."""
+    return call.emit("unsqueeze", call.x, axes=(call.args["dim"],))
+
+
+@lowers("x pad", "pad", "constant_pad_nd")
+def _pad(call: Call) -> Tensor:
+    """Torch lists (before, after) from the last dimension backwards."""
+    flat = list(call.args["pad"])
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))[::-1]
+    return call.emit("pad", call.x, padding=[(0, 0)] * (len(call.shape()) - len(pairs)) + pairs)
+
+
+@lowers("x padding", *(f"{kind}Pad{rank}d" for rank in (1, 2, 3)
+                       for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")))
+def _pad_module(call: Call) -> Tensor:
+    """A padding layer: one number for all sides, or the list of the function ``pad``."""
+    padding = call.args["padding"]
+    call.args["pad"] = [padding] * (2 * call.rank) if isinstance(padding, int) else padding
+    return _pad(call)
+
+
+@lowers("x size scale_factor", "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d", "interpolate",
+        "upsample", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
+@lowers("x size align_corners scale_factor", "upsample_bilinear2d", "upsample_bicubic2d")
+def _upsample(call: Call) -> Tensor:
+    """Resize the map to a size or by a factor."""
+    rank = len(call.shape()) - 2
+    size: Any = call.args.get("size")
+    scale: Any = call.args.get("scale_factor")
+    if size is not None:
+        return call.emit("upsample", call.x, size=(size,) * rank if isinstance(size, int) else tuple(size))
+    scales = (scale,) * rank if isinstance(scale, (int, float)) else tuple(scale)
+    return call.emit("upsample", call.x, scale=scales * rank if len(scales) == 1 else scales)
+
+
+@lowers("x groups", "ChannelShuffle", "channel_shuffle", "native_channel_shuffle")
+def _channelshuffle(call: Call) -> Tensor:
+    """Interleave groups of channels."""
+    return call.emit("channelshuffle", call.x, groups=call.args["groups"])
+
+
+@lowers("x y", "matmul", "bmm")
+def _matmul(call: Call) -> Tensor:
+    """The product of two computed matrices."""
+    return call.emit("matmul", call.x, call.tensor("y"))
+
+
+@lowers("tensors", "ChosenInputs")
+def _chosen_inputs(call: Call) -> Any:
+    """NNI's frozen input choice: the chosen tensors, reduced as it says."""
+    chosen, reduction = call.args["chosen"], call.args["reduction"]
+    tensors = [call.tensors("tensors")[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
+    if reduction == "none":
+        return tensors
+    if reduction == "concat" and len(tensors) > 1:
+        return call.emit("concat", *tensors, axis=1)
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = call.emit("add", total, tensor)
+    if reduction == "mean" and len(tensors) > 1:
+        return call.emit("div", total, const=float(len(tensors)))
+    return total
+
+
+@lowers("x dim", "size")
+def _size(call: Call) -> Any:
+    """All sizes of a tensor, or one."""
+    shape, dim = list(call.shape()), call.args.get("dim")
+    return shape if dim is None else shape[dim]
+
+
+@lowers("x", "dim")
+def _dim(call: Call) -> int:
+    """The number of dimensions."""
+    return len(call.shape())
+
+
+@lowers("x", "len")
+def _len(call: Call) -> int:
+    """The first size."""
+    return call.shape()[0]
+
+
+@lowers("x", "numel")
+def _numel(call: Call) -> int:
+    """The number of elements."""
+    return math.prod(call.shape())
+
+
+@lowers("x", "dtype", "device", "layout", "is_cuda")
+def _storage(call: Call) -> None:
+    """How a tensor is stored, which no shape and no latency depends on."""
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All computed tensors in a value, lists and dicts searched."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))

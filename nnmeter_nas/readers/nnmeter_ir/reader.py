@@ -1,0 +1,306 @@
+"""Reader for nn-Meter IR: a dict, or a JSON file, of TensorFlow-style nodes in NHWC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+
+from ...errors import GraphError, NnMeterNasError, ReaderError
+from ...graph.model_graph import add_input, add_op, finish, new_graph
+from ...graph.shapes import Shape
+from ..inputs import InputShape, shapes_by_input
+from .onnx_dialect import from_onnx_dialect, is_onnx_dialect
+
+#: nn-Meter IR type -> canonical operator. Types not listed keep their lower-cased name.
+OP_ALIASES = {
+    "Conv2D": "conv",
+    "Conv": "conv",
+    "DepthwiseConv2dNative": "conv",
+    "FusedBatchNorm": "bn",
+    "FusedBatchNormV3": "bn",
+    "BatchNormalization": "bn",
+    "BiasAdd": "identity",
+    "Identity": "identity",
+    "Dropout": "identity",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "HardSwish": "hswish",
+    "HardSigmoid": "hsigmoid",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Add": "add",
+    "AddV2": "add",
+    "AddN": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "RealDiv": "div",
+    "Div": "div",
+    "MaxPool": "maxpool",
+    "AvgPool": "avgpool",
+    "AveragePool": "avgpool",
+    "GlobalAveragePool": "globalavgpool",
+    "Mean": "mean",
+    "ReduceMean": "mean",
+    "MatMul": "fc",
+    "Gemm": "fc",
+    "FC": "fc",
+    "Concat": "concat",
+    "ConcatV2": "concat",
+    "Split": "split",
+    "Reshape": "reshape",
+    "Transpose": "transpose",
+    "Flatten": "flatten",
+    "Squeeze": "squeeze",
+    "Pack": "pack",
+    "Pad": "pad",
+    "ZerosLike": "zeros_like",
+}
+_INPUT_TYPES = ("Placeholder", "Input")
+#: What does not depend on the values of the input.
+_CONSTANT_TYPES = ("Const", "Shape")
+#: What reading an attribute that is absent or of another type raises.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
+_FEATURE_MAP_RANK = 4
+
+
+def read_nnmeter_ir(
+    model: Mapping[str, Any] | str | PathLike[str], input_shape: InputShape | None = None
+) -> nx.DiGraph:
+    """Read an nn-Meter IR ``model`` (dict or path of a JSON file) into a model graph.
+
+    Shapes carried by the file serve only where nothing better is known (the width of a dense layer,
+    the target of a reshape); all others are inferred. Operands that the file names but does not hold
+    are the weights of their consumer and are left out.
+
+    Args:
+        model: the IR; shapes in it are NHWC.
+        input_shape: NCHW shape that replaces the one of the placeholder; for several inputs a list of
+            shapes, or a dict by name.
+
+    Raises:
+        ReaderError: not JSON, or not nn-Meter IR.
+        GraphError, ShapeError: the graph in it is malformed.
+    """
+    name, nodes = _load(model)
+    if is_onnx_dialect(nodes):
+        try:
+            nodes = from_onnx_dialect(nodes)
+        except _MALFORMED as error:
+            raise ReaderError(
+                f"{name} is nn-Meter IR made from ONNX, but damaged ({type(error).__name__}: {error}); "
+                "make it again, or pass the ONNX file itself"
+            ) from error
+    graph = new_graph(name)
+    constants = _constants(nodes)
+    inputs = [n for n, record in nodes.items() if _type(n, record) in _INPUT_TYPES]
+    shapes = shapes_by_input(input_shape, inputs)
+    for node, record in nodes.items():
+        kind = _type(node, record)
+        if node in constants:
+            continue
+        try:
+            if kind in _INPUT_TYPES:
+                add_input(graph, node, shapes.get(node) or _input_shape(node, record))
+            else:
+                _add_operator(graph, node, kind, nodes, constants)
+        except NnMeterNasError:
+            raise
+        except _MALFORMED as error:
+            raise ReaderError(
+                f"operator {node!r} ({kind}): attribute {error} is missing or malformed"
+            ) from error
+    return finish(graph)
+
+
+def _add_operator(
+    graph: nx.DiGraph, node: str, kind: str, nodes: Mapping[str, Any], constants: set[str]
+) -> None:
+    """Add ``node``, fed by what is computed; constant operands become attributes."""
+    record = nodes[node]
+    inbounds = _inbounds(node, record)
+    found = [operand for operand in (_operand(i, nodes) for i in inbounds) if operand is not None]
+    operands = [operand for operand in found if operand[0] not in constants]
+    if not operands:
+        raise GraphError(f"none of its operands {inbounds} is computed in the graph", node)
+    op = OP_ALIASES.get(kind, kind.lower())
+    attrs = _attrs(op, record, [_constant(nodes[name]) for name, _ in found if name in constants])
+    declared = None if op == "split" else _declared(record)
+    add_op(graph, node, op, operands, attrs, declared)
+
+
+def _constants(nodes: Mapping[str, Any]) -> set[str]:
+    """Names of the constants, and of what is computed from constants and static shapes alone."""
+    constants = {n for n, record in nodes.items() if _type(n, record) in _CONSTANT_TYPES}
+    sources = {
+        n: [operand[0] if operand else None for operand in (_operand(i, nodes) for i in _inbounds(n, record))]
+        for n, record in nodes.items()
+    }
+    while folded := {n for n, s in sources.items() if s and n not in constants and constants.issuperset(s)}:
+        constants |= folded
+    return constants
+
+
+def _inbounds(node: str, record: Mapping[str, Any]) -> list[str]:
+    inbounds = record.get("inbounds") or []
+    if not isinstance(inbounds, list) or not all(isinstance(i, str) for i in inbounds):
+        raise ReaderError(f"operator {node!r}: inbounds {inbounds!r} is not a list of names")
+    return inbounds
+
+
+def _operand(inbound: str, nodes: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Producer and output slot of an inbound, written ``name`` or ``name:slot``; None if it is not there."""
+    if inbound in nodes:
+        return inbound, 0
+    name, _, slot = inbound.rpartition(":")
+    return (name, int(slot)) if name in nodes and slot.isdecimal() else None
+
+
+def _load(model: Mapping[str, Any] | str | PathLike[str]) -> tuple[str, Mapping[str, Any]]:
+    """Name and nodes of an IR given as a dict or a path."""
+    name = "nn-Meter IR"
+    if isinstance(model, (str, PathLike)):
+        path = Path(model)
+        try:
+            model = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ReaderError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ReaderError(f"{path} is not valid JSON: {error}") from error
+        name = path.name
+    if not isinstance(model, Mapping) or not all(
+        isinstance(n, str) and isinstance(record, Mapping) for n, record in model.items()
+    ):
+        raise ReaderError(f"{name} is not nn-Meter IR: expected an object of nodes by name")
+    return name, model
+
+
+def _type(node: str, record: Mapping[str, Any]) -> str:
+    try:
+        return str(record["attr"]["type"])
+    except (KeyError, TypeError):
+        raise ReaderError(f"operator {node!r} has no type; is this nn-Meter IR?") from None
+
+
+def to_nchw(shape: Sequence[int]) -> Shape:
+    """NHWC to NCHW; further dimensions behind the map are channels split up.
+
+    >>> to_nchw([1, 28, 28, 2, 58]), to_nchw([1, 1000])
+    ((1, 2, 58, 28, 28), (1, 1000))
+    """
+    shape = tuple(int(d) for d in shape)
+    return shape if len(shape) < _FEATURE_MAP_RANK else (shape[0], *shape[3:], *shape[1:3])
+
+
+def _axis_to_nchw(axis: int, rank: int) -> int:
+    return to_nchw(range(rank)).index(axis % rank)
+
+
+def _input_shape(node: str, record: Mapping[str, Any]) -> Shape:
+    shapes = record["attr"].get("output_shape") or [record["attr"].get("attr", {}).get("shape")]
+    if not shapes[0]:
+        raise ReaderError(f"input {node!r} carries no shape; pass input_shape")
+    batch, *rest = shapes[0]
+    return to_nchw([1 if batch == -1 else batch, *rest])
+
+
+def _declared(record: Mapping[str, Any]) -> list[Shape] | None:
+    shapes = record["attr"].get("output_shape")
+    if not shapes or not all(shapes):
+        return None
+    return [to_nchw([1 if d == -1 else d for d in shape[:1]] + list(shape[1:])) for shape in shapes]
+
+
+def _constant(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that a constant operand gives its consumer."""
+    attrs = record["attr"].get("attr") or {}
+    shape, values = attrs.get("tensor_shape") or [], attrs.get("constant") or []
+    if len(values) == 1 or (not shape and values):
+        return {"const": float(values[0])}
+    return {"const_shape": tuple(shape)} if len(shape) else {}
+
+
+def _padding(attrs: Mapping[str, Any]) -> Any:
+    """``padding`` SAME or VALID, else ``pads`` as (top, left, bottom, right)."""
+    padding = attrs.get("padding")
+    if isinstance(padding, str):
+        return padding.lower()
+    top, left, bottom, right = attrs["pads"]
+    return [(top, bottom), (left, right)]
+
+
+def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Canonical attributes of one node."""
+    attrs, body = record["attr"].get("attr") or {}, record["attr"]
+    if op == "conv":
+        *kernel, in_channels, width = attrs["weight_shape"]
+        depthwise = body["type"] == "DepthwiseConv2dNative"
+        return {
+            "kernel": tuple(kernel),
+            "stride": tuple(attrs["strides"][-2:]),
+            "padding": _padding(attrs),
+            "dilation": tuple(attrs.get("dilations") or (1, 1))[-2:],
+            "in_channels": in_channels if depthwise else in_channels * attrs.get("group", 1),
+            "out_channels": in_channels * width if depthwise else width,
+            "groups": in_channels if depthwise else attrs.get("group", 1),
+        }
+    if op in ("maxpool", "avgpool"):
+        kernel = attrs["ksize"] if "ksize" in attrs else attrs["kernel_shape"]
+        return {
+            "kernel": tuple(kernel),
+            "stride": tuple(attrs["strides"]),
+            "padding": _padding(attrs),
+            "ceil_mode": bool(attrs.get("ceil_mode", False)),
+        }
+    if op == "fc":
+        return {"out_features": int(body["output_shape"][0][-1])}
+    rank = len((body.get("input_shape") or [[]])[0])
+    if op == "concat":
+        return {"axis": _axis_to_nchw(attrs.get("axis", rank - 1), rank)}
+    if op == "split":
+        return {"axis": _axis_to_nchw(attrs.get("axis", rank - 1), rank), "sections": attrs["num_split"]}
+    if op == "mean":
+        # A mean over the map of a feature map whose shape the file got wrong is still one.
+        axes = attrs["reduction_indices"]
+        rank = max(rank, _FEATURE_MAP_RANK if set(axes) == {1, 2} else rank)
+        keepdims = len(body["output_shape"][0]) == rank
+        return {"axes": tuple(_axis_to_nchw(a, rank) for a in axes), "keepdims": keepdims}
+    if op == "reshape":
+        return {"shape": to_nchw(attrs.get("shape") or body["output_shape"][0])}
+    if op == "transpose":
+        return {"perm": _permutation(attrs.get("perm"), body)}
+    if op in ("add", "sub", "mul", "div"):
+        found = {key: value for const in consts for key, value in const.items()}
+        rank = len(body["output_shape"][0]) if "const_shape" in found else 0
+        if rank >= _FEATURE_MAP_RANK:
+            missing = (1,) * (rank - len(found["const_shape"]))
+            found["const_shape"] = to_nchw(missing + found["const_shape"])
+        return found
+    return {}
+
+
+def _permutation(perm: Sequence[int] | None, body: Mapping[str, Any]) -> Shape:
+    """NCHW permutation of a transpose; where the file has none, its shapes tell which axes moved."""
+    before, after = list(body["input_shape"][0]), list(body["output_shape"][0])
+    if perm is None:
+        perm = _moved_axes(before, after)
+    order = to_nchw(range(len(before)))
+    return tuple(order.index(perm[axis]) for axis in order)
+
+
+def _moved_axes(before: list[int], after: list[int]) -> list[int]:
+    """A permutation that makes ``after`` of ``before``; a swap of the last two axes where that fits."""
+    last = len(before) - 1
+    if after == [*before[:-2], before[-1], before[-2]]:
+        return [*range(last - 1), last, last - 1]
+    remaining = list(range(len(before)))
+    perm = []
+    for size in after:
+        axis = next(a for a in remaining if before[a] == size)
+        remaining.remove(axis)
+        perm.append(axis)
+    return perm

@@ -1,0 +1,310 @@
+"""Writer of nn-Meter IR: a model graph as a dict of TensorFlow-style nodes in NHWC.
+
+nn-Meter 2.0 tells operators apart by the names that its TensorFlow converter gives them, and finds whole
+patterns (squeeze-excite, h-swish) only in the spellings that it knows. So operators are written under those
+names, and squeeze-excite as TensorFlow spells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import networkx as nx
+
+from ...graph.shapes import Shape, spatial_attrs
+from ...kernels.fusion import VIEW_OPS, fuse, parse_rules
+
+#: Canonical operator -> type in nn-Meter IR. Operators not listed keep their name.
+IR_TYPES = {
+    "input": "Placeholder",
+    "dwconv": "DepthwiseConv2dNative",
+    "conv": "Conv2D",
+    "convtranspose": "Conv2DBackpropInput",
+    "bn": "FusedBatchNorm",
+    "relu": "Relu",
+    "relu6": "Relu6",
+    "leakyrelu": "LeakyRelu",
+    "elu": "Elu",
+    "gelu": "Gelu",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "softplus": "Softplus",
+    "softmax": "Softmax",
+    "clip": "Clip",
+    "cast": "Cast",
+    "add": "Add",
+    "sub": "Sub",
+    "mul": "Mul",
+    "div": "Div",
+    "pow": "Pow",
+    "maximum": "Maximum",
+    "minimum": "Minimum",
+    "maxpool": "MaxPool",
+    "avgpool": "AvgPool",
+    "globalavgpool": "Mean",
+    "mean": "Mean",
+    "fc": "MatMul",
+    "matmul": "BatchMatMulV2",
+    "concat": "ConcatV2",
+    "split": "Split",
+    "transpose": "Transpose",
+    "slice": "StridedSlice",
+    "pad": "PadV2",
+    "upsample": "ResizeBilinear",
+    **dict.fromkeys(VIEW_OPS, "Reshape"),
+}
+_FEATURE_MAP_RANK = 4
+
+Operand = tuple[str, int]
+Nodes = dict[str, dict[str, Any]]
+
+
+def to_nnmeter_ir(graph: nx.DiGraph) -> Nodes:
+    """A finished model graph in nn-Meter IR, which nn-Meter 2.0 and :mod:`.readers.nnmeter_ir` read.
+
+    The IR has no word for a model's outputs: nn-Meter takes every node without a consumer for one, so that an
+    output which the model also computes with is no longer known as one. It has none for slots of operands
+    either: ``name:slot`` appears only where an operator's outputs differ in shape, and nn-Meter takes that
+    operand for a weight.
+
+    Args:
+        graph: a finished model graph; it is not changed.
+
+    Returns:
+        Nodes by name, in topological order; JSON values only. Shapes are NHWC.
+
+    >>> from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
+    >>> graph = new_graph()
+    >>> _ = add_op(graph, "act", "relu", [add_input(graph, "image", (1, 3, 8, 8))])
+    >>> to_nnmeter_ir(finish(graph))["act"]["attr"]["output_shape"]
+    [[1, 8, 8, 3]]
+    """
+    writer = _Writer(graph)
+    for name in nx.topological_sort(graph):
+        writer.write(name)
+    for name, record in writer.nodes.items():
+        for inbound in record["inbounds"]:
+            if inbound in writer.nodes and name not in writer.nodes[inbound]["outbounds"]:
+                writer.nodes[inbound]["outbounds"].append(name)
+    return writer.nodes
+
+
+def to_nhwc(shape: Sequence[int]) -> list[int]:
+    """NCHW to NHWC; what stands between batch and map are channels split up.
+
+    >>> to_nhwc((1, 2, 58, 28, 28)), to_nhwc((1, 1000))
+    ([1, 28, 28, 2, 58], [1, 1000])
+    """
+    if len(shape) < _FEATURE_MAP_RANK:
+        return list(shape)
+    return [shape[0], *shape[-2:], *shape[1:-2]]
+
+
+def _axis_to_nhwc(axis: int, rank: int) -> int:
+    return to_nhwc(range(rank)).index(axis % rank)
+
+
+class _Writer:
+    """Collects the nodes of an IR dict while the operators of a model graph are handed to it in order."""
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self.nodes: Nodes = {}
+        self._graph = graph
+        # What an operator's consumers name, where several nodes spell it.
+        self._last: dict[str, str] = {}
+        # Without rules, only patterns have more members than one.
+        kernels = [kernel for _, kernel in fuse(graph, parse_rules([])).nodes(data="kernel")]
+        self._pattern = {m: k.op for k in kernels for m in k.members if len(k.members) > 1}
+
+    def write(self, name: str) -> None:
+        """Write one operator as the node, or the nodes, that spell it."""
+        data = self._graph.nodes[name]
+        shapes = [to_nhwc(shape) for shape in data["in_shapes"]]
+        inbounds = [self._inbound(operand) for operand in data["inputs"]]
+        if data["op"] == "hsigmoid":
+            self._write_hsigmoid(name, inbounds, shapes)
+        elif data["op"] == "channelshuffle":
+            self._write_channelshuffle(name, inbounds, data)
+        elif self._pattern.get(name) == "se" and data["op"] == "globalavgpool" and _keeps_map(data):
+            attrs = {**_window(data["in_shapes"][0][2:], (1, 1)), "padding": "VALID"}
+            self._node(name, "AvgPool", inbounds, shapes, _out_shapes(data), attrs)
+        elif self._pattern.get(name) == "se" and data["op"] == "conv":
+            self._node(name, "Conv2D", inbounds, shapes, _out_shapes(data), _attrs(data))
+            self._last[name] = self._same_shape(f"{name}/BiasAdd", "BiasAdd", name)
+        elif name in self._pattern and data["op"] == "div" and "const" in data["attrs"]:
+            # Of the spellings of h-swish and squeeze-excite, the ones with a product are always known.
+            product = {**data, "op": "mul", "attrs": {"const": 1 / data["attrs"]["const"]}}
+            self._write_operator(name, product, inbounds, shapes)
+        else:
+            self._write_operator(name, data, inbounds, shapes)
+
+    def _write_operator(
+        self, name: str, data: dict[str, Any], inbounds: list[str], shapes: list[list[int]]
+    ) -> None:
+        """One operator as one node, and a node for the constant that it works with, if any."""
+        kind = IR_TYPES.get(data["op"], data["op"])
+        if data["op"] == "add" and len(inbounds) > 2:
+            kind = "AddN"
+        for constant in _constants(data):
+            inbounds = [*inbounds, self._constant(f"{name}/y", **constant)]
+            shapes = [*shapes, constant["shape"]]
+        self._node(name, kind, inbounds, shapes, _out_shapes(data), _attrs(data))
+
+    def _write_hsigmoid(self, name: str, inbounds: list[str], shapes: list[list[int]]) -> None:
+        """``relu6(x + 3) / 6``, which nn-Meter looks for in h-swish and squeeze-excite."""
+        three = self._constant(f"{name}/y", [], [3.0])
+        self._node(name, "Add", [*inbounds, three], [*shapes, []], shapes, {})
+        clipped = self._same_shape(f"{name}/Relu6", "Relu6", name)
+        sixth = self._constant(f"{name}/mul/y", [], [1 / 6])
+        self._last[name] = self._same_shape(f"{name}/mul", "Mul", clipped, sixth)
+
+    def _write_channelshuffle(self, name: str, inbounds: list[str], data: dict[str, Any]) -> None:
+        """Split channels into groups, swap groups and members, join again."""
+        shape, groups = data["in_shapes"][0], data["attrs"]["groups"]
+        batch, channels, *spatial = shape
+        split = (batch, groups, channels // groups, *spatial)
+        swapped = (batch, channels // groups, groups, *spatial)
+        perm = (0, 2, 1, *range(3, len(split)))
+        for step, kind, before, after, attrs in (
+            (name, "Reshape", shape, split, {"shape": to_nhwc(split)}),
+            (f"{name}/transpose", "Transpose", split, swapped, {"perm": _permutation(perm)}),
+            (f"{name}/join", "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
+        ):
+            self._node(step, kind, inbounds, [to_nhwc(before)], [to_nhwc(after)], attrs)
+            inbounds, self._last[name] = [step], step
+
+    def _same_shape(self, name: str, kind: str, source: str, *constants: str) -> str:
+        """A node of the shape of ``source``, with scalar ``constants`` as further operands."""
+        shapes = self.nodes[source]["attr"]["output_shape"]
+        self._node(name, kind, [source, *constants], [*shapes, *([] for _ in constants)], shapes, {})
+        return name
+
+    def _constant(self, name: str, shape: list[int], values: list[float]) -> str:
+        attrs = {"tensor_shape": shape, "constant": values}
+        self._node(name, "Const", [], [], [shape], attrs)
+        return name
+
+    def _node(
+        self,
+        name: str,
+        kind: str,
+        inbounds: list[str],
+        in_shapes: list[list[int]],
+        out_shapes: list[list[int]],
+        attrs: dict[str, Any],
+    ) -> None:
+        self.nodes[name] = {
+            "inbounds": inbounds,
+            "attr": {
+                "name": name,
+                "type": kind,
+                "output_shape": out_shapes,
+                "attr": attrs,
+                "input_shape": in_shapes,
+            },
+            "outbounds": [],
+        }
+
+    def _inbound(self, operand: Operand) -> str:
+        """How a node names an operand: by its producer, and by the slot only where that matters."""
+        producer, slot = operand
+        shapes = self._graph.nodes[producer]["out_shapes"]
+        return self._last.get(producer, producer) if shapes[slot] == shapes[0] else f"{producer}:{slot}"
+
+
+def _out_shapes(data: dict[str, Any]) -> list[list[int]]:
+    """Output shapes of an operator, NHWC."""
+    return [to_nhwc(shape) for shape in data["out_shapes"]]
+
+
+def _keeps_map(data: dict[str, Any]) -> bool:
+    return len(data["out_shapes"][0]) == len(data["in_shapes"][0]) == _FEATURE_MAP_RANK
+
+
+def _constants(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Shape and values of the constant operand of an element-wise operator, if it has one."""
+    attrs = data["attrs"]
+    if "const" in attrs:
+        yield {"shape": [], "values": [float(attrs["const"])]}
+    elif "const_shape" in attrs:
+        missing = (1,) * (len(data["out_shapes"][0]) - len(attrs["const_shape"]))
+        yield {"shape": to_nhwc((*missing, *attrs["const_shape"])), "values": []}
+
+
+def _attrs(data: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of one operator in the words of nn-Meter IR."""
+    op, attrs, out = data["op"], data["attrs"], data["out_shapes"][0]
+    rank = len(data["in_shapes"][0]) if data["in_shapes"] else 0
+    if op == "input":
+        return {"shape": to_nhwc(out)}
+    if op in ("conv", "dwconv"):
+        return _convolution(data)
+    if op in ("maxpool", "avgpool"):
+        kernel, stride, _ = spatial_attrs(attrs, rank - 2)
+        return {**_window(kernel, stride), **_padding(data)}
+    if op == "globalavgpool":
+        return {"reduction_indices": [_axis_to_nhwc(axis, rank) for axis in range(2, rank)]}
+    if op == "mean":
+        return {"reduction_indices": sorted(_axis_to_nhwc(axis, rank) for axis in attrs["axes"])}
+    if op == "concat":
+        return {"axis": _axis_to_nhwc(attrs.get("axis", 1), rank)}
+    if op == "split":
+        axis = attrs.get("axis", 1) % rank
+        sizes = [shape[axis] for shape in data["out_shapes"]]
+        return {"axis": _axis_to_nhwc(axis, rank), "num_split": len(sizes) if len(set(sizes)) == 1 else sizes}
+    if op == "transpose":
+        return {"perm": _permutation(tuple(p % rank for p in attrs["perm"]))}
+    if op in VIEW_OPS:
+        return {"shape": to_nhwc(out)}
+    return {}
+
+
+def _convolution(data: dict[str, Any]) -> dict[str, Any]:
+    channels, out_channels = data["in_shapes"][0][1], data["out_shapes"][0][1]
+    kernel, stride, dilation = spatial_attrs(data["attrs"], len(data["in_shapes"][0]) - 2)
+    found = {
+        "data_format": "NHWC",
+        "strides": list(stride),
+        "dilations": list(dilation),
+        "kernel_shape": list(kernel),
+        **_padding(data),
+    }
+    if data["op"] == "dwconv":
+        return {**found, "weight_shape": [*kernel, channels, out_channels // channels]}
+    groups = data["attrs"].get("groups", 1)
+    if groups > 1:
+        found["group"] = groups
+    return {**found, "weight_shape": [*kernel, channels // groups, out_channels]}
+
+
+def _window(kernel: Sequence[int], stride: Sequence[int]) -> dict[str, Any]:
+    return {"data_format": "NHWC", "ksize": list(kernel), "strides": list(stride)}
+
+
+def _padding(data: dict[str, Any]) -> dict[str, Any]:
+    """``padding`` SAME or VALID, else ``pads``: all leading ones, then all trailing ones.
+
+    Windows that begin inside the map and end beyond it, as pools that round up have them, get the padding
+    that makes room for them.
+    """
+    attrs, spatial, out = data["attrs"], data["in_shapes"][0][2:], data["out_shapes"][0][2:]
+    padding = attrs.get("padding", "valid")
+    if padding == "same":
+        return {"padding": "SAME"}
+    pads = [(0, 0)] * len(spatial) if padding == "valid" else [tuple(pair) for pair in padding]
+    if attrs.get("ceil_mode"):
+        kernel, stride, dilation = spatial_attrs(attrs, len(spatial))
+        windows = zip(out, kernel, stride, dilation, strict=True)
+        reach = [(o - 1) * s + d * (k - 1) + 1 for o, k, s, d in windows]
+        pads = [(b, max(a, r - size - b)) for (b, a), r, size in zip(pads, reach, spatial, strict=True)]
+    if not any(map(any, pads)):
+        return {"padding": "VALID"}
+    before, after = zip(*pads, strict=True)
+    return {"pads": [*before, *after]}
+
+
+def _permutation(perm: Shape) -> list[int]:
+    """NHWC permutation of a transpose given in NCHW."""
+    order = to_nhwc(range(len(perm)))
+    return [order.index(perm[axis]) for axis in order]

@@ -1,0 +1,740 @@
+"""What each ONNX operator is in a model graph: one table, one entry per operator.
+
+An entry takes the :class:`Node` that was read, adds its operators to the model graph and returns one value
+per output. A use of an operator without a canonical form (computed convolution weights, for example) raises
+:class:`NoCanonicalFormError`, and stays a node under ONNX's own name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from ...errors import ReaderError
+from ...graph.model_graph import add_op
+from ...graph.shapes import SHAPE_RULES, Padding, Shape, infer_operator
+from .folding import Arithmetic, fold, slices, split_evenly
+from .values import Operand, Value, constant_node, folded, is_small, weights
+
+#: Type of an output: its shape, None if that depends on data, and ONNX's number of its element type.
+OutputType = tuple[Shape | None, int]
+Translation = Callable[["Node"], "list[Value]"]
+
+TRANSLATIONS: dict[str, Translation] = {}
+
+#: Operators that give a constant even if their inputs are computed.
+_CONSTANTS = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})
+
+
+class NoCanonicalFormError(Exception):
+    """No canonical operator does what this use of an ONNX operator does."""
+
+
+@dataclass(slots=True)
+class Node:
+    """One ONNX operator with its inputs read.
+
+    Attributes:
+        graph: the model graph under construction.
+        op: type of the operator, behind its domain if that is not ONNX's own.
+        name: its name in the model graph.
+        attrs: its attributes.
+        inputs: its inputs; None for optional ones that are absent.
+        outputs: how many outputs it has.
+        batch: the batch that the model was exported with, where it is read at batch 1.
+        types: gives the types of its outputs, as far as inference or the model itself can tell.
+    """
+
+    graph: nx.DiGraph
+    op: str
+    name: str
+    attrs: dict[str, Any]
+    inputs: list[Value | None]
+    outputs: int
+    batch: int
+    types: Callable[[], list[OutputType]]
+
+    def input(self, index: int) -> Value | None:
+        """Input ``index``; None if it is absent."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    @property
+    def x(self) -> Value:
+        """The first input."""
+        return self.required(0)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first input."""
+        return self.x.shape or ()
+
+    @property
+    def operands(self) -> list[Operand]:
+        """The computed inputs."""
+        return [value.operand for value in self.inputs if value is not None and value.operand is not None]
+
+    def required(self, index: int) -> Value:
+        """Input ``index``.
+
+        Raises:
+            ReaderError: it is absent.
+        """
+        value = self.input(index)
+        if value is None:
+            raise ReaderError(f"input {index} is missing")
+        return value
+
+    def weights(self, index: int) -> Shape:
+        """Shape of input ``index``, which must be constant."""
+        value = self.required(index)
+        if not value.is_constant or value.shape is None:
+            raise NoCanonicalFormError
+        return value.shape
+
+    def numbers(self, attribute: str, index: int) -> list[Any] | None:
+        """Numbers that older opsets give as an attribute and newer ones as a constant input.
+
+        None if neither does.
+
+        Raises:
+            NoCanonicalFormError: the input is computed, or large.
+            ReaderError: the input is stored outside the model.
+        """
+        if attribute in self.attrs:
+            given = self.attrs[attribute]
+            return list(given) if isinstance(given, list) else [given]
+        value = self.input(index)
+        if value is None:
+            return None
+        if value.is_external and is_small(value.shape):
+            raise ReaderError(
+                f"the values of its input {index}, of shape {value.shape}, are needed but stored outside the "
+                "model, and external data is not read; keep small tensors inside it, with "
+                "onnx.save(..., save_as_external_data=True, size_threshold=1024)"
+            )
+        numbers = value.numbers()
+        if numbers is None:
+            raise NoCanonicalFormError
+        return numbers.reshape(-1).tolist()
+
+    def ints(self, attribute: str, index: int) -> tuple[int, ...] | None:
+        """:meth:`numbers` that are sizes or axes."""
+        given = self.numbers(attribute, index)
+        return None if given is None else tuple(int(number) for number in given)
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[Operand | None],
+        attrs: dict[str, Any] | None = None,
+        shape: Shape | None = None,
+    ) -> list[Value]:
+        """Add an operator and infer its shapes; ``shape`` is for those without a shape rule.
+
+        Raises:
+            NoCanonicalFormError: one of ``inputs`` is constant.
+        """
+        operands = [operand for operand in inputs if operand is not None]
+        if len(operands) < len(inputs):
+            raise NoCanonicalFormError
+        name = base = self.name if self.name not in self.graph else f"{self.name}.{op}"
+        repeats = 1
+        while name in self.graph:
+            repeats += 1
+            name = f"{base}_{repeats}"
+        add_op(self.graph, name, op, operands, attrs, None if shape is None else [shape])
+        infer_operator(self.graph, name)
+        shapes = self.graph.nodes[name]["out_shapes"]
+        return [Value(shape, self.x.elem_type, (name, slot)) for slot, shape in enumerate(shapes)]
+
+    def layer(self, op: str, **attrs: Any) -> list[Value]:
+        """One operator over the first input; the others must be weights."""
+        if len(self.operands) != 1:
+            raise NoCanonicalFormError
+        return self.emit(op, [self.x.operand], attrs)
+
+    def axis(self, default: int | None = None) -> int:
+        """The attribute ``axis``, counted from the front."""
+        axis = self.attrs["axis"] if default is None else self.attrs.get("axis", default)
+        return self.dimension(axis)
+
+    def dimension(self, axis: int) -> int:
+        """``axis`` of the first input, counted from the front."""
+        rank = len(self.shape)
+        if not -rank <= axis < rank:
+            raise ReaderError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
+        return axis % rank
+
+
+def onnx_op(*ops: str) -> Callable[[Translation], Translation]:
+    """Register the decorated function as the translation of ``ops``."""
+
+    def register(translation: Translation) -> Translation:
+        for op in ops:
+            TRANSLATIONS[op] = translation
+        return translation
+
+    return register
+
+
+def translate(node: Node) -> list[Value]:
+    """Add ``node`` to its model graph, unless it is constant, and return its outputs' values."""
+    translation = TRANSLATIONS.get(node.op)
+    if node.op not in _CONSTANTS and not node.operands:
+        return _constant(node)
+    if translation and all(value is None or value.shape is not None for value in node.inputs):
+        try:
+            return translation(node)
+        except NoCanonicalFormError:
+            pass
+    return _unknown(node) if node.operands else _weights(node)
+
+
+def _constant(node: Node) -> list[Value]:
+    """What depends on no input of the model: its values if they are few, else its shape."""
+    arrays = [value.numbers() if value is not None else None for value in node.inputs]
+    known = all(
+        value is None or (array is not None and is_small(array.shape))
+        for array, value in zip(arrays, node.inputs, strict=True)
+    )
+    result = fold(node.op, Arithmetic(arrays, node.attrs, node.outputs)) if known else None
+    return _weights(node) if result is None else [folded(array) for array in result]
+
+
+def _weights(node: Node) -> list[Value]:
+    """Constants of which only the shape is known, if that is."""
+    return [Value(shape, elem_type) for shape, elem_type in node.types()]
+
+
+def _unknown(node: Node) -> list[Value]:
+    """An operator without a canonical form, under its own name.
+
+    A shape that depends on data counts as a scalar's.
+    """
+    types, op = node.types(), node.op.lower()
+    op = f"onnx_{op}" if op in SHAPE_RULES or "." in op else op
+    add_op(node.graph, node.name, op, node.operands, {}, [shape or () for shape, _ in types])
+    infer_operator(node.graph, node.name)
+    return [Value(shape, elem_type, (node.name, slot)) for slot, (shape, elem_type) in enumerate(types)]
+
+
+@onnx_op("Constant")
+def _constant_node(node: Node) -> list[Value]:
+    return [constant_node(node.attrs)]
+
+
+@onnx_op("ConstantOfShape")
+def _constant_of_shape(node: Node) -> list[Value]:
+    """Filled with one number; nothing of that size is made."""
+    shape = node.ints("shape", 0) or ()
+    if any(size < 0 for size in shape):
+        raise ReaderError(f"its shape {shape} has a negative size")
+    value = weights(node.attrs["value"]).numbers() if "value" in node.attrs else np.zeros(1, np.float32)
+    if value is None or value.size != 1:
+        raise ReaderError("its value is not one number")
+    fill = folded(value.reshape(()))
+    if is_small(shape):
+        return [folded(np.full(shape, fill.data))]
+    return [Value(shape, fill.elem_type, zero=fill.holds_zeros())]
+
+
+@onnx_op("Shape")
+def _shape(node: Node) -> list[Value]:
+    """Of a part of the dimensions, if it says so."""
+    part = node.shape[node.attrs.get("start", 0) : node.attrs.get("end")]
+    return [folded(np.array(part, np.int64))]
+
+
+@onnx_op("Size")
+def _size(node: Node) -> list[Value]:
+    return [folded(np.array(math.prod(node.shape), np.int64))]
+
+
+#: ONNX operator -> the canonical operator of one operand and equal shape that it always is. A hard sigmoid is
+#: one whatever its slope, since that changes nothing in what it costs.
+_SAME_SHAPE = {
+    "Relu": "relu", "PRelu": "prelu", "LeakyRelu": "leakyrelu", "Elu": "elu", "Selu": "elu", "Celu": "elu",
+    "Gelu": "gelu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Swish": "swish", "HardSwish": "hswish",
+    "HardSigmoid": "hsigmoid", "Softplus": "softplus", "Softmax": "softmax", "Exp": "exp", "Sqrt": "sqrt",
+    "Neg": "neg", "Abs": "abs", "BatchNormalization": "bn", "InstanceNormalization": "norm",
+    "LayerNormalization": "norm", "GroupNormalization": "norm", "RMSNormalization": "norm",
+    "Dropout": "dropout", "Identity": "identity", "com.microsoft.Gelu": "gelu",
+    "com.microsoft.FastGelu": "gelu", "com.microsoft.QuickGelu": "gelu", "com.microsoft.BiasGelu": "gelu",
+}  # fmt: skip
+
+
+@onnx_op(*_SAME_SHAPE)
+def _same_shape(node: Node) -> list[Value]:
+    """Activations, normalisations and copies."""
+    return node.layer(_SAME_SHAPE[node.op])
+
+
+@onnx_op("Cast")
+def _cast(node: Node) -> list[Value]:
+    """A cast to the type that the tensor has is nothing."""
+    to = node.attrs["to"]
+    [value] = node.layer("identity" if to == node.x.elem_type else "cast")
+    return [replace(value, elem_type=to)]
+
+
+@onnx_op("Clip")
+def _clip(node: Node) -> list[Value]:
+    """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
+    low, high = (_limit(node.numbers(*where)) for where in (("min", 1), ("max", 2)))
+    if low == 0 and high in (None, 6):
+        return node.layer("relu" if high is None else "relu6")
+    return node.layer("clip", min=low, max=high)
+
+
+def _limit(given: list[Any] | None) -> float | None:
+    """One limit of a clip; those beyond which no float goes are none."""
+    return float(given[0]) if given and abs(given[0]) < np.finfo(np.float32).max else None
+
+
+_ELEMENTWISE = {
+    "Add": "add", "Sum": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Min": "minimum",
+    "Max": "maximum",
+}  # fmt: skip
+
+
+@onnx_op(*_ELEMENTWISE)
+def _elementwise(node: Node) -> list[Value]:
+    """Operands with broadcasting; constants among them become attributes."""
+    if node.op == "Add" and (source := _biased(node)):
+        return [source]
+    if node.op == "Mul" and (activation := _mish(node) or _gelu(node)):
+        return activation
+    attrs: dict[str, Any] = {}
+    operands: list[Operand] = []
+    rank = max(value.rank for value in node.inputs if value is not None and not value.is_constant)
+    for index in range(len(node.inputs)):
+        value = node.required(index)
+        numbers = value.numbers()
+        if value.operand is not None:
+            operands.append(value.operand)
+        elif numbers is not None and numbers.size == 1 and numbers.ndim <= rank:
+            attrs["const"] = float(numbers.item())
+        elif value.holds_zeros():
+            operands.append(_constant_operand(node, value))
+        else:
+            attrs["const_shape"] = np.broadcast_shapes(attrs.get("const_shape", ()), value.shape or ())
+    if limited := _limited(node, operands, attrs):
+        return limited
+    return node.emit(_ELEMENTWISE[node.op], _without_expands(node, operands), attrs)
+
+
+def _limited(node: Node, operands: list[Operand], attrs: dict[str, Any]) -> list[Value] | None:
+    """max(x, 0), and min(relu(x), 6), as exports from TensorFlow have them."""
+    if len(operands) != 1 or "const_shape" in attrs:
+        return None
+    if node.op == "Max" and attrs.get("const") == 0:
+        return node.emit("relu", operands)
+    before = node.graph.nodes[operands[0][0]]
+    if node.op == "Min" and attrs.get("const") == 6 and before["op"] == "relu":
+        return node.emit("relu6", before["inputs"])
+    return None
+
+
+def _constant_operand(node: Node, value: Value) -> Operand:
+    """An operator without operands for a constant: ``zero`` if it holds nothing else."""
+    [constant] = node.emit("zero" if value.holds_zeros() else "constant", [], {"shape": value.shape})
+    assert constant.operand is not None
+    return constant.operand
+
+
+def _without_expands(node: Node, operands: list[Operand]) -> list[Operand]:
+    """``operands`` from before ``expand``, where the operator broadcasts to the same shape without it."""
+    nodes = node.graph.nodes
+    sources = [nodes[o[0]]["inputs"][0] if nodes[o[0]]["op"] == "expand" else o for o in operands]
+    if sources == operands:
+        return operands
+    before, after = ([nodes[name]["out_shapes"][slot] for name, slot in ends] for ends in (sources, operands))
+    return sources if np.broadcast_shapes(*before) == np.broadcast_shapes(*after) else operands
+
+
+#: Operators with weights, and the axis along which each output has its own bias.
+_BIASED_AXIS = {"conv": 1, "dwconv": 1, "convtranspose": 1, "fc": -1}
+
+
+def _biased(node: Node) -> Value | None:
+    """What a layer with weights hands on, if this addition only adds a bias to it; the layer then has one."""
+    for x, bias in permutations(map(node.required, (0, 1))):
+        if not x.operand or not x.read_once:
+            continue
+        layer = node.graph.nodes[x.operand[0]]
+        axis = _BIASED_AXIS.get(layer["op"])
+        if axis is None or not x.shape or not bias.is_constant or bias.shape is None:
+            continue
+        per_output = [1] * x.rank
+        per_output[axis] = x.shape[axis]
+        is_vector = bias.shape == (x.shape[-1],) and axis == -1
+        aligned = (1,) * (x.rank - bias.rank) + bias.shape
+        if is_vector or (x.shape[axis] > 1 and aligned == tuple(per_output)):
+            layer["attrs"]["bias"] = True
+            return x
+    return None
+
+
+def _producers(node: Node, operand: Operand, *ops: str) -> list[dict[str, Any]] | None:
+    """The operators that lead to ``operand``, last one first, if they are ``ops`` of one operand each."""
+    found = []
+    for op in ops:
+        data = node.graph.nodes[operand[0]]
+        if data["op"] != op or len(data["inputs"]) != 1:
+            return None
+        found.append(data)
+        operand = data["inputs"][0]
+    return found
+
+
+def _mish(node: Node) -> list[Value] | None:
+    """x * tanh(softplus(x))."""
+    for x, gate in permutations(node.operands, 2):
+        chain = _producers(node, gate, "tanh", "softplus")
+        if chain and chain[-1]["inputs"] == [x]:
+            return node.emit("mish", [x], shape=node.shape)
+    return None
+
+
+def _gelu(node: Node) -> list[Value] | None:
+    """x * (erf(x / sqrt(2)) + 1) * 0.5, in any order."""
+    factors, scale = _factors(node)
+    if len(factors) != 2 or not math.isclose(scale, 0.5):
+        return None
+    for x, gate in permutations(factors, 2):
+        chain = _producers(node, gate, "add", "erf", "div") or _producers(node, gate, "add", "erf", "mul")
+        if chain and chain[-1]["inputs"] == [x] and chain[0]["attrs"].get("const") == 1.0:
+            return node.emit("gelu", [x])
+    return None
+
+
+def _factors(node: Node) -> tuple[list[Operand], float]:
+    """Computed factors of a product, those of products among them included, and the number it scales by."""
+    numbers = [value.numbers() for value in node.inputs if value is not None and value.is_constant]
+    scale = math.prod(float(n.item()) for n in numbers if n is not None and n.size == 1)
+    factors: list[Operand] = []
+    for operand in node.operands:
+        data = node.graph.nodes[operand[0]]
+        if data["op"] == "mul" and "const_shape" not in data["attrs"]:
+            factors += data["inputs"]
+            scale *= data["attrs"].get("const", 1.0)
+        else:
+            factors.append(operand)
+    return factors, scale
+
+
+def _per_dimension(node: Node, attribute: str, rank: int) -> tuple[int, ...]:
+    return tuple(node.attrs.get(attribute) or (1,) * rank)
+
+
+def _padding(node: Node, rank: int) -> Padding:
+    """``auto_pad``, or the pads before all spatial dimensions and then those behind them."""
+    auto_pad = node.attrs.get("auto_pad", "NOTSET")
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        return "same"
+    if auto_pad == "VALID":
+        return "valid"
+    pads = node.attrs.get("pads") or [0] * (2 * rank)
+    if len(pads) != 2 * rank:
+        raise ReaderError(f"pads={pads} are not two for each of {rank} spatial dimension(s)")
+    return list(zip(pads[:rank], pads[rank:], strict=True))
+
+
+def _kernel(node: Node, kernel: list[int]) -> tuple[int, ...]:
+    """The kernel of a layer with weights."""
+    if list(node.attrs.get("kernel_shape") or kernel) != kernel:
+        raise ReaderError(f"kernel_shape={node.attrs['kernel_shape']} is not that of its weights, {kernel}")
+    return tuple(kernel)
+
+
+@onnx_op("Conv")
+def _conv(node: Node) -> list[Value]:
+    """Weights are ``(out, in / groups, *kernel)``."""
+    out_channels, channels, *kernel = node.weights(1)
+    rank, groups = len(kernel), node.attrs.get("group", 1)
+    return node.layer("conv", kernel=_kernel(node, kernel), stride=_per_dimension(node, "strides", rank),
+                      dilation=_per_dimension(node, "dilations", rank), padding=_padding(node, rank),
+                      groups=groups, in_channels=channels * groups, out_channels=out_channels,
+                      **({} if node.input(2) is None else {"bias": True}))
+
+
+@onnx_op("ConvTranspose")
+def _conv_transpose(node: Node) -> list[Value]:
+    """Weights are ``(in, out / groups, *kernel)``; ``output_shape`` asks for the pads that make it."""
+    in_channels, channels, *kernel = node.weights(1)
+    rank, groups = len(kernel), node.attrs.get("group", 1)
+    stride, dilation = (_per_dimension(node, name, rank) for name in ("strides", "dilations"))
+    extra = tuple(node.attrs.get("output_padding") or (0,) * rank)
+    padding, wanted = _padding(node, rank), node.attrs.get("output_shape")
+    if wanted:
+        full = [(size - 1) * s + d * (k - 1) + 1 + e for size, s, d, k, e in
+                zip(node.shape[2:], stride, dilation, kernel, extra, strict=True)]
+        padding = [(0, have - want) for have, want in zip(full, wanted[-rank:], strict=True)]
+    return node.layer("convtranspose", kernel=_kernel(node, kernel), stride=stride, dilation=dilation,
+                      padding=padding, groups=groups, output_padding=extra, in_channels=in_channels,
+                      out_channels=channels * groups, **({} if node.input(2) is None else {"bias": True}))
+
+
+@onnx_op("com.microsoft.FusedConv")
+def _fused_conv(node: Node) -> list[Value]:
+    """A convolution, the addition of a computed tensor if there is one, and an activation."""
+    added = node.input(3)
+    [value] = _conv(replace(node, inputs=node.inputs[:3]))
+    if added is not None:
+        [value] = node.emit("add", [value.operand, added.operand])
+    after = replace(node, op=node.attrs["activation"], inputs=[value])
+    if after.op == "Clip":
+        after.attrs = dict(zip(("min", "max"), node.attrs["activation_params"], strict=True))
+    return TRANSLATIONS[after.op](after)
+
+
+@onnx_op("Gemm")
+def _gemm(node: Node) -> list[Value]:
+    """A dense layer; its summand is a bias if it is constant."""
+    rows, columns = node.weights(1)
+    in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
+    summand, operand = node.input(2), node.x.operand
+    if node.attrs.get("transA"):
+        operand = node.emit("transpose", [operand], {"perm": (1, 0)})[0].operand
+    attrs = {"in_features": in_features, "out_features": out_features}
+    is_bias = summand is not None and summand.operand is None
+    dense = node.emit("fc", [operand], attrs if is_bias else {**attrs, "bias": False})
+    if summand is None or is_bias:
+        return dense
+    return node.emit("add", [dense[0].operand, summand.operand])
+
+
+@onnx_op("MatMul")
+def _matmul(node: Node) -> list[Value]:
+    """A dense layer if the second factor is a matrix of weights, else a product of two computed operands."""
+    left, right = node.required(0), node.required(1)
+    if right.is_constant and right.rank == 2:
+        in_features, out_features = node.weights(1)
+        return node.layer("fc", in_features=in_features, out_features=out_features, bias=False)
+    if len(node.operands) != 2 or min(left.rank, right.rank) < 2:
+        raise NoCanonicalFormError
+    return node.emit("matmul", node.operands)
+
+
+@onnx_op("MaxPool", "AveragePool")
+def _pool(node: Node) -> list[Value]:
+    """Its stride defaults to 1. Zeros padded before an average, as opset 9 has it, are its padding."""
+    kernel = tuple(node.attrs["kernel_shape"])
+    rank = len(kernel)
+    attrs = {"kernel": kernel, "stride": _per_dimension(node, "strides", rank),
+             "padding": _padding(node, rank), "dilation": _per_dimension(node, "dilations", rank),
+             "ceil_mode": bool(node.attrs.get("ceil_mode"))}
+    if node.op == "MaxPool" or node.x.operand is None:
+        return node.layer("maxpool", **attrs)
+    before = node.graph.nodes[node.x.operand[0]]
+    unpadded = attrs["padding"] == [(0, 0)] * rank
+    if unpadded and before["op"] == "pad" and _pads_map_with_zeros(before["attrs"]):
+        return node.emit("avgpool", before["inputs"], {**attrs, "padding": before["attrs"]["padding"][2:]})
+    return node.layer("avgpool", **attrs)
+
+
+def _pads_map_with_zeros(attrs: dict[str, Any]) -> bool:
+    return attrs["mode"] == "constant" and attrs["value"] == 0 and attrs["padding"][:2] == [(0, 0), (0, 0)]
+
+
+@onnx_op("GlobalAveragePool")
+def _global_average_pool(node: Node) -> list[Value]:
+    return node.layer("globalavgpool", keepdims=True)
+
+
+@onnx_op("GlobalMaxPool")
+def _global_max_pool(node: Node) -> list[Value]:
+    return node.layer("adaptivemaxpool", output_size=(1,) * (len(node.shape) - 2))
+
+
+@onnx_op("ReduceMean")
+def _mean(node: Node) -> list[Value]:
+    """Over ``axes``, or over everything unless the operator says that none means none."""
+    axes, keepdims = node.ints("axes", 1), bool(node.attrs.get("keepdims", 1))
+    if not axes and node.attrs.get("noop_with_empty_axes"):
+        return node.layer("identity")
+    return node.layer("mean", axes=axes or tuple(range(len(node.shape))), keepdims=keepdims)
+
+
+@onnx_op("Concat")
+def _concat(node: Node) -> list[Value]:
+    """Constant tensors among the operands count towards its shape."""
+    values = [node.required(index) for index in range(len(node.inputs))]
+    filled = [value for value in values if value.shape is None or 0 not in value.shape]
+    operands = [value.operand or _constant_operand(node, value) for value in filled]
+    if len(operands) == 1:
+        return node.emit("identity", operands)
+    return node.emit("concat", operands, {"axis": node.axis()})
+
+
+@onnx_op("Split")
+def _split(node: Node) -> list[Value]:
+    """Into the sizes that it gives, or equal ones; from opset 18 on the last may be smaller."""
+    axis = node.axis(default=0)
+    sections = list(node.ints("split", 1) or split_evenly(node.shape[axis], node.outputs))
+    if len(sections) != node.outputs:
+        raise ReaderError(f"it splits into {sections}, but has {node.outputs} output(s)")
+    return node.layer("split", axis=axis, sections=sections)
+
+
+@onnx_op("Slice")
+def _slice(node: Node) -> list[Value]:
+    """One slice after the other, where several axes are cut; a slice of everything is nothing."""
+    bounds = (node.ints(name, index) for index, name in enumerate(("starts", "ends", "axes", "steps"), 1))
+    cuts, value = slices(*bounds), node.x
+    for axis, cut in ((node.dimension(axis), cut) for axis, cut in cuts):
+        size = value.shape[axis] if value.shape else 0
+        if range(*cut.indices(size)) != range(size):
+            attrs = {"axis": axis, "start": cut.start, "stop": cut.stop, "step": cut.step}
+            [value] = node.emit("slice", [value.operand], attrs)
+    return node.layer("identity") if value is node.x else [value]
+
+
+@onnx_op("Gather")
+def _gather(node: Node) -> list[Value]:
+    """One position, whose dimension goes, or a run of positions: a slice."""
+    axis, indices = node.axis(default=0), node.required(1).numbers()
+    if indices is None or indices.ndim > 1 or not indices.size:
+        raise NoCanonicalFormError
+    positions = [int(index) % node.shape[axis] for index in indices.reshape(-1)]
+    start, stop = positions[0], positions[-1] + 1
+    if positions != list(range(start, stop)):
+        raise NoCanonicalFormError
+    cut = node.emit("slice", [node.x.operand], {"axis": axis, "start": start, "stop": stop, "step": 1})
+    return cut if indices.ndim else node.emit("squeeze", [cut[0].operand], {"axes": (axis,)})
+
+
+@onnx_op("Reshape")
+def _reshape(node: Node) -> list[Value]:
+    """A size of 0 copies the input's, -1 takes what is left; the batch it was exported with becomes 1."""
+    given = list(node.ints("shape", 1) or ())
+    if 0 in given and node.attrs.get("allowzero"):
+        raise ReaderError(f"its shape {given} leaves an empty tensor")
+    target = [node.shape[i] if size == 0 else size for i, size in enumerate(given)]
+    if target and target[0] == node.batch and node.shape[:1] == (1,):
+        target[0] = 1
+    known = math.prod(size for size in target if size != -1)
+    if -1 in target and known:
+        target[target.index(-1)] = math.prod(node.shape) // known
+    return _view(node, tuple(target), "reshape", {"shape": tuple(target)})
+
+
+def _view(node: Node, shape: Shape, op: str, attrs: dict[str, Any]) -> list[Value]:
+    """``op``, which gives ``shape``; nothing if that is the shape already."""
+    return node.layer("identity") if shape == node.shape else node.layer(op, **attrs)
+
+
+@onnx_op("Flatten")
+def _flatten(node: Node) -> list[Value]:
+    """To a matrix: the dimensions before ``axis``, and the others."""
+    axis = node.attrs.get("axis", 1)
+    shape = (math.prod(node.shape[:axis]), math.prod(node.shape[axis:]))
+    op, attrs = ("flatten", {"start": 1, "end": -1}) if axis == 1 else ("reshape", {"shape": shape})
+    return _view(node, shape, op, attrs)
+
+
+@onnx_op("Squeeze")
+def _squeeze(node: Node) -> list[Value]:
+    """The dimensions ``axes`` go, or all of size 1."""
+    axes = node.ints("axes", 1) or [i for i, size in enumerate(node.shape) if size == 1]
+    return node.layer("squeeze", axes=tuple(map(node.dimension, axes)))
+
+
+@onnx_op("Unsqueeze")
+def _unsqueeze(node: Node) -> list[Value]:
+    axes = node.ints("axes", 1) or ()
+    return node.layer("unsqueeze", axes=tuple(axis % (len(node.shape) + len(axes)) for axis in axes))
+
+
+@onnx_op("Transpose")
+def _transpose(node: Node) -> list[Value]:
+    """Dimensions in reverse order, unless ``perm`` gives another."""
+    order = range(len(node.shape))
+    perm = tuple(node.attrs.get("perm") or reversed(order))
+    return node.layer("identity") if perm == tuple(order) else node.layer("transpose", perm=perm)
+
+
+@onnx_op("Pad")
+def _pad(node: Node) -> list[Value]:
+    """All pads before, and then all behind, of every dimension or of ``axes``."""
+    pads, rank = node.ints("pads", 1) or (), len(node.shape)
+    axes = [node.dimension(axis) for axis in node.ints("axes", 3) or range(rank)]
+    if len(pads) != 2 * len(axes):
+        raise ReaderError(f"pads={pads} are not two for each of {len(axes)} dimension(s)")
+    padding = [(0, 0)] * rank
+    for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes):], strict=True):
+        padding[axis] = (before, after)
+    if not any(pads):
+        return node.layer("identity")
+    value = node.numbers("value", 2) or [0.0]
+    return node.layer("pad", padding=padding, mode=node.attrs.get("mode", "constant"), value=value[0])
+
+
+@onnx_op("Resize", "Upsample")
+def _resize(node: Node) -> list[Value]:
+    """Sizes or scales of all dimensions or of ``axes``; only those of the map may change."""
+    scales_at = 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2
+    sizes, scales = node.ints("sizes", 3), node.numbers("scales", scales_at)
+    axes = node.attrs.get("axes") or range(len(node.shape))
+    size = list(node.shape)
+    if node.attrs.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise NoCanonicalFormError
+    if sizes:
+        scaled = list(sizes)
+    else:  # in single precision, as the runtimes do it
+        lengths = np.array([size[axis] for axis in axes], np.float32)
+        with np.errstate(over="ignore"):
+            scaled = list(map(math.floor, (lengths * np.array(scales or (), np.float32)).tolist()))
+    for axis, length in zip(axes, scaled, strict=True):
+        size[node.dimension(axis)] = length
+    if tuple(size[:2]) != node.shape[:2]:
+        raise NoCanonicalFormError
+    attrs = {"size": tuple(size[2:]), "mode": node.attrs.get("mode", "nearest")}
+    return _view(node, tuple(size), "upsample", attrs)
+
+
+@onnx_op("Expand")
+def _expand(node: Node) -> list[Value]:
+    """Has no canonical form unless it changes nothing."""
+    shape = np.broadcast_shapes(node.shape, node.ints("shape", 1) or ())
+    if shape == node.shape:
+        return node.layer("identity")
+    return node.emit("expand", [node.x.operand], shape=shape)
+
+
+def join_slices(graph: nx.DiGraph) -> None:
+    """Make one split of slices that cut a tensor into adjoining pieces, in place.
+
+    Newer opsets export ``chunk`` so, while other readers and older opsets see what the author wrote.
+    """
+    pieces: dict[tuple[Operand, int], list[tuple[int, int, str]]] = {}
+    for name, data in graph.nodes(data=True):
+        if data["op"] == "slice" and data["attrs"]["step"] == 1:
+            axis = data["attrs"]["axis"]
+            cut = slice(data["attrs"]["start"], data["attrs"]["stop"]).indices(data["in_shapes"][0][axis])
+            pieces.setdefault((data["inputs"][0], axis), []).append((*cut[:2], name))
+    for (source, axis), cuts in pieces.items():
+        cuts.sort()
+        size = graph.nodes[source[0]]["out_shapes"][source[1]][axis]
+        starts, stops = [start for start, *_ in cuts], [stop for _, stop, _ in cuts]
+        if len(cuts) > 1 and [*starts, size] == [0, *stops]:
+            _split_instead(graph, source, axis, cuts)
+
+
+def _split_instead(graph: nx.DiGraph, source: Operand, axis: int, cuts: list[tuple[int, int, str]]) -> None:
+    """Feed the slices named in ``cuts`` from a split, so that nothing is left for them to do."""
+    name = f"{cuts[0][2]}.split"
+    while name in graph:
+        name += "_"
+    sections = [stop - start for start, stop, _ in cuts]
+    add_op(graph, name, "split", [source], {"axis": axis, "sections": sections})
+    for slot, (*_, piece) in enumerate(cuts):
+        graph.remove_edge(source[0], piece)
+        graph.nodes[piece].update(op="identity", attrs={}, inputs=[(name, slot)])
+        graph.add_edge(name, piece, slots=[(slot, 0)])

@@ -1,0 +1,1 @@
+"""Reader of frozen TensorFlow graphs, without TensorFlow."""

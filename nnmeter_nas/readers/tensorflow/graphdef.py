@@ -1,0 +1,292 @@
+"""Reader for frozen TensorFlow graphs: a ``.pb`` file or a ``GraphDef`` message, read without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from ...errors import ReaderError, ShapeError
+from ...extras import load_extra
+from ...graph.model_graph import add_input, finish, new_graph, set_outputs
+from ...graph.shapes import Shape, infer_operator
+from ..inputs import InputShape, shapes_by_input
+from .constants import MAX_VALUES, decoded, folded, static_shape
+from .folding import fold_spellings
+from .nodes import Node, naming, nodes_in_order
+from .operators import TRANSLATIONS, Call, Tensor, known, layout, translate
+
+_PURPOSE = "reading TensorFlow graphs"
+#: A constant of which not even the shape is known: random numbers, anchors computed by loops of operators.
+_OPAQUE = Tensor(None, constant=True)
+#: Outputs of what a constant condition leaves out.
+_DEAD: list[Tensor | None] = [None]
+#: More tensors than any network has.
+MAX_OUTPUTS = 200_000
+#: How the binary form of a SavedModel starts: schema version 1, then the first meta graph.
+_SAVED_MODEL = b"\x08\x01\x12"
+_FREEZE = (
+    "freeze it with convert_variables_to_constants_v2 of tensorflow.python.framework.convert_to_constants"
+)
+_SWITCHES = frozenset({"Switch", "RefSwitch"})
+_MERGES = frozenset({"Merge", "RefMerge"})
+
+
+def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph:
+    """Read a frozen TensorFlow graph into a model graph.
+
+    Shapes are inferred from the placeholders on, and what the graph computes from shapes and other small
+    constants is evaluated. Operators without canonical form stay nodes under their own name in lower case.
+    What every converter folds (biases, batch norm spelled as products and sums, dilation, padding before a
+    convolution) is folded. The message is left unchanged.
+
+    Args:
+        model: path of a ``.pb`` file, or a ``GraphDef`` of tensorboard or TensorFlow.
+        input_shape: NCHW shape that replaces the one of the placeholder; for several inputs a list of shapes,
+            or a dict by name.
+
+    Raises:
+        ReaderError: not a frozen graph, control flow, or an operator of which no shape is known.
+        GraphError, ShapeError: the graph is malformed.
+        MissingPackageError: tensorboard, which brings the message classes, is not installed.
+    """
+    name, graph_def = _load(model)
+    nodes = nodes_in_order(graph_def)
+    graph = new_graph(name)
+    reading = _Reading(graph, nodes, input_shape)
+    for node in nodes:
+        with naming(node):
+            reading.read(node)
+    set_outputs(graph, reading.outputs())
+    fold_spellings(graph)
+    return finish(graph)
+
+
+def _load(model: Any) -> tuple[str, Any]:
+    """Name and ``GraphDef`` of what the caller passed."""
+    if not isinstance(model, str | PathLike):
+        if not hasattr(model, "node") or not hasattr(model, "library"):
+            raise ReaderError(f"{type(model).__name__!r} is neither the path of a .pb file nor a GraphDef")
+        return "GraphDef", model
+    path = Path(model)
+    graph_pb2 = load_extra("tensorboard.compat.proto.graph_pb2", "tensorflow", _PURPOSE)
+    decode_error = load_extra("google.protobuf.message", "tensorflow", _PURPOSE).DecodeError
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReaderError(f"cannot read {path}: {error.strerror or error}") from error
+    if content.startswith(_SAVED_MODEL):
+        raise ReaderError(f"{path} is a SavedModel, whose weights are kept in files beside it; {_FREEZE}")
+    try:
+        graph_def = graph_pb2.GraphDef.FromString(content)
+    except decode_error as error:
+        is_text = content.lstrip().startswith((b"node", b"library", b"versions"))
+        hint = "; it looks like the text form, write graph_def.SerializeToString() instead" if is_text else ""
+        raise ReaderError(f"{path} is not a frozen TensorFlow graph (GraphDef): {error}{hint}") from error
+    if not graph_def.node:
+        raise ReaderError(f"{path} is not a frozen TensorFlow graph (GraphDef): it holds no nodes")
+    return path.name, graph_def
+
+
+class _Reading:
+    """One pass over the nodes of a GraphDef that fills a model graph.
+
+    Args:
+        graph: an empty model graph.
+        nodes: in topological order.
+        input_shape: as the caller of the reader passed it.
+    """
+
+    def __init__(self, graph: nx.DiGraph, nodes: list[Node], input_shape: InputShape | None) -> None:
+        self._graph = graph
+        self._nodes = nodes
+        self._taken = {node.name for node in nodes}
+        self._tensors: dict[str, list[Tensor | None]] = {}
+        self._consumers = _consumers(nodes)
+        self._inputs = _inputs(nodes)
+        self._shapes = shapes_by_input(input_shape, self._inputs)
+        self._channels_first = any(_is_channels_first(node) for node in nodes)
+        self._made = 0
+
+    def outputs(self) -> list[str]:
+        """Operators that compute what the GraphDef hands out."""
+        ends = (node.name for node in self._nodes if not self._consumers[node.name])
+        tensors = (tensor for name in ends for tensor in self._tensors[name])
+        return list(dict.fromkeys(t.operand[0] for t in tensors if t and t.operand and not t.constant))
+
+    def read(self, node: Node) -> None:
+        """Add ``node``, whose operands were read."""
+        inputs = [self._operand(node, *operand) for operand in node.inputs]
+        self._tensors[node.name] = outputs = self._read(node, inputs)
+        self._made += len(outputs)
+        if self._made > MAX_OUTPUTS:
+            raise ReaderError(f"up to here the graph cuts its tensors into more than {MAX_OUTPUTS} pieces")
+
+    def _operand(self, node: Node, producer: str, slot: int) -> Tensor | None:
+        outputs = self._tensors[producer]
+        if outputs is _DEAD or outputs == [_OPAQUE]:
+            return outputs[0]
+        if not slot < len(outputs):
+            raise ShapeError(f"its operand {producer!r} has no output {slot}", node.name)
+        return outputs[slot]
+
+    def _read(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None]:
+        """What ``node`` hands on; None is a branch that is not taken."""
+        if node.op in _MERGES:
+            return _merged(inputs)
+        live = [tensor for tensor in inputs if tensor is not None]
+        if len(live) < len(inputs):
+            return _DEAD
+        if node.op in _SWITCHES:
+            return _switched(node, live)
+        return list(self._computed(node, live))
+
+    def _computed(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+        if node.name in self._inputs:
+            return [self._input(node)]
+        if node.op == "Placeholder":
+            return [Tensor((), (), constant=True)]
+        if node.op == "Const":
+            return [self._constant(node)]
+        constant = all(tensor.constant for tensor in inputs)
+        unknown = [i for i, tensor in enumerate(inputs) if tensor.shape is None]
+        if constant and (unknown or not inputs):
+            return [_OPAQUE]
+        if unknown:
+            raise ReaderError(f"the shape of its operand {node.inputs[unknown[0]][0]!r} cannot be told")
+        results = _static(node, inputs)
+        if results is not None:
+            return results
+        if constant and node.op not in TRANSLATIONS:
+            return [_OPAQUE]
+        return translate(Call(self._graph, node, inputs, self._channels_first, self._fresh))
+
+    def _input(self, node: Node) -> Tensor:
+        """A placeholder; an unknown batch is 1, other unknown sizes the caller must give."""
+        proto = node.value("shape", "shape")
+        shape = None if proto is None else static_shape(proto)
+        given = self._shapes.get(node.name)
+        if given is None and not shape:
+            raise ReaderError("the input carries no shape; pass input_shape")
+        rank = len(given or shape or ())
+        order = layout(rank, self._channels_first and self._feeds_channels_first(node.name))
+        if given is not None:
+            sizes = tuple(given[order.index(axis)] for axis in range(rank))
+        else:
+            sizes = _closed(shape or ())
+        name = add_input(self._graph, node.name, [sizes[axis] for axis in order])
+        infer_operator(self._graph, name)
+        return Tensor(sizes, order, (name, 0))
+
+    def _feeds_channels_first(self, name: str) -> bool:
+        """Whether the first layer behind ``name`` takes it as NCHW, without a transposition before it."""
+        by_name = {node.name: node for node in self._nodes}
+        seen, waiting = {name}, [name]
+        while waiting:
+            for consumer in self._consumers[waiting.pop(0)]:
+                node = by_name[consumer]
+                if node.op == "Transpose" or "data_format" in node.attr or node.op.startswith("Conv"):
+                    return _is_channels_first(node)
+                if consumer not in seen:
+                    seen.add(consumer)
+                    waiting.append(consumer)
+        return True
+
+    def _constant(self, node: Node) -> Tensor:
+        """Weights by their shape, small constants by their values."""
+        proto = node.value("value", "tensor")
+        if proto is None:
+            raise ReaderError("a constant without value")
+        value = decoded(proto)
+        if value is not None:
+            return known(value)
+        shape = static_shape(proto.tensor_shape) or ()
+        return Tensor(shape, layout(len(shape), self._channels_first), constant=True)
+
+    def _fresh(self, name: str) -> str:
+        """``name``, with a number behind it if it is taken."""
+        fresh, number = name, 1
+        while fresh in self._taken:
+            number += 1
+            fresh = f"{name}_{number}"
+        self._taken.add(fresh)
+        return fresh
+
+
+def _closed(shape: Shape) -> Shape:
+    """``shape`` with its open batch as 1."""
+    batch, *rest = shape
+    if any(size < 1 for size in rest):
+        raise ReaderError(f"sizes of its shape {shape} are left open; pass input_shape, in the order NCHW")
+    return (1 if batch == -1 else batch, *rest)
+
+
+def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
+    """Names of the consumers of every node."""
+    consumers: dict[str, list[str]] = {node.name: [] for node in nodes}
+    for node in nodes:
+        for producer, _ in node.inputs:
+            consumers[producer].append(node.name)
+    return consumers
+
+
+def _inputs(nodes: list[Node]) -> list[str]:
+    """Placeholders of images; scalar ones are switches such as ``is_training`` if there are others."""
+    for op in ("Placeholder", "PlaceholderWithDefault"):
+        found = [node for node in nodes if node.op == op]
+        images = [node.name for node in found if not _is_scalar(node)]
+        if images or (found and op == "Placeholder"):
+            return images or [node.name for node in found]
+    return []
+
+
+def _is_scalar(node: Node) -> bool:
+    with naming(node):
+        proto = node.value("shape", "shape")
+        return proto is not None and static_shape(proto) == ()
+
+
+def _is_channels_first(node: Node) -> bool:
+    with naming(node):
+        return "data_format" in node.attr and node.text("data_format").startswith("NC")
+
+
+def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
+    """What follows from the shapes of ``inputs``, or from their values where all are known; else None."""
+    if node.op in ("Shape", "ShapeN"):
+        return [known(np.array(tensor.sizes, dtype=np.int64)) for tensor in inputs]
+    if node.op == "Size":
+        return [known(np.array(math.prod(inputs[0].sizes), dtype=np.int64))]
+    if node.op == "Rank":
+        return [known(np.array(inputs[0].rank))]
+    values = [tensor.value for tensor in inputs if tensor.value is not None]
+    results = folded(node, values) if len(values) == len(inputs) else None
+    if results is None or any(result.size > MAX_VALUES for result in results):
+        return None
+    return [known(result) for result in results]
+
+
+def _switched(node: Node, inputs: list[Tensor]) -> list[Tensor | None]:
+    """The data on the side that a constant condition takes: output 0 if it is false, 1 if it is true."""
+    data, condition = inputs
+    if condition.value is None:
+        raise ReaderError(
+            f"control flow: {node.inputs[1][0]!r} chooses a branch at run time. Freeze the graph with a "
+            "constant for it, such as is_training=False"
+        )
+    return [None, data] if condition.value.any() else [data, None]
+
+
+def _merged(inputs: list[Tensor | None]) -> list[Tensor | None]:
+    """The one operand whose branch is taken, and its number."""
+    live = [(i, tensor) for i, tensor in enumerate(inputs) if tensor is not None]
+    if not live:
+        return _DEAD
+    if len(live) > 1:
+        raise ReaderError("control flow: which of its branches is taken is known only at run time")
+    [(number, tensor)] = live
+    return [tensor, known(np.array(number))]

@@ -1,0 +1,952 @@
+"""What each TensorFlow operator is in a model graph: one table, one entry per operator.
+
+An entry takes the :class:`Call` and adds its operators to the model graph. It returns one :class:`Tensor`
+per output, or None if this use of the operator has no canonical form; the call then stays a node under
+TensorFlow's name. Entries think in TensorFlow's axes and hand attributes to the model graph in its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from ...errors import ReaderError, ShapeError
+from ...graph.model_graph import add_op
+from ...graph.shapes import SHAPE_RULES, Shape, infer_operator, window_out
+from ..nnmeter_ir.reader import to_nchw
+from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
+from .nodes import Node
+
+Operand = tuple[str, int]
+Translation = Callable[["Call"], "list[Tensor] | None"]
+
+TRANSLATIONS: dict[str, Translation] = {}
+
+#: More pieces than any network cuts a tensor into.
+_MAX_PIECES = 1024
+_MAP_RANK = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """What an operator of the GraphDef hands on.
+
+    Attributes:
+        shape: in TensorFlow's order; None for a constant whose shape no rule tells.
+        order: which axis of ``shape`` each axis of the model graph's tensor is.
+        operand: what computes it in the model graph; None for a constant that nothing there needed yet.
+        constant: whether it is the same for every input.
+        value: what a small constant holds.
+    """
+
+    shape: Shape | None
+    order: Shape = ()
+    operand: Operand | None = None
+    constant: bool = False
+    value: Values | None = None
+
+    @property
+    def sizes(self) -> Shape:
+        """``shape``, where it is known."""
+        assert self.shape is not None
+        return self.shape
+
+    @property
+    def rank(self) -> int:
+        """Number of dimensions."""
+        return len(self.sizes)
+
+    def axis(self, axis: int) -> int:
+        """``axis`` counted from the front; a ShapeError if there is none."""
+        if not -self.rank <= axis < self.rank:
+            raise ShapeError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
+        return axis % self.rank
+
+
+def known(value: Values) -> Tensor:
+    """The tensor of a constant whose ``value`` is known."""
+    return Tensor(value.shape, tuple(range(value.ndim)), constant=True, value=value)
+
+
+def layout(rank: int, channels_first: bool) -> Shape:
+    """The order in which the model graph keeps a tensor of ``rank``: its channels are the second axis there.
+
+    >>> layout(4, False), layout(5, False), layout(4, True), layout(2, False)
+    ((0, 3, 1, 2), (0, 3, 4, 1, 2), (0, 1, 2, 3), (0, 1))
+    """
+    return tuple(range(rank)) if channels_first else to_nchw(range(rank))
+
+
+def _permuted(shape: Shape, order: Shape) -> Shape:
+    return tuple(shape[axis] for axis in order)
+
+
+@dataclass(slots=True)
+class Call:
+    """One operator of a GraphDef with its operands.
+
+    Attributes:
+        graph: the model graph under construction.
+        node: the operator.
+        inputs: its operands; their shapes are known.
+        channels_first: whether the GraphDef computes in NCHW somewhere, so that transpositions to and from it
+            are a matter of layout.
+        fresh: gives an unused name that starts as the given one.
+    """
+
+    graph: nx.DiGraph
+    node: Node
+    inputs: list[Tensor]
+    channels_first: bool
+    fresh: Callable[[str], str]
+
+    def values(self, index: int) -> list[int]:
+        """The whole numbers that operand ``index`` holds.
+
+        Raises:
+            ReaderError: they depend on the input, or cannot be told.
+        """
+        value = self.inputs[index].value
+        if value is None or value.dtype.kind not in "iu":
+            raise ReaderError(f"its operand {index} must be constant whole numbers")
+        return list(whole(value))
+
+    def computed(self) -> list[Tensor]:
+        """The operands that depend on the input; all of them where none does."""
+        return [t for t in self.inputs if not t.constant] or self.inputs
+
+    def is_channels_first(self) -> bool:
+        """Whether ``data_format`` is one of channels first; the default is the other."""
+        return self.node.text("data_format", "NHWC").startswith("NC")
+
+    def order(self, rank: int, like: Tensor) -> Shape:
+        """Order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
+        if like.rank >= _MAP_RANK:
+            return layout(rank, like.order == tuple(range(like.rank)))
+        return layout(rank, self.channels_first)
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[Tensor],
+        attrs: Mapping[str, Any],
+        order: Shape,
+        declared: Sequence[Shape] | None = None,
+    ) -> list[Tensor]:
+        """Add an operator whose outputs the model graph keeps in ``order``.
+
+        ``attrs`` are in the model graph's axes, ``declared`` shapes in TensorFlow's. The first operator of a
+        call has its name.
+
+        Raises:
+            GraphError, ShapeError: the operands do not fit, or the result is larger than any tensor.
+        """
+        name = self.node.name if self.node.name not in self.graph else self.fresh(f"{self.node.name}/{op}")
+        shapes = None if declared is None else [_permuted(shape, order) for shape in declared]
+        add_op(self.graph, name, op, [self._operand(t) for t in inputs], attrs, shapes)
+        infer_operator(self.graph, name)
+        if any(math.prod(shape) > MAX_ELEMENTS for shape in self.graph.nodes[name]["out_shapes"]):
+            raise ShapeError(f"its output {self.graph.nodes[name]['out_shapes']} is larger than any tensor")
+        back = np.argsort(order)
+        return [
+            Tensor(_permuted(shape, tuple(back)), order, (name, slot), all(t.constant for t in self.inputs))
+            for slot, shape in enumerate(self.graph.nodes[name]["out_shapes"])
+        ]
+
+    def layer(self, op: str, **attrs: Any) -> list[Tensor]:
+        """One operator over the first operand that keeps the order of its axes."""
+        return self.emit(op, self.inputs[:1], attrs, self.inputs[0].order)
+
+    def opaque(self, *shapes: Shape) -> list[Tensor]:
+        """An operator without canonical form, under its own name, with outputs of ``shapes`` of one rank."""
+        op = self.node.op.lower()
+        op = f"tf_{op}" if op in SHAPE_RULES else op
+        sources = self.computed()
+        return self.emit(op, sources, {}, self.order(len(shapes[0]), sources[0]), shapes)
+
+    def arranged(self, tensor: Tensor, order: Shape, shape: Shape | None = None) -> Tensor:
+        """``tensor`` seen as ``shape`` (its own if None) and kept in ``order``: a view, so at no cost."""
+        target = tensor.sizes if shape is None else shape
+        if math.prod(target) != math.prod(tensor.sizes):
+            raise ShapeError(f"cannot reshape {tensor.shape} to {target}")
+        if tensor.operand is None or _permuted(target, order) == _permuted(tensor.sizes, tensor.order):
+            value = None if tensor.value is None else tensor.value.reshape(target)
+            return replace(tensor, shape=target, order=order, value=value)
+        name = self.fresh(f"{self.node.name}/view")
+        add_op(self.graph, name, "reshape", [tensor.operand], {"shape": _permuted(target, order)})
+        infer_operator(self.graph, name)
+        return replace(tensor, shape=target, order=order, operand=(name, 0))
+
+    def _operand(self, tensor: Tensor) -> Operand:
+        """What stands for ``tensor`` in the model graph."""
+        if tensor.operand is not None:
+            return tensor.operand
+        zero = tensor.value is not None and tensor.value.dtype.kind in "bif" and not tensor.value.any()
+        name = self.fresh(f"{self.node.name}/constant")
+        shape = _permuted(tensor.sizes, tensor.order)
+        add_op(self.graph, name, "zero" if zero else "constant", [], {"shape": shape})
+        infer_operator(self.graph, name)
+        return name, 0
+
+
+def tensorflow(*names: str) -> Callable[[Translation], Translation]:
+    """Register the decorated function as the translation of the TensorFlow operators ``names``."""
+
+    def register(translation: Translation) -> Translation:
+        for name in names:
+            TRANSLATIONS[name] = translation
+        return translation
+
+    return register
+
+
+def translate(call: Call) -> list[Tensor]:
+    """Add ``call`` to its model graph; one tensor for each of its outputs.
+
+    Raises:
+        ReaderError: it has no canonical form and no shape is known for it.
+        GraphError, ShapeError: it contradicts its operands.
+    """
+    translation = TRANSLATIONS.get(call.node.op)
+    outputs = translation(call) if translation else None
+    if outputs is None:
+        listed = call.node.value("_output_shapes", "list")
+        shapes = [] if listed is None else [static_shape(shape) for shape in listed.shape]
+        if not shapes or any(shape is None for shape in shapes):
+            raise ReaderError(
+                "this use of it is not known, nor does the graph tell its output shape; export the graph "
+                "with as_graph_def(add_shapes=True), or without this operator"
+            )
+        outputs = call.opaque(*((1, *s[1:]) if s[:1] == (-1,) else s for s in shapes if s is not None))
+    return outputs
+
+
+_SAME_SHAPE = {
+    "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu", "Elu": "elu", "Selu": "elu",
+    "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softmax": "softmax", "Exp": "exp",
+    "Sqrt": "sqrt", "Neg": "neg", "Abs": "abs", "ZerosLike": "zeros_like", "Dequantize": "cast",
+}  # fmt: skip
+
+
+@tensorflow(*_SAME_SHAPE)
+def _same_shape(call: Call) -> list[Tensor]:
+    """Activations and other functions of each value."""
+    return call.layer(_SAME_SHAPE[call.node.op])
+
+
+@tensorflow("Identity", "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot",
+            "EnsureShape", "PlaceholderWithDefault", "Print", "FakeQuantWithMinMaxArgs",
+            "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")  # fmt: skip
+def _identity(call: Call) -> list[Tensor]:
+    """Hands on what it is given; simulated quantisation leaves no operator either."""
+    return call.inputs if call.node.op == "IdentityN" else call.inputs[:1]
+
+
+@tensorflow("Cast")
+def _cast(call: Call) -> list[Tensor]:
+    """To the same type it is nothing."""
+    same = call.node.value("SrcT", "type") == call.node.value("DstT", "type")
+    return call.inputs[:1] if same else call.layer("cast")
+
+
+@tensorflow("NoOp", "Assert")
+def _nothing(call: Call) -> list[Tensor]:
+    return []
+
+
+# Windows
+
+
+def _window(call: Call, key: str, default: int | None = None) -> Shape:
+    """The spatial part of a list with an entry per axis; the others must be 1."""
+    rank = call.inputs[0].rank
+    values = call.node.integers(key) or ([] if default is None else [default] * rank)
+    return _spatial(call, key, values)
+
+
+def _spatial(call: Call, key: str, values: list[int]) -> Shape:
+    rank = call.inputs[0].rank
+    axes = range(2, rank) if call.is_channels_first() else range(1, rank - 1)
+    if len(values) != rank or any(values[i] != 1 for i in range(rank) if i not in axes):
+        raise ReaderError(
+            f"{key}={values} does not slide over the map of its input {call.inputs[0].shape} alone"
+        )
+    return tuple(values[i] for i in axes)
+
+
+def _padding(call: Call) -> Any:
+    """``padding`` in the model graph's words."""
+    padding, rank = call.node.text("padding"), call.inputs[0].rank
+    if padding in ("SAME", "VALID"):
+        return padding.lower()
+    pads = call.node.integers("explicit_paddings")
+    if padding != "EXPLICIT" or len(pads) != 2 * rank:
+        raise ReaderError(f"padding={padding!r} with explicit_paddings={pads} is not SAME, VALID or EXPLICIT")
+    axes = range(2, rank) if call.is_channels_first() else range(1, rank - 1)
+    return [(pads[2 * i], pads[2 * i + 1]) for i in axes]
+
+
+def _map(call: Call) -> Tensor:
+    """The first operand as a feature map of the call's ``data_format``: NCHW in the model graph."""
+    tensor = call.inputs[0]
+    if tensor.rank < 3:
+        raise ShapeError(f"its input of shape {tensor.shape} is no feature map")
+    channels = 1 if call.is_channels_first() else tensor.rank - 1
+    return call.arranged(tensor, (0, channels, *(i for i in range(1, tensor.rank) if i != channels)))
+
+
+def _weights(call: Call) -> Shape | None:
+    """Shape of the weights, or None if they are computed."""
+    weights = call.inputs[1]
+    if not weights.constant:
+        return None
+    if weights.rank != call.inputs[0].rank:
+        raise ShapeError(f"its weights of shape {weights.shape} do not fit its input {call.inputs[0].shape}")
+    return weights.sizes
+
+
+@tensorflow("Conv2D", "Conv3D", "_FusedConv2D")
+def _conv(call: Call) -> list[Tensor] | None:
+    """Weights are ``(*kernel, in / groups, out)``."""
+    weights, source = _weights(call), _map(call)
+    if weights is None:
+        return None
+    *kernel, channels, out_channels = weights
+    in_channels = _permuted(source.sizes, source.order)[1]
+    if not channels or in_channels % channels:
+        raise ShapeError(f"its weights take {channels} channels, its input has {in_channels}")
+    return _convolved(call, source, kernel, in_channels // channels, out_channels)
+
+
+@tensorflow("DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
+def _depthwise(call: Call) -> list[Tensor] | None:
+    """Weights are ``(*kernel, in, multiplier)``."""
+    weights, source = _weights(call), _map(call)
+    if weights is None:
+        return None
+    *kernel, channels, multiplier = weights
+    if _permuted(source.sizes, source.order)[1] != channels:
+        raise ShapeError(f"its weights take {channels} channels, its input is {source.shape}")
+    return _convolved(call, source, kernel, channels, channels * multiplier)
+
+
+def _convolved(call: Call, source: Tensor, kernel: list[int], groups: int, out_channels: int) -> list[Tensor]:
+    attrs = {
+        "kernel": tuple(kernel),
+        "stride": _window(call, "strides"),
+        "dilation": _window(call, "dilations", 1),
+        "padding": _padding(call),
+        "groups": groups,
+        "in_channels": _permuted(source.sizes, source.order)[1],
+        "out_channels": out_channels,
+    }
+    return _with_fused(call, call.emit("conv", [source], attrs, source.order))
+
+
+_FUSED = {"BiasAdd": None, "FusedBatchNorm": "bn", "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu",
+          "Elu": "elu", "Tanh": "tanh", "Sigmoid": "sigmoid"}  # fmt: skip
+
+
+def _with_fused(call: Call, outputs: list[Tensor]) -> list[Tensor]:
+    """What TensorFlow's own optimiser fused behind a layer becomes operators again."""
+    fused = call.node.value("fused_ops", "list")
+    for name in [] if fused is None else fused.s:
+        op = _FUSED.get(bytes(name).decode("utf-8", "replace"), "")
+        if op == "":
+            raise ReaderError(f"fused_ops names {name!r}, of which nothing is known")
+        if op is not None:
+            outputs = call.emit(op, outputs, {}, outputs[0].order)
+        elif operand := outputs[0].operand:
+            call.graph.nodes[operand[0]]["attrs"]["bias"] = True
+    return outputs
+
+
+@tensorflow("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
+def _conv_transpose(call: Call) -> list[Tensor] | None:
+    """Weights are ``(*kernel, out, in)``; the padding follows from the output's shape, an operand."""
+    if not call.inputs[1].constant:
+        return None
+    wanted, weights = call.values(0), call.inputs[1].sizes
+    rank = len(wanted)
+    sized = replace(call, inputs=[call.inputs[2], *call.inputs[:2]])
+    source = _map(sized)
+    if not rank == len(weights) == source.rank:
+        raise ShapeError(f"weights {weights}, input {source.shape} and output {wanted} differ in rank")
+    depthwise = call.node.op.startswith("Depthwise")
+    *kernel, out_channels, in_channels = weights
+    if depthwise:
+        in_channels, out_channels = math.prod(weights[-2:]), weights[-2]
+    stride, dilation = _window(sized, "strides"), _window(sized, "dilations", 1)
+    spatial = [wanted[axis] for axis in source.order[2:]]
+    sizes = _permuted(source.sizes, source.order)[2:]
+    padding, extra = [], []
+    for i, size in enumerate(spatial):
+        if window_out(size, kernel[i], stride[i], _padding(sized), i, dilation[i]) != sizes[i]:
+            raise ShapeError(f"an output of {wanted} does not fit its input of shape {source.shape}")
+        missing = size - (sizes[i] - 1) * stride[i] - dilation[i] * (kernel[i] - 1) - 1
+        cut = max(-missing, 0)
+        padding.append((cut // 2, cut - cut // 2))
+        extra.append(max(missing, 0))
+    attrs = {
+        "kernel": tuple(kernel),
+        "stride": stride,
+        "dilation": dilation,
+        "padding": padding,
+        "output_padding": tuple(extra),
+        "groups": out_channels if depthwise else 1,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+    }
+    return call.emit("convtranspose", [source], attrs, source.order)
+
+
+@tensorflow("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "MaxPoolWithArgmax")
+def _pool(call: Call) -> list[Tensor]:
+    pooled = _pooled(call, _window(call, "ksize"), _window(call, "strides"))
+    return pooled * 2 if call.node.op == "MaxPoolWithArgmax" else pooled
+
+
+@tensorflow("MaxPoolV2")
+def _pool_by_operands(call: Call) -> list[Tensor]:
+    """Kernel and stride are operands."""
+    return _pooled(call, _spatial(call, "ksize", call.values(1)), _spatial(call, "strides", call.values(2)))
+
+
+def _pooled(call: Call, kernel: Shape, stride: Shape) -> list[Tensor]:
+    source = _map(call)
+    op = "avgpool" if call.node.op.startswith("Avg") else "maxpool"
+    return call.emit(
+        op, [source], {"kernel": kernel, "stride": stride, "padding": _padding(call)}, source.order
+    )
+
+
+@tensorflow("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "BatchNormWithGlobalNormalization")
+def _batch_norm(call: Call) -> list[Tensor]:
+    """The statistics behind the first output do not change with the input any more."""
+    source = _map(call)
+    [normalised] = call.emit("bn", [source], {}, source.order)
+    return [normalised, *[Tensor((source.sizes[source.order[1]],), (0,), constant=True)] * 5]
+
+
+@tensorflow("BiasAdd", "BiasAddV1")
+def _bias(call: Call) -> list[Tensor] | None:
+    """A sum with a vector along the channels."""
+    source, bias = call.inputs
+    if bias.rank != 1:
+        raise ShapeError(f"its bias of shape {bias.shape} is no vector")
+    if call.is_channels_first() and source.rank > 2:
+        bias = call.arranged(bias, tuple(range(source.rank - 1)), (*bias.sizes, *[1] * (source.rank - 2)))
+    return _combined(call, "add", [source, replace(bias, value=None)])
+
+
+@tensorflow("LRN")
+def _lrn(call: Call) -> list[Tensor]:
+    return call.opaque(call.inputs[0].sizes)
+
+
+# Element-wise
+
+_ELEMENTWISE = {
+    "Add": "add", "AddV2": "add", "AddN": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Div": "div",
+    "Pow": "pow", "Maximum": "maximum", "Minimum": "minimum",
+}  # fmt: skip
+
+
+@tensorflow(*_ELEMENTWISE)
+def _elementwise(call: Call) -> list[Tensor]:
+    """Operands with broadcasting, constants among them."""
+    return _combined(call, _ELEMENTWISE[call.node.op], call.inputs)
+
+
+#: Element-wise operator -> the number behind it that changes nothing.
+_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
+
+
+def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
+    """``op`` over ``tensors``, aligned at their last axes; constants become attributes."""
+    live = [t for t in tensors if not t.constant] or tensors
+    rank = max(t.rank for t in tensors)
+    order = next((t.order for t in live if t.rank == rank), layout(rank, call.channels_first))
+    attrs: dict[str, Any] = {}
+    if op in ("sub", "div") and tensors[0] not in live:
+        attrs["const_first"] = True
+    for constant in (t for t in tensors if t not in live):
+        shape = _aligned(constant.sizes, rank)
+        if math.prod(shape) == 1 and constant.value is not None and constant.value.dtype.kind in "if":
+            attrs["const"] = float(constant.value.item())
+        else:
+            attrs["const_shape"] = _permuted(shape, order)
+    if len(live) == 1 and live[0].rank == rank and attrs == {"const": _NEUTRAL.get(op)}:
+        return live
+    return call.emit(op, [call.arranged(t, order, _aligned(t.sizes, rank)) for t in live], attrs, order)
+
+
+def _aligned(shape: Shape, rank: int) -> Shape:
+    return (1,) * (rank - len(shape)) + shape
+
+
+@tensorflow("Square")
+def _square(call: Call) -> list[Tensor]:
+    return call.layer("pow", const=2.0)
+
+
+#: Functions of each value that have no canonical name.
+_NAMELESS = (
+    "Atan2", "Ceil", "ClipByValue", "Cos", "Cumsum", "Equal", "Erf", "Erfc", "Expm1", "Floor",
+    "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Inv", "IsFinite", "IsNan", "Less",
+    "LessEqual", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "Mod",
+    "NotEqual", "OnesLike", "Reciprocal", "ReverseV2", "Rint", "Roll", "Round", "Rsqrt",
+    "Select", "SelectV2", "Sign", "Sin", "Softsign", "SquaredDifference", "TruncateDiv",
+)  # fmt: skip
+
+
+@tensorflow(*_NAMELESS)
+def _broadcast(call: Call) -> list[Tensor]:
+    """Operands with broadcasting, save where the others only say along which axis."""
+    by_axis = call.node.op in ("Cumsum", "ReverseV2", "Roll")
+    shapes = [call.inputs[0].sizes] if by_axis else [t.sizes for t in call.inputs]
+    return call.opaque(_broadcast_shape(shapes))
+
+
+def _broadcast_shape(shapes: list[Shape]) -> Shape:
+    try:
+        return tuple(int(size) for size in np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ShapeError(f"operand shapes {shapes} do not broadcast") from None
+
+
+# Reductions
+
+
+@tensorflow("Mean")
+def _mean(call: Call) -> list[Tensor]:
+    """Over constant axes; over all of the map it is a global average pool."""
+    source, axes, _, keep = _reduced(call)
+    if not axes:
+        return [source]
+    order = source.order if keep else _order_without(source.order, axes)
+    attrs = {"axes": tuple(sorted(source.order.index(a) for a in axes)), "keepdims": keep}
+    return call.emit("mean", [source], attrs, order)
+
+
+@tensorflow("Max", "Min", "Sum", "Prod", "All", "Any")
+def _reduction(call: Call) -> list[Tensor]:
+    """Other reductions have no canonical name."""
+    return call.opaque(_reduced(call)[2])
+
+
+@tensorflow("ArgMax", "ArgMin")
+def _arg(call: Call) -> list[Tensor]:
+    return call.opaque(_reduced(call)[2])
+
+
+def _reduced(call: Call) -> tuple[Tensor, set[int], Shape, bool]:
+    """What is reduced, along which axes, to which shape, and whether the axes stay as 1."""
+    source, keep = call.inputs[0], call.node.flag("keep_dims")
+    axes = {source.axis(a) for a in call.values(1)}
+    sizes = enumerate(source.sizes)
+    if keep:
+        return source, axes, tuple(1 if i in axes else size for i, size in sizes), keep
+    return source, axes, tuple(size for i, size in sizes if i not in axes), keep
+
+
+def _order_without(order: Shape, axes: set[int]) -> Shape:
+    """``order`` of what is left without ``axes``.
+
+    >>> _order_without((0, 3, 1, 2), {1})
+    (0, 2, 1)
+    """
+    left = [axis for axis in order if axis not in axes]
+    return tuple(sorted(left).index(axis) for axis in left)
+
+
+# Products of matrices
+
+
+@tensorflow("MatMul", "_FusedMatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+def _matmul(call: Call) -> list[Tensor]:
+    """A dense layer if the right operand is a matrix of weights, else a product of two operands."""
+    flags = ("adj_x", "adj_y") if call.node.op.startswith("Batch") else ("transpose_a", "transpose_b")
+    left, right = (
+        _matrix(call, tensor, call.node.flag(flag)) for tensor, flag in zip(call.inputs, flags, strict=False)
+    )
+    if right.constant and not left.constant and right.rank == 2:
+        return _with_fused(call, _dense(call, left, right.sizes))
+    return _with_fused(call, call.emit("matmul", [left, right], {}, tuple(range(max(left.rank, right.rank)))))
+
+
+def _matrix(call: Call, tensor: Tensor, transposed: bool) -> Tensor:
+    """``tensor`` with rows and columns last; a product reads its operands either way, so that is a view."""
+    if tensor.rank < 2:
+        raise ShapeError(f"its operand of shape {tensor.shape} is no matrix")
+    *lead, rows, columns = tensor.sizes
+    shape = (*lead, columns, rows) if transposed else tensor.sizes
+    return call.arranged(call.arranged(tensor, tuple(range(tensor.rank))), tuple(range(tensor.rank)), shape)
+
+
+def _dense(call: Call, source: Tensor, weights: Shape) -> list[Tensor]:
+    """A dense layer with ``(in, out)`` weights; the rows of a matrix are positions in one image."""
+    in_features, out_features = weights
+    rows = source.sizes[:-1]
+    batched = (1, *rows) if rows[0] != 1 else rows
+    image = call.arranged(source, tuple(range(len(batched) + 1)), (*batched, source.sizes[-1]))
+    attrs = {"in_features": in_features, "out_features": out_features, "bias": False}
+    [dense] = call.emit("fc", [image], attrs, image.order)
+    return [call.arranged(dense, tuple(range(len(rows) + 1)), (*rows, out_features))]
+
+
+@tensorflow("Einsum")
+def _einsum(call: Call) -> list[Tensor] | None:
+    """A dense layer if it sums the last axis with a matrix of weights; else it has no canonical name."""
+    terms, arrow, result = call.node.text("equation").partition("->")
+    operands = terms.split(",")
+    if not arrow or "." in terms or [len(o) for o in operands] != [t.rank for t in call.inputs]:
+        return None
+    first, second = operands[0], operands[-1]
+    with_weights = len(operands) == 2 and call.inputs[1].constant and not call.inputs[0].constant
+    is_matrix = len(second) == 2 and len(first) > 1 and first[-1] == second[0]
+    if with_weights and is_matrix and result == first[:-1] + second[1]:
+        return _dense(call, _matrix(call, call.inputs[0], False), call.inputs[1].sizes)
+    sizes: dict[str, int] = {}
+    for labels, tensor in zip(operands, call.inputs, strict=True):
+        sizes.update(zip(labels, tensor.sizes, strict=True))
+    return call.opaque(tuple(sizes[label] for label in result))
+
+
+# Joining and cutting
+
+
+@tensorflow("ConcatV2", "Concat")
+def _concat(call: Call) -> list[Tensor]:
+    """The axis is the last operand, or the first in the older one."""
+    index = len(call.inputs) - 1 if call.node.op == "ConcatV2" else 0
+    pieces = [t for i, t in enumerate(call.inputs) if i != index]
+    return _joined(call, pieces, pieces[0].axis(call.values(index)[0]))
+
+
+def _joined(call: Call, pieces: list[Tensor], axis: int) -> list[Tensor]:
+    if len(pieces) == 1:
+        return pieces
+    order = next((t.order for t in pieces if not t.constant), pieces[0].order)
+    if any(t.rank != len(order) for t in pieces):
+        raise ShapeError(f"operand shapes {[t.shape for t in pieces]} differ in rank")
+    if all(t.operand is None for t in pieces):
+        order = layout(len(order), call.channels_first)
+    return call.emit("concat", [call.arranged(t, order) for t in pieces], {"axis": order.index(axis)}, order)
+
+
+@tensorflow("Pack")
+def _pack(call: Call) -> list[Tensor]:
+    """Each operand gets a new axis, along which they are joined."""
+    rank = call.inputs[0].rank + 1
+    axis = call.node.integer("axis")
+    if not -rank <= axis < rank:
+        raise ShapeError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
+    axis %= rank
+    order = call.order(rank, call.computed()[0])
+    pieces = [call.arranged(t, order, (*t.sizes[:axis], 1, *t.sizes[axis:])) for t in call.inputs]
+    return _joined(call, pieces, axis)
+
+
+@tensorflow("Split")
+def _split(call: Call) -> list[Tensor]:
+    """Equal parts."""
+    return _cut(call, call.inputs[1], call.values(0)[0], call.node.integer("num_split", 1))
+
+
+@tensorflow("SplitV")
+def _split_by_sizes(call: Call) -> list[Tensor]:
+    """Parts of given sizes; one may be -1."""
+    source, sizes = call.inputs[0], call.values(1)
+    axis = source.axis(call.values(2)[0])
+    rest = source.sizes[axis] - sum(s for s in sizes if s != -1)
+    return _cut(call, source, axis, [rest if s == -1 else s for s in sizes])
+
+
+def _cut(call: Call, source: Tensor, axis: int, sections: int | list[int]) -> list[Tensor]:
+    pieces = sections if isinstance(sections, int) else len(sections)
+    if not 0 < pieces <= _MAX_PIECES:
+        raise ShapeError(f"cannot cut a tensor of shape {source.shape} into {pieces} pieces")
+    if pieces == 1:
+        return [source]
+    attrs = {"axis": source.order.index(source.axis(axis)), "sections": sections}
+    return call.emit("split", [source], attrs, source.order)
+
+
+@tensorflow("Unpack")
+def _unpack(call: Call) -> list[Tensor]:
+    """Slices of size 1, each of which loses that axis."""
+    source = call.inputs[0]
+    axis = source.axis(call.node.integer("axis"))
+    shape = source.sizes[:axis] + source.sizes[axis + 1 :]
+    pieces = _cut(call, source, axis, source.sizes[axis])
+    return [call.arranged(piece, call.order(len(shape), source), shape) for piece in pieces]
+
+
+@tensorflow("StridedSlice")
+def _strided_slice(call: Call) -> list[Tensor]:
+    """Python's slicing: each axis that is cut is one slice; new and dropped axes make a view of it."""
+    source, node = call.inputs[0], call.node
+    begin, end, strides = (call.values(i) for i in (1, 2, 3))
+    bits = {key: node.integer(f"{key}_mask") for key in SLICE_MASKS}
+    consumed = sum(not (bits["ellipsis"] | bits["new_axis"]) >> i & 1 for i in range(len(begin)))
+    cut, axis = source, 0
+    shape: list[int] = []
+    for i, (start, stop, step) in enumerate(zip(begin, end, strides, strict=True)):
+        masked = {key: mask >> i & 1 for key, mask in bits.items()}
+        if masked["ellipsis"]:
+            skipped = source.rank - consumed
+            shape += source.sizes[axis : axis + skipped]
+            axis += skipped
+        elif masked["new_axis"]:
+            shape.append(1)
+        else:
+            size = source.sizes[source.axis(axis)]
+            if masked["shrink_axis"]:
+                start, stop, step = start % size, start % size + 1, 1
+            piece = slice(None if masked["begin"] and not masked["shrink_axis"] else start,
+                          None if masked["end"] and not masked["shrink_axis"] else stop, step)  # fmt: skip
+            length = len(range(*piece.indices(size)))
+            cut = _sliced(call, cut, axis, piece)
+            shape += [] if masked["shrink_axis"] else [length]
+            axis += 1
+    shape += source.sizes[axis:]
+    order = source.order if tuple(shape) == cut.shape else call.order(len(shape), source)
+    return [call.arranged(cut, order, tuple(shape))]
+
+
+@tensorflow("Slice")
+def _slice(call: Call) -> list[Tensor]:
+    """``size`` values from ``begin`` along each axis; -1 means all."""
+    cut = call.inputs[0]
+    for axis, (start, size) in enumerate(zip(call.values(1), call.values(2), strict=True)):
+        cut = _sliced(call, cut, axis, slice(start, None if size == -1 else start + size, 1))
+    return [cut]
+
+
+def _sliced(call: Call, source: Tensor, axis: int, piece: slice) -> Tensor:
+    """``piece`` of ``source`` along ``axis``; a slice of everything is nothing."""
+    size = source.sizes[source.axis(axis)]
+    if piece.indices(size) == (0, size, 1):
+        return source
+    attrs = {"axis": source.order.index(axis), "start": piece.start, "stop": piece.stop, "step": piece.step}
+    return call.emit("slice", [source], attrs, source.order)[0]
+
+
+# Shapes and layout
+
+
+@tensorflow("Reshape")
+def _reshape(call: Call) -> list[Tensor]:
+    """A target with one size -1 at most."""
+    source, target = call.inputs[0], call.values(1)
+    left = math.prod(size for size in target if size != -1)
+    if -1 in target and left:
+        target[target.index(-1)] = math.prod(source.sizes) // left
+    shape = tuple(target)
+    return [_viewed(call, source, shape)]
+
+
+def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
+    """``source`` as ``shape``; where its channels come apart, their parts stay second and third."""
+    order = call.order(len(shape), source)
+    is_map = source.rank == _MAP_RANK and order != tuple(range(len(shape)))
+    if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
+        order = (0, len(shape) - 2, len(shape) - 1, *range(1, len(shape) - 2))
+    return call.arranged(source, order, shape)
+
+
+@tensorflow("Squeeze")
+def _squeeze(call: Call) -> list[Tensor]:
+    """Dimensions of size 1 go: the listed ones, or all."""
+    source = call.inputs[0]
+    axes = {source.axis(a) for a in call.node.integers("squeeze_dims")}
+    drop = axes or {i for i, size in enumerate(source.sizes) if size == 1}
+    return [_viewed(call, source, tuple(size for i, size in enumerate(source.sizes) if i not in drop))]
+
+
+@tensorflow("ExpandDims")
+def _expand_dims(call: Call) -> list[Tensor]:
+    source, [axis, *_] = call.inputs[0], call.values(1)
+    if not -source.rank - 1 <= axis <= source.rank:
+        raise ShapeError(f"axis {axis} does not exist in a tensor of {source.rank + 1} dimensions")
+    axis %= source.rank + 1
+    return [_viewed(call, source, (*source.sizes[:axis], 1, *source.sizes[axis:]))]
+
+
+@tensorflow("Transpose")
+def _transpose(call: Call) -> list[Tensor]:
+    """Moves data, unless it only turns NHWC to NCHW or back in a graph that computes in NCHW."""
+    source, perm = call.inputs[0], tuple(call.values(1))
+    rank = source.rank
+    if sorted(p % rank if -rank <= p < rank else -1 for p in perm) != list(range(rank)):
+        raise ShapeError(f"perm={perm} is not a permutation of {rank} dimensions")
+    perm = tuple(p % rank for p in perm)
+    shape = _permuted(source.sizes, perm)
+    last, first = layout(rank, False), layout(rank, True)
+    turned = tuple(perm.index(axis) for axis in source.order)
+    if call.channels_first and rank >= _MAP_RANK and {source.order, turned} == {last, first}:
+        return [replace(source, shape=shape, order=turned)]
+    back = {axis: i for i, axis in enumerate(source.order)}
+    moved = tuple(back[perm[axis]] for axis in source.order)
+    if moved == first:
+        return [replace(source, shape=shape)]
+    return call.emit("transpose", [source], {"perm": moved}, source.order)
+
+
+@tensorflow("Pad", "PadV2", "MirrorPad")
+def _pad(call: Call) -> list[Tensor]:
+    """``(before, after)`` per axis; with zeros unless the operator says otherwise."""
+    source, flat = call.inputs[0], call.values(1)
+    if len(flat) != 2 * source.rank or min(flat) < 0:
+        raise ShapeError(f"paddings {flat} do not fit a tensor of shape {source.shape}")
+    if not any(flat):
+        return [source]
+    value = call.inputs[2].value if call.node.op == "PadV2" else np.zeros(())
+    zeros = value is not None and not value.any() and call.node.op != "MirrorPad"
+    mode = "constant" if zeros else call.node.text("mode", "value").lower()
+    padding = [(flat[2 * axis], flat[2 * axis + 1]) for axis in source.order]
+    return call.emit("pad", [source], {"padding": padding, "mode": mode}, source.order)
+
+
+@tensorflow("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea")
+def _resize(call: Call) -> list[Tensor]:
+    """To ``(height, width)``; always NHWC."""
+    source = _map(call)
+    mode = call.node.op.removeprefix("Resize").removesuffix("Neighbor").lower()
+    return call.emit("upsample", [source], {"size": tuple(call.values(1)), "mode": mode}, source.order)
+
+
+@tensorflow("DepthToSpace", "SpaceToDepth")
+def _depth_to_space(call: Call) -> list[Tensor]:
+    """Blocks of the map and channels turn into one another."""
+    source, block = _map(call), call.node.integer("block_size", 1)
+    channels, *spatial = _permuted(source.sizes, source.order)[1:]
+    area = block ** len(spatial)
+    if call.node.op == "DepthToSpace":
+        channels, uneven = divmod(channels, max(area, 1))
+        spatial = [size * block for size in spatial]
+    else:
+        uneven = sum(size % max(block, 1) for size in spatial)
+        channels, spatial = channels * area, [size // max(block, 1) for size in spatial]
+    if block < 1 or uneven:
+        raise ShapeError(f"block_size={block} does not divide its input of shape {source.shape}")
+    return call.opaque(_permuted((source.sizes[0], channels, *spatial), tuple(np.argsort(source.order))))
+
+
+@tensorflow("SpaceToBatchND", "BatchToSpaceND")
+def _space_to_batch(call: Call) -> list[Tensor]:
+    """Blocks of the map and the batch turn into one another."""
+    source, block, flat = call.inputs[0], call.values(1), call.values(2)
+    pairs = list(zip(flat[::2], flat[1::2], strict=True))
+    area, [batch, *rest] = math.prod(block), source.sizes
+    if min(block, default=1) < 1 or len(pairs) != len(block) or len(block) > len(rest):
+        raise ShapeError(f"blocks {block} and {pairs} do not fit a tensor of shape {source.shape}")
+    uneven = 0
+    for i, (size, (before, after)) in enumerate(zip(block, pairs, strict=True)):
+        if call.node.op == "SpaceToBatchND":
+            uneven += (rest[i] + before + after) % size
+            rest[i] = (rest[i] + before + after) // size
+        else:
+            rest[i] = rest[i] * size - before - after
+    if call.node.op == "BatchToSpaceND":
+        uneven += batch % area
+    if uneven:
+        raise ShapeError(f"blocks {block} do not divide a tensor of shape {source.shape} with {pairs}")
+    batch = batch * area if call.node.op == "SpaceToBatchND" else batch // area
+    attrs = {"block": tuple(block), "pairs": pairs}
+    return call.emit(call.node.op.lower(), [source], attrs, source.order, [(batch, *rest)])
+
+
+@tensorflow("RandomUniform", "RandomStandardNormal", "RandomUniformInt", "TruncatedNormal")
+def _random(call: Call) -> list[Tensor]:
+    """Of a shape that is its operand; depends on no input."""
+    shape = tuple(call.values(0))
+    return [Tensor(shape, layout(len(shape), call.channels_first), constant=True)]
+
+
+# What picks by value: shapes are those of the most that can come out
+
+
+@tensorflow("Tile")
+def _tile(call: Call) -> list[Tensor]:
+    return call.opaque(tuple(s * m for s, m in zip(call.inputs[0].sizes, call.values(1), strict=True)))
+
+
+@tensorflow("BroadcastTo")
+def _broadcast_to(call: Call) -> list[Tensor]:
+    return call.opaque(tuple(call.values(1)))
+
+
+@tensorflow("Fill")
+def _fill(call: Call) -> list[Tensor] | None:
+    """A shape filled with one value."""
+    return call.opaque(tuple(call.values(0)))
+
+
+@tensorflow("Gather", "GatherV2")
+def _gather(call: Call) -> list[Tensor]:
+    """Slices along an axis, picked by indices."""
+    source, indices = call.inputs[:2]
+    axis = source.axis(call.values(2)[0]) if len(call.inputs) > 2 else 0
+    batch_dims = call.node.integer("batch_dims") % max(indices.rank + 1, 1)
+    return call.opaque((*source.sizes[:axis], *indices.sizes[batch_dims:], *source.sizes[axis + 1 :]))
+
+
+@tensorflow("GatherNd")
+def _gather_nd(call: Call) -> list[Tensor]:
+    source, indices = call.inputs
+    return call.opaque((*indices.sizes[:-1], *source.sizes[indices.sizes[-1] :]))
+
+
+@tensorflow("OneHot")
+def _one_hot(call: Call) -> list[Tensor]:
+    source, axis = call.inputs[0], call.node.integer("axis", -1)
+    position = source.rank if axis == -1 else axis
+    return call.opaque((*source.sizes[:position], *call.values(1), *source.sizes[position:]))
+
+
+@tensorflow("TopK", "TopKV2")
+def _top_k(call: Call) -> list[Tensor]:
+    """Values and indices."""
+    k = call.values(1)[0] if call.node.op == "TopKV2" else call.node.integer("k")
+    shape = (*call.inputs[0].sizes[:-1], k)
+    return call.opaque(shape, shape)
+
+
+@tensorflow("Where")
+def _where(call: Call) -> list[Tensor]:
+    """Positions of all values, where none is zero."""
+    source = call.inputs[0]
+    return call.opaque((math.prod(source.sizes), max(source.rank, 1)))
+
+
+@tensorflow("NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4",
+            "NonMaxSuppressionV5")  # fmt: skip
+def _non_max_suppression(call: Call) -> list[Tensor]:
+    """Indices of as many boxes as it may select; a version adds scores and their number."""
+    boxes = call.inputs[0].sizes[0]
+    limit = call.inputs[2].value
+    selected = boxes if limit is None else min(boxes, int(limit.item()))
+    return call.opaque((selected,)) * 2 + [Tensor((), (), constant=True)]
+
+
+@tensorflow("CombinedNonMaxSuppression")
+def _combined_non_max_suppression(call: Call) -> list[Tensor]:
+    """Boxes, scores and classes of as many as it may select, and their number."""
+    [total] = call.values(3)
+    boxes = call.opaque((1, total, 4))
+    values = replace(boxes[0], shape=(1, total), order=(0, 1))
+    return [boxes[0], values, values, Tensor((1,), (0,), constant=True)]
+
+
+@tensorflow("CropAndResize")
+def _crop_and_resize(call: Call) -> list[Tensor]:
+    """A crop of the map for each box."""
+    source, boxes = call.inputs[:2]
+    return call.opaque((boxes.sizes[0], *call.values(3), source.sizes[-1]))

@@ -1,0 +1,192 @@
+"""Reader of torch modules: runs ``forward`` on meta tensors, which have shapes alone, and records it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from ...errors import NnMeterNasError, ReaderError
+from ...graph.model_graph import finish, set_outputs
+from ...graph.shapes import Shape
+from ..inputs import InputShape, is_list_of_shapes, shapes_by_input
+from .trace import Recorder, tensors_in
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_torch_module(
+    module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
+) -> nx.DiGraph:
+    """Read a ``torch.nn.Module`` into a model graph, as it behaves in eval mode.
+
+    The module is neither run on data nor changed: its mode, buffers and attributes are as before afterwards.
+    Inputs pass for floats; where the module takes one as indices or as a mask, it stands for integers or
+    truth values.
+
+    Args:
+        module: any module whose control flow does not depend on tensor values; compiled, scripted, traced and
+            exported ones too.
+        input_shape: shape of its input, NCHW with batch 1, or a list of shapes, one for each argument of
+            ``forward``, or a dict of shapes by the names of its arguments. If None: the example inputs of an
+            exported program, else the module's attribute ``input_shape``, else ``(1, 3, 224, 224)``.
+
+    Returns:
+        The finished model graph. Nodes are named after the submodule that computed them.
+
+    Raises:
+        ReaderError: it is no module, has lazy parameters, or cannot be traced with these shapes.
+        GraphError: the module computes nothing from its input.
+        ShapeError: batch other than 1.
+
+    >>> import torch
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    >>> graph = read_torch_module(module, (1, 3, 8, 8))
+    >>> [(name, data["op"], data["out_shapes"]) for name, data in graph.nodes(data=True)]
+    [('input', 'input', [(1, 3, 8, 8)]), ('0', 'conv', [(1, 8, 6, 6)]), ('1', 'relu', [(1, 8, 6, 6)])]
+    """
+    return finish(trace_module(module, input_shape))
+
+
+def trace_module(
+    module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
+) -> nx.DiGraph:
+    """The model graph that :func:`read_torch_module` finishes; arguments and errors as there."""
+    import torch
+
+    model, module = module, _plain_module(module)
+    if input_shape is None:
+        input_shape = _own_input_shape(model, module)
+    shapes = _input_shapes(module, input_shape)
+    recorder = Recorder(module)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    inputs = {
+        name: recorder.add_input(name, torch.empty(shape, dtype=dtype, device="meta"))
+        for name, shape in shapes.items()
+    }
+    try:
+        by_name = isinstance(input_shape, Mapping)
+        args, kwargs = _arguments(model, module, inputs) if by_name else (inputs.values(), {})
+        with _unchanged(module), recorder.module_paths(), torch.inference_mode(), recorder.mode():
+            result = module(*args, **kwargs)
+    except NnMeterNasError:
+        raise
+    except Exception as error:
+        raise ReaderError(
+            f"cannot trace {type(module).__name__} with input_shape={list(shapes.values())}: "
+            f"{recorder.where()} raised {type(error).__name__}: {error}. Check that input_shape has one "
+            "shape for each argument of its forward(), and that no branch and no shape in it depends on "
+            "tensor values"
+        ) from error
+    outputs = [operand[0] for operand in map(recorder.operand, tensors_in(result)) if operand]
+    if not outputs:
+        raise ReaderError(
+            f"{type(module).__name__} returned {type(result).__name__} without a tensor computed from its "
+            "input; let forward() return what the model computes"
+        )
+    set_outputs(recorder.graph, dict.fromkeys(outputs))
+    return recorder.graph
+
+
+def _is_exported(model: Any) -> bool:
+    import torch
+
+    return isinstance(model, torch.export.ExportedProgram)
+
+
+def _plain_module(model: Any) -> torch.nn.Module:
+    """The module to run: what torch.compile wraps, or the one that an exported program makes.
+
+    Raises:
+        ReaderError: ``model`` is none of these, or has lazy parameters.
+    """
+    import torch
+
+    if _is_exported(model):
+        return model.module()
+    if not isinstance(model, torch.nn.Module):
+        raise ReaderError(
+            f"expected a torch.nn.Module or torch.export.ExportedProgram, got {type(model).__name__}"
+        )
+    module: torch.nn.Module = getattr(model, "_orig_mod", model)
+    if any(torch.nn.parameter.is_lazy(p) for p in module.parameters()):
+        raise ReaderError(f"{type(module).__name__} has uninitialised lazy parameters; run it on data first")
+    return module
+
+
+def _own_input_shape(model: Any, module: torch.nn.Module) -> InputShape:
+    """The input shape that ``model`` tells itself, or that of ImageNet."""
+    if _is_exported(model) and model.example_inputs:
+        names, shapes = _argument_names(module), [tuple(t.shape) for t in tensors_in(model.example_inputs)]
+        return dict(zip(names, shapes, strict=True)) if len(names) == len(shapes) else shapes
+    return getattr(model, "input_shape", None) or (1, 3, 224, 224)
+
+
+def _input_shapes(module: torch.nn.Module, input_shape: InputShape) -> dict[str, Shape]:
+    """Shape of each input; a dict goes by the names of the arguments of ``forward``."""
+    if isinstance(input_shape, Mapping):
+        return shapes_by_input(input_shape, _argument_names(module, input_shape))
+    names = [f"input_{i}" for i in range(len(input_shape))] if is_list_of_shapes(input_shape) else ["input"]
+    return shapes_by_input(input_shape, names)
+
+
+def _arguments(
+    model: Any, module: torch.nn.Module, inputs: dict[str, torch.Tensor]
+) -> tuple[Iterable[Any], dict[str, Any]]:
+    """Arguments and keywords that give ``inputs`` to ``forward`` by name."""
+    if hasattr(module.forward, "schema"):
+        return (), inputs
+    if _is_exported(model):  # takes as keywords those that it was exported with
+        examples = model.example_inputs[1] if model.example_inputs else {}
+        keywords = {name: tensor for name, tensor in inputs.items() if name in examples}
+        positional = [name for name in _argument_names(module) if name in inputs and name not in keywords]
+        return [inputs[name] for name in positional], keywords
+    bound = signature(module.forward).bind(**inputs)
+    return bound.args, bound.kwargs
+
+
+def _argument_names(module: torch.nn.Module, given: Iterable[str] = ()) -> list[str]:
+    """Names of the arguments of ``forward``; those that are ``given`` as well where it takes any."""
+    if hasattr(module.forward, "schema"):  # of TorchScript, which has no Python signature
+        return [argument.name for argument in module.forward.schema.arguments[1:]]
+    parameters = signature(module.forward).parameters.values()
+    nameable = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    names = [p.name for p in parameters if p.kind in nameable]
+    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
+    return [*names, *(name for name in given if takes_any and name not in names)]
+
+
+@contextmanager
+def _unchanged(module: torch.nn.Module) -> Iterator[None]:
+    """Put ``module`` into eval mode, and all its submodules' attributes back as they were afterwards.
+
+    Attributes too, for a ``forward`` that keeps what it computes would keep tensors without data. The state
+    of torch's random numbers stays as well.
+    """
+    import torch
+
+    saved = []
+    for m in module.modules():
+        containers = [(v, v.copy()) for v in vars(m).values() if isinstance(v, dict | list)]
+        saved.append((m, getattr(m, "training", None), dict(vars(m)), containers))
+    try:
+        for submodule, training, *_ in saved:
+            if training is not None:  # a frozen ScriptModule has no mode
+                submodule.training = False
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.clear_autocast_cache()  # of weights cast without data
+        for submodule, training, attributes, containers in saved:
+            for name in set(vars(submodule)) - set(attributes):
+                del vars(submodule)[name]
+            vars(submodule).update(attributes)
+            if training is not None:
+                submodule.training = training  # a ScriptModule keeps it elsewhere
+            for container, content in containers:
+                container.clear()
+                container.update(content) if isinstance(container, dict) else container.extend(content)

@@ -1,0 +1,501 @@
+"""What each ATen operator is in a model graph: one table, one entry per operator.
+
+An entry takes the :class:`Call` that was traced and adds its operators to the model graph. It returns
+one operand per output tensor, or None if this use of the operator has no canonical form (computed
+convolution weights, for example); the call then stays a node under ATen's own name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+
+from ...graph.shapes import SHAPE_RULES, Shape
+
+if TYPE_CHECKING:
+    import torch
+
+Operand = tuple[str, int]
+Translation = Callable[["Call"], "list[Operand] | None"]
+
+TRANSLATIONS: dict[str, Translation] = {}
+
+#: Composite operators that are kept whole, since their parts would hide what they are.
+OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+
+
+@dataclass(slots=True)
+class Call:
+    """One traced call of an ATen operator that has at least one computed operand.
+
+    Attributes:
+        graph: the model graph under construction.
+        op: ATen's name of the operator, without overload and in-place underscore.
+        args: all arguments by their schema name, defaults included.
+        inputs: the computed operands, in the order of the arguments.
+        out_shapes: the shapes of the tensors it returned.
+        operand: gives the operand that stands for a tensor, or None for weights and constants.
+        known: gives a constant made in ``forward``, or None where no values are known.
+        add: adds an operator ``(op, inputs, attrs, declared shapes)`` and returns its name.
+    """
+
+    graph: nx.DiGraph
+    op: str
+    args: dict[str, Any]
+    inputs: list[Operand]
+    out_shapes: list[Shape]
+    operand: Callable[[Any], Operand | None]
+    known: Callable[[Any], torch.Tensor | None]
+    add: Callable[[str, Sequence[Operand], Mapping[str, Any], list[Shape]], str]
+
+    def shape(self, argument: str = "self") -> Shape:
+        """Shape of the tensor passed as ``argument``."""
+        return tuple(self.args[argument].shape)
+
+    def axis(self, axis: int) -> int:
+        """``axis`` of the argument ``self``, counted from the front."""
+        return axis % max(len(self.shape()), 1)
+
+    def emit(self, op: str, inputs: Sequence[Operand], attrs: Mapping[str, Any], shape: Shape) -> Operand:
+        """Add an operator with one output of ``shape``."""
+        return self.add(op, inputs, attrs, [shape]), 0
+
+    def layer(self, op: str, **attrs: Any) -> list[Operand] | None:
+        """One operator over the only computed operand; None if its weights are computed too."""
+        return [self.emit(op, self.inputs, attrs, self.out_shapes[0])] if len(self.inputs) == 1 else None
+
+    def constant(self, tensor: torch.Tensor) -> Operand:
+        """An operator without operands for a constant tensor: ``zero`` if it holds nothing else."""
+        value, shape = self.known(tensor), tuple(tensor.shape)
+        all_zero = value is not None and not bool(value.any())
+        return self.emit("zero" if all_zero else "constant", [], {"shape": shape}, shape)
+
+
+def aten(*names: str) -> Callable[[Translation], Translation]:
+    """Register the decorated function as the translation of the ATen operators ``names``."""
+
+    def register(translation: Translation) -> Translation:
+        for name in names:
+            TRANSLATIONS[name] = translation
+        return translation
+
+    return register
+
+
+def translate(call: Call) -> list[Operand]:
+    """Add ``call`` to its model graph; one operand for each of its output tensors that has one.
+
+    A call without a canonical form stays one node under its ATen name, with the shapes it was traced with.
+    """
+    translation = TRANSLATIONS.get(call.op)
+    operands = translation(call) if translation else None
+    if operands is None:
+        op = call.op.lstrip("_")
+        filled = list(takewhile(all, call.out_shapes))  # by-products for training may be empty
+        name = call.add(f"aten_{op}" if op in SHAPE_RULES else op, call.inputs, {}, filled)
+        operands = [(name, slot) for slot in range(len(filled))]
+    return operands
+
+
+#: ATen operator -> the canonical operator of one operand and equal shape that it always is.
+_SAME_SHAPE = {
+    "relu": "relu", "relu6": "relu6", "prelu": "prelu", "_prelu_kernel": "prelu", "leaky_relu": "leakyrelu",
+    "rrelu": "leakyrelu", "elu": "elu", "selu": "elu", "celu": "elu", "gelu": "gelu", "sigmoid": "sigmoid",
+    "tanh": "tanh", "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
+    "softplus": "softplus", "softmax": "softmax", "_softmax": "softmax", "_safe_softmax": "softmax",
+    "exp": "exp", "sqrt": "sqrt",
+    "neg": "neg", "negative": "neg", "abs": "abs", "batch_norm": "bn", "native_batch_norm": "bn",
+    "_native_batch_norm_legit_no_training": "bn", "instance_norm": "norm", "layer_norm": "norm",
+    "native_layer_norm": "norm", "group_norm": "norm", "native_group_norm": "norm", "rms_norm": "norm",
+    "dropout": "dropout", "feature_dropout": "dropout", "alpha_dropout": "dropout",
+    "feature_alpha_dropout": "dropout", "native_dropout": "dropout", "clone": "identity",
+    "contiguous": "identity", "detach": "identity", "alias": "identity", "lift_fresh": "identity",
+}  # fmt: skip
+
+
+@aten(*_SAME_SHAPE)
+def _same_shape(call: Call) -> list[Operand] | None:
+    """Activations, normalisations and copies."""
+    op = _SAME_SHAPE[call.op]
+    attrs: dict[str, Any] = {}
+    if op == "bn" and call.args.get("weight") is None:
+        attrs["affine"] = False
+    elif op in ("norm", "prelu"):
+        weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
+        attrs["params"] = sum(math.prod(tensor.shape) for tensor in weights)
+    return call.layer(op, **attrs)
+
+
+@aten("to", "_to_copy")
+def _to(call: Call) -> list[Operand] | None:
+    """A change of type is a cast; of device or layout, nothing."""
+    changes_type = call.args.get("dtype") not in (None, call.args["self"].dtype)
+    return call.layer("cast" if changes_type else "identity")
+
+
+@aten("hardtanh", "clamp", "clip", "clamp_min", "clamp_max")
+def _clip(call: Call) -> list[Operand] | None:
+    """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
+    low = call.args.get("min_val", call.args.get("min"))
+    high = call.args.get("max_val", call.args.get("max"))
+    if low == 0 and high in (None, 6):
+        return call.layer("relu" if high is None else "relu6")
+    return call.layer("clip", min=low, max=high)
+
+
+_ELEMENTWISE = {
+    "add": "add", "sub": "sub", "subtract": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul",
+    "div": "div", "divide": "div", "true_divide": "div", "maximum": "maximum", "minimum": "minimum",
+}  # fmt: skip
+
+
+@aten(*_ELEMENTWISE)
+def _elementwise(call: Call) -> list[Operand] | None:
+    """Two operands with broadcasting; one of them may be a constant."""
+    if call.args.get("rounding_mode"):
+        return None
+    return _binary(call, _ELEMENTWISE[call.op], call.args["self"], call.args["other"])
+
+
+@aten("pow")
+def _pow(call: Call) -> list[Operand] | None:
+    return _binary(call, "pow", call.args["self"], call.args["exponent"])
+
+
+@aten("square")
+def _square(call: Call) -> list[Operand] | None:
+    return call.layer("pow", const=2.0)
+
+
+@aten("reciprocal")
+def _reciprocal(call: Call) -> list[Operand] | None:
+    """``constant / x`` arrives as a reciprocal and a product."""
+    return call.layer("div", const=1.0)
+
+
+def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
+    """``op`` over two values: computed operands, constant tensors or numbers."""
+    operands: list[Operand] = []
+    attrs: dict[str, Any] = {}
+    for value in (left, right):
+        operand, constant = call.operand(value), call.known(value)
+        if operand is not None:
+            operands.append(operand)
+        elif not hasattr(value, "shape"):
+            attrs["const"] = float(value)
+        elif constant is not None and constant.numel() == 1 and constant.dim() <= 1:
+            attrs["const"] = float(constant)
+        elif constant is not None and not bool(constant.any()):
+            operands.append(call.constant(value))
+        else:
+            attrs["const_shape"] = tuple(value.shape)
+    return [call.emit(op, _without_expands(call, operands), attrs, call.out_shapes[0])]
+
+
+def _without_expands(call: Call, operands: list[Operand]) -> list[Operand]:
+    """``operands`` from before ``expand``, where the operator broadcasts to the same shape without it."""
+    nodes = call.graph.nodes
+    sources = [nodes[o[0]]["inputs"][0] if nodes[o[0]]["op"] == "expand" else o for o in operands]
+    shapes = [_traced_shape(call.graph, source) for source in sources]
+    return sources if np.broadcast_shapes(*shapes) == call.out_shapes[0] else operands
+
+
+def _traced_shape(graph: nx.DiGraph, operand: Operand) -> Shape:
+    """The shape an operand was traced with."""
+    data = graph.nodes[operand[0]]
+    return data["attrs"]["shape"] if data["op"] == "input" else data["declared"][operand[1]]
+
+
+@aten("zeros_like", "new_zeros", "zero")
+def _zeros(call: Call) -> list[Operand] | None:
+    """Zeros, whatever the operand holds."""
+    shape = call.out_shapes[0]
+    return [call.emit("zero", [], {"shape": shape}, shape)]
+
+
+@aten("ones_like", "new_ones", "full_like", "new_full", "empty_like", "new_empty", "fill")
+def _filled(call: Call) -> list[Operand] | None:
+    """A constant that only borrows the shape of its operand."""
+    shape = call.out_shapes[0]
+    return [call.emit("constant", [], {"shape": shape}, shape)]
+
+
+@aten("copy")
+def _copy(call: Call) -> list[Operand] | None:
+    """``self`` is overwritten with ``src``."""
+    source = call.operand(call.args["src"])
+    if source is None:
+        return [call.constant(call.args["src"])]
+    return [source] if call.shape("src") == call.shape() else None
+
+
+def _per_dimension(value: int | Sequence[int], rank: int) -> Shape:
+    """A number, or a sequence of one, stands for every spatial dimension."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]:
+    return [(p, p) for p in _per_dimension(padding, rank)]
+
+
+@aten("conv1d", "conv2d", "conv3d")
+def _conv(call: Call) -> list[Operand] | None:
+    """Weights are ``(out, in / groups, *kernel)``; "same" is torch's, with the odd element after."""
+    args, (out_channels, channels, *kernel) = call.args, call.shape("weight")
+    rank = len(kernel)
+    dilation, padding = _per_dimension(args["dilation"], rank), args["padding"]
+    if padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        padding = [(r // 2, r - r // 2) for r in reach]
+    elif padding != "valid":
+        padding = _symmetric(padding, rank)
+    return call.layer("conv", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
+                      dilation=dilation, padding=padding, groups=args["groups"],
+                      in_channels=channels * args["groups"], out_channels=out_channels, **_bias(call))
+
+
+@aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(call: Call) -> list[Operand] | None:
+    """Weights are ``(in, out / groups, *kernel)``."""
+    args, (in_channels, channels, *kernel) = call.args, call.shape("weight")
+    rank = len(kernel)
+    return call.layer("convtranspose", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
+                      dilation=_per_dimension(args["dilation"], rank),
+                      padding=_symmetric(args["padding"], rank), groups=args["groups"],
+                      output_padding=_per_dimension(args["output_padding"], rank),
+                      in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
+
+
+def _bias(call: Call, usual: bool = False) -> dict[str, bool]:
+    """Whether a layer has a bias, where that is not what its operator usually has."""
+    found = call.args.get("bias") is not None
+    return {} if found is usual else {"bias": found}
+
+
+@aten("convolution", "_convolution")
+def _convolution(call: Call) -> list[Operand] | None:
+    """The primitive behind both."""
+    return (_conv_transpose if call.args["transposed"] else _conv)(call)
+
+
+@aten("linear")
+def _linear(call: Call) -> list[Operand] | None:
+    """Weights are ``(out, in)``."""
+    out_features, in_features = call.shape("weight")
+    return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
+
+
+@aten("matmul", "mm", "bmm")
+def _matmul(call: Call) -> list[Operand] | None:
+    return _product(call, call.args["self"], call.args["other" if call.op == "matmul" else "mat2"])
+
+
+@aten("addmm")
+def _addmm(call: Call) -> list[Operand] | None:
+    """A product of matrices with a bias."""
+    return _product(call, call.args["mat1"], call.args["mat2"])
+
+
+def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
+    """A dense layer if ``right`` is one matrix of weights, else a product of two computed operands."""
+    if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
+        *batch, inp, out = right.shape
+        if math.prod(batch) == 1 and call.out_shapes[0] == (*left.shape[:-1], out):
+            without = {} if call.op == "addmm" else {"bias": False}
+            return call.layer("fc", in_features=inp, out_features=out, **without)
+    both_computed = call.operand(left) is not None and call.operand(right) is not None
+    if both_computed and len(call.inputs) == 2 and min(left.dim(), right.dim()) > 1:
+        return [call.emit("matmul", call.inputs, {}, call.out_shapes[0])]
+    return None
+
+
+@aten("max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
+      "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _pool(call: Call) -> list[Operand] | None:
+    """Its stride defaults to its kernel."""
+    args, rank = call.args, len(call.shape()) - 2
+    kernel = _per_dimension(args["kernel_size"], rank)
+    return call.layer("maxpool" if call.op.startswith("max") else "avgpool", kernel=kernel,
+                      stride=_per_dimension(args["stride"] or kernel, rank),
+                      padding=_symmetric(args["padding"], rank),
+                      dilation=_per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
+
+
+@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+      "adaptive_max_pool2d", "adaptive_max_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
+def _adaptive_pool(call: Call) -> list[Operand] | None:
+    """``output_size`` per spatial dimension."""
+    op = "adaptiveavgpool" if "avg" in call.op else "adaptivemaxpool"
+    return call.layer(op, output_size=tuple(call.args["output_size"]))
+
+
+@aten("amax")
+def _amax(call: Call) -> list[Operand] | None:
+    """Over the whole map it is a global max pool."""
+    shape = call.shape()
+    axes = sorted(call.axis(d) for d in call.args["dim"])
+    if len(shape) < 3 or axes != list(range(2, len(shape))):
+        return None
+    ones = (1,) * len(axes)
+    pooled = call.emit("adaptivemaxpool", call.inputs, {"output_size": ones}, shape[:2] + ones)
+    return [pooled if call.args["keepdim"] else call.emit("squeeze", [pooled], {"axes": axes}, shape[:2])]
+
+
+@aten("mean")
+def _mean(call: Call) -> list[Operand] | None:
+    """Over ``dim``, or over everything."""
+    axes = call.args.get("dim") or range(len(call.shape()))
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    return call.layer("mean", axes=axes, keepdims=call.args.get("keepdim", False))
+
+
+@aten("cat", "concat", "concatenate")
+def _cat(call: Call) -> list[Operand] | None:
+    """Constant tensors among the operands count towards its shape."""
+    tensors = [t for t in call.args["tensors"] if t.numel()]  # torch lets torch.empty(0) pass
+    operands = [call.operand(t) or call.constant(t) for t in tensors]
+    axis = call.args["dim"] % tensors[0].dim()
+    return [call.emit("concat", operands, {"axis": axis}, call.out_shapes[0])]
+
+
+@aten("stack")
+def _stack(call: Call) -> list[Operand] | None:
+    """Each operand gets a new axis, along which they are joined."""
+    tensors, shape = call.args["tensors"], call.out_shapes[0]
+    axis = call.args["dim"] % len(shape)
+    piece = (*shape[:axis], 1, *shape[axis + 1:])
+    pieces = [call.emit("unsqueeze", [call.operand(t) or call.constant(t)], {"axes": (axis,)}, piece)
+              for t in tensors]
+    return [call.emit("concat", pieces, {"axis": axis}, shape)]
+
+
+@aten("split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "tensor_split")
+def _split(call: Call) -> list[Operand] | None:
+    """Cut along ``dim`` into the sizes it was traced with."""
+    axis = call.axis(call.args["dim"])
+    sections = [shape[axis] for shape in call.out_shapes]
+    name = call.add("split", [call.inputs[0]], {"axis": axis, "sections": sections}, call.out_shapes)
+    return [(name, slot) for slot in range(len(sections))]
+
+
+@aten("glu")
+def _glu(call: Call) -> list[Operand] | None:
+    """One half along ``dim``, gated by the sigmoid of the other."""
+    axis, shape = call.axis(call.args["dim"]), call.out_shapes[0]
+    attrs = {"axis": axis, "sections": [shape[axis]] * 2}
+    halves = call.add("split", call.inputs, attrs, [shape, shape])
+    gate = call.emit("sigmoid", [(halves, 1)], {}, shape)
+    return [call.emit("mul", [(halves, 0), gate], {}, shape)]
+
+
+@aten("unbind")
+def _unbind(call: Call) -> list[Operand] | None:
+    """Cut into slices of size 1, each of which loses that axis."""
+    axis, shape = call.axis(call.args["dim"]), call.shape()
+    piece = (*shape[:axis], 1, *shape[axis + 1:])
+    attrs = {"axis": axis, "sections": [1] * shape[axis]}
+    name = call.add("split", call.inputs, attrs, [piece] * shape[axis])
+    return [call.emit("squeeze", [(name, slot)], {"axes": (axis,)}, out)
+            for slot, out in enumerate(call.out_shapes)]
+
+
+@aten("slice")
+def _slice(call: Call) -> list[Operand] | None:
+    """A slice of everything is nothing."""
+    if call.out_shapes[0] == call.shape():
+        return call.layer("identity")
+    return call.layer("slice", axis=call.axis(call.args["dim"]), start=call.args["start"],
+                      stop=call.args["end"], step=call.args["step"])
+
+
+@aten("select")
+def _select(call: Call) -> list[Operand] | None:
+    """One position along ``dim``, which goes."""
+    axis, shape = call.axis(call.args["dim"]), call.shape()
+    start = int(call.args["index"]) % shape[axis]
+    piece = (*shape[:axis], 1, *shape[axis + 1:])
+    cut = call.emit("slice", call.inputs, {"axis": axis, "start": start, "stop": start + 1, "step": 1}, piece)
+    return [call.emit("squeeze", [cut], {"axes": (axis,)}, call.out_shapes[0])]
+
+
+@aten("view", "reshape", "_unsafe_view", "_reshape_alias", "unflatten")
+def _reshape(call: Call) -> list[Operand] | None:
+    """The shape it was traced with, -1 resolved."""
+    if "dtype" in call.args:  # x.view(torch.int32)
+        return None
+    if call.out_shapes[0] == call.shape():
+        return call.layer("identity")
+    return call.layer("reshape", shape=call.out_shapes[0])
+
+
+@aten("flatten")
+def _flatten(call: Call) -> list[Operand] | None:
+    """Joins ``start_dim`` to ``end_dim``."""
+    if call.out_shapes[0] == call.shape():
+        return call.layer("identity")
+    return call.layer("flatten", start=call.axis(call.args["start_dim"]), end=call.axis(call.args["end_dim"]))
+
+
+@aten("expand")
+def _expand(call: Call) -> list[Operand] | None:
+    """Has no canonical form unless it changes nothing."""
+    return call.layer("identity") if call.out_shapes[0] == call.shape() else None
+
+
+@aten("permute")
+def _permute(call: Call) -> list[Operand] | None:
+    """The order that there was is nothing."""
+    perm = [call.axis(d) for d in call.args["dims"]]
+    return call.layer("identity" if perm == sorted(perm) else "transpose", perm=tuple(perm))
+
+
+@aten("transpose", "swapaxes", "swapdims", "t")
+def _transpose(call: Call) -> list[Operand] | None:
+    """Two dimensions swap places; ``t`` swaps the only two."""
+    perm = list(range(len(call.shape())))
+    first, second = (call.args.get(k, d) for k, d in (("dim0", 0), ("dim1", -1)))
+    perm[first], perm[second] = perm[second], perm[first]
+    return call.layer("transpose", perm=tuple(perm))
+
+
+@aten("squeeze")
+def _squeeze(call: Call) -> list[Operand] | None:
+    """Dimensions of size 1 go: those of ``dim``, or all."""
+    axes = call.args.get("dim", [i for i, size in enumerate(call.shape()) if size == 1])
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    return call.layer("squeeze", axes=tuple(call.axis(a) for a in axes))
+
+
+@aten("unsqueeze")
+def _unsqueeze(call: Call) -> list[Operand] | None:
+    return call.layer("unsqueeze", axes=(call.args["dim"] % len(call.out_shapes[0]),))
+
+
+@aten("pad", "constant_pad_nd")
+def _pad(call: Call) -> list[Operand] | None:
+    """torch lists ``(before, after)`` from the last dimension backwards."""
+    flat = call.args["pad"]
+    pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
+    padding = [(0, 0)] * (len(call.shape()) - len(pairs)) + pairs
+    return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"))
+
+
+@aten("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+      "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
+      "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
+def _upsample(call: Call) -> list[Operand] | None:
+    """The size it was traced with, and the way it interpolates."""
+    mode = call.op.lstrip("_").removeprefix("upsample_")
+    return call.layer("upsample", size=call.out_shapes[0][2:], mode=mode)
+
+
+@aten("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(call: Call) -> list[Operand] | None:
+    return call.layer("channelshuffle", groups=call.args["groups"])

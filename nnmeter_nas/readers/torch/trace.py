@@ -1,0 +1,413 @@
+"""Records what a torch module computes: every ATen call of its ``forward``, as operators of a model graph.
+
+Under inference mode torch hands every call to a dispatch mode as the ATen operator the author wrote
+(``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So a light recorder sees
+what ``torch.export`` would, functional calls and Python control flow included, in a fraction of its time.
+Tensors that existed before the trace, the weights above all, are stood in for by meta tensors: they are
+neither read nor written nor copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ReaderError
+from ...graph.model_graph import add_input, add_op, new_graph
+from ...graph.shapes import Shape
+from .operators import OPAQUE, TRANSLATIONS, Call, Operand, translate
+
+if TYPE_CHECKING:
+    import torch
+
+#: Arguments of ATen operators that must be integers, and those that must be truth values.
+_INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
+_BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested sequences, mappings and the attributes of a dataclass."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif hasattr(value, "__dataclass_fields__"):
+        yield from tensors_in(list(vars(value).values()))
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """``function`` of a value, or of each item of a list: ATen nests no deeper."""
+    return [function(v) for v in value] if isinstance(value, list | tuple) else function(value)
+
+
+@cache
+def _typed_arguments(func: Any) -> list[tuple[int, str, torch.dtype]]:
+    """Position, name and type of the tensors that an ATen operator takes only as integers or truth values."""
+    import torch
+
+    found = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.name in _INTEGER_ARGUMENTS:
+            found.append((position, argument.name, torch.int64))
+        elif argument.name in _BOOLEAN_ARGUMENTS:
+            found.append((position, argument.name, torch.bool))
+    return found
+
+
+@cache
+def _shape_keepers() -> frozenset[Any]:
+    """Common ATen operators with one result, of the shape and type of their first argument."""
+    import torch
+
+    names = ("batch_norm", "dropout", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
+             "relu", "sigmoid", "silu", "tanh")  # fmt: skip
+    spellings = (getattr(torch.ops.aten, name + end, None) for name in names for end in ("", "_"))
+    return frozenset(packet.default for packet in spellings if packet is not None)
+
+
+def _fits(args: Sequence[Any]) -> bool:
+    """Whether the first argument is of floats, and the tensors behind it hold one value per channel."""
+    import torch
+
+    channels = args[0].shape[1:2]
+    return args[0].is_floating_point() and all(
+        value.shape == channels for value in args[1:] if isinstance(value, torch.Tensor)
+    )
+
+
+def _floats_as(value: Any, dtype: torch.dtype) -> Any:
+    """``value``, a tensor or a list of them, with those of floats as ``dtype``."""
+    import torch
+
+    def convert(item: Any) -> Any:
+        return item.to(dtype) if isinstance(item, torch.Tensor) and item.is_floating_point() else item
+
+    return _each(convert, value)
+
+
+def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two views of the same storage have an element in common."""
+    return np.shares_memory(_layout(one), _layout(other))
+
+
+def _on_device(device: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, with ``device`` for every device among them."""
+    import torch
+
+    def move(value: Any) -> Any:
+        return torch.device(device) if isinstance(value, torch.device) else value
+
+    return [move(value) for value in args], {key: move(value) for key, value in kwargs.items()}
+
+
+def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
+    """An array at made-up addresses, never to be read, that lies in memory as ``view`` does."""
+    size = view.element_size()
+    return np.asarray(SimpleNamespace(__array_interface__={
+        "version": 3, "typestr": f"|V{size}", "shape": tuple(view.shape),
+        "strides": tuple(stride * size for stride in view.stride()),
+        "data": (4096 + view.storage_offset() * size, True),
+    }))  # fmt: skip
+
+
+class Recorder:
+    """Turns a stream of ATen calls into a model graph.
+
+    Every tensor of the trace is one of: *computed* from a model input (it has an operand), a *constant*
+    made during the trace from nothing but numbers and integers that the module keeps (its values are known),
+    or *foreign*, a weight or whatever else existed before or follows from such (only its shape is known).
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.graph = new_graph(type(module).__name__)
+        self._root = type(module).__name__
+        # Name of each submodule, and whether it has no parts.
+        self._modules = {
+            id(m): (path, next(m.children(), None) is None) for path, m in module.named_modules()
+        }
+        self._stack: list[tuple[str, bool]] = []
+        self._repeats: dict[str, int] = {}
+        self._func: Any = None
+        self._operands: dict[int, Operand] = {}
+        self._constants: dict[int, torch.Tensor] = {}
+        self._images: dict[int, torch.Tensor] = {}
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._written: set[int] = set()  # by the ids of the values of _seen
+        # By storage, the tensors seen: views of it to write through to, and references that keep ids valid.
+        self._seen: dict[int, dict[int, torch.Tensor]] = {}
+
+    def add_input(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Make ``tensor`` a model input of that name."""
+        add_input(self.graph, name, tensor.shape)
+        self._bind(tensor, (name, 0))
+        return tensor
+
+    def operand(self, value: Any) -> Operand | None:
+        """The operand that stands for ``value``, if it is a computed tensor."""
+        return self._operands.get(id(value))
+
+    def where(self) -> str:
+        """The submodule and the ATen operator that the trace has come to."""
+        path = self._stack[-1][0] if self._stack else ""
+        module = f"submodule {path!r}" if path else self._root
+        return f"{module} at {self._func}" if self._func is not None else module
+
+    def mode(self) -> Any:
+        """A context manager under which this recorder gets every ATen call."""
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        recorder = self
+
+        class Recording(TorchDispatchMode):
+            supports_higher_order_operators = True
+
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if not hasattr(func, "_schema"):
+                    raise ReaderError(
+                        f"{recorder.where()} uses torch's control flow operator {func}, so its latency "
+                        "depends on tensor values; read a module that takes one of the branches"
+                    )
+                return recorder.call(func, args, kwargs or {}, self)
+
+        return Recording()
+
+    @contextmanager
+    def module_paths(self) -> Iterator[None]:
+        """Keep track of the submodule that is running, without a hook on any module."""
+        from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+        def enter(module: torch.nn.Module, args: Any) -> None:
+            if id(module) in self._modules:
+                self._stack.append(self._modules[id(module)])
+
+        def leave(module: torch.nn.Module, args: Any, output: Any) -> None:
+            if id(module) in self._modules:
+                self._stack.pop()
+
+        hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any) -> Any:
+        """Record one ATen call and return what it returns, on meta tensors unless all is constant."""
+        self._func = func
+        schema = func._schema
+        namespace, op = schema.name.split("::")
+        if namespace != "aten":
+            op = f"{namespace}_{op}"
+        tensors = list(tensors_in([*args, *kwargs.values()]))
+        if op.startswith("lift_fresh"):
+            return self._lift(args[0])
+        if all(id(t) in self._constants or self._is_number(t, schema) for t in tensors):
+            return self._make_constant(func, args, kwargs)
+        computed = any(id(t) in self._operands for t in tensors)
+        if not schema.returns:
+            if computed and schema.is_mutable:
+                raise NotImplementedError("it changes tensors in place and returns none")
+            return None  # an assertion, say of the device
+        if not computed and self._reads_values(schema, tensors):
+            return func(*args, **kwargs)
+        if computed and op == "_has_compatible_shallow_copy_type":  # torch asks before x.data = y
+            self._take_data(*args)
+        if schema.is_mutable:
+            return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
+        if computed and (op not in TRANSLATIONS or schema.overload_name == "other") and op not in OPAQUE:
+            with mode:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = self._run(func, args, kwargs, tensors)
+        if computed:
+            self._record(op, schema, args, kwargs, list(tensors_in(result)))
+        return result
+
+    def _write(
+        self, func: Any, op: str, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+    ) -> Any:
+        """Record a call that changes some of its arguments, and return these."""
+        computed = any(id(t) in self._operands for t in tensors)
+        before = self._before(func, args)
+        originals = {id(self._image(t)): t for t in tensors}
+        result = _each(lambda r: originals.get(id(r), r), self._run(func, args, kwargs, tensors))
+        outputs = list(tensors_in(result))
+        if computed:
+            self._record(op, func._schema, before, kwargs, outputs)
+        if before is args:
+            for output in outputs:
+                self._write_through(output)
+        return result
+
+    def _before(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
+        """``args``; of an operator such as ``squeeze_`` with the shape that it is about to change."""
+        import torch
+
+        operand = self.operand(args[0]) if torch.Tag.inplace_view in func.tags else None
+        if operand is None:
+            return args
+        before = self._image(args[0]).view_as(args[0])
+        self._bind(before, operand)
+        return (before, *args[1:])
+
+    def _make_constant(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a call on constants for real, on the CPU wherever the module would have them."""
+        args, kwargs = _on_device("cpu", args, kwargs)
+        result = func(*args, **kwargs)
+        for tensor in tensors_in(result):
+            self._constants[id(tensor)] = tensor
+            self._see(tensor)
+        return result
+
+    def _lift(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What ``torch.tensor`` made: a constant, unless it was made on the meta device and has no values."""
+        if tensor.device.type == "meta":
+            return tensor
+        tensor = tensor.cpu()
+        self._constants[id(tensor)] = tensor
+        self._see(tensor)
+        return tensor
+
+    def _is_number(self, tensor: torch.Tensor, schema: Any) -> bool:
+        """Whether a call can use an integer for real: one that the module keeps, or a size in TorchScript."""
+        if tensor.dim() or tensor.is_floating_point() or not self._has_values(tensor):
+            return False
+        return not (schema.is_mutable or any(r.alias_info for r in schema.returns))
+
+    def _reads_values(self, schema: Any, tensors: list[torch.Tensor]) -> bool:
+        """Whether a call asks for a number or a truth value that the weights can tell, as they still are."""
+        asks = all(str(r.type) in ("bool", "number") for r in schema.returns)
+        return asks and all(map(self._has_values, tensors))
+
+    def _has_values(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor still is what it was before the trace, or is a constant."""
+        return tensor.device.type != "meta" and id(self._sharing(tensor)) not in self._written
+
+    def _run(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> Any:
+        """What ``func`` returns for the shapes of its arguments, in which are ``tensors``.
+
+        Inputs are floats, for want of a word about it; where an operator takes integers or truth values, they
+        stand for such. Weights of another type, as the input's is a guess, and autocast does not see meta
+        tensors, are taken as the computed operands' type.
+        """
+        import torch
+
+        args, kwargs = _on_device("meta", args, kwargs)
+        args = [_each(self._image, value) for value in args]
+        kwargs = {key: _each(self._image, value) for key, value in kwargs.items()}
+        for position, name, dtype in _typed_arguments(func):
+            if position < len(args):
+                args[position] = _floats_as(args[position], dtype)
+            elif name in kwargs:
+                kwargs[name] = _floats_as(kwargs[name], dtype)
+        if len({t.dtype for t in tensors}) > 1 and not func._schema.is_mutable:
+            computed = {t.dtype for t in tensors if id(t) in self._operands and t.is_floating_point()}
+            if len(computed) == 1:
+                args = [_floats_as(value, *computed) for value in args]
+        if func in _shape_keepers() and _fits(args):  # many times faster than torch's own rules
+            return args[0] if func._schema.is_mutable else torch.empty_like(args[0])
+        return func(*args, **kwargs)
+
+    def _image(self, value: Any) -> Any:
+        """The meta tensor that stands in for a tensor; anything else as it is.
+
+        Tensors that share memory have images that do.
+        """
+        import torch
+
+        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
+            return value
+        if id(value) not in self._images:
+            storage = value.untyped_storage()
+            # torch refuses views that mix tensors made in inference mode with others.
+            with torch.inference_mode(value.is_inference()):
+                image = torch.empty(0, dtype=value.dtype, device="meta")
+                image.set_(self._storage_image(storage), value.storage_offset(), value.shape, value.stride())
+            self._images[id(value)] = image
+            self._see(value)
+        return self._images[id(value)]
+
+    def _storage_image(self, storage: torch.UntypedStorage) -> torch.UntypedStorage:
+        """The memory without data that stands in for ``storage``; what is seen of one is seen of both."""
+        import torch
+
+        if storage._cdata not in self._storages:
+            image = torch.UntypedStorage(storage.nbytes(), device="meta")
+            self._storages[storage._cdata] = image
+            self._seen[image._cdata] = self._seen.setdefault(storage._cdata, {})
+        return self._storages[storage._cdata]
+
+    def _record(self, op: str, schema: Any, args: Sequence[Any], kwargs: dict[str, Any],
+                outputs: list[torch.Tensor]) -> None:
+        """Add the operators of one call to the model graph; none if it returned no tensor."""
+        if not outputs:
+            return
+        named = {a.name: kwargs.get(a.name, a.default_value) for a in schema.arguments}
+        named.update(zip(named, args, strict=False))
+        inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
+        call = Call(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
+                    lambda value: self._constants.get(id(value)), self._add)
+        # Outputs beyond the operands are by-products, such as the indices of a max pool.
+        for tensor, operand in zip(outputs, translate(call), strict=False):
+            self._bind(tensor, operand)
+
+    def _add(self, op: str, inputs: Sequence[Operand], attrs: Any, shapes: list[Shape]) -> str:
+        """Add an operator named after the running submodule, or after itself within one that has parts."""
+        path, is_leaf = self._stack[-1] if self._stack else ("", False)
+        base = name = path if is_leaf and path and path not in self.graph else f"{path}.{op}".lstrip(".")
+        while name in self.graph:
+            self._repeats[base] = self._repeats.get(base, 1) + 1
+            name = f"{base}_{self._repeats[base]}"
+        return add_op(self.graph, name, op, inputs, attrs, shapes)
+
+    def _bind(self, tensor: torch.Tensor, operand: Operand) -> None:
+        """Let ``tensor`` stand for ``operand`` from here on."""
+        self._constants.pop(id(tensor), None)
+        self._operands[id(tensor)] = operand
+        self._see(tensor)
+
+    def _take_data(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
+        """Let ``tensor`` stand for what ``source`` does, if anything."""
+        self._operands.pop(id(tensor), None)
+        operand = self.operand(source)
+        if operand is not None:
+            self._bind(tensor, operand)
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        self._sharing(tensor)[id(tensor)] = tensor
+
+    def _sharing(self, tensor: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The tensors seen that share the memory of ``tensor``, or of what it stands in for."""
+        return self._seen.setdefault(tensor.untyped_storage()._cdata, {})
+
+    def _write_through(self, written: torch.Tensor) -> None:
+        """After an in-place operator: all other views of what it wrote have changed as well."""
+        source = self.operand(written)
+        sharing = self._sharing(written)
+        self._written.add(id(sharing))
+        for view in list(sharing.values()):
+            if view is written or not _overlap(view, written):
+                continue
+            if source is None:  # weights were written, so its values are no longer known
+                self._constants.pop(id(view), None)
+            elif view.shape == written.shape and view.stride() == written.stride():
+                self._bind(view, source)
+            elif view.numel() == written.numel() and view.is_contiguous() and written.is_contiguous():
+                shape = tuple(view.shape)
+                self._bind(view, (self._add("reshape", [source], {"shape": shape}, [shape]), 0))
+            else:
+                before = self.operand(view)
+                inputs = [source] if before is None else [before, source]
+                self._bind(view, (self._add("scatter", inputs, {}, [tuple(view.shape)]), 0))

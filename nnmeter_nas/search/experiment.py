@@ -1,0 +1,380 @@
+"""Run a search on either line of NNI, from its settings to its report; nothing is lost if it is killed.
+
+NNI trains each architecture in a process of its own. What the strategy asks for and how it ends is written
+down before anything follows from it (:mod:`.run_folder`), so that another process goes on where this one was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import inspect
+import logging
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nni.experiment import RunMode, launcher, rest
+from nni.runtime.log import silence_stdout
+
+from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyRanked, ParetoEvolution
+
+from .. import load_latency_predictor
+from ..costs.measures import Measure, latencies, latency_by_block
+from ..errors import SearchError
+from ..nni import mend_nni
+from ..nni.events import Ended, Event
+from ..packs.fingerprint import pack_fingerprint
+from ..solve.problem import LATENCY, LATENCY_MS
+from ..supernet.named import load_space, make_space
+from ..supernet.space import Space
+from .manager_process import contained, free_port
+from .report.files import write_report
+from .report.outcome import Hardware, SearchReport
+from .run_folder import LOGS, TRIALS, RunFolder, Settings
+
+logger = logging.getLogger(__name__)
+
+#: The experiments of the line of NNI that is installed.
+experiments: Any = import_module(
+    f"nnmeter_nas.nni.experiment_{'nas' if importlib.util.find_spec('nni.mutable') else 'retiarii'}"
+)
+STRATEGIES: dict[str, Any] = {
+    "pareto": ParetoEvolution, "ranked": LatencyRanked, "random": LatencyConstrainedRandom,
+}  # fmt: skip
+#: Attempts to start NNI's manager, each on another port.
+STARTS = 4
+#: Random architectures whose median latency is the limit if none is given.
+SAMPLED = 200
+
+
+class Search:
+    """A search, ready to run: its settings made into a space, a strategy and an evaluator.
+
+    Attributes:
+        settings: with a latency limit for every device if none was given: the median of random architectures.
+        strategy: which knows the space, and that something in it is inside the limits.
+        facts: what the settings mean now; a search is resumed only with the same.
+    """
+
+    def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
+        """Load what the settings name, and price the space.
+
+        Args:
+            settings: what is asked for.
+            progress: called with the number of architectures that were priced so far, if that takes long.
+
+        Raises:
+            SearchError: nothing in the space is inside the limits; names the fastest it holds.
+            UnknownDeviceError, SpaceError, PackError, ReaderError: something that is named cannot be loaded.
+        """
+        self.predictors = [
+            load_latency_predictor(device, settings.predictor_version) for device in settings.devices
+        ]
+        self.space = load_space(settings.space, settings.input_shape)
+        self.evaluator = make_evaluator(settings, self.space.input_shape)
+        # Priced here for the sake of progress; the strategy finds the latencies in the cache.
+        measured = latencies(self.space, self.predictors, progress)
+        if not (settings.max_latency or settings.min_latency or settings.limits):
+            medians = _median_latencies(self.space, measured, settings.seed)
+            settings = replace(settings, max_latency=dict(zip(settings.devices, medians, strict=True)))
+        self.settings = settings
+        self.strategy = self._make_strategy(settings)
+        self.strategy.prepare(self.space)
+        self.facts: dict[str, Any] = {
+            "space": self.space.fingerprint,
+            "packs": {p.device: [p.version, pack_fingerprint(p.pack)] for p in self.predictors},
+            "nni": version("nni"),
+        }
+
+    def resumed(self, folder: RunFolder) -> None:
+        """Bring the strategy to the state that the search in ``folder`` was in.
+
+        Raises:
+            SearchError: the search began with another space, predictor pack or NNI, or other code.
+        """
+        for name, then in folder.facts.items():
+            if name in self.facts and self.facts[name] != then:
+                raise SearchError(
+                    f"--resume {folder.path}: the search began with {name} {then}, and now it is "
+                    f"{self.facts[name]}; bring that back, or start a search anew in another folder"
+                )
+        self.strategy.replay(folder.events)
+
+    def report(self, folder: RunFolder, note: str = "") -> SearchReport:
+        """What the search has found so far."""
+        settings, problem = self.settings, self.strategy.problem
+        several = len(self.predictors) > 1
+        hardware = {
+            f"{LATENCY_MS}_{p.device}" if several else LATENCY_MS:
+            Hardware(p.device, p.version, pack_fingerprint(p.pack))
+            for p in self.predictors
+        }  # fmt: skip
+        objectives = [
+            name for objective in problem.objectives
+            for name in (hardware if objective == LATENCY else [objective])
+        ]  # fmt: skip
+        report = SearchReport(
+            space=settings.space,
+            trials=folder.trials(),
+            hardware=hardware,
+            maxima=problem.maxima,
+            minima=problem.minima,
+            objectives=objectives,
+            input_shape=self.space.input_shape,
+            strategy=settings.strategy,
+            nni=version("nni"),
+            units={name: measure.unit for name, measure in problem.measures.items()},
+            rejected=dict(self.strategy.rejected),
+            asked=settings.trials,
+            note=note,
+            settings=asdict(settings),
+        )
+        if not report.front:
+            return report
+        choices = report.best.choices
+        return replace(report, latency_by_block={
+            name: self._latency_by_block(p.device, tuple(choices.items()))
+            for name, p in zip(hardware, self.predictors, strict=True)
+        })  # fmt: skip
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
+    def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
+        predictor = next(p for p in self.predictors if p.device == device)
+        return latency_by_block(self.space, predictor, dict(choices))
+
+    def _make_strategy(self, settings: Settings) -> Any:
+        try:
+            return STRATEGIES[settings.strategy](
+                max_latency=settings.max_latency or None,
+                min_latency=settings.min_latency or None,
+                predictor=self.predictors,
+                limits=settings.limits,
+                objectives=settings.objectives,
+                space=self.space,
+                seed=settings.seed,
+                **settings.options,
+            )
+        except ValueError as error:
+            raise SearchError(f"--strategy {settings.strategy}: {error}") from error
+
+
+def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> list[float]:
+    """The median of each latency (ms) over random architectures."""
+    sizes = [len(known) for known in space.candidates.values()]
+    rows = np.random.default_rng(seed).integers(sizes, size=(SAMPLED, len(sizes)))
+    return [float(np.median(latency.values(rows))) for latency in measured]
+
+
+def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
+    """NNI's evaluator of what ``settings.evaluator`` names: a function, or an evaluator of NNI.
+
+    The function gets the network, or what makes it, and those of ``settings.arguments`` and ``input_shape``
+    that it takes; it has to report its metric with ``nni.report_final_result``.
+
+    Raises:
+        SearchError: there is no such function or evaluator.
+    """
+    name = settings.evaluator
+    found = _imported(name)
+    if hasattr(found, "_execute"):
+        return found
+    if not callable(found):
+        kind = type(found).__name__
+        raise SearchError(f"--evaluator {name}: a {kind} is neither a function nor one of NNI's evaluators")
+    known = inspect.signature(found).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    offered = {"input_shape": list(input_shape), **settings.arguments}
+    arguments = {key: value for key, value in offered.items() if takes_all or key in known}
+    return experiments.FunctionalEvaluator(found, **arguments)
+
+
+def run_search(
+    search: Search,
+    folder: RunFolder,
+    port: int | None = None,
+    started: Callable[[int], None] = lambda port: None,
+    changed: Callable[[RunFolder], None] = lambda folder: None,
+) -> SearchReport:
+    """Run a search, or what is left of it, and keep its report up to date.
+
+    Args:
+        search: what to run.
+        folder: where it is kept; what it holds already is not done again.
+        port: for NNI's web page and REST interface, on 127.0.0.1; another is taken if it is in use.
+        started: called once NNI's manager runs, with its port.
+        changed: called when a trial was submitted or has ended.
+
+    Returns:
+        The report, which is also written into the folder.
+
+    Raises:
+        SearchError: NNI fails, or no trial was trained to its end.
+    """
+    home = os.environ.get("HOME")
+    with contained(folder.path / LOGS, _variables(search.settings)) as work:
+        folder.recover()
+        search.resumed(folder)
+        changed(folder)
+        running = _Running(search, folder, work, changed)
+        if left := search.settings.trials - folder.ended:
+            running.run(left, home, port, started)
+    few = "the strategy had no further architectures" if folder.ended < search.settings.trials else ""
+    report = search.report(folder, few)
+    write_report(report, folder.path)
+    return report
+
+
+@dataclass
+class _Running:
+    """A search while NNI runs it.
+
+    Attributes:
+        search: what runs.
+        folder: where it is kept.
+        work: NNI's folder.
+        changed: told when a trial was submitted or has ended.
+        port: of NNI's manager; None until it runs.
+    """
+
+    search: Search
+    folder: RunFolder
+    work: Path
+    changed: Callable[[RunFolder], None]
+    port: int | None = None
+
+    def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
+        """Let NNI run up to so many trials, with ``home`` as theirs; see :func:`run_search`."""
+        silence_stdout()
+        mend_nni()
+        config = self._config(trials, home)
+        strategy = self.search.strategy
+        strategy.trials_folder = self.folder.path / TRIALS
+        strategy.listen(self._happened)
+
+        def begun(at: int) -> None:
+            self.port = at
+            started(at)
+
+        with _nni_settings(self.work), experiments.fresh_nni():
+            for attempt in range(STARTS):
+                at = free_port(None if attempt else port)
+                module = make_space(self.search.settings.space)
+                try:
+                    return experiments.run(module, self.search.evaluator, strategy, config, at, begun)
+                except (OSError, RuntimeError) as error:  # requests' errors are OSErrors
+                    failure = error
+                    if self.port is not None:
+                        break
+                    # It never started: somebody took the port in between, or it was too slow.
+        logs = self.folder.path / LOGS
+        if self.port is None:
+            raise SearchError(
+                f"NNI's manager did not start in {STARTS} attempts, each on another port; its logs are in "
+                f"{logs}; the last failed with {failure}"
+            ) from failure
+        raise SearchError(
+            f"NNI stopped working ({failure}); its logs are in {logs}. No trial that finished is lost; go on "
+            f"with: nnmeter-nas search --resume {shlex.quote(str(self.folder.path))}"
+        ) from failure
+
+    def _config(self, trials: int, home: str | None) -> Any:
+        settings = self.search.settings
+        config = experiments.make_config(
+            settings.engine, self.search.space.input_shape, self.work, Path.cwd()
+        )
+        config.trial_concurrency = settings.concurrency
+        config.max_trial_number = trials
+        if settings.trial_limit_s is not None:
+            config.max_trial_duration = f"{settings.trial_limit_s}s"
+        config.experiment_working_directory = str(self.work)
+        config._trial_command_params = {
+            "python": shlex.quote(sys.executable),
+            "envs": "" if home is None else f"HOME={shlex.quote(home)}",  # not that of NNI's processes
+        }
+        config.training_service.use_active_gpu = False
+        return config
+
+    def _happened(self, event: Event) -> None:
+        """Write down an event of the strategy, before anything follows from it."""
+        if isinstance(event, Ended) and event.failure:
+            event = replace(event, failure=self._failure(event))
+        self.folder.record(event)
+        if isinstance(event, Ended):
+            try:
+                write_report(self.search.report(self.folder), self.folder.path)
+            except Exception:  # what was found is safe; the report is written once more at the end
+                logger.exception("the report could not be written")
+        self.changed(self.folder)
+
+    def _failure(self, event: Ended) -> str:
+        """Why a trial failed: its exception, else the last line of its errors, else what NNI says."""
+        if (outcome := self.folder.outcome(event.number)) is not None and outcome.failure:
+            return outcome.failure
+        name = f"{TRIALS}/{event.number:04}.json"
+        jobs = rest.get(self.port, "/trial-jobs")
+        job = next((job for job in jobs if name in str(job["hyperParameters"])), None)
+        if job is None:
+            return event.failure
+        lines = [
+            line for file in self.work.glob(f"**/trials/{job['trialJobId']}/*stderr")
+            for line in file.read_text(errors="replace").split("\n") if line.strip()
+        ]  # fmt: skip
+        limit = self.search.settings.trial_limit_s
+        # 2.10.1 says that it stopped the trial; 3.0 interrupts it and calls it failed.
+        if limit is not None and (job["status"] == "EARLY_STOPPED" or lines[-1:] == ["KeyboardInterrupt"]):
+            return f"stopped at the limit of {limit} s"
+        return lines[-1] if lines else f"{event.failure} ({job['status'].lower()})"
+
+
+@contextlib.contextmanager
+def _nni_settings(work: Path) -> Iterator[None]:
+    """What NNI's launcher has no arguments for.
+
+    The manager gets 30 s to answer instead of 3, since its first start from a cold disk takes longer; what it
+    prints goes to its logs, as it does for a detached one; the list of experiments is kept in ``work``. NNI's
+    threads die of a dead manager, of which the search says more than they do.
+    """
+    before = launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments
+    check, start, known = before
+    hook = threading.excepthook
+    threading.excepthook = lambda failed: logger.debug("a thread of NNI failed", exc_info=failed.exc_value)
+    launcher._check_rest_server = functools.partial(check, retry=30)
+    launcher._start_rest_server = lambda arguments, mode: start(arguments, RunMode.Detach)
+    launcher.Experiments = functools.partial(known, home_dir=str(work / "nni-experiments"))
+    try:
+        yield
+    finally:
+        launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments = before
+        threading.excepthook = hook
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Environment variables with which trials find the user's modules."""
+    paths = [settings.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _imported(name: str) -> Any:
+    """What ``module:attribute`` names, in the current folder or installed."""
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise SearchError(f"--evaluator {name}: write module:function, such as my_training:train")
+    sys.path.insert(0, "")  # the current folder, as for `python -m`
+    try:
+        return functools.reduce(getattr, attribute.split("."), import_module(module))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise SearchError(f"--evaluator {name}: cannot load it: {reason}") from error
+    finally:
+        sys.path.remove("")
+

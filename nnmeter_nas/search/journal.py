@@ -1,0 +1,107 @@
+"""What a search has done, kept so that a crash at any moment loses nothing that was written before.
+
+A journal is a file of JSON objects, one a line. A line counts once its end is there: what a crash left of the
+last one is cut off when the file is opened again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ..errors import SearchError
+
+
+class Journal:
+    """A journal that is open for more; every record is on the disk when :meth:`append` returns.
+
+    Attributes:
+        path: the file.
+        records: what it holds, the oldest first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``, which is made if it is not there.
+
+        Raises:
+            SearchError: a line that is whole is no JSON object.
+        """
+        self.path = path
+        self.records, length = _read(path)
+        created = not path.exists()
+        self._file: BinaryIO = path.open("ab")
+        self._file.truncate(length)
+        if created:
+            _sync_folder(path.parent)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write ``record``, of JSON values, and wait until it is on the disk.
+
+        Raises:
+            ValueError: it holds a number that JSON has not (NaN, infinity).
+        """
+        line = json.dumps(dict(record), allow_nan=False, separators=(", ", ": "))
+        self._file.write(f"{line}\n".encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.append(dict(record))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The records of a journal, the oldest first, without changing it; none if there is no such file.
+
+    Raises:
+        SearchError: a line that is whole is no JSON object.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records, and how many bytes they take; what follows is the rest of a line that was cut short."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    length = content.rfind(b"\n") + 1
+    lines = content[:length].split(b"\n")[:-1]
+    return [_record(path, number, line) for number, line in enumerate(lines, 1)], length
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:  # not JSON, or not UTF-8
+        record = None
+    if not isinstance(record, dict):
+        raise SearchError(
+            f"{path}, line {number}: {line[:40]!r} is no JSON object, so the file is damaged; restore it, or "
+            f"start the search anew in another folder"
+        )
+    return record
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file in ``folder`` survive a crash of the machine, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""The files that tell what a search found: all trials, the Pareto front, the best architectures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from ...files import write_bytes
+from .outcome import Hardware, SearchReport, figure, limits_text, ranked
+from .page import report_html
+from .plot import pareto_plot
+from .trials import Trial, pareto_front
+
+__all__ = [
+    "Hardware",
+    "SearchReport",
+    "Trial",
+    "architecture",
+    "empty_folder",
+    "pareto_front",
+    "trials_table",
+    "write_report",
+]
+
+#: What :func:`write_report` leaves in its folder, and the folder of best architectures among it.
+FILES = ("trials.csv", "pareto.png", "report.html")
+BEST = "best"
+
+_REBUILD = """\
+from nnmeter_nas.search.rebuild import load_architecture, rebuild
+network = rebuild(load_architecture({name!r}))  # a torch module; its weights are untrained
+"""
+
+
+def trials_table(report: SearchReport) -> Table:
+    """The trials, best metric first and failed ones last; a star marks the Pareto front."""
+    table = Table(
+        title=f"{report.space}, {limits_text(report)}",
+        caption="★ Pareto front: nothing tried is better in one and no worse in all others",
+        box=box.SIMPLE_HEAD,
+    )
+    for heading in ("", "trial", *report.measures, report.metric, "time (s)"):
+        table.add_column(heading, justify="right")
+    table.add_column("blocks", overflow="fold")
+    front = {trial.number for trial in report.front}
+    for trial in ranked(report):
+        best = trial.number in front
+        table.add_row(
+            "★" if best else "",
+            str(trial.number),
+            *(figure(trial.values[name]) if name in trial.values else "" for name in report.measures),
+            f"{trial.metric:.4f}" if trial.state == "trained" else trial.state,
+            "" if trial.seconds is None else f"{trial.seconds:.0f}",
+            Text(trial.failure or " ".join(trial.choices.values())),  # text: no markup
+            style="red" if trial.state == "failed" else "bold green" if best else None,
+        )
+    return table
+
+
+def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
+    """A trial of the front as JSON values: choices by label, its figures, and how to build it again.
+
+    Args:
+        report: what it was found by.
+        trial: the architecture.
+        place: on the front, from 1.
+    """
+    return {
+        "space": report.space,
+        "input_shape": list(report.input_shape),
+        "choices": dict(trial.choices),
+        "values": dict(trial.values),
+        "metric": trial.metric,
+        "metric_name": report.metric,
+        "devices": {name: asdict(hardware) for name, hardware in report.hardware.items()},
+        "limits": {"maxima": dict(report.maxima), "minima": dict(report.minima)},
+        "objectives": list(report.objectives),
+        "trial": trial.number,
+        "strategy": report.strategy,
+        "nni": report.nni,
+        "settings": dict(report.settings),
+        "rebuild": _REBUILD.format(name=f"{BEST}/{place}.json"),
+        "export": f"nnmeter-nas export {BEST}/{place}.json -o network.onnx",
+    }
+
+
+def empty_folder(folder: Path) -> None:
+    """Make ``folder`` ready for a report: it exists, and holds none of an earlier search."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    _remove_best(folder, after=0)
+
+
+def write_report(report: SearchReport, folder: Path) -> list[Path]:
+    """Write ``trials.csv`` and ``report.html``; if a trial succeeded, ``best/1.json`` ... and ``pareto.png``.
+
+    Each file appears whole or not at all, and replaces that of an earlier call; it may be called after every
+    trial.
+
+    Returns:
+        The files written.
+    """
+    table, plot, page = (folder / name for name in FILES)
+    files = {table: _csv(report)}
+    for place, trial in enumerate(report.front, 1):
+        values = architecture(report, trial, place)
+        files[folder / BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
+    files[page] = report_html(report)
+    for path, text in files.items():
+        write_bytes(path, text.encode(errors="backslashreplace"))
+    _remove_best(folder, after=len(report.front))
+    if not (report.front and report.axes):
+        plot.unlink(missing_ok=True)
+        return list(files)
+    write_bytes(plot, pareto_plot(report))
+    return [*files, plot]
+
+
+def _remove_best(folder: Path, after: int) -> None:
+    """Remove the architectures of places beyond ``after``, which a longer front had left."""
+    for path in (folder / BEST).glob("*.json"):
+        if path.stem.isdecimal() and int(path.stem) > after:
+            path.unlink()
+
+
+def _csv(report: SearchReport) -> str:
+    """All trials in their order, a column a measure and a column a choice."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    measures, labels = report.measures, report.labels
+    writer.writerow(
+        [
+            "trial",
+            "state",
+            report.metric,
+            *measures,
+            "seconds",
+            "pareto_front",
+            *labels,
+            "failure",
+        ]
+    )
+    front = {trial.number for trial in report.front}
+    for trial in report.trials:
+        writer.writerow(
+            [
+                trial.number,
+                trial.state,
+                trial.metric,
+                *(trial.values.get(name, "") for name in measures),
+                trial.seconds,
+                int(trial.number in front),
+                *(trial.choices.get(label, "") for label in labels),
+                trial.failure,
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,234 @@
+"""The folder of a search: all that it knows, so that it can go on after a crash at any moment.
+
+======================= ==============================================================================
+``search.json``         what was asked for, the predictor packs and the versions it runs with
+``journal.jsonl``       each trial's submission and end, in their order
+``trials/NNNN.json``    the outcome of a trial, written by the trial itself before NNI hears of it
+``nni-logs/``           NNI's own logs and records
+======================= ==============================================================================
+
+The files of a report lie beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import SearchError
+from ..files import write_bytes
+from ..nni.events import Ended, Event, Submitted, from_record, to_record, unended
+from ..nni.trial import Outcome, read_outcome
+from .journal import Journal
+from .report.files import empty_folder
+from .report.trials import Trial
+
+SETTINGS, JOURNAL, TRIALS, LOGS, LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search was asked for; all of it JSON values.
+
+    Attributes:
+        space: name of the search space, or ``module:attribute``.
+        strategy: "pareto", "ranked" or "random".
+        options: of the strategy.
+        devices: applied hardware that latencies are predicted on.
+        predictor_version: of the predictor packs; None is the newest.
+        max_latency, min_latency: limits in ms, by device.
+        limits: the most that other measures may be, such as flops and params.
+        objectives: what to keep low beside the metric: "latency", "flops", "params".
+        input_shape: NCHW; None is the space's own.
+        trials: architectures to train.
+        concurrency: trials that run at once.
+        evaluator: ``module:function`` that a trial runs.
+        arguments: of that function, as far as it takes them.
+        engine: "py", or "graph" for NNI's graph of the space.
+        trial_limit_s: seconds after which a trial is stopped and counts as failed; None is no limit.
+        seed: of the strategy.
+        folder: the current folder when the search began, where trials find what is theirs.
+    """
+
+    space: str
+    strategy: str = "pareto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+    predictor_version: float | None = None
+    max_latency: Mapping[str, float] = field(default_factory=dict)
+    min_latency: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    objectives: Sequence[str] = ("latency",)
+    input_shape: Sequence[int] | None = None
+    trials: int = 20
+    concurrency: int = 2
+    evaluator: str = "nnmeter_nas.estimators.digits:train_on_digits"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    engine: str = "py"
+    trial_limit_s: int | None = None
+    seed: int = 0
+    folder: str = "."
+
+
+class RunFolder:
+    """The folder of one search, open and locked for this process.
+
+    Attributes:
+        path: the folder.
+        settings: what was asked for.
+        facts: what the settings meant when the search began: packs, space and versions by name.
+        events: all submissions and ends of trials so far, in their order.
+    """
+
+    def __init__(self, path: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
+        """Open the folder; use :meth:`create` or :meth:`resume`."""
+        self.path, self.settings, self.facts = path, settings, facts
+        self._lock = _locked(path)
+        self._journal = Journal(path / JOURNAL)
+        self.events: list[Event] = []
+        self._times: list[float] = []
+        for record in self._journal.records:
+            fields = dict(record)
+            self._times.append(fields.pop("time", 0.0))
+            self.events.append(from_record(fields))
+
+    @staticmethod
+    def check(path: Path, overwrite: bool) -> None:
+        """Raise a SearchError if ``path`` holds a search that shall not be overwritten."""
+        if (path / SETTINGS).exists() and not overwrite:
+            raise SearchError(
+                f"{path} holds a search already; go on with it: nnmeter-nas search --resume {path}, name "
+                f"another folder with -o, or replace it with --overwrite"
+            )
+
+    @classmethod
+    def create(
+        cls, path: Path, settings: Settings, facts: Mapping[str, Any], overwrite: bool = False
+    ) -> RunFolder:
+        """Start the folder of a new search.
+
+        Args:
+            path: the folder; made if need be.
+            settings: what is asked for.
+            facts: what that means now.
+            overwrite: remove an earlier search that is in the folder.
+
+        Raises:
+            SearchError: it holds a search already, or another process works in it.
+        """
+        cls.check(path, overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            _clear(path)
+            content = {"settings": dataclasses.asdict(settings), "facts": dict(facts)}
+            write_bytes(path / SETTINGS, f"{json.dumps(content, indent=2)}\n".encode())
+        return cls(path, settings, facts)
+
+    @classmethod
+    def resume(cls, path: Path, **changed: Any) -> RunFolder:
+        """Open the folder of a search that was interrupted.
+
+        Args:
+            path: the folder.
+            changed: settings to go on with in place of those that the search began with.
+
+        Raises:
+            SearchError: there is no search, its files are damaged, or another process works in it.
+        """
+        settings, facts = read_settings(path)
+        return cls(path, dataclasses.replace(settings, **changed), facts)
+
+    def recover(self) -> None:
+        """Take down the ends of trials that finished while nobody was there to do so."""
+        for trial in unended(self.events):
+            if (outcome := self.outcome(trial.number)) is not None:
+                self.record(Ended(trial.number, outcome.metric, outcome.failure))
+
+    def record(self, event: Event) -> None:
+        """Add an event; it is on the disk when this returns."""
+        now = time.time()
+        self._journal.append({**to_record(event), "time": now})
+        self.events.append(event)
+        self._times.append(now)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(isinstance(event, Ended) for event in self.events)
+
+    def outcome(self, number: int) -> Outcome | None:
+        """What the trial of this number left; None if it left nothing."""
+        return read_outcome(self.path / TRIALS / f"{number:04}.json")
+
+    def trials(self) -> list[Trial]:
+        """All trials in the order of their submission, those that still run included."""
+        begins: dict[int, tuple[Submitted, float]] = {}
+        ends: dict[int, tuple[Ended, float]] = {}
+        for event, moment in zip(self.events, self._times, strict=True):
+            if isinstance(event, Submitted):
+                begins[event.number] = event, moment
+            else:
+                ends[event.number] = event, moment
+        return [self._trial(*begin, *ends.get(number, (None, 0.0))) for number, begin in begins.items()]
+
+    def _trial(self, begin: Submitted, begun: float, end: Ended | None, over: float) -> Trial:
+        if end is None:
+            return Trial(begin.number, begin.architecture, begin.values)
+        outcome = self.outcome(begin.number)
+        seconds = over - begun if outcome is None else outcome.seconds
+        return Trial(begin.number, begin.architecture, begin.values, end.metric, seconds, end.failure)
+
+    def close(self) -> None:
+        """Let others work in the folder."""
+        self._journal.close()
+        self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings and facts of the search in a folder.
+
+    Raises:
+        SearchError: there is none, or the file is damaged.
+    """
+    file = path / SETTINGS
+    try:
+        content = json.loads(file.read_bytes())
+        return Settings(**content["settings"]), content["facts"]
+    except FileNotFoundError as error:
+        raise SearchError(
+            f"--resume {path}: there is no search in this folder, as it has no {SETTINGS}; start one with -o"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SearchError(f"{file} is damaged ({error}); restore it, or start the search anew") from error
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SearchError(f"another process works on the search in {path}; wait for it, or end it") from error
+    return lock
+
+
+def _clear(path: Path) -> None:
+    """Remove the search in a folder; files that are none of a search's stay."""
+    for name in (SETTINGS, JOURNAL):
+        (path / name).unlink(missing_ok=True)
+    for name in (TRIALS, LOGS):
+        shutil.rmtree(path / name, ignore_errors=True)
+    empty_folder(path)

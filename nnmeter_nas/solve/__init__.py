@@ -1,0 +1,1 @@
+"""Solving over factor tables: count, sample, rank and list the architectures of a space."""

@@ -1,0 +1,200 @@
+"""Uniform sampling of the architectures whose measure is inside limits, however few of all these are.
+
+Rejection alone would draw a million architectures for each that one in a million is. Here a walk decides one
+position after another and picks each candidate as often as there are ways to go on from it, which
+:mod:`~nnmeter_nas.solve.completions` counts. That makes it uniform among all that is counted: what is inside
+the limits, and little else, for the counts round. What else it is shows by its true value, and is rejected;
+so what is left is exactly uniform. As counts split what a limit leaves beyond the least value, and not the
+values, drawing takes as long where one in a million million is inside as where half of all are.
+
+The counting is the recursive method of Nijenhuis and Wilf (Combinatorial Algorithms, 1978), and rounding with
+rejection that of Dyer (Approximate counting by dynamic programming, STOC 2003).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..costs.terms import LISTED, IntArray, Terms, every_architecture
+from ..errors import SearchError
+from .completions import Completions
+from .stages import Stage, least_to_come, narrowed, stages
+
+#: Parts of the budget at first, and how many times as many there are next while too much is rejected.
+_BINS, _FINER = 1024, 4
+#: Numbers that counts take in all, and pairs of a state and a candidate, at most.
+_CELLS, _TRANSITIONS = 2**24, 2**18
+#: Share inside of what is drawn that suffices, and how many are drawn to see it.
+_SHARE, _PILOT = 0.5, 512
+#: Architectures drawn in a row without one inside after which there counts as being none; drawn at once.
+_PATIENCE, _BATCH = 2**20, 2**16
+#: Architectures that the number inside is estimated from.
+_ESTIMATE = 8192
+#: Rounding of sums relative to what they sum up.
+_ROUNDING = 1e-12
+
+
+class UniformSampler:
+    """Draws architectures with ``at_least <= value <= at_most``, all with the same probability.
+
+    A value at a limit is inside. Small spaces are listed. In others probabilities are equal exactly up to
+    4e18 architectures; beyond, counts are floating-point numbers, and probabilities equal within 1e-13.
+
+    Rows of indices are equally probable: candidates that make no difference, as those of a layer that is cut
+    off, count each. Where too many choices interact for counts to tell apart, terms give way to
+    their minima over some positions (``stages.narrowed``): more is rejected, and what is
+    left is uniform all the same.
+
+    Args:
+        terms: the measure.
+        at_most: limit of the value from above.
+        at_least: limit of the value from below.
+
+    Attributes:
+        terms, at_most, at_least: as given.
+        share: part of what is drawn that is inside and not rejected, about.
+
+    Raises:
+        SearchError: no architecture is inside the limits, or none was found between two that are too close
+            for counts to resolve; names the least and the most value there is.
+
+    >>> terms = Terms((2, 3), 1.0, {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 1.0, 2.0])})
+    >>> sampler = UniformSampler(terms, at_most=2.0)
+    >>> sampler.size
+    2
+    >>> sampler.draw(4, np.random.default_rng(0)).tolist()
+    [[0, 1], [0, 1], [0, 1], [0, 0]]
+    """
+
+    def __init__(self, terms: Terms, at_most: float = math.inf, at_least: float = -math.inf) -> None:
+        if not at_least <= at_most:
+            raise SearchError(f"at_least={at_least:g} and at_most={at_most:g} leave no value between them")
+        self.terms, self.at_most, self.at_least = terms, at_most, at_least
+        self.share = 1.0
+        self._listed: IntArray | None = None
+        self._counted: Completions | None = None
+        self._size: tuple[float, float] | None = None
+        if math.prod(terms.sizes) <= LISTED:
+            every = every_architecture(terms.sizes)
+            values = terms.values(every)
+            self._reach = float(values.min()), float(values.max())
+            self._list(every)
+        else:
+            self._count(_Ascent.of(terms), _Ascent.of(-terms))
+
+    @property
+    def size(self) -> float:
+        """How many architectures are inside: exact if an ``int``, else within :attr:`size_error`."""
+        return self._estimated()[0]
+
+    @property
+    def size_error(self) -> float:
+        """Relative error of :attr:`size`, two standard errors of the estimate; 0 if it is exact."""
+        return self._estimated()[1]
+
+    def draw(self, count: int, rng: np.random.Generator) -> IntArray:
+        """``count`` architectures ``[count, positions]``, each drawn independently, so that some may recur.
+
+        Raises:
+            SearchError: none was found, as the class says.
+        """
+        if self._listed is not None:
+            return self._listed[rng.integers(len(self._listed), size=count)]
+        assert self._counted is not None
+        batches = [np.empty((0, len(self.terms.sizes)), dtype=np.int64)]
+        missing, in_vain = count, 0
+        while missing > 0:
+            drawn = self._counted.draw(min(math.ceil(1.1 * missing / self.share) + 4, _BATCH), rng)
+            batches.append(drawn[self._inside(drawn)][:missing])
+            missing -= len(batches[-1])
+            in_vain = 0 if len(batches[-1]) else in_vain + len(drawn)
+            if in_vain >= _PATIENCE:
+                raise SearchError(f"{self._none()}, as far as drawing {in_vain} near the limits tells")
+        return np.concatenate(batches)
+
+    def _inside(self, rows: IntArray) -> npt.NDArray[np.bool_]:
+        values = self.terms.values(rows)
+        return (self.at_least <= values) & (values <= self.at_most)
+
+    def _list(self, rows: IntArray) -> None:
+        """Draw from those of ``rows`` that are inside; no others are."""
+        self._listed = rows[self._inside(rows)]
+        self._size = len(self._listed), 0.0
+        if not len(self._listed):
+            raise SearchError(self._none())
+
+    def _count(self, up: _Ascent, down: _Ascent) -> None:
+        """Count what is inside, ``up`` from the least value or ``down`` from the most: whichever is nearer.
+
+        Bins get finer until little else is counted. If all that is counted is little, it is listed.
+        """
+        self._reach = least, most = up.least, -down.least
+        if self.at_least < least - up.rounding and most + up.rounding < self.at_most:
+            self._size = math.prod(self.terms.sizes), 0.0
+        room_up, room_down = min(self.at_most, most) - least, most - max(self.at_least, least)
+        if room_up <= room_down:
+            ascent, room, floor = up, room_up, self.at_least - least
+        else:
+            ascent, room, floor = down, room_down, most - self.at_most
+        if room < -ascent.rounding:
+            raise SearchError(self._none())
+        budget, floor = max(room, 0.0) + ascent.rounding, floor - ascent.loss - ascent.rounding
+        whole = math.prod(self.terms.sizes) < 2**62
+        bins, finest = _BINS, _CELLS // sum(len(stage.costs) for stage in ascent.found)
+        while True:
+            self._counted = Completions(ascent.found, budget, floor, min(bins, finest), whole)
+            if self._counted.total <= LISTED:
+                return self._list(self._counted.every())
+            self.share = float(np.mean(self._inside(self._counted.draw(_PILOT, np.random.default_rng(0)))))
+            if self.share >= _SHARE or bins >= finest:
+                break
+            bins *= _FINER
+        if not self.share:
+            self.share = 1 / _PILOT
+            self.draw(1, np.random.default_rng(0))  # or there is none
+
+    def _estimated(self) -> tuple[float, float]:
+        """How many are inside, and the relative error of that."""
+        if self._size is None:
+            assert self._counted is not None
+            inside = self._inside(self._counted.draw(_ESTIMATE, np.random.default_rng(1)))
+            share = (np.count_nonzero(inside) + 1) / (_ESTIMATE + 2)  # no sample proves 0 or 1
+            self._size = self._counted.total * share, 2 * math.sqrt((1 - share) / share / _ESTIMATE)
+        return self._size
+
+    def _none(self) -> str:
+        """What to say where nothing is inside."""
+        limits = [f"at least {self.at_least:g}"] if self.at_least > -math.inf else []
+        limits += [f"at most {self.at_most:g}"] if self.at_most < math.inf else []
+        least, most = self._reach
+        return (
+            f"no architecture has a value of {' and '.join(limits)}; values go from {least:.6g} to {most:.6g}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ascent:
+    """Values of terms from the least one up.
+
+    Attributes:
+        found: stages of terms that these nowhere exceed.
+        loss: how far they are below at most.
+        least: value that none is below.
+        rounding: by which sums may be off.
+    """
+
+    found: list[Stage]
+    loss: float
+    least: float
+    rounding: float
+
+    @classmethod
+    def of(cls, terms: Terms) -> _Ascent:
+        lower, loss = narrowed(terms, _TRANSITIONS)
+        found = stages(lower)
+        scale = abs(terms.constant) + sum(float(np.abs(array).max()) for array in terms.factors.values())
+        return cls(found, loss, terms.constant + float(least_to_come(found)[0][0]), _ROUNDING * scale or 1.0)

@@ -1,0 +1,156 @@
+"""Reader of search spaces of NNI 2.10.1: makes the network of a sample as NNI does, by the constructor.
+
+A constructor that runs under ``nni.retiarii.fixed_arch`` makes the chosen network at once. It has to be known
+with its arguments, which the decorator ``nni.retiarii.model_wrapper`` records.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SpaceError
+from ..extras import load_extra
+from .influence import Place
+
+if TYPE_CHECKING:
+    import torch
+
+#: Values that one label may have; an input choice of many inputs has more.
+MOST_VALUES = 256
+
+
+class WrappedSpace:
+    """A search space and what it takes to make its networks.
+
+    Args:
+        space: a module that chooses by classes of ``nni.retiarii.nn.pytorch``; not changed.
+
+    Attributes:
+        values: label -> all its values, as NNI has them. Inputs that are chosen together are one value, a
+            list in ascending order; NNI may draw an input twice.
+        places: where each submodule of the networks stands, by its path in them.
+
+    Raises:
+        SpaceError: the values of a label cannot all be listed, or differ from place to place; names it.
+    """
+
+    def __init__(self, space: torch.nn.Module) -> None:
+        self.values: dict[str, tuple[Any, ...]] = {}
+        self.places: dict[str, Place] = {}
+        self._space = space
+        namespace = getattr(space, "_model_namespace", None)
+        everywhere = set()
+        for spec in getattr(namespace, "parameter_specs", ()):
+            self._note(spec.name, spec.values)
+            everywhere.add(spec.name)
+        self._enter("", space, Place({}, frozenset(everywhere)))
+
+    def check(self) -> None:
+        """Raise a SpaceError if the networks of the space cannot be made, with the way out."""
+        kind = type(self._space)
+        wrapped = getattr(kind, "_nni_model_wrapper", False)
+        if not wrapped and len(signature(kind.__init__).parameters) > 1:
+            raise SpaceError(
+                f"the arguments that {kind.__name__} was made with are not known, so its networks cannot be "
+                "made; decorate the class with nni.retiarii.model_wrapper"
+            )
+
+    def network(self, sample: Mapping[str, Any]) -> torch.nn.Module:
+        """The network that ``sample`` chooses, with values as in :attr:`values`.
+
+        Raises:
+            SpaceError: the space cannot be made anew, or not with these values.
+        """
+        import torch
+
+        self.check()
+        kind, given = type(self._space), getattr(self._space, "trace_args", None) or []
+        keywords = getattr(self._space, "trace_kwargs", None) or {}
+        fixed_arch = load_extra("nni.retiarii", "nni", "making the networks of a search space").fixed_arch
+        try:
+            with torch.random.fork_rng(devices=[]), fixed_arch(dict(sample), verbose=False):
+                return kind(*given, **keywords)
+        except Exception as error:
+            raise SpaceError(
+                f"{kind.__name__} cannot be made with {dict(sample)}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _enter(self, path: str, module: Any, place: Place) -> None:
+        """Note what is to choose in ``module``, which becomes the part at ``path`` of the networks."""
+        nas = load_extra("nni.retiarii.nn.pytorch", "nni", "reading a search space")
+        if isinstance(module, nas.NasBench101Cell):
+            raise SpaceError(f"{module.label!r} is a NasBench101Cell, whose values cannot be listed by label")
+        if isinstance(module, nas.LayerChoice):
+            self._note(module.label, module.names)
+            place = Place(place.conditions, place.labels | {module.label})
+            for name in module.names:
+                self._enter(path, module[name], place)
+            return
+        if isinstance(module, nas.Repeat):
+            self._repeat(path, module, place)
+            return
+        if isinstance(module, nas.InputChoice):
+            self._note(module.label, _chosen_inputs(module))
+            place = Place(place.conditions, place.labels | {module.label})
+        for choice in _value_choices(module):
+            self._note(choice.label, choice.candidates)
+            place = Place(place.conditions, place.labels | {choice.label})
+        known = self.places.get(path, place)
+        met = {label: allowed for label, allowed in place.conditions.items() if label in known.conditions}
+        self.places[path] = Place(met, known.labels | place.labels)
+        for name, child in module.named_children():
+            self._enter(f"{path}.{name}" if path else name, child, place)
+
+    def _repeat(self, path: str, repeat: Any, place: Place) -> None:
+        """Note the depth of a repetition and what is to choose in its blocks."""
+        depth = repeat.depth_choice
+        labels = set()
+        for choice in depth.inner_choices() if hasattr(depth, "inner_choices") else ():
+            self._note(choice.label, choice.candidates)
+            labels.add(choice.label)
+        self.places.setdefault(path, place)
+        for index, block in enumerate(repeat.blocks):
+            here = Place(place.conditions, place.labels | labels)
+            if repeat.label is not None and index >= repeat.min_depth:
+                deeper = frozenset(value for value in depth.candidates if value > index)
+                here = Place({**place.conditions, repeat.label: deeper}, place.labels)
+            self._enter(f"{path}.{index}" if path else str(index), block, here)
+
+    def _note(self, label: str, values: Any) -> None:
+        known = tuple(values)
+        if self.values.setdefault(label, known) != known:
+            raise SpaceError(
+                f"the choices labelled {label!r} differ: {self.values[label]} and {known}; give each a "
+                "label of its own"
+            )
+
+
+def _value_choices(module: Any) -> Iterator[Any]:
+    """The value choices that a module is, or that its arguments hold."""
+    arguments = getattr(module, "trace_kwargs", None) or {}
+    for value in [module, *arguments.values()]:
+        if hasattr(value, "inner_choices"):
+            yield from value.inner_choices()
+
+
+def _chosen_inputs(choice: Any) -> list[Any]:
+    """All values of an input choice: a number each, or where several are chosen a list each."""
+    inputs = range(choice.n_candidates)
+    if choice.n_chosen == 1:
+        return list(inputs)
+    combinations: Iterable[tuple[int, ...]]
+    if choice.n_chosen is None:
+        sets = (itertools.combinations(inputs, size) for size in range(1, len(inputs) + 1))
+        combinations = itertools.chain.from_iterable(sets)
+    else:
+        combinations = itertools.combinations_with_replacement(inputs, choice.n_chosen)
+    listed = list(map(list, itertools.islice(combinations, MOST_VALUES + 1)))
+    if len(listed) > MOST_VALUES:
+        raise SpaceError(
+            f"{choice.label!r} chooses among more than {MOST_VALUES} combinations of "
+            f"{choice.n_candidates} inputs; give it fewer to choose from"
+        )
+    return listed

@@ -1,0 +1,189 @@
+"""Reader of model spaces of NNI 3.0: makes the network of a sample, of parts that it shares with the space.
+
+NNI's own ``freeze`` copies or rebuilds the whole space, which takes longer than to trace the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SpaceError
+from ..extras import load_extra
+from .influence import Place
+from .tracing import makes_itself_anew
+
+if TYPE_CHECKING:
+    import torch
+
+#: Label -> value, as NNI has it.
+Choices = dict[str, Any]
+#: Values that one label may have; an input choice of many inputs has more.
+MOST_VALUES = 256
+#: Modules made by NNI that are kept.
+MOST_KEPT = 10_000
+
+
+class SampledSpace:
+    """A model space whose samples are networks at once.
+
+    Submodules of a network go by their names in the space, so those of a candidate by the candidate's.
+
+    Args:
+        space: ``nni.nas.nn.pytorch.ModelSpace``; not changed.
+
+    Attributes:
+        mutables: label -> NNI's mutable.
+        values: label -> all its values. Inputs that are chosen together are one value, a frozenset.
+        places: where each submodule stands, by its path.
+
+    Raises:
+        SpaceError: it is no model space, or the values of a label cannot all be listed; names the label.
+    """
+
+    def __init__(self, space: torch.nn.Module) -> None:
+        if not isinstance(space, _nas().ModelSpace):
+            raise SpaceError(f"space is a {type(space).__name__}; pass a ModelSpace of nni.nas.nn.pytorch")
+        self.mutables: dict[str, Any] = space.simplify()
+        self.values = {label: _values(label, mutable) for label, mutable in self.mutables.items()}
+        self.places: dict[str, Place] = {}
+        self._space = space
+        self._makers: dict[str, Callable[[Choices], torch.nn.Module]] = {}
+        self._frozen: dict[tuple[Any, ...], torch.nn.Module] = {}
+        self._enter("", space, Place({}))
+
+    def network(self, sample: Mapping[str, Hashable]) -> torch.nn.Module:
+        """The network that ``sample`` chooses, with values as in :attr:`values`."""
+        chosen = {
+            label: [one for one in self.mutables[label].values if one in value]
+            if isinstance(value, frozenset) else value
+            for label, value in sample.items()
+        }
+        return self._part("", self._space, chosen)
+
+    def _enter(self, path: str, module: Any, place: Place) -> bool:
+        """Note what is to choose in ``module``, which stands at ``place``; whether there is anything."""
+        nas = _nas()
+        self.places[path] = place
+        if _is_for_nni(module):
+            labels = tuple(module.simplify())
+            self.places[path] = Place(place.conditions, place.labels | set(labels))
+            self._makers[path] = lambda chosen: self._freeze(path, module, labels, chosen)
+        elif isinstance(module, nas.LayerChoice):
+            for name in module.names:
+                self._enter(_join(path, name), module[name], _if(place, module.label, {name}))
+            self._makers[path] = lambda chosen: self._candidate(path, module, chosen)
+        elif isinstance(module, nas.Repeat):
+            for index, block in enumerate(module.blocks):
+                self._enter(_join(path, f"blocks.{index}"), block, _if_deeper(place, module, index))
+            self._makers[path] = lambda chosen: self._blocks(path, module, chosen)
+        else:
+            children = dict(module.named_children())
+            if any([self._enter(_join(path, name), child, place) for name, child in children.items()]):
+                self._makers[path] = lambda chosen: _with(module, self._parts(path, children, chosen))
+        return path in self._makers
+
+    def _part(self, path: str, module: torch.nn.Module, chosen: Choices) -> torch.nn.Module:
+        """What runs in the place of ``module``."""
+        return self._makers[path](chosen) if path in self._makers else module
+
+    def _parts(
+        self, path: str, children: Mapping[str, torch.nn.Module], chosen: Choices
+    ) -> dict[str, torch.nn.Module]:
+        """What runs in the places of the ``children`` of the module at ``path``."""
+        return {name: self._part(_join(path, name), child, chosen) for name, child in children.items()}
+
+    def _candidate(self, path: str, choice: Any, chosen: Choices) -> torch.nn.Module:
+        name = choice.choice.freeze(chosen)
+        part = self._part(_join(path, name), choice[name], chosen)
+        return _with(choice, {str(name): part}, part)
+
+    def _blocks(self, path: str, repeat: Any, chosen: Choices) -> torch.nn.Module:
+        from torch.nn import Sequential
+
+        depth = repeat.depth_choice
+        count = depth.freeze(chosen) if isinstance(depth, _mutable().Mutable) else depth
+        parts = [
+            self._part(_join(path, f"blocks.{index}"), block, chosen)
+            for index, block in enumerate(repeat.blocks[:count])
+        ]
+        blocks = Sequential(*parts)
+        return _with(repeat, {"blocks": blocks}, blocks.forward)
+
+    def _freeze(self, path: str, module: Any, labels: tuple[str, ...], chosen: Choices) -> torch.nn.Module:
+        """What NNI makes of a module that ``labels`` decide; kept for the next time with the same values."""
+        import torch
+
+        key = (path, *(str(chosen[label]) for label in labels))
+        if key not in self._frozen:
+            if len(self._frozen) >= MOST_KEPT:
+                self._frozen.clear()
+            with torch.device("meta"):
+                self._frozen[key] = module.freeze(chosen)
+        return self._frozen[key]
+
+
+def _nas() -> Any:
+    return load_extra("nni.nas.nn.pytorch", "nni", "reading a model space")
+
+
+def _mutable() -> Any:
+    return load_extra("nni.mutable", "nni", "reading a model space")
+
+
+def _is_for_nni(module: Any) -> bool:
+    """Whether what runs in the place of ``module`` is other than the module with other parts."""
+    nas = _nas()
+    has_parts = isinstance(module, nas.LayerChoice | nas.Repeat)
+    chooses = isinstance(module, nas.MutableModule) and bool(module.mutables)
+    return makes_itself_anew(module) or (chooses and not has_parts)
+
+
+def _join(path: str, name: Any) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _if(place: Place, label: str, allowed: set[Hashable]) -> Place:
+    """``place`` where ``label`` has one of the values ``allowed`` as well."""
+    both = frozenset(allowed) & place.conditions.get(label, frozenset(allowed))
+    return Place({**place.conditions, label: both}, place.labels)
+
+
+def _if_deeper(place: Place, repeat: Any, index: int) -> Place:
+    """``place`` where ``repeat`` has a block of that index."""
+    depth = repeat.depth_choice
+    if not isinstance(depth, _mutable().Mutable) or index < repeat.min_depth:
+        return place
+    if isinstance(depth, _mutable().Categorical):
+        return _if(place, depth.label, {value for value in depth.values if value > index})
+    return Place(place.conditions, place.labels | set(depth.simplify()))
+
+
+def _with(
+    module: torch.nn.Module, children: dict[str, torch.nn.Module], forward: Callable[..., Any] | None = None
+) -> torch.nn.Module:
+    """A copy of ``module`` with other children, and maybe another forward, that shares all else."""
+    copy: torch.nn.Module = object.__new__(type(module))
+    vars(copy).update(vars(module), _modules=children)
+    if forward is not None:
+        vars(copy)["forward"] = forward
+    return copy
+
+
+def _values(label: str, mutable: Any) -> list[Hashable]:
+    """All values of the choice ``label``."""
+    if isinstance(mutable, _mutable().Categorical):
+        return list(mutable.values)
+    if not isinstance(mutable, _mutable().CategoricalMultiple):
+        raise SpaceError(
+            f"{label!r} is a {type(mutable).__name__}, whose values cannot all be listed; use nni.choice"
+        )
+    sizes = range(1, len(mutable.values) + 1) if mutable.n_chosen is None else [mutable.n_chosen]
+    if sum(math.comb(len(mutable.values), size) for size in sizes) > MOST_VALUES:
+        raise SpaceError(
+            f"{label!r} chooses among more than {MOST_VALUES} combinations of {len(mutable.values)} inputs; "
+            "give it fewer to choose from"
+        )
+    return [frozenset(chosen) for size in sizes for chosen in itertools.combinations(mutable.values, size)]

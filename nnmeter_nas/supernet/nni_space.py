@@ -1,0 +1,120 @@
+"""The space of an NNI module, of whichever line is installed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from ..errors import ReaderError, SpaceError
+from ..extras import load_extra
+from ..readers.inputs import InputShape
+from .choices import candidate_name, choices, plain_architecture
+from .influence import Place
+from .space import Space
+
+if TYPE_CHECKING:
+    import torch
+
+    from .nni2 import WrappedSpace
+    from .nni3 import SampledSpace
+
+__all__ = ["candidate_name", "space_of"]
+
+
+def space_of(
+    module: torch.nn.Module, input_shape: InputShape | None = None, name: str | None = None
+) -> Space:
+    """The space of an NNI search space of 2.10.1 or 3.0; the module is not changed.
+
+    One trace reads a space that chooses by ``LayerChoice``, ``InputChoice`` of one input and the depth of
+    ``Repeat``. Of any other, such as one with value choices, the networks are made one by one: under 3.0 of
+    the module's own parts, under 2.10.1 by its class with the arguments that ``model_wrapper`` recorded.
+
+    Args:
+        module: the space, of NNI's classes.
+        input_shape: NCHW; the attribute ``input_shape`` of the module if None, else that of ImageNet.
+        name: what to call it; as its class is called if None.
+
+    Raises:
+        SpaceError: it has no choice, or choices whose values cannot be listed, or takes several inputs.
+        ReaderError: a network cannot be traced with this shape.
+        MissingPackageError: torch or NNI is not installed.
+    """
+    from .tracing import read_supernet
+
+    load_extra("nni.nas.nn.pytorch", "nni", "reading a search space")
+    if not hasattr(module, "named_modules"):
+        raise SpaceError(f"{type(module).__name__} is no search space: pass a module of NNI's classes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        networks = _networks(module)
+        try:
+            supernet = read_supernet(module, input_shape)
+            if unread := networks.values.keys() - choices(supernet):
+                raise SpaceError(f"the choice {min(unread)!r} is not met by a trace")
+        except (ReaderError, SpaceError) as refused:
+            return _one_by_one(networks, module, input_shape, name, refused)
+        values = {label: tuple(map(_as_nni, known)) for label, known in networks.values.items()}
+        return Space.of_supernet(supernet, name, values)
+
+
+def _networks(module: torch.nn.Module) -> SampledSpace | WrappedSpace:
+    """The reader of the installed line."""
+    if find_spec("nni.mutable") is not None:
+        from .nni3 import SampledSpace
+
+        return SampledSpace(module)
+    from .nni2 import WrappedSpace
+
+    return WrappedSpace(module)
+
+
+def _one_by_one(
+    networks: SampledSpace | WrappedSpace,
+    module: torch.nn.Module,
+    input_shape: InputShape | None,
+    name: str | None,
+    refused: Exception,
+) -> Space:
+    """The space whose networks are made and traced one at a time.
+
+    Raises:
+        SpaceError, ReaderError: none can be made, or traced; ``refused`` says why one trace does not do.
+    """
+    from ..readers.torch.module import read_torch_module
+
+    shape = input_shape or getattr(module, "input_shape", None)
+    names = {label: tuple(map(candidate_name, known)) for label, known in networks.values.items()}
+    by_name = {label: dict(zip(names[label], known, strict=True)) for label, known in networks.values.items()}
+
+    def model_graph(architecture: Mapping[str, Any]) -> nx.DiGraph:
+        plain = plain_architecture(architecture, names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = networks.network({label: by_name[label][plain[label]] for label in names})
+            return read_torch_module(network, shape)
+
+    candidates = {label: tuple(map(_as_nni, known)) for label, known in networks.values.items()}
+    alike = {id(place): _by_name(place) for place in networks.places.values()}
+    places = {path: alike[id(place)] for path, place in networks.places.items()}
+    try:
+        return Space.of_function(name or type(module).__name__, candidates, model_graph, places)
+    except SpaceError as error:
+        raise SpaceError(f"{error} ({refused})") from error
+
+
+def _as_nni(value: Any) -> Any:
+    """What NNI takes for ``value``: of inputs that are chosen together a list."""
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def _by_name(place: Place) -> Place:
+    """``place`` with the names of candidates for their values."""
+    return Place(
+        {label: frozenset(map(candidate_name, allowed)) for label, allowed in place.conditions.items()},
+        place.labels,
+    )

@@ -1,0 +1,159 @@
+"""A search space as lookup tables need it: its candidates, and the model graph of each architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import networkx as nx
+
+from ..errors import SpaceError
+from ..files import digest
+from ..graph.model_graph import input_names
+from ..graph.shapes import Shape
+from .choices import Block, Candidates, blocks, candidate_name, choices, conditions, select
+from .influence import Place
+
+#: Gives the finished model graph of an architecture, which names the candidate of each label.
+ModelGraph = Callable[[Mapping[str, str]], nx.DiGraph]
+#: Name that NNI's tables have for what no choice changes.
+STATIONARY = "stationary_block"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space; made by :meth:`of_supernet` or :meth:`of_function`.
+
+    Attributes:
+        name: what messages and files call it.
+        candidates: by label.
+        model_graph: gives the model graph of an architecture.
+        input_shape: shape of the input of every architecture, NCHW.
+        blocks: the block that an operator is part of, by its name; empty if not known.
+        fingerprint: hash of what the space consists of.
+        values: what NNI calls the candidates, in their order, by label.
+        places: where each part of the networks stands, by the path that names of operators begin with, and
+            with names of candidates for values; None if not known.
+    """
+
+    name: str
+    candidates: Candidates
+    model_graph: ModelGraph
+    input_shape: Shape
+    blocks: Mapping[str, Block]
+    fingerprint: str
+    values: Mapping[str, tuple[Any, ...]]
+    places: Mapping[str, Place] | None = None
+
+    @classmethod
+    def of_supernet(
+        cls, supernet: nx.DiGraph, name: str | None = None, values: Mapping[str, Sequence[Any]] | None = None
+    ) -> Space:
+        """The space of a supernet.
+
+        Args:
+            supernet: see :mod:`nnmeter_nas.supernet.choices`.
+            name: what to call it; as the supernet is called if None.
+            values: what NNI calls the candidates, by label; their names if None.
+
+        Raises:
+            SpaceError: it has no choice, several inputs, or a choice that cannot be told from others.
+        """
+        candidates = choices(supernet)
+        _check_labels(candidates)
+        shape = _input_shape([supernet.nodes[n]["attrs"]["shape"] for n in input_names(supernet)])
+        name = name or supernet.graph.get("name") or "space"
+        return cls(
+            name=name,
+            candidates=candidates,
+            model_graph=partial(select, supernet, known=candidates),
+            input_shape=shape,
+            blocks=blocks(supernet),
+            fingerprint=_fingerprint(candidates, supernet),
+            values=candidates if values is None else _ordered(values, candidates),
+            places=_places(supernet),
+        )
+
+    @classmethod
+    def of_function(
+        cls,
+        name: str,
+        candidates: Mapping[str, Sequence[Any]],
+        model_graph: ModelGraph,
+        places: Mapping[str, Place] | None = None,
+    ) -> Space:
+        """A space whose architectures have to be made one by one.
+
+        Args:
+            name: what to call it.
+            candidates: by label, as NNI calls them; a candidate's name is
+                :func:`~nnmeter_nas.supernet.choices.candidate_name` of that.
+            model_graph: gives the finished model graph of an architecture, the same whenever it is asked.
+            places: where each part of the networks stands.
+
+        Raises:
+            SpaceError: there is no choice, or the model takes several inputs.
+        """
+        names = {label: tuple(map(candidate_name, known)) for label, known in candidates.items()}
+        _check_labels(names)
+        first, last = (model_graph({label: known[end] for label, known in names.items()}) for end in (0, -1))
+        shape = _input_shape([first.nodes[n]["attrs"]["shape"] for n in input_names(first)])
+        return cls(
+            name=name,
+            candidates=names,
+            model_graph=model_graph,
+            input_shape=shape,
+            blocks={},
+            fingerprint=_fingerprint(names, first, last),
+            values={label: tuple(known) for label, known in candidates.items()},
+            places=places,
+        )
+
+
+def _check_labels(candidates: Candidates) -> None:
+    if not candidates:
+        raise SpaceError(
+            "the space has no choice, so there is nothing to look up; predict its latency instead"
+        )
+    for label, known in candidates.items():
+        if label == STATIONARY:
+            raise SpaceError(
+                f"the label {label!r} is taken by what no choice changes; call the choice otherwise"
+            )
+        if not known or len(set(known)) < len(known):
+            raise SpaceError(
+                f"the choice {label!r} needs candidates that differ in name; it has {list(known)}"
+            )
+
+
+def _ordered(values: Mapping[str, Sequence[Any]], candidates: Candidates) -> dict[str, tuple[Any, ...]]:
+    """``values`` of each label in the order of its candidates."""
+    by_name = {label: {candidate_name(value): value for value in values[label]} for label in candidates}
+    return {label: tuple(by_name[label][name] for name in known) for label, known in candidates.items()}
+
+
+def _places(supernet: nx.DiGraph) -> dict[str, Place]:
+    """Where each operator of a supernet stands; those that stand alike have one place."""
+    alike: dict[frozenset[tuple[str, frozenset[str]]], Place] = {frozenset(): Place({})}
+    places = {"": alike[frozenset()]}
+    for name, met in conditions(supernet).items():
+        places[name] = alike.setdefault(frozenset(met.items()), Place(met))
+    return places
+
+
+def _input_shape(shapes: list[Any]) -> Shape:
+    if len(shapes) != 1:
+        raise SpaceError(f"lookup tables are for spaces of one input; this one takes {len(shapes)}: {shapes}")
+    return tuple(shapes[0])
+
+
+def _fingerprint(candidates: Candidates, *graphs: nx.DiGraph) -> str:
+    """Hash of the candidates and of the operators of model graphs."""
+    operators = [
+        [name, data["op"], data["attrs"], data["inputs"], data["declared"]]
+        for graph in graphs
+        for name, data in graph.nodes(data=True)
+    ]
+    return digest([candidates, operators, [graph.graph["outputs"] for graph in graphs]])

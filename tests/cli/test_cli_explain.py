@@ -1,0 +1,108 @@
+"""`explain`: the kernels add up, the costliest are shown, and the chart is a picture of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from ir import IrBuilder, small_cnn
+from nnmeter_nas import load_latency_predictor
+from nnmeter_nas.cli import main
+
+CPU, GPU = "cortexA76cpu_tflite21", "adreno640gpu_tflite21"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """nn-Meter IR of a small network."""
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(small_cnn()), encoding="utf-8")
+    return path
+
+
+def test_table_lists_every_kernel_in_its_order(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(model), "--predictor", CPU]) == 0
+    printed = capsys.readouterr().out
+    places = [printed.index(name) for name in ("stem", "b0/expand", "b1/depthwise", "fc")]
+    assert places == sorted(places)
+
+
+def test_records_of_kernels_add_up_to_the_prediction(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(model), "--predictor", CPU, GPU, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [record["predictor"] for record in records] == [CPU, GPU]
+    for record in records:
+        latency = load_latency_predictor(record["predictor"]).predict(model)
+        assert record["latency_ms"] == latency
+        assert sum(kernel["ms"] for kernel in record["kernels"]) == pytest.approx(latency)
+        assert sum(kernel["share"] for kernel in record["kernels"]) == pytest.approx(1)
+    assert main(["explain", str(model), "--predictor", CPU, "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["kernel"] for row in rows] == [kernel["kernel"] for kernel in records[0]["kernels"]]
+    assert {row["model"] for row in rows} == {str(model)}
+    assert rows[0]["input"] == "1x3x32x32"
+
+
+def test_top_shows_the_costliest_and_sums_up_the_rest(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(model), "--predictor", CPU, "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    costs = sorted((kernel["ms"] for kernel in record["kernels"]), reverse=True)
+    assert main(["explain", str(model), "--predictor", CPU, "--json", "--top", "3"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert [kernel["ms"] for kernel in record["kernels"]] == costs[:3]
+    assert main(["explain", str(model), "--predictor", CPU, "--top", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(costs) - 3} more" in printed
+    assert f"{sum(costs[3:]):.4f}" in printed
+
+
+def test_operator_that_is_not_predicted_is_in_table_and_chart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b = IrBuilder()
+    b.classifier(b.unary("odd", "Erf", b.conv("conv", "input", 8)))
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(b.nodes), encoding="utf-8")
+    assert main(["explain", str(path), "--predictor", CPU, "--plot", str(tmp_path / "odd.png")]) == 0
+    assert "not predicted" in capsys.readouterr().out
+    assert main(["explain", str(path), "--predictor", CPU, "--csv"]) == 0
+    [row] = [r for r in csv.DictReader(io.StringIO(capsys.readouterr().out)) if r["kernel"] == "odd"]
+    assert row["ms"] == row["share"] == ""
+
+
+@pytest.mark.parametrize("devices", [[CPU], [CPU, GPU, "myriadvpu_openvino2019r2"]])
+def test_chart_is_an_image_with_bars(
+    model: Path, devices: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    chart = model.with_name("kernels.png")
+    assert main(["explain", str(model), "--predictor", *devices, "--plot", str(chart), "--top", "5"]) == 0
+    assert f"saved {chart}" in capsys.readouterr().err
+    image = imread(chart)
+    assert image.shape[0] > 300
+    assert image.shape[1] > 1000 * min(2, len(devices))
+    white = (image[..., :3] > 0.99).all(axis=-1).mean()
+    assert 0.3 < white < 0.98
+
+
+def test_two_models_are_told_apart_and_a_broken_one_fails_alone(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a long path would be broken in two
+    broken = model.with_name("broken.json")
+    broken.write_text("[]", encoding="utf-8")
+    assert main(["explain", str(broken), str(model), "--predictor", CPU]) == 1
+    out, err = capsys.readouterr()
+    assert str(model) in out
+    assert str(broken) not in out
+    assert str(broken.name) in err

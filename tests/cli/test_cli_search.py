@@ -1,0 +1,145 @@
+"""``nnmeter-nas search``: wrong usage is named before anything starts, and limits out of reach at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnmeter_nas.cli import main
+from nnmeter_nas.search.run_folder import RunFolder, Settings
+
+pytestmark = pytest.mark.nni3
+
+DEVICE = "cortexA76cpu_tflite21"
+SEARCH = ["search", "--space", "spos-small"]
+RANKED = [*SEARCH, "--strategy", "ranked"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search"], "required: --space (or --resume)"),
+        ([*SEARCH, "--predictor", "cortexA76cpu"], f"did you mean '{DEVICE}'?"),
+        ([*SEARCH, "--predictor", f"{DEVICE},{DEVICE}"], "no list of different names"),
+        ([*SEARCH, "--max-latency", "0"], "0 is not a positive number"),
+        ([*SEARCH, "--max-latency", "fast"], "invalid number value: 'fast'"),
+        ([*SEARCH, "--max-latency", "1,2"], f"2 limits for 1 devices ({DEVICE}); give one for all"),
+        ([*SEARCH, "--max-flops", "3X"], "invalid number value: '3X'"),
+        ([*SEARCH, "--objectives", "latency,power"], "'power' is none of latency, flops, params"),
+        ([*RANKED, "--population", "4"], "--population: is of --strategy pareto, not of ranked"),
+        ([*SEARCH, "--order", "closest"], "--order: is of --strategy ranked, not of pareto"),
+        ([*RANKED, "--top-k", "3", "--quantile", "0.1"], "--quantile: not allowed with --top-k"),
+        ([*RANKED, "--quantile", "2"], "2 is not from 0 to 1"),
+        ([*SEARCH, "--trials", "0"], "0 is not at least 1"),
+        ([*SEARCH, "--engine", "cgo"], "invalid choice: 'cgo'"),
+        (["search", "--resume", "run", "-o", "other"], "not allowed with argument"),
+        (["search", "--resume", "run", "--space", "spos", "--seed", "0"], "so --space, --seed cannot be"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_spaces_strategies_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["search", "--help"])
+    assert exit_info.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("spos-small", "nasbench201", "NSGA-II", "--resume run", "examples:", "nnmeter-nas export"):
+        assert word in text
+
+
+def test_wrong_usage_is_told_without_loading_torch_or_nni() -> None:
+    program = (
+        "import sys; from nnmeter_nas.cli import main\n"
+        "try: main(['search', '--space', 'spos', '--predictor', 'phone'])\n"
+        "except SystemExit as error: print(error.code, *sorted({'torch', 'nni'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["2"]
+
+
+def test_resuming_what_is_no_search_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nni.nas")
+    assert main(["search", "--resume", str(tmp_path)]) == 1
+    assert "there is no search in this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (["--max-latency", "0.001"], ["0.001", "fastest"]),
+        (["--max-latency", "1.7", "--min-latency", "1.8"], ["1.7", "1.8"]),
+        (["--max-params", "10"], ["params", "10"]),
+    ],
+)
+def test_limits_that_nothing_meets_end_the_search_at_once(
+    limits: list[str], named: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("nni.nas")
+    monkeypatch.chdir(tmp_path)
+    assert main([*SEARCH, *limits, "-o", "run"]) == 1
+    errors = capsys.readouterr().err
+    assert all(word in errors for word in named), errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "message"),
+    [
+        ("training", "write module:function"),
+        ("no_such_module:train", "ModuleNotFoundError"),
+        ("os:no_such_function", "no_such_function"),
+        ("os:sep", "a str is neither a function nor one of NNI's evaluators"),
+    ],
+)
+def test_an_evaluator_that_cannot_be_loaded_is_named(
+    evaluator: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("nni.nas")
+    monkeypatch.chdir(tmp_path)
+    assert main([*SEARCH, "--evaluator", evaluator]) == 1
+    errors = capsys.readouterr().err
+    assert f"--evaluator {evaluator}" in errors
+    assert message in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_a_search_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nni.nas")
+    RunFolder.create(tmp_path / "run", Settings("spos-small", devices=[DEVICE]), {}).close()
+    before = (tmp_path / "run" / "search.json").read_bytes()
+    assert main([*SEARCH, "-o", str(tmp_path / "run")]) == 1
+    assert "holds a search already" in capsys.readouterr().err
+    assert (tmp_path / "run" / "search.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fact", "then"), [("nni", "1.9"), ("space", "another"), ("packs", {DEVICE: [1.0, "another"]})]
+)
+def test_a_search_goes_on_only_with_what_it_began_with(
+    fact: str, then: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nni.nas")
+    settings = Settings("spos-small", devices=[DEVICE], max_latency={DEVICE: 1.8}, folder=str(tmp_path))
+    RunFolder.create(tmp_path / "run", settings, {fact: then}).close()
+    assert main(["search", "--resume", str(tmp_path / "run")]) == 1
+    errors = capsys.readouterr().err
+    assert f"the search began with {fact}" in errors
+    assert json.loads((tmp_path / "run" / "search.json").read_text())["facts"] == {fact: then}

@@ -1,0 +1,16 @@
+"""What bulk work found, compared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnmeter_nas.benchmarks.packs.evaluation import Comparison
+
+
+def assert_same(found: dict[str, Comparison], expected: dict[str, Comparison]) -> None:
+    """To the bit."""
+    assert found.keys() == expected.keys()
+    for device, comparison in found.items():
+        assert comparison.families == expected[device].families
+        np.testing.assert_array_equal(comparison.measured, expected[device].measured)
+        np.testing.assert_array_equal(comparison.predicted, expected[device].predicted)

@@ -1,0 +1,80 @@
+"""The command ``nnmeter-nas`` in a process of its own, for tests that stop it in every way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from layout import HELPERS
+
+_COMMAND = "import sys; from nnmeter_nas.cli import main; sys.exit(main())"
+
+
+class Command:
+    """A running ``nnmeter-nas`` in a home of its own, whose processes can be told from all others."""
+
+    def __init__(self, folder: Path, *arguments: str, cwd: Path | None = None) -> None:
+        """Start it in ``cwd``, or else in ``folder``, where temporary files and the home are."""
+        self.mark = uuid.uuid4().hex
+        home = folder / "home"
+        home.mkdir(exist_ok=True)
+        environment = {
+            **os.environ, "HOME": str(home), "TMPDIR": str(folder), "NNMETER_NAS_TEST": self.mark,
+            "COLUMNS": "200",
+            "PYTHONPATH": str(HELPERS),
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _COMMAND, *arguments], cwd=cwd or folder, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+
+    def running(self) -> list[psutil.Process]:
+        """Every process that descends from the command and has not ended."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if (process.environ().get("NNMETER_NAS_TEST") == self.mark
+                        and process.status() != psutil.STATUS_ZOMBIE):
+                    found.append(process)
+        return found
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Those of them whose command line contains ``part``."""
+        found = []
+        for process in self.running():
+            with contextlib.suppress(psutil.Error):
+                if part in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def trials(self) -> list[psutil.Process]:
+        """The Python processes that train."""
+        lines = ("nni.retiarii.trial_entry", "nni.nas.execution.training_service")
+        found = [process for line in lines for process in self.processes(f"-m {line}")]
+        return [process for process in found if "python" in process.name()]
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Return once ``condition`` holds; fail if the command ends before."""
+        while not condition():
+            if self.process.poll() is not None:
+                pytest.fail(f"the command ended too early: {self.process.communicate()}")
+            time.sleep(0.2)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; exit code, and what it printed on standard output and error."""
+        printed, errors = self.process.communicate()
+        return self.process.returncode, printed, errors
+
+    def left(self, timeout_s: float = 30) -> list[psutil.Process]:
+        """What of it still runs when it had the time to end."""
+        psutil.wait_procs(self.running(), timeout=timeout_s)
+        return self.running()

@@ -1,0 +1,242 @@
+"""Networks that torch exported come out of their ONNX files as the kernels that the torch reader sees."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import networkx as nx
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnmeter_nas.benchmarks.networks import NETWORKS, build_network, input_shape
+from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.kernels.configuration import configuration, kernel_type
+from nnmeter_nas.kernels.fusion import Kernel
+from nnmeter_nas.packs import find_pack
+from nnmeter_nas.readers.onnx.model import read_onnx
+from nnmeter_nas.readers.torch.module import read_torch_module
+
+torch.set_num_threads(1)
+
+DEVICES = ("cortexA76cpu_tflite21", "adreno640gpu_tflite21", "myriadvpu_openvino2019r2")
+IMAGE = (1, 3, 32, 32)
+
+
+def exported(
+    module: nn.Module,
+    opset: int | None,
+    shape: Sequence[int] = IMAGE,
+    dynamic: Mapping[int, str] | None = None,
+) -> onnx.ModelProto:
+    """What torch exports: by TorchScript at ``opset``, or by ``torch.export`` without one."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        image = (torch.zeros(shape),)
+        if opset is None:
+            program = torch.onnx.export(module.eval(), image, dynamo=True, verbose=False)
+            assert program is not None
+            return program.model_proto
+        file = io.BytesIO()
+        axes = {"x": dict(dynamic)} if dynamic else None
+        torch.onnx.export(module.eval(), image, file, dynamo=False, opset_version=opset, input_names=["x"],
+                          dynamic_axes=axes)  # fmt: skip
+    return onnx.load_from_string(file.getvalue())
+
+
+def kernels(graph: nx.DiGraph) -> list[Counter[Any]]:
+    """On each device, how often each kernel runs."""
+    graphs = [find_pack(device, None).kernel_graph(graph) for device in DEVICES]
+    return [Counter(_seen(kernel) for _, kernel in found.nodes(data="kernel")) for found in graphs]
+
+
+def _seen(kernel: Kernel) -> Any:
+    """All that predictors see of a kernel; of one that they do not predict, its operator and shapes."""
+    if kernel_type(kernel) is not None:
+        return configuration(kernel)
+    return kernel.op, tuple(kernel.in_shapes), tuple(kernel.out_shapes)
+
+
+class MobileBlock(nn.Module):
+    """An inverted bottleneck with every hard activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(3, 16, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish())
+        self.depthwise = nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1, groups=16), nn.BatchNorm2d(16), nn.ReLU6())
+        self.squeeze, self.excite = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+        self.project = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.depthwise(self.expand(x))
+        gate = F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
+        x = x * F.hardsigmoid(self.excite(gate))
+        return x + F.silu(self.project(x))
+
+
+class ShuffleUnit(nn.Module):
+    """Half of the channels pass a convolution, and all are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 12, 3), nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, changed = self.stem(x).chunk(2, dim=1)
+        x = torch.cat((kept, F.relu(self.conv(changed))), dim=1)
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).contiguous()
+        return x.view(batch, -1, height, width)
+
+
+class ShapeArithmetic(nn.Module):
+    """Sizes that are computed from the input's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.classify = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 9 * 9, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.interpolate(self.conv(x), size=(x.shape[2] * 2, x.shape[3] * 2))
+        y = F.interpolate(y, scale_factor=0.25)
+        y = F.pad(y, (1, 1, 1, 1))
+        y = F.max_pool2d(F.avg_pool2d(y, 3, 1, padding=1), 2)
+        return F.softmax(self.classify(y.view(y.size(0), -1)), dim=1)
+
+
+class Attention(nn.Module):
+    """One layer of a transformer over the positions of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.qkv, self.out = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(self.norm(x)).split(8, dim=-1)
+        weights = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1)
+        return F.gelu(self.out(weights @ v)).mean(1)
+
+
+@pytest.mark.parametrize(
+    "dynamic", [None, {0: "N"}, {0: "N", 2: "H", 3: "W"}], ids=["static", "batch", "map"]
+)
+@pytest.mark.parametrize("opset", [9, 11, 13, 17])
+@pytest.mark.parametrize("module", [MobileBlock, ShuffleUnit, ShapeArithmetic])
+def test_torchscript_exports_have_the_kernels_of_their_modules(
+    module: type[nn.Module], opset: int, dynamic: Mapping[int, str] | None
+) -> None:
+    proto = exported(module(), opset, dynamic=dynamic)
+    if dynamic and 2 in dynamic:
+        with pytest.raises(ReaderError, match=r"input 'x' leaves dimension 2 open \(H\).*input_shape"):
+            read_onnx(proto)
+    assert kernels(read_onnx(proto, IMAGE)) == kernels(read_torch_module(module(), IMAGE))
+
+
+def test_a_batch_of_8_that_the_export_fixed_is_read_at_batch_1() -> None:
+    for module in (ShuffleUnit, ShapeArithmetic):
+        proto = exported(module(), 13, (8, *IMAGE[1:]))
+        assert kernels(read_onnx(proto, IMAGE)) == kernels(read_torch_module(module(), IMAGE))
+
+
+class SqueezesHeight(nn.Module):
+    """What is exported as an ``If``, since the height may turn out to be other than 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x).squeeze(2))
+
+
+@pytest.mark.parametrize(("height", "shape"), [(1, (1, 4, 32)), (5, (1, 4, 5, 32))])
+def test_branches_of_an_exported_squeeze_are_decided_by_shapes(height: int, shape: Sequence[int]) -> None:
+    proto = exported(SqueezesHeight(), 13, (1, 3, 1, 32), {2: "H"})
+    assert "If" in {node.op_type for node in proto.graph.node}
+    graph = read_onnx(proto, (1, 3, height, 32))
+    assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [shape]
+
+
+class DetectionHead(nn.Module):
+    """Keeps the boxes that score well; how many do, only the data tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.boxes, self.scores = nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(8, 5, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(x)
+        boxes = self.boxes(features).flatten(2).transpose(1, 2)[0]
+        best, _ = self.scores(features).flatten(2).transpose(1, 2)[0].softmax(-1).max(-1)
+        keep = torch.where(best > 0.1)[0]
+        top, order = best[keep].topk(3)
+        return boxes[keep][order] * top[:, None], boxes[keep].squeeze(0)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_a_detection_head_is_read_though_data_decide_its_shapes(opset: int) -> None:
+    proto = exported(DetectionHead(), opset)
+    assert {"NonZero", "If"} <= {node.op_type for node in proto.graph.node}
+    ops = Counter(op for _, op in read_onnx(proto).nodes(data="op"))
+    assert ops["conv"] == 3
+    assert {"nonzero", "topk", "gather", "if"} <= set(ops)
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    for _ in range(times):
+        x = F.relu(x) + 1
+    return x
+
+
+class Loops(nn.Module):
+    """A scripted loop, as often as the map is high."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated = torch.jit.script(repeated)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.repeated(x, x.shape[2])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_exported_loops_are_refused_with_a_way_out() -> None:
+    proto = exported(Loops(), 13, dynamic={2: "H"})
+    with pytest.raises(ReaderError, match=r"operator '.*Loop.*control flow \(Loop\).*export the model"):
+        read_onnx(proto, IMAGE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [17, 20, None])
+def test_a_transformer_has_the_kernels_of_its_module(opset: int | None) -> None:
+    proto = exported(Attention(), opset)
+    assert kernels(read_onnx(proto)) == kernels(read_torch_module(Attention(), IMAGE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [MobileBlock, ShuffleUnit, ShapeArithmetic])
+def test_torch_exports_have_the_kernels_of_their_modules(module: type[nn.Module]) -> None:
+    assert kernels(read_onnx(exported(module(), None))) == kernels(read_torch_module(module(), IMAGE))
+
+
+#: Deeper or wider versions of networks that are tested, which take long to export.
+SIBLINGS = {"vgg13", "vgg16", "vgg19", "resnet34", "wide_resnet50_2", "squeezenet1_0", "densenet161"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - SIBLINGS))
+def test_reference_networks_have_the_kernels_of_their_modules(name: str) -> None:
+    network, shape = build_network(name), tuple(input_shape(name))
+    expected = kernels(read_torch_module(network, shape))
+    assert kernels(read_onnx(exported(network, None, shape))) == expected
+    assert kernels(read_onnx(exported(network, 11, shape, {0: "N"}))) == expected

@@ -1,0 +1,261 @@
+"""Every kind of torch module that users have is read, and is theirs again afterwards."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+from torch.utils.checkpoint import checkpoint
+
+from nnmeter_nas import LatencyWarning, load_latency_predictor
+from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.readers.torch.module import read_torch_module
+from torch_graphs import of, ops, read
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+
+IMAGE = (1, 3, 8, 8)
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+class Hostile(nn.Module):
+    """Control flow that torch.fx cannot trace: over shapes, attributes by name, containers, exceptions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i in range(3):
+            setattr(self, f"conv{i}", nn.Conv2d(8, 8, 3, padding=1))
+        self.heads = nn.ModuleDict({"relu": nn.ReLU()})
+
+    def forward(self, x: torch.Tensor, *rest: Any, **options: Any) -> list[Any]:
+        levels = {}
+        for i in range(x.shape[1] // 3):
+            x = getattr(self, f"conv{i}")(x)
+            if x.size(2) > 4 and not rest:
+                x = F.max_pool2d(x, 2)
+            levels[f"level{i}"] = self.heads["relu"](x)
+        height, width = x.shape[-2:]
+        assert height == width
+        try:
+            flat = x.view(3, -1)
+        except RuntimeError:
+            flat = x.view(1, -1)
+        return [levels, flat, len(levels), options or None]
+
+
+def test_control_flow_over_shapes_and_names_is_followed() -> None:
+    graph = read_torch_module(Hostile(), (1, 8, 8, 8))
+    assert ops(graph) == {"conv": 2, "maxpool": 1, "relu": 2, "reshape": 1}
+    assert graph.graph["shape_mismatches"] == []
+
+
+class Shuffle(nn.Module):
+    """Reads sizes, which TorchScript counts as tensors."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2)
+        return x.reshape(batch, channels, height, width)
+
+
+@pytest.mark.parametrize("script", [torch.jit.script, lambda m: torch.jit.trace(m, torch.zeros(1, 4, 8, 8))])
+def test_torchscript_that_counts_sizes_is_read(script: Callable[[nn.Module], nn.Module]) -> None:
+    assert ops(read_torch_module(script(Shuffle()), (1, 4, 8, 8))) == {"reshape": 2, "transpose": 1}
+
+
+def test_frozen_torchscript_is_read() -> None:
+    """Freezing folds batch norm into the convolution, and takes the mode away."""
+    frozen = torch.jit.freeze(torch.jit.script(small().eval()))
+    counts = ops(read_torch_module(frozen, IMAGE))
+    assert (counts["conv"], counts["relu"]) == (1, 1)
+
+
+class Mixed(nn.Module):
+    """What torch.export turns into operators and submodules of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, image: torch.Tensor, *, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            x = self.conv(image).to(torch.float64).float() * scale
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return {"scores": self.fc(x.mean((2, 3)))}
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning:copyreg")
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_exported_program_is_read_at_its_own_shapes(decomposed: bool) -> None:
+    arguments = (torch.zeros(IMAGE),), {"scale": torch.zeros(1, 4, 1, 1)}
+    program = torch.export.export(Mixed().eval(), *arguments)
+    if decomposed:
+        program = program.run_decompositions()
+    graph = read_torch_module(program)
+    counts = ops(graph)
+    assert (counts["conv"], counts["mul"], counts["globalavgpool"], counts["fc"]) == (1, 1, 1, 1)
+    assert graph.nodes["image"]["out_shapes"] == [IMAGE]
+    assert graph.nodes["scale"]["out_shapes"] == [(1, 4, 1, 1)]
+    named = read_torch_module(program, {"scale": (1, 4, 1, 1), "image": IMAGE})
+    assert ops(named) == counts
+
+
+def test_exported_program_is_read_at_another_shape_where_it_allows_one() -> None:
+    free = {"input": {2: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(small().eval(), (torch.zeros(IMAGE),), dynamic_shapes=free)
+    assert of(read_torch_module(program, (1, 3, 12, 8)), "conv")[0]["out_shapes"] == [(1, 4, 10, 6)]
+    with pytest.raises(ReaderError, match="Guard failed"):
+        read_torch_module(program, (1, 3, 12, 12))
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks:UserWarning")
+def test_part_that_is_compiled_is_read() -> None:
+    net = nn.Sequential(torch.compile(nn.Conv2d(3, 4, 3)), nn.ReLU())
+    assert ops(read_torch_module(net, IMAGE)) == {"conv": 1, "relu": 1}
+
+
+def test_control_flow_operators_are_refused_by_name() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda t: t.relu(), lambda t: t.tanh(), (x,))
+
+    with pytest.raises(ReaderError, match="control flow operator cond, so its latency depends on tensor"):
+        read(forward, IMAGE)
+
+
+def test_hooks_are_run_and_stay() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    conv.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    conv.register_forward_hook(lambda module, args, out: out.relu())
+    assert ops(read_torch_module(nn.Sequential(conv), IMAGE)) == {"mul": 1, "conv": 1, "relu": 1}
+    assert (len(conv._forward_hooks), len(conv._forward_pre_hooks)) == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_part_is_read(reentrant: bool) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    graph = read(lambda x: checkpoint(conv, x, use_reentrant=reentrant).relu(), IMAGE)
+    assert ops(graph) == {"conv": 1, "relu": 1}
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        parametrizations.weight_norm,
+        parametrizations.orthogonal,
+        nn.utils.spectral_norm,
+        lambda conv: prune.l1_unstructured(conv, "weight", 0.5),
+        lambda conv: conv.to(memory_format=torch.channels_last),
+        lambda conv: conv.bfloat16(),
+        lambda conv: conv.double(),
+    ],
+)
+def test_convolution_stays_one_however_its_weights_are_kept(keep: Callable[[nn.Module], Any]) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    keep(conv)
+    assert ops(read_torch_module(nn.Sequential(conv), IMAGE)) == {"conv": 1}
+
+
+def test_shared_weights_are_computed_with_each_time() -> None:
+    first, second = nn.Linear(8, 8), nn.Linear(8, 8)
+    second.weight = first.weight
+    assert ops(read_torch_module(nn.Sequential(first, second, first), (1, 8))) == {"fc": 3}
+
+
+def test_types_that_layers_are_mixed_of_do_not_matter() -> None:
+    half, whole = nn.Conv2d(3, 4, 3).half(), nn.Conv2d(4, 4, 3)
+    assert ops(read_torch_module(nn.Sequential(half, whole), IMAGE)) == {"conv": 2}
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.conv(x).float().relu()
+
+
+def test_autocast_works_before_and_after() -> None:
+    """Autocast keeps casts of weights; those of a reading have no data, and must not be used by a run."""
+    module = Autocast()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ops(read_torch_module(module, IMAGE)) == {"conv": 1, "relu": 1}
+        assert module(torch.ones(IMAGE)).device.type == "cpu"
+
+
+def test_random_numbers_of_the_user_are_not_drawn() -> None:
+    state = torch.get_rng_state()
+    read(lambda x: x + torch.rand(x.shape), IMAGE)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@dataclasses.dataclass
+class Detections:
+    boxes: torch.Tensor
+    levels: tuple[torch.Tensor, ...]
+
+
+Pair = collections.namedtuple("Pair", "left right")
+
+
+def test_outputs_in_dataclasses_and_named_tuples_are_all_kept() -> None:
+    def forward(x: torch.Tensor) -> tuple[Any, ...]:
+        return Detections(x.relu(), (x.tanh(),)), Pair(x.exp(), collections.OrderedDict(a=x.abs()))
+
+    graph = read(forward, IMAGE)
+    assert graph.graph["outputs"] == ["relu", "tanh", "exp", "abs"]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.rnn, self.fc = kind(16, 8, 2, batch_first=True, bidirectional=True), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("module", "unpredicted"),
+    [
+        (Recurrent(nn.LSTM), "lstm"),
+        (Recurrent(nn.GRU), "gru"),
+        (nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2), "matmul"),
+        (nn.Sequential(nn.Linear(16, 16), nn.Unflatten(1, (1, 5)), nn.PixelUnshuffle(1)), "pixel_unshuffle"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*outside the range measured:nnmeter_nas.LatencyWarning")
+def test_what_is_not_predicted_is_reported(module: nn.Module, unpredicted: str) -> None:
+    predictor = load_latency_predictor("cortexA76cpu_tflite21")
+    assert unpredicted in predictor.explain(module, input_shape=(1, 5, 16)).unpredicted.values()
+    with pytest.warns(LatencyWarning, match="are not predicted on cortexA76cpu"):
+        assert predictor.predict(module, input_shape=(1, 5, 16)) > 0
+
+
+@torch.library.custom_op("nnmeter_nas_test::relu", mutates_args=())
+def foreign_relu(x: torch.Tensor, times: int) -> torch.Tensor:
+    return x * times
+
+
+@foreign_relu.register_fake
+def _(x: torch.Tensor, times: int) -> torch.Tensor:
+    return x.new_empty(x.shape[0], times)
+
+
+def test_operator_of_another_library_does_not_pass_for_one_of_torch() -> None:
+    graph = read(lambda x: foreign_relu(x, 5), (1, 3))
+    assert ops(graph) == {"nnmeter_nas_test_relu": 1}
+    assert of(graph, "nnmeter_nas_test_relu")[0]["out_shapes"] == [(1, 5)]

@@ -1,0 +1,181 @@
+"""What a forward writes in place, and the values that it looks at: the torch reader keeps track of both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.readers.torch.module import read_torch_module
+from torch_graphs import of, ops, read
+
+
+def test_parts_written_into_a_new_tensor_are_all_kept() -> None:
+    def assemble(x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(1, 8, 4, 4, device=x.device)
+        out[:, :4] = F.relu(x)
+        out[:, 4:].copy_(torch.sigmoid(x))
+        return out
+
+    assert ops(read(assemble, (1, 4, 4, 4))) == {"relu": 1, "scatter": 2, "sigmoid": 1}
+
+
+def test_writing_one_half_leaves_the_other_as_it_was() -> None:
+    def half(x: torch.Tensor) -> torch.Tensor:
+        left, right = F.max_pool2d(x, 2).chunk(2, 1)
+        left = F.relu(left, inplace=True)
+        return torch.cat([left, right], 1)
+
+    graph = read(half, (1, 4, 8, 8))
+    assert ops(graph) == {"maxpool": 1, "split": 1, "relu": 1, "concat": 1}
+    assert of(graph, "concat")[0]["inputs"] == [("relu", 0), ("split", 1)]
+
+
+def test_interleaved_halves_do_not_overlap() -> None:
+    def half(x: torch.Tensor) -> torch.Tensor:
+        x = torch.exp(x)
+        even, odd = x[..., ::2], x[..., 1::2]
+        even.relu_()
+        return even * odd
+
+    assert ops(read(half, (1, 4, 8, 8))) == {"exp": 1, "slice": 2, "relu": 1, "mul": 1}
+
+
+def test_writing_through_a_reshaped_view_changes_the_tensor() -> None:
+    def flat(x: torch.Tensor) -> torch.Tensor:
+        x = torch.exp(x)
+        x.flatten(1).sigmoid_()
+        return x
+
+    graph = read(flat, (1, 2, 3, 3))
+    assert ops(graph) == {"exp": 1, "flatten": 1, "sigmoid": 1, "reshape": 1}
+    assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 2, 3, 3)]
+
+
+def test_shapes_changed_in_place_are_those_from_before() -> None:
+    def squeeze(x: torch.Tensor) -> torch.Tensor:
+        x = F.adaptive_avg_pool2d(x, 1).squeeze_()
+        return x.unsqueeze_(0).t_()
+
+    graph = read(squeeze, (1, 6, 4, 4))
+    assert ops(graph) == {"globalavgpool": 1, "squeeze": 1, "unsqueeze": 1, "transpose": 1}
+    assert of(graph, "squeeze")[0]["in_shapes"] == [(1, 6, 1, 1)]
+    assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(6, 1)]
+
+
+def test_data_given_to_a_tensor_is_what_it_then_holds() -> None:
+    def swap(x: torch.Tensor) -> torch.Tensor:
+        y = torch.exp(x)
+        y.data = torch.tanh(x)
+        return y
+
+    assert ops(read(swap, (1, 3))) == {"tanh": 1}
+
+
+@pytest.mark.parametrize("fit", ["to", "type_as", "device"])
+def test_coordinates_made_in_forward_are_constants(fit: str) -> None:
+    def add_coordinates(x: torch.Tensor) -> torch.Tensor:
+        rows, columns = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+        grid = torch.stack([rows, columns])[None]
+        fitted = {"to": grid.to(x), "type_as": grid.type_as(x), "device": grid.to(x.device, x.dtype)}[fit]
+        return torch.cat([x, fitted], 1)
+
+    graph = read(add_coordinates, (1, 3, 4, 4))
+    assert ops(graph) == {"concat": 1}
+    assert of(graph, "concat")[0]["out_shapes"] == [(1, 5, 4, 4)]
+
+
+def test_results_are_collected_from_an_empty_tensor_on() -> None:
+    def collect(x: torch.Tensor) -> torch.Tensor:
+        out = torch.tensor([], device=x.device)
+        for part in x.chunk(2, 1):
+            out = torch.cat([out, part.relu()], 1)
+        return out
+
+    counts = ops(read(collect, (1, 4, 2, 2)))
+    assert (counts["split"], counts["relu"]) == (1, 2)
+
+
+class Counting(nn.Module):
+    """Branches on what it keeps: a flag, a number of steps, a learnt threshold."""
+
+    steps: torch.Tensor
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(3))
+        self.threshold = nn.Parameter(torch.tensor([threshold]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.threshold.item() > 0.5:
+            x = torch.exp(x)
+        for _ in range(int(self.steps + 1)):
+            x = F.relu(x)
+        return x
+
+
+def test_branches_on_what_the_module_keeps_are_followed() -> None:
+    assert ops(read_torch_module(Counting(1.0), (1, 3))) == {"exp": 1, "relu": 4}
+    assert ops(read_torch_module(Counting(0.0), (1, 3))) == {"relu": 4}
+
+
+class CountsUp(nn.Module):
+    """Would run forever on a value that its own writing does not change."""
+
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while self.steps.item() < 3:
+            self.steps += 1
+            x = F.relu(x)
+        return x
+
+
+@pytest.mark.parametrize("same", [torch.Tensor.detach, lambda x: x.data, lambda x: x.view(1)[0]])
+def test_integer_that_the_module_keeps_is_never_written(same: object) -> None:
+    module = Counting(0.0)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        assert callable(same)
+        same(module.steps).add_(1)
+        return module(x)
+
+    with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
+        read(forward, (1, 3))
+    assert module.steps == 3
+
+
+def test_value_that_forward_changes_cannot_be_branched_on() -> None:
+    module = CountsUp()
+    with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
+        read_torch_module(module, (1, 3))
+    assert module.steps == 0
+
+
+@pytest.mark.parametrize("value", [torch.Tensor.nonzero, lambda x: x[x > 0], lambda x: x * x.max().item()])
+def test_shapes_and_values_that_data_decides_are_refused(value: object) -> None:
+    assert callable(value)
+    with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
+        read(value, (1, 3, 4, 4))
+
+
+def test_one_matrix_of_weights_in_a_batch_is_a_dense_layer() -> None:
+    weights = torch.ones(1, 6, 5)
+    graph = read(lambda x: torch.bmm(x, weights), (1, 4, 6))
+    assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5, "bias": False}
+    several = torch.ones(4, 6, 5)
+    assert ops(read(lambda x: x @ several, (1, 4, 3, 6))) == {"aten_matmul": 1}
+
+
+def test_gated_linear_unit_and_largest_value_arrive_in_known_operators() -> None:
+    assert ops(read(lambda x: F.glu(x, 1), (1, 4, 3, 3))) == {"split": 1, "sigmoid": 1, "mul": 1}
+    graph = read(lambda x: x.amax((-1, -2)), (1, 4, 3, 3))
+    assert ops(graph) == {"maxpool": 1, "squeeze": 1}
+    assert of(graph, "maxpool")[0]["attrs"]["kernel"] == (3, 3)
+    assert ops(read(lambda x: x.amax(1), (1, 4, 3, 3))) == {"amax": 1}

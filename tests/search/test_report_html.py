@@ -1,0 +1,202 @@
+"""The page of a search: everything is on it, nothing on it runs or loads that we did not put there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from nnmeter_nas.search.report.outcome import SearchReport
+from nnmeter_nas.search.report.page import report_html
+from nnmeter_nas.search.report.svg import escaped, ticks
+from searches import BALANCED, BEATEN, CPU_MS, FAILED, FAST, GPU_MS, RUNNING, report_of, two_devices
+
+EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
+#: Elements that stand alone.
+_VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """An HTML page, which has to be well nested: its elements, and the text in each kind of them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == [], "elements are left open"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.texts.setdefault(tag, []).append("")
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """Attributes of all elements of a kind."""
+        return [attributes for kind, attributes in self.elements if kind == tag]
+
+
+def full() -> SearchReport:
+    """A search with everything that a page can show."""
+    return replace(
+        two_devices(FAST, BALANCED, BEATEN, FAILED, RUNNING),
+        looked_at=12_345,
+        rejected={f"{CPU_MS} above 4 ms": 4321},
+        latency_by_block={
+            CPU_MS: {"layer_1": 1.0, "layer_2": 0.5, "stationary_block": 0.5},
+            GPU_MS: {"layer_1": 4.0, "layer_2": 2.0, "stationary_block": 1.0},
+        },
+        asked=10,
+        note="the strategy had no further candidates",
+    )
+
+
+def test_page_tells_all_there_is_to_know() -> None:
+    text = report_html(full())
+    page = Page(text)
+    assert page.texts["h2"] == [
+        "Pareto front", "Latency by block", "Trials", "What was rejected, and why", "Settings",
+    ]  # fmt: skip
+    everything = page.texts["main"][0] + page.texts["header"][0]
+    for expected in (
+        "trials trained of 10", "1 running, 1 failed", "nnmeter-nas export best/1.json", "no further",
+        "75% of the limit 4, at least 1.5", "12,345 architectures were looked at, 35.0% rejected", "4,321",
+        f"{CPU_MS} above 4 ms", "ValueError: no such kernel [/k9]", "stationary_block", "50.0%",
+        "k5 xception", "spos-small", "2.10.1", "300.0 M",
+    ):  # fmt: skip
+        assert expected in everything, expected
+    assert {row.get("id") for row in page.all("tr")} >= {f"trial-{n}" for n in range(1, 6)}
+
+
+def test_every_trained_trial_is_a_point_that_tells_its_architecture_and_links_to_its_row() -> None:
+    page = Page(report_html(report_of(FAST, BALANCED, BEATEN, FAILED)))
+    points = [a for _, a in page.elements if "data-trial" in a]
+    assert Counter(a["data-trial"] for a in points) == {"1": 1, "2": 1, "3": 1}
+    assert {a["href"] for a in points if "href" in a} == {"#trial-1", "#trial-2"}
+    titles = page.texts["title"][1:]  # the first is the page's
+    assert any("layer_1: k5, layer_2: xception" in title and "0.9500" in title for title in titles)
+    assert len(page.all("svg")) > 1
+
+
+def test_every_device_and_objective_has_a_chart_of_its_own() -> None:
+    page = Page(report_html(two_devices(FAST, BALANCED)))
+    charts = [a for a in page.all("svg") if a.get("class") == "chart"]
+    assert len(charts) == 3
+    assert all(a["role"] == "group" and a["aria-label"] for a in charts)
+    assert sum("outside" in (a.get("class") or "") for a in page.all("rect")) >= 3
+
+
+def test_step_line_is_drawn_only_where_the_front_is_one() -> None:
+    assert 'class="steps"' in report_html(report_of(FAST, BALANCED))
+    assert 'class="steps"' not in report_html(two_devices(FAST, BALANCED))
+
+
+def test_tables_have_headings_for_their_columns_and_name_themselves() -> None:
+    page = Page(report_html(full()))
+    assert len(page.all("table")) == 6
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    regions = [a for a in page.all("div") if a.get("role") == "region"]
+    assert len(regions) == 6
+    assert all(a["aria-label"] and a["tabindex"] == "0" for a in regions)
+
+
+def test_page_loads_nothing_from_elsewhere_and_lets_only_its_own_script_run() -> None:
+    text = report_html(full())
+    page = Page(text)
+    [script] = page.texts["script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    [policy] = [a["content"] for a in page.all("meta") if a.get("http-equiv")]
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert not {"src", "srcset", "data", "action"} & {name for _, a in page.elements for name in a}
+    assert all((a.get("href") or "#").startswith("#") for _, a in page.elements)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_names_and_failures_that_look_like_markup_stay_text() -> None:
+    trial = replace(FAST, choices={EVIL: EVIL, "$title": "${body}"}, values={EVIL: 1.0, "latency_ms": 2.0})
+    report = replace(
+        report_of(trial, replace(FAILED, failure=EVIL)),
+        space=EVIL,
+        strategy=EVIL,
+        nni=EVIL,
+        note=EVIL,
+        metric=EVIL,
+        maxima={EVIL: 2.0},
+        units={EVIL: EVIL},
+        objectives=("latency_ms", EVIL),
+        rejected={EVIL: 3},
+        settings={EVIL: {EVIL: [EVIL]}},
+        latency_by_block={"latency_ms": {EVIL: 1.0}},
+    )
+    text = report_html(report)
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert text.count("<script>alert") == 0
+    assert "\x1b" not in text
+    assert "${body}" in page.texts["main"][0]
+    text.encode()
+    assert "<script>alert(1)</script>\"'&" in page.texts["h1"][0]
+
+
+@pytest.mark.parametrize(
+    "trials", [(), (RUNNING,), (FAILED,), (FAST,), (FAST, FAST), (replace(FAST, metric=0.0),)]
+)
+def test_page_is_there_from_the_first_trial_on(trials: tuple) -> None:  # type: ignore[type-arg]
+    page = Page(report_html(report_of(*trials)))
+    assert ("Pareto front" in page.texts["h2"]) == any(t.metric is not None for t in trials)
+    assert "Trials" in page.texts["h2"]
+
+
+def test_large_and_equal_values_have_an_axis() -> None:
+    trials = [replace(t, values={"latency_ms": 3e9}, metric=-1e6) for t in (FAST, BALANCED)]
+    Page(report_html(replace(report_of(*trials), maxima={})))
+    zero = [replace(t, values={"latency_ms": 0.0}, metric=0.0) for t in (FAST, BALANCED)]
+    Page(report_html(report_of(*zero)))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 2.0), (0.9131, 0.9135), (1e8, 3e8), (1.0, 1.1)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert 3 <= len(found) <= 7
+    assert all(low - 1e-9 * abs(low) <= tick <= high + 1e-9 * abs(high) for tick in found)
+
+
+def test_what_is_no_character_is_replaced() -> None:
+    assert escaped("a\x00\x1b\ud800\ufffeb\nc\t<") == "a����b\nc\t&lt;"
+
+
+def test_missing_values_sort_last_whichever_way_a_column_is_sorted() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node to run the page's script")
+    [script] = Page(report_html(report_of(FAST))).texts["script"]
+    compare = script[script.index("function compare") :]
+    program = compare + """
+    const sorted = (values, sign) => values.sort((a, b) => compare(a, b, sign)).join(" ");
+    console.log(sorted(["10", "", "9", "-1"], 1), "|", sorted(["10", "", "9", "-1"], -1), "|",
+                sorted(["k5 k3", "", "k3 k7"], 1));
+    """
+    output = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "-1 9 10  | 10 9 -1  | k3 k7 k5 k3"
