@@ -49,7 +49,7 @@ _HEADS = frozenset(
     ["conv", "dwconv", "fc", "maxpool", "avgpool", "gap", "channelshuffle", "split", "se", "hswish", "bn",
      "relu", "add", "concat"]
 )  # fmt: skip
-_REFERENCE = Path(__file__).with_name("parity_reference.py")
+_REFERENCE = Path(__file__).with_name("reference.py")
 
 #: A kernel to compare: its type in nn-Meter's names, and its features if a forest predicts it.
 Row = tuple[str, tuple[float, ...] | None]
@@ -217,7 +217,7 @@ def run_parity(
 def compare(
     model: Model, graph: nx.DiGraph, predictor: LatencyPredictor, theirs: Mapping[str, Any]
 ) -> Comparison:
-    """Compare ``model``, read as ``graph``, with what nn-Meter made of it (see ``parity_reference.py``)."""
+    """Compare ``model``, read as ``graph``, with what nn-Meter made of it (see ``reference.py``)."""
     found = predictor.explain(graph)
     nodes = found.kernel_graph.nodes
     ours = [(row, name) for name in nodes if (row := _row(predictor, model, nodes[name]["kernel"]))]
@@ -314,7 +314,7 @@ def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredi
 def run_nnmeter(
     python: Path, sources: Mapping[str, Path], path: Path, work: Path
 ) -> dict[str, Mapping[str, Any]]:
-    """What nn-Meter makes of the model in ``path``, by device (see ``parity_reference.py``).
+    """What nn-Meter makes of the model in ``path``, by device (see ``reference.py``).
 
     Args:
         python: interpreter of an environment that has nn-Meter 2.0, and onnxsim for ONNX.
