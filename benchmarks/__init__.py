@@ -1,4 +1,4 @@
-"""The bench dataset, pack training from it, and reports: ``python -m nnmeter_nas.benchmarks``."""
+"""Read the bench dataset, train packs from it, and report results: ``python -m nnmeter_nas.benchmarks``."""
 
 from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, iter_models
 

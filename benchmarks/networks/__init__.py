@@ -1,8 +1,7 @@
-"""The reference networks by torchvision's names, which stand for what users of this package predict.
+"""Reference networks under torchvision's names: typical models that users predict.
 
-They are written from the papers, with the widths and the order of layers that torchvision's versions have,
-so that their parameters, multiply-adds and kernels are those published for these names. Their weights are
-random.
+They follow the papers, with the layer widths and layer order of torchvision's versions. So their parameters,
+multiply-adds and kernels match the published ones. Their weights are random.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from .mobile import (
     ShuffleNetV2,
 )
 
-#: Constructor of each reference network, by torchvision's name or in its manner. None takes arguments.
+#: Constructor of each reference network, by torchvision's name or one in its style. None takes arguments.
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "alexnet": AlexNet,
     **{name: partial(Vgg, stages) for name, stages in VGG_STAGES.items()},
@@ -64,13 +63,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def build_network(name: str) -> nn.Module:
-    """A new network of that name, in eval mode.
+    """Build the reference network ``name``, in eval mode.
 
-    Under ``with torch.device("meta"):`` it is made without weights, which a reader can do without, in
-    milliseconds.
+    Under ``with torch.device("meta"):`` it is built in milliseconds, without weights; readers need none.
 
     Raises:
-        ReaderError: no reference network goes by ``name``; suggests the nearest.
+        ReaderError: no reference network has this name; the message suggests the nearest.
 
     >>> sum(p.numel() for p in build_network("squeezenet1_0").parameters())
     1248424
@@ -79,10 +77,10 @@ def build_network(name: str) -> nn.Module:
 
 
 def input_shape(name: str) -> Shape:
-    """Shape of the images that network was published for, NCHW with batch 1.
+    """Return the input shape that the network was published for, NCHW with batch 1.
 
     Raises:
-        ReaderError: no reference network goes by ``name``; suggests the nearest.
+        ReaderError: no reference network has this name; the message suggests the nearest.
 
     >>> input_shape("inception_v3")
     (1, 3, 299, 299)

@@ -1,4 +1,4 @@
-"""Reference networks of the years in which accuracy alone counted: AlexNet to Inception and DenseNet."""
+"""Reference networks designed for accuracy alone, from AlexNet to Inception and DenseNet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AlexNet(nn.Sequential):
         )  # fmt: skip
 
 
-#: Convolutions in each of the five stages of a VGG.
+#: Number of convolutions in each of the five stages of a VGG.
 VGG_STAGES = {
     "vgg11": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),
@@ -73,7 +73,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut; the stride sits in the 3x3."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the 3x3 has the stride."""
 
     expansion = 4
 
@@ -98,7 +98,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(channels: int, width: int, stride: int) -> nn.Sequential | None:
-    """What makes the input of a residual block fit its output; None if it does already."""
+    """The layers that give the input of a residual block the shape of its output; None if it has it."""
     if stride == 1 and channels == width:
         return None
     return nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
@@ -107,8 +107,8 @@ def _shortcut(channels: int, width: int, stride: int) -> nn.Sequential | None:
 class ResNet(nn.Sequential):
     """He et al., "Deep Residual Learning for Image Recognition", 2016.
 
-    With other groups and widths in ``block`` it is the ResNeXt of Xie et al., "Aggregated Residual
-    Transformations for Deep Neural Networks", 2017, or the Wide ResNet of Zagoruyko and Komodakis, 2016.
+    With other groups and widths in ``block``, this is ResNeXt (Xie et al., "Aggregated Residual
+    Transformations for Deep Neural Networks", 2017) or Wide ResNet (Zagoruyko and Komodakis, 2016).
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ResNet(nn.Sequential):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution that squeezes, then a 1x1 and a 3x3 one side by side that expand."""
+    """A 1x1 convolution that squeezes, then parallel 1x1 and 3x3 convolutions that expand."""
 
     def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Sequential):
-    """Iandola et al., "SqueezeNet", 2016; version ``"1_0"`` of the paper, or ``"1_1"`` of its repository."""
+    """Iandola et al., "SqueezeNet", 2016: version ``"1_0"`` (paper) or ``"1_1"`` (its repository)."""
 
     def __init__(self, version: str) -> None:
         stem = nn.Conv2d(3, 96, 7, 2) if version == "1_0" else nn.Conv2d(3, 64, 3, 2)
@@ -164,7 +164,7 @@ class SqueezeNet(nn.Sequential):
 
 
 class DenseLayer(nn.Sequential):
-    """Batch norm and ReLU before each of two convolutions; joins what it computes to its input."""
+    """Two convolutions, each after batch norm and ReLU; :class:`DenseBlock` concatenates the outputs."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__(
@@ -175,7 +175,7 @@ class DenseLayer(nn.Sequential):
 
 
 class DenseBlock(nn.ModuleList):
-    """Layers that each see what all before them computed."""
+    """Each layer reads the outputs of all earlier layers, concatenated."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         features = [x]
@@ -205,7 +205,7 @@ class DenseNet(nn.Sequential):
 
 
 class ConvBnRelu(nn.Sequential):
-    """Convolution without bias, batch norm with the epsilon of Inception, ReLU."""
+    """Convolution without bias, batch norm with Inception's epsilon, ReLU."""
 
     def __init__(self, channels: int, width: int, kernel: int | tuple[int, int], stride: int = 1,
                  padding: int | tuple[int, int] = 0) -> None:
@@ -216,14 +216,14 @@ class ConvBnRelu(nn.Sequential):
 
 
 class Branches(nn.ModuleList):
-    """Modules over the same input, whose results are joined along the channels."""
+    """Modules that read the same input; their outputs are concatenated along the channels."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([branch(x) for branch in self], 1)
 
 
 def _inception(channels: int, w1: int, r3: int, w3: int, r5: int, w5: int, pooled: int) -> Branches:
-    """GoogLeNet's module; its third branch has 3x3 kernels as the published weights, not the paper's 5x5."""
+    """GoogLeNet's module. Its third branch has 3x3 kernels, like the published weights; the paper has 5x5."""
     return Branches([
         ConvBnRelu(channels, w1, 1),
         nn.Sequential(ConvBnRelu(channels, r3, 1), ConvBnRelu(r3, w3, 3, padding=1)),
@@ -271,7 +271,7 @@ def _reduction_b(channels: int) -> Branches:
 
 
 def _factored7(channels: int, width: int, kernels: Sequence[tuple[int, int]], out: int) -> nn.Sequential:
-    """A 1x1 convolution to ``width`` channels, then one for each of ``kernels``, the last to ``out``."""
+    """A 1x1 convolution to ``width`` channels, then one per entry of ``kernels``, the last to ``out``."""
     widths = [width] * len(kernels) + [out]
     layers = [
         ConvBnRelu(widths[i], widths[i + 1], kernel, padding=(kernel[0] // 2, kernel[1] // 2))
@@ -281,7 +281,7 @@ def _factored7(channels: int, width: int, kernels: Sequence[tuple[int, int]], ou
 
 
 def _inception_c(width: int) -> Branches:
-    """17x17: 1x1, one and two 7x7 as pairs of 1x7 and 7x1, average pool."""
+    """17x17: 1x1; one 7x7; two 7x7; average pool. Each 7x7 is split into a 1x7 and a 7x1."""
     return Branches([
         ConvBnRelu(768, 192, 1),
         _factored7(768, width, [(1, 7), (7, 1)], 192),
@@ -300,7 +300,7 @@ def _reduction_d() -> Branches:
 
 
 def _inception_e(channels: int) -> Branches:
-    """8x8: 1x1, 3x3 and two 3x3 whose last is a 1x3 beside a 3x1, average pool."""
+    """8x8: 1x1; 3x3; two 3x3; average pool. The last 3x3 of a branch is a 1x3 in parallel with a 3x1."""
     def halves() -> Branches:
         return Branches([
             ConvBnRelu(384, 384, (1, 3), padding=(0, 1)), ConvBnRelu(384, 384, (3, 1), padding=(1, 0)),
@@ -317,7 +317,7 @@ def _inception_e(channels: int) -> Branches:
 class InceptionV3(nn.Sequential):
     """Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016; 299x299 images.
 
-    Without the auxiliary classifier, which is there for training alone.
+    It leaves out the auxiliary classifier, which only training uses.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Reference networks made for phones: MobileNets, MnasNet, ProxylessNAS, ShuffleNet and EfficientNet."""
+"""Reference networks designed for phones: MobileNets, MnasNet, ProxylessNAS, ShuffleNet and EfficientNet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def relu() -> nn.Module:
 
 def conv_bn(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1,
             activation: Activation | None = None) -> list[nn.Module]:
-    """A convolution without bias that keeps the map at stride 1, batch norm and perhaps an activation."""
+    """A padded convolution without bias, batch norm and an optional activation; stride 1 keeps the size."""
     convolution = nn.Conv2d(channels, width, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(width), *([activation()] if activation else [])]
 
@@ -38,7 +38,7 @@ def rounded(channels: float) -> int:
 
 
 class SqueezeExcite(nn.Module):
-    """Hu et al., "Squeeze-and-Excitation Networks", 2018, with 1x1 convolutions for dense layers."""
+    """Hu et al., "Squeeze-and-Excitation Networks", 2018, with 1x1 convolutions in place of dense layers."""
 
     def __init__(self, channels: int, squeezed: int, activation: Activation, gate: Activation) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution to ``wide`` channels, a depthwise one, perhaps squeeze-excite, and a linear 1x1 one.
+    """A 1x1 convolution to ``wide`` channels, a depthwise one, optional squeeze-excite, and a linear 1x1 one.
 
     Args:
-        channels, wide, width: channels before, within and after; nothing is expanded if the first two agree.
+        channels, wide, width: channels before, inside and after; no expansion if the first two are equal.
         kernel, stride: of the depthwise convolution.
-        squeeze: what comes behind the depthwise convolution.
+        squeeze: module after the depthwise convolution, or None.
     """
 
     def __init__(self, channels: int, wide: int, width: int, kernel: int, stride: int,
@@ -73,7 +73,7 @@ class InvertedResidual(nn.Module):
 
 
 def classifier(channels: int, dropout: float = 0.2) -> list[nn.Module]:
-    """The mean of each map, and a dense layer."""
+    """Global average pool, dropout and a dense layer."""
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, CLASSES)]
 
 
@@ -126,7 +126,7 @@ class MnasNet(nn.Sequential):
 class ProxylessNas(nn.Sequential):
     """Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", 2019.
 
-    The network that was found for mobile phones.
+    This is the network found for mobile phones.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Parity with nn-Meter 2.0, run side by side."""
+"""Run nn-Meter 2.0 and this package side by side and compare them."""

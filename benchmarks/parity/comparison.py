@@ -1,8 +1,8 @@
-"""Parity with nn-Meter 2.0: both read the same models, fuse and predict them with the same forests and rules.
+"""Compare with nn-Meter 2.0: both predict the same models, with the same forests and fusion rules.
 
-nn-Meter runs under its own interpreter, which ``make parity`` sets up. Kernels that differ have to differ by
-one of :data:`DIFFERENCES`, which ``docs/parity.md`` explains and ``tests/packs/test_nnmeter1_differences.py``
-tests one by one, and the totals by just those kernels.
+nn-Meter runs under its own interpreter, which ``make parity`` sets up. If kernels differ, one of
+:data:`DIFFERENCES` must explain it, and the totals must differ by exactly those kernels. ``docs/parity.md``
+explains the differences; ``tests/packs/test_nnmeter1_differences.py`` tests them one by one.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 from ..packs.reports import STANDARD, replace_sections
 from .predictors import write_predictor
 
-#: How we read a model. nn-Meter reads nn-Meter IR and ONNX; its way from torch leads through ONNX.
+#: Formats that we read. nn-Meter reads nn-Meter IR and ONNX; it exports torch modules to ONNX.
 FORMATS = ("nnmeter-ir", "onnx", "torch")
-#: The totals are sums in another order.
+#: Relative difference allowed between totals, which are summed in different orders.
 _TOLERANCE = 1e-9
-#: Digits to which features are compared.
+#: Significant digits in which features must agree.
 _DIGITS = 9
-#: What starts a kernel that nn-Meter may predict; only kernels of these are compared.
+#: First operators of the kernels that nn-Meter may predict; only such kernels are compared.
 _HEADS = frozenset(
     ["conv", "dwconv", "fc", "maxpool", "avgpool", "gap", "channelshuffle", "split", "se", "hswish", "bn",
      "relu", "add", "concat"]
 )  # fmt: skip
 _REFERENCE = Path(__file__).with_name("reference.py")
 
-#: A kernel to compare: its type in nn-Meter's names, and its features if a forest predicts it.
+#: A kernel to compare: its type as nn-Meter names it, and its features if a forest predicts it.
 Row = tuple[str, tuple[float, ...] | None]
 
 
 class ParityError(NnMeterNasError):
-    """nn-Meter cannot be run, or differs in a way that nothing explains."""
+    """nn-Meter cannot run, or differs for no known reason."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Difference:
 
     Attributes:
         name: as in the table and in ``docs/parity.md``.
-        ours: whether a kernel of ours, by its name in the kernel graph, differs because of it.
-        theirs: what nn-Meter's kernels that stand in its place may start with.
+        ours: whether it explains a kernel of ours; takes the kernel graph and the kernel's name.
+        theirs: operators that may start the kernels that nn-Meter has instead.
     """
 
     name: str
@@ -99,7 +99,7 @@ def _squeeze_excite(graph: nx.DiGraph, name: str) -> bool:
     return _kernel(graph, name).op == "se" or any(_kernel(graph, n).op == "se" for n in graph.pred[name])
 
 
-#: Tried in this order.
+#: The first that explains a kernel counts.
 DIFFERENCES = (
     Difference("groups", _grouped, frozenset({"conv"})),
     Difference("not square", _not_square, frozenset({"conv", "dwconv", "maxpool", "avgpool"})),
@@ -114,12 +114,12 @@ DIFFERENCES = (
 
 @dataclass(frozen=True)
 class Model:
-    """A model for both.
+    """A model that both predict.
 
     Attributes:
         name: of the network.
-        format: in which we read it.
-        path: the file that nn-Meter reads, and we unless the format is torch.
+        format: the format that we read.
+        path: the file that nn-Meter reads. We read it too, unless the format is torch.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Model:
     path: Path
 
     def read(self) -> nx.DiGraph:
-        """Our model graph of it."""
+        """Read it into a model graph."""
         if self.format != "torch":
             return read_model(self.path, self.format)
         networks = import_module("nnmeter_nas.benchmarks.networks")
@@ -139,11 +139,11 @@ class Comparison:
     """One model on one device.
 
     Attributes:
-        name, format, device: which model, in which format we read it, and where.
-        kernels: number of ours that were compared.
-        ours_ms, theirs_ms: the totals.
+        name, format, device: the model, the format that we read, and the device.
+        kernels: number of our kernels that were compared.
+        ours_ms, theirs_ms: the totals, in ms.
         reasons: names of the deliberate differences found.
-        unexplained: what differs for no reason; empty if nothing does.
+        unexplained: the differences without a known reason; empty if there are none.
     """
 
     name: str
@@ -157,12 +157,12 @@ class Comparison:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """The reasons, or that there is none."""
+        """The reasons, or ``UNEXPLAINED``."""
         return ("UNEXPLAINED",) if self.unexplained else self.reasons
 
     @property
     def totals(self) -> str:
-        """Both totals, or the one if they are equal."""
+        """Both totals, or one if they are equal."""
         ours, theirs = f"{self.ours_ms:.3f}", f"{self.theirs_ms:.3f}"
         return ours if ours == theirs else f"{theirs} / {ours}"
 
@@ -217,7 +217,7 @@ def run_parity(
 def compare(
     model: Model, graph: nx.DiGraph, predictor: LatencyPredictor, theirs: Mapping[str, Any]
 ) -> Comparison:
-    """Compare ``model``, read as ``graph``, with what nn-Meter made of it (see ``reference.py``)."""
+    """Compare our prediction of ``model``, read as ``graph``, with nn-Meter's (see ``reference.py``)."""
     found = predictor.explain(graph)
     nodes = found.kernel_graph.nodes
     ours = [(row, name) for name in nodes if (row := _row(predictor, model, nodes[name]["kernel"]))]
@@ -253,7 +253,7 @@ def compare(
     added = sum(nodes[name]["latency_ms"] or 0.0 for _, name in only_ours)
     expected = theirs["total"] - left_out + added
     if abs(found.latency_ms - expected) > _TOLERANCE * expected:
-        unexplained.append(f"a total of {found.latency_ms} ms where those kernels leave {expected} ms")
+        unexplained.append(f"a total of {found.latency_ms} ms, where those kernels explain {expected} ms")
     return Comparison(
         model.name,
         model.format,
@@ -271,9 +271,9 @@ def _head(kernel_type: str) -> str:
 
 
 def _row(predictor: LatencyPredictor, model: Model, kernel: Kernel) -> Row | None:
-    """What to compare of ``kernel``; None if nn-Meter never predicts its like.
+    """The row to compare for ``kernel``; None if nn-Meter never predicts such a kernel.
 
-    ONNX comes with batch norm folded into convolutions; read from torch, it is still there.
+    In ONNX files batch norm is already folded into convolutions; in torch modules it is not.
     """
     if kernel.op not in _HEADS:
         return None
@@ -287,7 +287,7 @@ def _rounded(row: Sequence[float]) -> tuple[float, ...]:
 
 
 def _without(rows: Sequence[tuple[Row, Any]], others: Counter[Row]) -> list[tuple[Row, Any]]:
-    """``rows`` that have no counterpart in ``others``."""
+    """The ``rows`` that have no match in ``others``."""
     left = []
     for row, what in rows:
         if others[row]:
@@ -298,7 +298,7 @@ def _without(rows: Sequence[tuple[Row, Any]], others: Counter[Row]) -> list[tupl
 
 
 def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredictor]:
-    """The predictors as a user gets them who imports the folders, but kept in ``home``."""
+    """Import the folders as a user would, but into ``home``, and load the predictors."""
     before = os.environ.get(HOME)
     os.environ[HOME] = str(home)
     try:
@@ -314,16 +314,16 @@ def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredi
 def run_nnmeter(
     python: Path, sources: Mapping[str, Path], path: Path, work: Path
 ) -> dict[str, Mapping[str, Any]]:
-    """What nn-Meter makes of the model in ``path``, by device (see ``reference.py``).
+    """Run nn-Meter on the model in ``path``; return its results by device (see ``reference.py``).
 
     Args:
         python: interpreter of an environment that has nn-Meter 2.0, and onnxsim for ONNX.
         sources: folder of forests and fusion rules by device.
-        path: nn-Meter IR (``.json``), or ONNX (``.onnx``), which is replaced by a simplified model.
-        work: folder for files that are passed, and for what nn-Meter keeps in a home folder.
+        path: nn-Meter IR (``.json``) or ONNX (``.onnx``). A simplified model overwrites an ONNX file.
+        work: folder for exchanged files; nn-Meter also uses it as its home folder.
 
     Raises:
-        ParityError: it does not run; what a model makes it raise is in the result.
+        ParityError: nn-Meter does not run. If a model makes nn-Meter raise, the result holds the error.
     """
     job, result = work / "job.json", work / "result.json"
     job.write_text(json.dumps({"predictors": {d: str(f) for d, f in sources.items()}, "model": str(path)}))
@@ -339,7 +339,7 @@ def run_nnmeter(
     except (OSError, subprocess.CalledProcessError) as error:
         last = getattr(error, "stderr", None) or str(error)
         raise ParityError(
-            f"nn-Meter does not run under {str(python)!r}, which `make parity` sets up: "
+            f"nn-Meter does not run under {str(python)!r} (`make parity` sets it up): "
             f"{last.strip().splitlines()[-1]}"
         ) from error
     found: dict[str, Mapping[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
@@ -349,7 +349,7 @@ def run_nnmeter(
 def _batches(
     bench: Path | None, formats: Sequence[str], networks: Sequence[str] | None, work: Path
 ) -> Iterator[list[Model]]:
-    """The models, those that share a file together; the file is gone when the next batch is asked for."""
+    """Yield the models in batches that share a file. The file is deleted before the next batch."""
     if "nnmeter-ir" in formats and bench:
         for source in dataset_files(bench):
             for record in iter_models(source):
@@ -363,7 +363,7 @@ def _batches(
 
 
 def _exported(formats: Sequence[str], networks: Sequence[str] | None, work: Path) -> Iterator[list[Model]]:
-    """The reference networks, exported to ONNX."""
+    """Export the reference networks to ONNX, one at a time."""
     torch = load_extra("torch", "bench", "exporting networks to ONNX")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     known = import_module("nnmeter_nas.benchmarks.networks")
@@ -372,14 +372,14 @@ def _exported(formats: Sequence[str], networks: Sequence[str] | None, work: Path
             path, example = work / f"{name}.onnx", torch.zeros(known.input_shape(name))
             network = known.build_network(name)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of libraries at each other
+                warnings.simplefilter("ignore")  # libraries warn about each other
                 torch.onnx.export(network, (example,), path, dynamo=True, external_data=False, verbose=False)
             yield [Model(name, format_, path) for format_ in formats]
             path.unlink()
 
 
 def _rows(results: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table: a model a row, a device a column."""
+    """Header and rows of a table: one row per model, one column per device."""
     devices = list(dict.fromkeys(r.device for r in results))
     models: dict[tuple[str, str], dict[str, Comparison]] = {}
     for result in results:
@@ -393,7 +393,7 @@ def _rows(results: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
 
 def _table(results: Sequence[Comparison]) -> Table:
     header, rows = _rows(results)
-    table = Table(caption="ms; where they differ: nn-Meter / ours")
+    table = Table(caption="ms; nn-Meter / ours where they differ")
     for column in header:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -1,7 +1,7 @@
-"""Predictors in nn-Meter's own form to compare with: forests fitted to made-up kernels, and fusion rules.
+"""Write predictors in nn-Meter's format: forests fitted to made-up kernels, and fusion rules.
 
-nn-Meter's published forests are gigabytes; whether two programs read a model alike does not depend on which
-forests they ask, as long as each feature matters to them.
+nn-Meter's published forests are gigabytes. Any forests show whether two programs read a model the same way,
+as long as every feature changes their result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nnmeter_nas.extras import load_extra
 from nnmeter_nas.packs.nnmeter1.importing import RELEASED
 from nnmeter_nas.packs.registry import devices
 
-#: Highest value of each feature, by forest; see :mod:`nnmeter_nas.packs.nnmeter1.predictors`.
+#: Largest value of each feature, by forest; see :mod:`nnmeter_nas.packs.nnmeter1.predictors`.
 _HIGHEST: Mapping[str, tuple[float, ...]] = {
     "conv-bn-relu": (300, 4096, 4096, 12, 5, 4000, 40),
     "dwconv-bn-relu": (300, 4096, 4096, 12, 5, 200, 1),
@@ -41,7 +41,7 @@ _ROWS = 1500
 
 
 def write_predictor(folder: Path, device: str, seed: int = 0, trees: int = 20) -> Path:
-    """Write ``<forest>.pkl``, of ``trees`` trees, and ``fusion_rules.json`` for a device into ``folder``."""
+    """Write a device's forests, of ``trees`` trees each, and its ``fusion_rules.json`` to ``folder``."""
     ensemble = load_extra("sklearn.ensemble", "bench", "comparing with nn-Meter")
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def write_predictor(folder: Path, device: str, seed: int = 0, trees: int = 20) -
 
 
 def nnmeter_rules(rules: Sequence[str]) -> dict[str, dict[str, object]]:
-    """A device's rules as nn-Meter's files write them; convolution, batch norm and relu are a whole pattern.
+    """Convert a device's rules to nn-Meter's format; convolution, batch norm and relu form a whole pattern.
 
     >>> sorted(nnmeter_rules(["pool->relu"]))[:3]
     ['BF_avgpool_relu', 'BF_conv_bn_relu', 'BF_dwconv_bn_relu']

@@ -1,10 +1,10 @@
-"""What nn-Meter 2.0 makes of a model: run by its own interpreter, fed and read by files.
+"""Predict a model with nn-Meter 2.0, under nn-Meter's own interpreter: ``python reference.py JOB RESULT``.
 
-``python parity_reference.py JOB RESULT``. JOB is JSON: ``predictors`` (device -> folder of ``*.pkl`` and
-``fusion_rules.json``) and ``model`` (path of nn-Meter IR, ``.json``, or ONNX, ``.onnx``). An ONNX file is
-first replaced by a simplified one, since nn-Meter simplifies what it exports from torch and reads no other.
-RESULT becomes JSON: by device the total in ms and the kernels, each with its type, its row of features,
-whether a forest predicts it and how many ms; or the error that nn-Meter ends in.
+JOB is a JSON file: ``predictors`` (device -> folder of ``*.pkl`` and ``fusion_rules.json``) and ``model``
+(path of nn-Meter IR, ``.json``, or ONNX, ``.onnx``). nn-Meter simplifies the ONNX that it exports from torch
+and reads no other, so a simplified model first overwrites an ONNX file. RESULT is a JSON file that is
+written. For each device it holds the total in ms and the kernels, each with its type, its row of features,
+whether a forest predicts it, and its ms; or the error that nn-Meter raised.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def main(job_file: str, result_file: str) -> None:
-    """Run the model of the job on all its predictors."""
+    """Predict the job's model with each of its predictors."""
     import nn_meter
 
     logging.getLogger("nn-Meter").setLevel(logging.CRITICAL)
@@ -33,18 +33,18 @@ def main(job_file: str, result_file: str) -> None:
 
 
 def simplify(path: str) -> None:
-    """Replace the ONNX file as nn-Meter's way from torch would."""
+    """Simplify the ONNX file in place, as nn-Meter does after its export from torch."""
     import onnx
     import onnxsim
 
     simple, same = onnxsim.simplify(onnx.load(path))
     if not same:
-        raise ValueError(f"{path}, simplified, computes something else")
+        raise ValueError(f"simplifying {path} changed what it computes")
     onnx.save(simple, path)
 
 
 def forests(folder: Path) -> dict[str, Any]:
-    """The forests of a predictor by name."""
+    """Load the forests of a predictor, by name."""
     found = {}
     for path in sorted(folder.glob("*.pkl")):
         with path.open("rb") as file:
@@ -53,7 +53,7 @@ def forests(folder: Path) -> dict[str, Any]:
 
 
 def outcome(predictor: Any, path: str) -> dict[str, Any]:
-    """Total and kernels of one model on one device, or what nn-Meter raises."""
+    """Total and kernels of one model on one device, or the error that nn-Meter raises."""
     try:
         total = float(predictor.predict(path, "onnx" if path.endswith(".onnx") else "nnmeter-ir"))
         kernels = [described(predictor.kernel_predictors, kernel) for kernel in predictor.kd.get_kernels()]
@@ -63,7 +63,7 @@ def outcome(predictor: Any, path: str) -> dict[str, Any]:
 
 
 def described(forests: dict[str, Any], kernel: dict[str, Any]) -> dict[str, Any]:
-    """One kernel: its type, its features if it has some, whether a forest predicts it, and its ms."""
+    """One kernel: its type, its features (if any), whether a forest predicts it, and its ms."""
     from nn_meter.predictor.prediction.extract_feature import get_predict_features
     from nn_meter.predictor.prediction.predict_by_kernel import predict_model
     from nn_meter.predictor.prediction.utils import get_kernel_name
