@@ -1,1 +1,1 @@
-"""How good searches are: strategies compared, lookup tables, reference latencies."""
+"""Measure how good searches are: strategies, lookup tables, reference latencies."""

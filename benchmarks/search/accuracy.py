@@ -1,8 +1,8 @@
-"""A synthetic accuracy, for comparing searches where training every candidate is out of reach.
+"""A synthetic accuracy, to compare searches where training every candidate would take too long.
 
-It is made up, and says nothing about real networks. What it copies from them is what makes a search hard:
-some blocks are better than others, everywhere and at their place; blocks depend on each other; more work
-helps, less and less; accuracy saturates; training the same network again gives another number.
+It is made up and says nothing about real networks. It copies the properties that make a search hard: some
+blocks are better than others, everywhere or at one position; blocks depend on each other; more work helps,
+with diminishing returns; accuracy saturates; training the same network again gives a different number.
 """
 
 from __future__ import annotations
@@ -17,34 +17,35 @@ from nnmeter_nas.kernels.configuration import FloatArray
 
 IndexArray = npt.NDArray[np.intp]
 
-#: Shares in the variance of an architecture's score: quality of its blocks, its pairs of blocks, its work.
+#: Shares of the variance of an architecture's score: quality of its blocks, its pairs of blocks, its work.
 SHARES = {"blocks": 0.45, "pairs": 0.20, "work": 0.35}
-#: The accuracy that no architecture reaches, and what an average one lacks of it, over log 2.
+#: Upper bound of the accuracy, and the average architecture's distance from it divided by log 2.
 TOP, SPREAD = 0.95, 0.05
-#: Standard deviation of the accuracy between trainings of the same architecture.
+#: Standard deviation of the accuracy over trainings of the same architecture.
 NOISE = 0.003
-#: Of a network whose output does not depend on its input, in ten classes.
+#: Accuracy of a network whose output does not depend on its input, with ten classes.
 CHANCE = 0.10
-#: Random architectures that a part of the score is standardised by.
+#: Number of random architectures that give the mean and deviation to standardise the score's parts.
 _SAMPLED = 4096
 
 
 class SyntheticAccuracy:
-    """A random accuracy of a space's architectures, the same for the same seed.
+    """A random accuracy for the architectures of a space, the same for the same seed.
 
-    The score of an architecture is the sum of three parts, each of mean 0 and, over random architectures,
-    of the variance in :data:`SHARES`: for every block ``g(candidate) + e(position, candidate)``; for every
-    two positions an ``i(candidate, candidate)``; ``1 - exp(-flops / median flops)``. ``g``, ``e`` and ``i``
-    are drawn from the standard normal distribution. Accuracy is ``TOP - SPREAD * log(1 + exp(-score))``,
-    and what a trial reports has normal noise on top, which depends on the seed and the architecture alone.
+    The score of an architecture is the sum of three parts: for every block,
+    ``g(candidate) + e(position, candidate)``; for every pair of positions, ``i(candidate, candidate)``; and
+    ``1 - exp(-flops / median flops)``. ``g``, ``e`` and ``i`` are drawn from the standard normal
+    distribution. Over random architectures each part has mean 0 and the variance in :data:`SHARES`. Accuracy
+    is ``TOP - SPREAD * log(1 + exp(-score))``. A trial reports it with added normal noise, which depends only
+    on the seed and the architecture.
 
     Args:
-        candidates: names of the candidates at each position; one that returns at another position is the
-            same.
-        flops: floating-point operations of architectures ``[N, positions] -> [N]``.
+        candidates: names of the candidates at each position; the same name at another position means the
+            same candidate.
+        flops: floating-point operations of architectures, ``[N, positions] -> [N]``.
         seed: of everything random.
-        works: which architectures ``[N, positions] -> [N]`` compute anything of their input; the others
-            have the accuracy :data:`CHANCE`. None if all do.
+        works: whether the output of architectures depends on their input, ``[N, positions] -> [N]``; the
+            others have the accuracy :data:`CHANCE`. None if all do.
     """
 
     def __init__(
@@ -73,19 +74,19 @@ class SyntheticAccuracy:
         self._mean, self._deviation = parts.mean(axis=1), parts.std(axis=1)
 
     def accuracies(self, rows: IndexArray) -> FloatArray:
-        """Accuracy without noise, of architectures ``[N, positions] -> [N]``."""
+        """Accuracy of architectures without noise, ``[N, positions] -> [N]``."""
         parts = (self._parts(rows) - self._mean[:, None]) / self._deviation[:, None]
         score = np.sqrt(list(SHARES.values())) @ parts
         accuracy = TOP - SPREAD * np.log1p(np.exp(-score))
         return accuracy if self._works is None else np.where(self._works(rows), accuracy, CHANCE)
 
     def reported(self, rows: IndexArray) -> FloatArray:
-        """What trials of architectures report, ``[N, positions] -> [N]``."""
+        """Accuracy that trials of architectures report, with noise, ``[N, positions] -> [N]``."""
         noise = [np.random.default_rng([self.seed, *row]).normal(0, NOISE) for row in rows.tolist()]
         return self.accuracies(rows) + np.array(noise)
 
     def _parts(self, rows: IndexArray) -> FloatArray:
-        """The parts of the score in the order of :data:`SHARES`, as drawn, ``[N, positions] -> [3, N]``."""
+        """Parts of the score before scaling, in the order of :data:`SHARES`, ``[N, positions] -> [3, N]``."""
         blocks = sum(quality[rows[:, p]] for p, quality in enumerate(self._quality))
         pairs = sum(table[rows[:, p], rows[:, q]] for (p, q), table in self._pairs.items())
         return np.array([blocks, pairs, 1 - np.exp(-self._flops(rows) / self._median_flops)])

@@ -1,9 +1,8 @@
-"""Do latency-ranked strategies find more than rivals that filter? Hypervolume at an equal training budget.
+"""Do latency-ranked strategies find more than rivals that filter? Compare hypervolume at equal budget.
 
-Every strategy searches the same tasks with the same seeds: a space, a device, a latency limit and a number of
-trials. The accuracies are synthetic, or of real trainings that were made beforehand; so no search trains
-anything. NNI's strategies run in NNI's engine behind a latency filter. docs/search_comparison.md says why
-it is as it is.
+Every strategy searches the same tasks with the same seeds. A task is a space, a device, a latency limit and a
+number of trials. Accuracies are synthetic or come from earlier trainings, so no search trains anything. NNI's
+strategies run in NNI's engine behind a latency filter. docs/search_comparison.md explains the design.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ from .statistics import Comparison, compare, hypervolume, hypervolumes
 IndexArray = npt.NDArray[np.intp]
 Row = tuple[int, ...]
 
-#: Share of a space's architectures that are within the latency limit.
+#: Share of the space's architectures that meet the latency limit.
 LIMIT_QUANTILE = 0.3
-#: Share of a space's architectures whose accuracy is below that of the reference point.
+#: Share of the space's architectures whose accuracy is below the reference point's.
 FLOOR_QUANTILE = 0.1
-#: Architectures that quantiles are taken over, if the space has more.
+#: Number of random architectures that give the quantiles of a larger space.
 SAMPLED = 20_000
 
 RANDOM = "Random + LatencyFilter"
 EVOLUTION = "RegularizedEvolution + LatencyFilter"
-#: Ours, with their default parameters.
+#: Our strategies, with their default parameters.
 OURS: Mapping[str, Callable[[float, int], LatencyStrategy]] = {
     "ParetoEvolution": lambda limit, seed: ParetoEvolution(max_latency=limit, seed=seed),
     "LatencyRanked, ascending": lambda limit, seed: LatencyRanked(max_latency=limit, seed=seed),
@@ -65,25 +64,25 @@ OURS: Mapping[str, Callable[[float, int], LatencyStrategy]] = {
 
 
 class Accuracies(Protocol):
-    """What architectures are worth."""
+    """Accuracies of architectures."""
 
     def accuracies(self, rows: IndexArray) -> FloatArray:
-        """Accuracy that results are judged by, of architectures ``[N, positions] -> [N]``."""
+        """Accuracy by which searches are judged, ``[N, positions] -> [N]``."""
         ...
 
     def reported(self, rows: IndexArray) -> FloatArray:
-        """Accuracy that a trial reports, likewise."""
+        """Accuracy that trials report, ``[N, positions] -> [N]``."""
         ...
 
 
 @dataclass(frozen=True)
 class TableAccuracy:
-    """Accuracies of trainings that were made beforehand; a trial reports the same."""
+    """Accuracies of earlier trainings; trials report the same numbers."""
 
     by_row: Mapping[Row, float]
 
     def accuracies(self, rows: IndexArray) -> FloatArray:
-        """As :class:`Accuracies` says."""
+        """See :class:`Accuracies`."""
         return np.array([self.by_row[tuple(row)] for row in rows.tolist()])
 
     reported = accuracies
@@ -91,19 +90,19 @@ class TableAccuracy:
 
 @dataclass(frozen=True)
 class Task:
-    """What is searched.
+    """One task that every strategy searches.
 
     Attributes:
-        name: what the command calls it.
-        title: what reports call it.
-        nni_space: the NNI space.
-        space: the same.
-        latency: of its architectures, ms.
+        name: its name in the command.
+        title: its name in reports.
+        nni_space: the space, as NNI has it.
+        space: the same space as data.
+        latency: latency of its architectures, ms.
         limit: latency in ms that no trial may exceed.
         fastest: latency in ms of the fastest architecture.
-        trials: how many each search may make.
-        ceiling: accuracy that none exceeds.
-        accuracy: gives the accuracies of a seed.
+        trials: number of trials each search may run.
+        ceiling: upper bound of the accuracy.
+        accuracy: returns the accuracies for a seed.
     """
 
     name: str
@@ -123,12 +122,12 @@ class Run:
     """One search.
 
     Attributes:
-        strategy, seed: whose.
-        rows: the architectures tried, in order, ``[n, positions]``; n may be below the trials allowed.
+        strategy, seed: the strategy's name and the seed.
+        rows: the architectures tried, in order, ``[n, positions]``; n may be less than the trials allowed.
         latency: in ms, ``[n]``.
-        accuracy: ``[n]``, without the noise of trials.
-        hypervolume: after each trial allowed, as a share of the box between the reference point and the
-            fastest latency and the highest accuracy, ``[trials]``.
+        accuracy: without the noise of trials, ``[n]``.
+        hypervolume: after each allowed trial, ``[trials]``; as a share of the box from the reference point
+            to the fastest latency and the highest accuracy.
     """
 
     strategy: str
@@ -141,15 +140,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a task.
+    """The result of a task.
 
     Attributes:
-        task: which.
+        task: the task.
         floors: accuracy of the reference point, by seed.
-        reachable: hypervolume of all architectures together, by seed; of a large space, of a random sample.
-        runs: of each strategy, those of its seeds in order.
-        evolution: name of the RegularizedEvolution that did best, which stands for it.
-        comparisons: ours against the rivals.
+        reachable: hypervolume of all architectures together, by seed; of a random sample if the space is
+            large.
+        runs: runs by strategy, in the order of seeds.
+        evolution: name of the best RegularizedEvolution, which represents them all.
+        comparisons: our strategies against the rivals.
     """
 
     task: Task
@@ -163,14 +163,14 @@ class Outcome:
 def run_comparison(
     device: str, names: Sequence[str], seeds: Sequence[int], work: Path, console: Console
 ) -> list[Outcome]:
-    """All searches of the tasks.
+    """Run all searches of the tasks.
 
     Args:
         device: applied hardware.
-        names: of the tasks, out of :data:`TASKS`.
+        names: of the tasks, from :data:`TASKS`.
         seeds: of the searches.
-        work: folder where trainings on the digits are kept, to resume.
-        console: where progress goes.
+        work: folder that stores the trainings on the digits, to resume.
+        console: shows progress.
 
     Raises:
         MissingPackageError: NNI 3.0 or SciPy is not installed.
@@ -189,7 +189,7 @@ def run_comparison(
 
 
 def run_task(task: Task, seeds: Sequence[int], bars: Progress | None = None) -> Outcome:
-    """All searches of a task, and what they show."""
+    """Run all searches of a task and compare them."""
     from . import nni_rivals as nni_side
 
     evolutions = {f"RegularizedEvolution {setting}": setting for setting in nni_side.EVOLUTIONS}
@@ -227,14 +227,14 @@ def _run(task: Task, name: str, seed: int, rows: IndexArray, known: Accuracies, 
 
 
 def _box(task: Task, floor: float) -> float:
-    """The hypervolume of an architecture of the fastest latency and the highest accuracy."""
+    """The hypervolume of an architecture with the fastest latency and the highest accuracy."""
     return (task.limit - task.fastest) * (task.ceiling - floor)
 
 
 def _our_search(
     task: Task, make: Callable[[float, int], LatencyStrategy], seed: int, known: Accuracies
 ) -> IndexArray:
-    """What one of our strategies tries, ``[n, positions]``, one trial after another as in NNI's engine."""
+    """Trials of one of our strategies, one at a time as in NNI's engine, ``[n, positions]``."""
     strategy = make(task.limit, seed)
     strategy.begin(Problem(task.space.candidates, {"latency_ms": task.latency}, {"latency_ms": task.limit}))
     rows: list[IndexArray] = []
@@ -251,7 +251,7 @@ def _evolution_search(task: Task, setting: str, seed: int, known: Accuracies) ->
 
 
 def _nni_search(task: Task, strategy: Any, known: Accuracies) -> IndexArray:
-    """What a strategy of NNI tries, ``[n, positions]``."""
+    """Trials of one of NNI's strategies, ``[n, positions]``."""
     from . import nni_rivals as nni_side
 
     def row(sample: Mapping[str, Any]) -> IndexArray:
@@ -270,7 +270,7 @@ def _nni_search(task: Task, strategy: Any, known: Accuracies) -> IndexArray:
 
 
 def _architectures(space: Space) -> IndexArray:
-    """All architectures of a space, or a random sample of a large one, ``[N, positions]``."""
+    """All architectures of a space, or a random sample if it is large, ``[N, positions]``."""
     sizes = [len(known) for known in space.candidates.values()]
     if np.prod(sizes, dtype=float) <= SAMPLED:
         return np.array(list(itertools.product(*map(range, sizes))))
@@ -284,7 +284,7 @@ def _task(name: str, title: str, nni_space: Any, predictor: LatencyPredictor, tr
     ms = latency.values(_architectures(space))
     limit = float(np.quantile(ms, LIMIT_QUANTILE))
     fastest = float(ms.min())
-    if latency.terms is not None and len(ms) == SAMPLED:  # drawn from a larger space
+    if latency.terms is not None and len(ms) == SAMPLED:  # a sample of a larger space
         fastest, _ = latency_reach(latency.terms)
     return Task(name, title, nni_space, space, latency, limit, fastest, trials, ceiling, accuracy(space))
 
@@ -319,7 +319,7 @@ def _digits(predictor: LatencyPredictor, work: Path, bars: Progress) -> Task:
 
 
 def reaches_output(space: Space, rows: IndexArray) -> npt.NDArray[np.bool_]:
-    """Whether the last node of a NAS-Bench-201 cell computes anything of the first, ``[N, 6] -> [N]``.
+    """Whether the output of a NAS-Bench-201 cell depends on its input, ``[N, 6] -> [N]``.
 
     Labels are ``edge_<from>_<to>``; the candidate ``none`` passes nothing on.
     """
@@ -331,7 +331,7 @@ def reaches_output(space: Space, rows: IndexArray) -> npt.NDArray[np.bool_]:
     return reached[max(reached)]
 
 
-#: What makes the task of a name.
+#: Makes each task, by name.
 TASKS: Mapping[str, Callable[[LatencyPredictor, Path, Progress], Task]] = {
     "nasbench201": partial(
         _synthetic, "nasbench201-small", "NAS-Bench-201, synthetic accuracy", 100, reaches_output

@@ -1,7 +1,7 @@
-"""Real accuracies of all architectures of a small space: each is trained once on the digits, as an NNI trial.
+"""Train every architecture of a small space once on the digits, as an NNI trial, and store the accuracies.
 
-Ten searches with each of several strategies would train the same few architectures over and over. Here each
-is trained once, what it reports is kept, and searches look it up. Needs NNI 3.0 and torch.
+Ten searches with each of several strategies would train the same few architectures again and again. Instead
+each is trained once, and searches look up its accuracy. Needs NNI 3.0 and torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nnmeter_nas.estimators.digits import train_on_digits
 from nnmeter_nas.files import write_bytes
 from nnmeter_nas.search_spaces import spos
 
-#: Five layers at the digits' own size, 4^5 = 1024 architectures.
+#: Five layers at the digits' size: 4^5 = 1024 architectures.
 SPACE: Mapping[str, Any] = {
     "input_size": 8,
     "in_channels": 1,
@@ -32,12 +32,12 @@ SPACE: Mapping[str, Any] = {
     "stem_channels": 8,
     "head_channels": 64,
 }
-#: How each is trained: about 0.4 s on one core.
+#: Arguments of each training, which takes about 0.4 s on one core.
 TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
 
 
 def digits_space() -> Any:
-    """The NNI space whose architectures are trained."""
+    """Make the NNI space whose architectures are trained."""
     return spos("small", **SPACE)
 
 
@@ -47,14 +47,14 @@ def trained_accuracies(
     training: Mapping[str, Any] = TRAINING,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, ...], float]:
-    """Held-out accuracy of every architecture of a space, by the names of its blocks.
+    """Return the held-out accuracy of every architecture of a space, by the names of its blocks.
 
     Args:
-        file: where accuracies are kept, a line each, as soon as they are known; those that it holds are not
+        file: stores each accuracy on a line, right after its training. Architectures in the file are not
             trained again.
-        space: of which all architectures are trained; :func:`digits_space` if None.
+        space: the space; :func:`digits_space` if None.
         training: arguments of :func:`train_on_digits`.
-        progress: called at first and after each training with how many are done, and how many there are.
+        progress: called at the start and after each training with the number done and the total.
 
     Raises:
         SearchError: ``file`` holds accuracies of another space or training, or a training fails.
@@ -73,11 +73,11 @@ def trained_accuracies(
     with file.open("a", encoding="utf-8") as lines:
         for blocks in itertools.filterfalse(known.__contains__, architectures):
             trial = trials.freeze(dict(zip(labels, blocks, strict=True)))
-            # NNI 3.0 builds a trial's network before its function can seed.
+            # NNI 3.0 builds a trial's network before the trial's function can set the seed.
             torch.manual_seed(training["seed"])
             engine.submit_models(trial)
             if trial.metric is None:
-                raise SearchError(f"the training of {', '.join(blocks)} reported no accuracy")
+                raise SearchError(f"training {', '.join(blocks)} reported no accuracy")
             known[blocks] = float(trial.metric)
             lines.write(json.dumps([blocks, known[blocks]]) + "\n")
             lines.flush()
@@ -86,12 +86,12 @@ def trained_accuracies(
 
 
 def _read(file: Path, settings: dict[str, Any]) -> dict[tuple[str, ...], float]:
-    """The accuracies in ``file``, which is made, or mended where an interrupted run tore its last line."""
+    """Read ``file``. Create it if missing; drop a last line that an interrupted run cut off."""
     found = file.read_text(encoding="utf-8") if file.exists() else ""
     whole = [line for line in map(_parsed, found.splitlines()) if line is not None] or [settings]
     if whole[0] != settings:
         raise SearchError(
-            f"{file} holds accuracies of another space or training; remove it, or name another folder"
+            f"{file} holds accuracies of another space or training; delete it or use another folder"
         )
     text = "".join(json.dumps(line) + "\n" for line in whole)
     if text != found:

@@ -1,4 +1,4 @@
-"""The rivals: NNI 3.0's own strategies behind a latency filter, run by NNI's own engine."""
+"""Run the rivals: NNI 3.0's own strategies behind a latency filter, in NNI's own engine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from nni.nas.strategy.middleware import Chain, Filter
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.strategies import LatencyFilter
 
-#: An architecture as NNI has it: candidate by label.
+#: An architecture in NNI's form: candidate by label.
 Sample = Mapping[str, Any]
 
-#: Arguments of RegularizedEvolution by what reports call them. NNI's defaults come first; with them the
-#: first 100 trials are random. The others keep NNI's quarter of the population in each tournament.
+#: Arguments of RegularizedEvolution, by their name in reports. The first are NNI's defaults, with which the
+#: first 100 trials are random. The others keep NNI's tournament size of a quarter of the population.
 EVOLUTIONS: Mapping[str, Mapping[str, Any]] = {
     "100/25/0.05": {"population_size": 100, "sample_size": 25},
     "20/5/0.05": {"population_size": 20, "sample_size": 5},
@@ -32,11 +32,11 @@ EVOLUTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 class TableFilter(LatencyFilter):
-    """A latency filter that looks up what it would otherwise predict from a network built for the purpose.
+    """A latency filter that looks latencies up instead of building and predicting each network.
 
     Args:
         limit: latency in ms.
-        latency: gives the latency in ms of a candidate.
+        latency: returns the latency of a candidate in ms.
     """
 
     def __init__(self, limit: float, latency: Callable[[Sample], float]) -> None:
@@ -48,14 +48,14 @@ class TableFilter(LatencyFilter):
 
 
 class _NeverAsked:
-    """What a filter that predicts nothing has for its predictor."""
+    """Placeholder predictor for a filter that predicts nothing."""
 
     def predict(self, graph: Any) -> float:
         raise AssertionError("latencies are looked up")
 
 
 class _LookedUp(Evaluator):
-    """Trials that report a known accuracy, and so need no network."""
+    """Trials that report a known accuracy and so need no network."""
 
     def __init__(self, accuracy: Callable[[Sample], float]) -> None:
         self._accuracy = accuracy
@@ -70,7 +70,7 @@ def random_search(seed: int) -> Any:
 
 
 def evolution(setting: str, seed: int) -> Any:
-    """NNI's RegularizedEvolution, with what :data:`EVOLUTIONS` has under ``setting``."""
+    """NNI's RegularizedEvolution with the arguments ``EVOLUTIONS[setting]``."""
     return RegularizedEvolution(**EVOLUTIONS[setting], seed=seed)
 
 
@@ -82,16 +82,16 @@ def search(
     accuracy: Callable[[Sample], float],
     trials: int,
 ) -> list[Sample]:
-    """What a strategy of NNI tries behind the filter, in order.
+    """Run an NNI strategy behind the filter; return the candidates it tried, in order.
 
     Args:
-        strategy: of NNI.
+        strategy: the NNI strategy.
         space: the NNI space.
         limit: latency in ms.
-        latency: of a candidate in ms.
-        accuracy: that its trial reports.
-        trials: how many at most; a strategy that finds nothing new, or nothing within the limit, ends
-            earlier.
+        latency: returns the latency of a candidate in ms.
+        accuracy: returns the accuracy that a candidate's trial reports.
+        trials: maximum number of trials. A strategy that finds nothing new, or nothing within the limit,
+            stops earlier.
     """
     engine = SequentialExecutionEngine(max_model_count=trials)
     trial_space = SimplifiedModelSpace.from_model(space, _LookedUp(accuracy))
@@ -102,7 +102,7 @@ def search(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNI's log lines, which name every candidate."""
+    """Silence NNI's log, which names every candidate."""
     logger = logging.getLogger("nni")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""Does the reference latency of a ProxylessNAS search decide what it finds? Searches that differ in it alone.
+"""Does the reference latency decide what a ProxylessNAS search finds? Run searches that differ only in it.
 
-Each seed searches the small space on the digits three times, as ``nnmeter-nas proxylessnas`` does: aiming at
-half and at double of the space's median latency, and with latency left out of the loss.
+Each seed searches the small space on the digits three times with ``nnmeter-nas proxylessnas``: aiming at half
+and at double the space's median latency, and with latency left out of the loss.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from nnmeter_nas.supernet import Space
 
 from ..packs.reports import replace_sections
 
-#: Random architectures whose median latency is that of the space.
+#: Number of random architectures that give the median latency of the space.
 _SAMPLED = 10_000
-#: What the searches aim at, in medians of the space; None leaves latency out.
+#: Reference latencies, in medians of the space; None leaves latency out.
 AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
 _HEADER = (
     "seed", "reference (ms)", "found, full graph (ms)", "by the table (ms)", "expected (ms)",
@@ -43,7 +43,7 @@ class Outcome:
     Attributes:
         seed: of everything random.
         aim: reference latency in medians of the space; None if latency was left out.
-        record: what the search wrote to ``search.json``.
+        record: content of ``search.json``, which the search wrote.
     """
 
     seed: int
@@ -52,12 +52,12 @@ class Outcome:
 
     @property
     def latency_ms(self) -> float:
-        """Of the architecture found, predicted from its full graph."""
+        """Latency of the architecture found, predicted from its full graph."""
         return float(self.record["latency_ms"])
 
     @property
     def cells(self) -> list[str]:
-        """A row of the table."""
+        """Its row of the table."""
         record = self.record
         reference = record["reference_latency_ms"]
         return [
@@ -80,20 +80,20 @@ def run_reference_latency(
     epochs: int | None = None,
     workers: int = 2,
 ) -> list[Outcome]:
-    """Search, print a table, and write it into ``output`` if given.
+    """Run the searches, print a table, and write it into ``output`` if given.
 
     Args:
         device: applied hardware.
         seeds: of the searches.
-        work: folder for what they write; searches that ended there are not run again.
+        work: folder for their results; finished searches in it do not run again.
         output: Markdown file with a section ``reference latency``.
-        console: where progress goes.
-        epochs: of each search; those of the command unless given.
-        workers: searches at once, on one core each.
+        console: shows progress.
+        epochs: of each search; by default the command's own.
+        workers: number of searches at a time, each on one core.
 
     Raises:
-        SearchError: a search fails, or one that aims at half of the median finds an architecture that is no
-            faster than that of the one that aims at double.
+        SearchError: a search fails; or for some seed, aiming at half the median found nothing faster than
+            aiming at double.
     """
     table = _table_of(device)
     median = median_latency(table)
@@ -120,7 +120,7 @@ def run_reference_latency(
 
 
 def median_latency(table: LatencyTable) -> float:
-    """Median latency in ms of a space's architectures."""
+    """Median latency of a space's architectures, in ms."""
     sizes = [len(known) for known in table.candidates.values()]
     indices = np.random.default_rng(0).integers(sizes, size=(_SAMPLED, len(sizes)))
     return float(np.median(table.latencies(indices)))
@@ -138,7 +138,7 @@ def _table_of(device: str) -> LatencyTable:
 def _search(
     folder: Path, device: str, reference: float | None, seed: int, epochs: int | None
 ) -> dict[str, Any]:
-    """Run the command, and return its record."""
+    """Run the command and return its record."""
     arguments = ["proxylessnas", "--applied_hardware", device, "--seed", str(seed), "--output", str(folder)]
     arguments += ["--device", "cpu", "--threads", "1"]
     if reference is not None:
@@ -156,15 +156,15 @@ def _check_sides(outcomes: Sequence[Outcome]) -> None:
     wrong = [seed for seed in dict.fromkeys(o.seed for o in outcomes) if found[seed, 0.5] >= found[seed, 2.0]]
     if wrong:
         raise SearchError(
-            f"seeds {wrong}: half the median as reference found nothing faster than double of it"
+            f"seeds {wrong}: aiming at half the median found nothing faster than aiming at double"
         )
 
 
 def _markdown(outcomes: Sequence[Outcome], table: LatencyTable, median: float) -> list[str]:
     fastest, slowest = (outcomes[0].record[name] for name in ("fastest_ms", "slowest_ms"))
     lines = [
-        f"`{table.device}`: the small space reaches from {fastest:.3f} to {slowest:.3f} ms, its median is "
-        f"{median:.3f} ms.",
+        f"`{table.device}`: latencies of the small space range from {fastest:.3f} to {slowest:.3f} ms, with "
+        f"median {median:.3f} ms.",
         "",
         f"| {' | '.join(_HEADER)} |",
         f"|{' ---: |' * len(_HEADER)}",

@@ -1,4 +1,4 @@
-"""What a comparison of searches found, as a table, a plot and raw figures."""
+"""Report a comparison of searches as a table, a plot and raw figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .comparison import EVOLUTION, OURS, RANDOM, SAMPLED, Outcome, Run
 from .statistics import front
 
 _NAME = "search_comparison"
-#: Told apart by most readers with colour blindness as well; rivals are dashed.
+#: Most colour-blind readers can tell these apart; rivals are dashed.
 _COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73", "#555555", "#cc79a7")
 _CLOUD = "#dddddd"
 
@@ -28,10 +28,10 @@ def write_reports(outcomes: Sequence[Outcome], device: str, output: Path, page: 
     """Write ``search_comparison.md``, ``.json`` and ``.png`` into ``output``.
 
     Args:
-        outcomes: of the tasks.
+        outcomes: results of the tasks.
         device: applied hardware.
         output: a folder.
-        page: Markdown file whose section ``search comparison`` becomes the table; the plot goes beside it.
+        page: Markdown file; the table replaces its section ``search comparison``, the plot goes beside it.
     """
     lines, plot = markdown(outcomes, device), comparison_plot(outcomes)
     write_bytes(output / f"{_NAME}.md", "\n".join([*lines, ""]).encode())
@@ -43,11 +43,11 @@ def write_reports(outcomes: Sequence[Outcome], device: str, output: Path, page: 
 
 
 def markdown(outcomes: Sequence[Outcome], device: str) -> list[str]:
-    """A table for each task, a sentence for each comparison, and the plot, in lines of Markdown."""
+    """Lines of Markdown: the plot, a table per task, and a sentence per comparison."""
     lines = [
-        f"On `{device}`. Hypervolume in % of the box between the reference point and the fastest latency and "
-        "highest accuracy: median over the seeds, and in brackets the quartiles. p: Wilcoxon's signed-rank "
-        "test, two-sided, corrected by Holm within a task.",
+        f"On `{device}`. Hypervolume in % of the box from the reference point to the fastest latency and the "
+        "highest accuracy: median over the seeds, quartiles in brackets. p: Wilcoxon's signed-rank "
+        "test, two-sided, with Holm's correction within a task.",
         "",
         f"![Hypervolume over trials, and fronts]({_NAME}.png)",
     ]
@@ -58,12 +58,12 @@ def markdown(outcomes: Sequence[Outcome], device: str) -> list[str]:
 
 
 def raw_figures(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
-    """Everything that the searches did, as JSON takes it."""
+    """Every trial of every search and every comparison, ready for JSON."""
     return {"device": device, "tasks": [_raw_task(outcome) for outcome in outcomes]}
 
 
 def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
-    """Hypervolume over trials with its quartiles, above the fronts of the first seed; a column for each task.
+    """Plot hypervolume over trials with quartiles, and below it the first seed's fronts; one column per task.
 
     Returns:
         A PNG.
@@ -83,7 +83,7 @@ def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def _shown(outcome: Outcome) -> dict[str, Sequence[Run]]:
-    """The runs of ours, then of the rivals, by the name that reports give them."""
+    """Runs of our strategies, then of the rivals, by their name in reports."""
     return {
         **{name: outcome.runs[name] for name in OURS},
         RANDOM: outcome.runs[RANDOM],
@@ -109,7 +109,7 @@ def _everything(outcome: Outcome) -> str:
 
 
 def _evolutions(outcome: Outcome) -> str:
-    """Mean hypervolume of each setting of the evolution."""
+    """Mean hypervolume of each RegularizedEvolution setting."""
     means = {
         name.removeprefix("RegularizedEvolution "): float(np.mean([run.hypervolume[-1] for run in runs]))
         for name, runs in outcome.runs.items()
@@ -164,7 +164,7 @@ def _raw_task(outcome: Outcome) -> dict[str, Any]:
             {
                 "strategy": run.strategy,
                 "seed": run.seed,
-                # An index has one digit in each of these spaces; a letter would follow 9.
+                # One character per index; letters follow 9.
                 "architectures": ["".join(np.base_repr(i, 36) for i in row) for row in run.rows.tolist()],
                 "latency_ms": _rounded(run.latency),
                 "accuracy": _rounded(run.accuracy),

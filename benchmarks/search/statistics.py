@@ -1,4 +1,4 @@
-"""Hypervolume of (accuracy, latency), and the paired tests that compare searches by it."""
+"""Hypervolume of (accuracy, latency), and paired tests that compare searches by it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import numpy.typing as npt
 from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 
-#: Probability of an error of the first kind, over all comparisons in a space.
+#: Probability of a false positive, over all comparisons in a space.
 ALPHA = 0.05
 
 
 def hypervolume(latency: npt.ArrayLike, accuracy: npt.ArrayLike, limit: float, floor: float) -> float:
-    """Area that points dominate, up to a latency ``limit`` and down to an accuracy ``floor``.
+    """Area that the points dominate, up to latency ``limit`` and down to accuracy ``floor``.
 
     Zitzler and Thiele, "Multiobjective Evolutionary Algorithms", IEEE TEC 3(4), 1999, in two dimensions: the
-    size of all (latency, accuracy) within the reference that some point is no slower and no worse than.
+    area of all (latency, accuracy) inside the reference point for which some point is as fast and as accurate
+    or better.
 
     Args:
-        latency: ``[N]``, the less the better.
-        accuracy: ``[N]``, the more the better.
+        latency: ``[N]``, lower is better.
+        accuracy: ``[N]``, higher is better.
         limit: latency of the reference point.
         floor: accuracy of the reference point.
 
@@ -38,14 +39,14 @@ def hypervolume(latency: npt.ArrayLike, accuracy: npt.ArrayLike, limit: float, f
 
 
 def hypervolumes(latency: FloatArray, accuracy: FloatArray, limit: float, floor: float) -> FloatArray:
-    """The hypervolume after each of ``N`` trials, ``[N]``; arguments as :func:`hypervolume`."""
+    """Hypervolume after each of ``N`` trials, ``[N]``; same arguments as :func:`hypervolume`."""
     return np.array(
         [hypervolume(latency[:n], accuracy[:n], limit, floor) for n in range(1, len(latency) + 1)]
     )
 
 
 def front(latency: FloatArray, accuracy: FloatArray) -> npt.NDArray[np.intp]:
-    """Indices of the points that no other is both no slower and no worse than, the fastest first."""
+    """Indices of the points on the Pareto front, the fastest first."""
     order = np.lexsort((-accuracy, latency))
     best = np.maximum.accumulate(accuracy[order])
     return order[np.diff(best, prepend=-np.inf) > 0]
@@ -57,11 +58,11 @@ class Comparison:
 
     Attributes:
         strategy, rival: their names.
-        difference: median over the seeds of the strategy's hypervolume less the rival's.
-        wins: seeds in which the strategy has more.
-        seeds: how many there are.
-        p: two-sided, of Wilcoxon's signed-rank test.
-        p_holm: the same, corrected for the comparisons made in the space.
+        difference: the strategy's hypervolume minus the rival's, median over the seeds.
+        wins: number of seeds in which the strategy has more.
+        seeds: number of seeds.
+        p: of Wilcoxon's signed-rank test, two-sided.
+        p_holm: the same, corrected for the number of comparisons in the space.
     """
 
     strategy: str
@@ -74,12 +75,12 @@ class Comparison:
 
     @property
     def ahead(self) -> bool:
-        """Whether the strategy has more, beyond chance."""
+        """Whether the strategy has significantly more hypervolume."""
         return self.difference > 0 and self.p_holm < ALPHA
 
     @property
     def sentence(self) -> str:
-        """What the comparison shows."""
+        """The comparison in one sentence."""
         seeds = f"more hypervolume in {self.wins} of {self.seeds} seeds"
         p = f"p = {self.p_holm:.2g}"
         if self.ahead:
@@ -92,11 +93,11 @@ class Comparison:
 def compare(
     found: Mapping[str, Sequence[float]], strategies: Sequence[str], rivals: Sequence[str]
 ) -> list[Comparison]:
-    """Each strategy against each rival, by Wilcoxon's signed-rank test with Holm's correction.
+    """Compare each strategy with each rival by Wilcoxon's signed-rank test with Holm's correction.
 
-    A seed is the same task for all, so that hypervolumes are compared seed by seed; the signed-rank test
-    asks no more of the differences than symmetry, which ten of them cannot show to be normal. It needs
-    SciPy, which scikit-learn brings.
+    A seed is the same task for all strategies, so hypervolumes are compared seed by seed. The signed-rank
+    test only assumes that the differences are symmetric; ten of them cannot show that they are normal. The
+    test needs SciPy, which scikit-learn brings.
 
     Args:
         found: hypervolume in each seed, by name.
@@ -124,7 +125,7 @@ def signed_rank(differences: npt.ArrayLike) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm, "A Simple Sequentially Rejective ... Procedure", 1979).
+    """Correct p-values for their number (Holm, "A Simple Sequentially Rejective ... Procedure", 1979).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
