@@ -1,1 +1,1 @@
-"""Speed and size, each measured beside its rival on the same machine in the same run: ``make bench``."""
+"""Measure speed and size, each figure beside its rival in the same run: ``make bench``."""

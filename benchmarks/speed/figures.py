@@ -1,4 +1,4 @@
-"""A measured figure beside its rival's and its target, and the files that keep it."""
+"""A measured figure with its rival's figure and its target, and the files that store figures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Sample:
     """Repeated measurements of one thing.
 
     Attributes:
-        values: in the unit of its figure.
+        values: the measurements, in the unit of the figure.
     """
 
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """Median of the values."""
         return statistics.median(self.values)
 
     @property
     def spread(self) -> float:
-        """Half of the range that the middle half of the values lies in."""
+        """Half of the interquartile range."""
         if len(self.values) < 2:
             return 0.0
         low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
@@ -41,17 +41,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Figure:
-    """What is measured, here and at a rival.
+    """A figure, ours and a rival's.
 
     Attributes:
-        name: what the reader of the table is told.
-        unit: of the values; less is better unless ``more_is_better``.
-        ours, rival: measurements; no rival where there is none to run.
-        rival_name: who that is.
-        at_least: how many times better than the rival it shall be.
-        limit: what the value itself shall keep to.
-        note: what one has to know beside.
-        points: what the value was fitted to, if it was: a size, and the seconds that it took.
+        name: its name in the table.
+        unit: of the values; lower is better unless ``more_is_better``.
+        ours, rival: measurements; ``rival`` is None if there is no rival to run.
+        rival_name: the rival.
+        at_least: target: how many times better than the rival.
+        limit: target for the value itself.
+        more_is_better: whether higher values are better.
+        note: a footnote for the table.
+        points: (size, seconds) pairs that the value was fitted to, if it was fitted.
     """
 
     name: str
@@ -67,7 +68,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the rival."""
+        """How many times better than the rival; None without a rival."""
         if self.rival is None:
             return None
         ours, theirs = self.ours.median, self.rival.median
@@ -84,11 +85,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """A figure that a run has to leave out.
+    """A figure that a run could not measure.
 
     Attributes:
-        name: what the reader of the table is told.
-        reason: what it would take to measure it.
+        name: its name in the table.
+        reason: what measuring it needs.
     """
 
     name: str
@@ -99,16 +100,16 @@ Result = Figure | Unmeasured
 
 
 def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm: bool = True) -> Sample:
-    """Wall seconds that ``function`` takes, times ``scale``, each time on its own.
+    """Time ``function`` repeatedly by the wall clock, in seconds times ``scale``.
 
-    Garbage is collected beforehand, and then when Python sees fit, as for users. A collection before each
-    repeat would visit all that the process holds, so that each would find the processor's caches empty.
+    Garbage is collected once at the start, then whenever Python chooses, as for users. A collection before
+    each repeat would visit everything in the process and leave the processor's caches empty.
 
     Args:
-        function: what to time.
-        repeats: how often.
-        scale: 1000 for ms; divided by the number of things that one call works on.
-        warm: call it once before, untimed.
+        function: the function to time.
+        repeats: how many times.
+        scale: 1000 for ms. Divide it by the number of items that one call processes.
+        warm: call the function once first, untimed.
     """
     if warm:
         function()
@@ -122,13 +123,13 @@ def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm
 
 
 def save(results: Iterable[Result], folder: Path, topic: str, described: dict[str, Any]) -> Path:
-    """Write the results of a topic to ``<folder>/<topic>.json``, every measurement included.
+    """Write the results of a topic, with every measurement, to ``<folder>/<topic>.json``.
 
     Args:
-        results: figures, measured and not.
-        folder: where the file goes.
-        topic: what they are about.
-        described: what they were measured on.
+        results: figures, measured and unmeasured.
+        folder: folder of the file.
+        topic: name of the topic.
+        described: the machine, as :func:`nnmeter_nas.benchmarks.speed.machine.machine` describes it.
     """
     figures, unmeasured = [], []
     for result in results:
@@ -143,10 +144,10 @@ def save(results: Iterable[Result], folder: Path, topic: str, described: dict[st
 
 
 def load(path: Path) -> tuple[list[Result], dict[str, Any]]:
-    """The results that :func:`save` wrote, those unmeasured last, and what they were measured on.
+    """Read the results that :func:`save` wrote, unmeasured ones last, and the machine they ran on.
 
     Raises:
-        DatasetError: it wrote no such file.
+        DatasetError: :func:`save` of this version did not write the file.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +155,7 @@ def load(path: Path) -> tuple[list[Result], dict[str, Any]]:
         return [*figures, *(Unmeasured(**row) for row in document["unmeasured"])], document["machine"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{path} holds no figures of this version ({type(error).__name__}: {error}); measure them anew"
+            f"{path} holds no figures of this version ({type(error).__name__}: {error}); measure them again"
         ) from error
 
 

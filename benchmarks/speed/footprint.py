@@ -1,4 +1,4 @@
-"""What the package weighs: packs on disk, loading one, importing the package, memory of an evaluation."""
+"""Size and start-up cost: packs on disk, loading a pack, importing the package, memory of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files
 
 from .figures import Figure, Result, Sample, Unmeasured, measured
 
-#: What four devices of nn-Meter 1.0 take, MB, as its release has them.
+#: Size of nn-Meter 1.0's release for four devices, MB.
 _RELEASED_MB = 6900.0
-#: None of these may be loaded by the import of the package, nor by its first predictor.
+#: Importing the package and loading a first predictor must import none of these.
 _HEAVY = ("torch", "nni", "sklearn", "onnx", "matplotlib")
 _IMPORT = """
 import sys, time
@@ -32,11 +32,11 @@ took = time.perf_counter() - start
 assert not set({heavy!r}) & set(sys.modules)
 print(took)
 """
-#: Models of the official dataset.
+#: Number of models in the official dataset.
 MODELS = 26_000
 _EVALUATION = f"peak memory, {MODELS:,} models evaluated"
-#: Runs the command that follows it and prints the most memory that one process of it held, in bytes. What a
-#: process is forked from counts as its own, so this is a small one.
+#: Script that runs a command and prints the peak memory of the command's largest process, in bytes. A forked
+#: process starts with its parent's memory, so this parent is small.
 _PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -46,11 +46,11 @@ print(peak if sys.platform == "darwin" else 1024 * peak)
 
 
 class EvaluationError(NnMeterNasError):
-    """The process whose memory is measured failed."""
+    """The measured evaluation failed."""
 
 
 def pack_figures(forests: Path) -> Iterator[Figure]:
-    """Size of the packs in the package; loading one, beside unpickling the forests in ``forests``."""
+    """Size of the bundled packs, and time to load one beside unpickling the forests in ``forests``."""
     files = [path for path in bundled_packs().rglob("*") if path.is_file()]
     yield Figure(
         "packs on disk, four devices", "MB", ours=Sample((sum(f.stat().st_size for f in files) / 1e6,)),
@@ -62,20 +62,20 @@ def pack_figures(forests: Path) -> Iterator[Figure]:
     yield Figure(
         "load a predictor", "ms", ours=measured(lambda: load_pack(folder), 9, 1e3),
         rival=measured(lambda: unpickled(read), 5, 1e3), rival_name="pickle.load", at_least=100,
-        note=f"the rival is a stand-in of the size of a device of nn-Meter 1.0: {len(read)} forests of "
+        note=f"the rival is a stand-in as large as one device of nn-Meter 1.0: {len(read)} forests of "
         f"{size:.0f} MB, some of them read more than once",
     )  # fmt: skip
 
 
 def as_large_as(files: list[Path], size: float) -> list[Path]:
-    """``files`` again and again until they are of at least ``size`` bytes."""
+    """Repeat ``files`` until they add up to at least ``size`` bytes."""
     sizes = itertools.accumulate(path.stat().st_size for path in itertools.cycle(files))
     count = next(i for i, total in enumerate(sizes, 1) if total >= size)
     return list(itertools.islice(itertools.cycle(files), count))
 
 
 def unpickled(files: list[Path]) -> list[Any]:
-    """What each of ``files`` holds, all at once."""
+    """Unpickle all ``files`` and keep the objects together."""
     found = []
     for path in files:
         with path.open("rb") as file:
@@ -84,14 +84,14 @@ def unpickled(files: list[Path]) -> list[Any]:
 
 
 def import_figures(device: str, repeats: int = 9) -> Iterator[Figure]:
-    """``import nnmeter_nas`` in a fresh interpreter each time; checks that nothing heavy comes along."""
+    """Time ``import nnmeter_nas``, each time in a fresh interpreter; check that it imports nothing heavy."""
     load = f"nnmeter_nas.load_latency_predictor({device!r})"
     yield Figure("import nnmeter_nas", "s", ours=_imported("", repeats), limit=0.25)
     yield Figure("import, and the first predictor loaded", "s", ours=_imported(load, repeats), limit=0.25)
 
 
 def _imported(more: str, repeats: int) -> Sample:
-    """Seconds from the import to the end of the statements in ``more``."""
+    """Seconds to import the package and run the statements in ``more``."""
     run = [sys.executable, "-c", _IMPORT.format(more=more, heavy=_HEAVY)]
     taken = [subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
     return Sample(tuple(map(float, taken)))
@@ -101,9 +101,10 @@ def memory_figures(bench: Path | None, device: str, models: int = MODELS) -> Ite
     """Peak memory of the command ``evaluate`` on a dataset of ``models`` models.
 
     Args:
-        bench: folder of a dataset in the official schema; one of fewer models is repeated under other ids.
-        device: applied hardware; all of them would take minutes more.
-        models: how many.
+        bench: folder of a dataset in the official schema. If it has fewer models, they are repeated under
+            other ids.
+        device: applied hardware; one, because all would take minutes more.
+        models: number of models.
 
     Raises:
         DatasetError: ``bench`` holds no dataset.
@@ -126,9 +127,9 @@ def memory_figures(bench: Path | None, device: str, models: int = MODELS) -> Ite
 
 
 def repeated_dataset(bench: Path, models: int, folder: Path) -> int:
-    """Write a dataset of ``models`` models into ``folder``; returns how many ``bench`` has for it.
+    """Write a dataset of ``models`` models into ``folder``; return how many of them ``bench`` has.
 
-    What ``bench`` lacks is repeated under other ids, from its first file on.
+    If ``bench`` has too few, its models are repeated under other ids, from its first file on.
 
     Raises:
         DatasetError: ``bench`` holds no dataset, or an empty one.

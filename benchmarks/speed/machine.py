@@ -1,4 +1,4 @@
-"""What a run is measured on: the machine, how busy it is, and the packages that are compared."""
+"""Describe a run's environment: the machine, its load, and the versions of the compared packages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import psutil
 
-#: Packages that the figures depend on, in the environment of the run.
+#: Packages in the environment of the run that the figures depend on.
 _PACKAGES = ("nnmeter_nas", "numpy", "networkx", "scikit-learn", "torch", "nni")
 
 
 def machine(environments: Mapping[str, tuple[Path, str]]) -> dict[str, Any]:
-    """A description of the machine and of what is installed, as JSON takes it.
+    """Describe the machine and the installed packages, ready for JSON.
 
     Args:
-        environments: rivals that run in virtual environments of their own: what to call one, and the folder
-            of its environment and its package. Those that are not installed are left out.
+        environments: rivals with their own virtual environments: name -> (folder of the environment,
+            package). Rivals that are not installed are left out.
     """
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -43,12 +43,12 @@ def machine(environments: Mapping[str, tuple[Path, str]]) -> dict[str, Any]:
 
 
 def is_busy(described: Mapping[str, Any]) -> bool:
-    """Whether others took more than half of the cores before the run."""
+    """Whether more than half of the cores were busy before the run."""
     return bool(described["load_before"] > described["cores"] / 2)
 
 
 def machine_line(described: Mapping[str, Any]) -> str:
-    """The machine in one line."""
+    """Describe the machine in one line."""
     packages = {**described["packages"], **described["rivals"]}
     busy = ", a busy machine" if is_busy(described) else ""
     return (
@@ -60,6 +60,6 @@ def machine_line(described: Mapping[str, Any]) -> str:
 
 
 def _version_in(environment: Path, package: str) -> str | None:
-    """Version of a package in another virtual environment."""
+    """Version of a package in another virtual environment; None if it is not installed."""
     folders = map(str, environment.glob("lib/python*/site-packages"))
     return next((found.version for found in distributions(name=package, path=list(folders))), None)

@@ -1,4 +1,4 @@
-"""Figures as a table in Markdown, with numbers that read well."""
+"""Write figures as a Markdown table, with readable numbers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from .figures import Figure, Result, Sample
 
 _HEADER = ["| figure | ours | rival | ratio | target | met |", "| --- | ---: | ---: | ---: | --- | --- |"]
-#: Smaller units to go over to, from 0.1 of the larger one downwards.
+#: The next smaller unit, used for values below 0.1.
 _SMALLER = {"s": "ms", "ms": "µs"}
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """Lines of a Markdown table, and below it the notes, to which the rows refer by number."""
+    """Lines of a Markdown table, then its numbered footnotes."""
     notes: dict[str, int] = {}
     rows = [row(result, notes) for result in results]
     return [*_HEADER, *rows, *([""] if notes else []), *(f"{n}. {note}" for note, n in notes.items())]
 
 
 def row(result: Result, notes: dict[str, int]) -> str:
-    """One line of the table; a note that ``notes`` lacks is added there under the next number."""
+    """One line of the table. A new footnote is added to ``notes`` under the next number."""
     if not isinstance(result, Figure):
         return f"| {result.name} | not measured: {result.reason} | | | | |"
     name = result.name
@@ -35,7 +35,7 @@ def row(result: Result, notes: dict[str, int]) -> str:
 
 
 def target(figure: Figure) -> str:
-    """The targets in words."""
+    """The targets as text."""
     sign = "≥" if figure.more_is_better else "≤"
     parts = [f"≥ {figure.at_least:g} ×"] if figure.at_least is not None else []
     parts += [_joined(f"{sign} {number(figure.limit)}", figure.unit)] if figure.limit is not None else []
@@ -43,7 +43,7 @@ def target(figure: Figure) -> str:
 
 
 def shown(sample: Sample, unit: str) -> str:
-    """Median and spread with their unit, or the next smaller one.
+    """Median and spread with their unit, or a smaller unit if they are small.
 
     >>> shown(Sample((0.00303, 0.00307, 0.00315)), "s"), shown(Sample((1.0684,)), "MB")
     ('3.07 ± 0.03 ms', '1.07 MB')
@@ -56,14 +56,14 @@ def shown(sample: Sample, unit: str) -> str:
     text = f"{_rounded(found.median, digits)}"
     if len(values) > 1:
         spread = found.spread
-        # As far as the value goes, but two digits at most, and at least the first that is none.
+        # As many decimals as the median; at most two significant digits, at least one.
         digits = max(min(digits, _decimals(spread, 2)), _decimals(spread, 1))
         text += f" ± {_rounded(spread, digits)}"
     return _joined(text, unit)
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no zeros behind the point.
+    """Three significant digits, without trailing zeros after the decimal point.
 
     >>> number(0.012345), number(123456.0), number(41.23), number(20.0)
     ('0.0123', '123,000', '41.2', '20')
@@ -73,7 +73,7 @@ def number(value: float) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Decimals, negative ones before the point, with which ``value`` has that many digits that count."""
+    """Decimals that give ``value`` this many significant digits; negative ones round before the point."""
     return digits - 1 - math.floor(math.log10(abs(value))) if value else 0
 
 

@@ -1,6 +1,6 @@
-"""nn-Meter 2.0 in this process, from the environment that ``make`` sets up for it, and its kind of predictor.
+"""Run nn-Meter 2.0 in this process, from the environment that ``make`` sets up for it.
 
-Its package comes behind our own on the path, so that both run on the same NumPy, scikit-learn, torch and NNI.
+nn-Meter's packages come after ours on the path, so both use the same NumPy, scikit-learn, torch and NNI.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..parity.comparison import import_forests
 from ..parity.predictors import write_predictor
 from ..parity.reference import forests
 
-#: Trees of its forests on the phone's CPU, in the mean over its kernel predictors: nn-Meter 2.0,
+#: Trees per forest for the phone's CPU, averaged over nn-Meter's kernel predictors: nn-Meter 2.0,
 #: ``builder/kernel_predictor_builder/predictor_builder/predictor_lib.py``.
 TREES = 320
-#: Relative difference, and ms, up to which two results are the same.
+#: Largest difference between equal results, relative or in ms.
 TOLERANCE = 1e-9
 
 
 class DisagreementError(NnMeterNasError):
-    """Two that are to do the same work came to different results."""
+    """Two programs that should do the same work gave different results."""
 
 
 def import_nn_meter(environment: Path) -> Any:
-    """The package ``nn_meter``.
+    """Import the package ``nn_meter``.
 
     Args:
-        environment: virtual environment that it is installed in.
+        environment: virtual environment where it is installed.
 
     Raises:
-        MissingPackageError: it is not there.
+        MissingPackageError: it is not installed there.
     """
     found = sorted(environment.glob("lib/python*/site-packages"))
     if not found or not (found[0] / "nn_meter").is_dir():
@@ -49,16 +49,16 @@ def import_nn_meter(environment: Path) -> Any:
 
 
 class Both:
-    """One predictor twice: in nn-Meter's form for nn-Meter, and imported into our packs.
+    """The same predictor for both sides: in nn-Meter's format, and imported as a pack of ours.
 
     Args:
         nn_meter: the package.
         device: applied hardware.
-        folder: where the predictor is written.
+        folder: where to write the predictor.
 
     Attributes:
-        folder: of its ``*.pkl`` files and ``fusion_rules.json``.
-        pack: what it is imported as.
+        folder: holds its ``*.pkl`` files and ``fusion_rules.json``.
+        pack: the imported pack.
     """
 
     def __init__(self, nn_meter: Any, device: str, folder: Path) -> None:

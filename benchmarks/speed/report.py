@@ -1,4 +1,4 @@
-"""All figures of a run: measured, saved, and shown in the README and on a page of their own."""
+"""Measure and save all figures of a run, and show them in the README and on a page."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _PLOT = "scaling.png"
 
 @dataclass(frozen=True)
 class Setting:
-    """What the topics of a run measure with.
+    """Settings that the topics of a run share.
 
     Attributes:
         device: applied hardware.
         environment: virtual environment of nn-Meter.
         nni3: virtual environment of NNI 3.0.
-        bench: folder of a dataset in the official schema, if there is one.
-        folder: for what is written meanwhile.
+        bench: folder of a dataset in the official schema, or None.
+        folder: for temporary files.
     """
 
     device: str
@@ -45,7 +45,7 @@ class Setting:
 
     @cached_property
     def both(self) -> Both:
-        """The predictor of the device, ours and nn-Meter's; made when a topic first asks for it.
+        """The device's predictor for both sides, made on first use.
 
         Raises:
             MissingPackageError: nn-Meter is not in its environment.
@@ -62,15 +62,15 @@ def run_speed(
     bench: Path | None = None,
     nni3: Path = Path(".venv-nni3"),
 ) -> list[Path]:
-    """Measure the figures of ``topics`` and write each topic's to ``<output>/<topic>.json``.
+    """Measure the figures of ``topics``; write those of each topic to ``<output>/<topic>.json``.
 
     Args:
         environment: virtual environment of nn-Meter.
         output: folder of the results.
         device: applied hardware.
         topics: keys of :data:`TOPICS`.
-        console: where progress goes.
-        bench: folder of a dataset in the official schema; without it, what needs one is left out.
+        console: shows progress.
+        bench: folder of a dataset in the official schema; without it, figures that need one are left out.
         nni3: virtual environment of NNI 3.0.
 
     Raises:
@@ -79,8 +79,8 @@ def run_speed(
     described = machine({"nn-Meter": (environment, "nn-meter"), "nni (profilers)": (nni3, "nni")})
     if is_busy(described):
         console.print(
-            f"warning: the load is {described['load_before']} on {described['cores']} cores; figures of a "
-            "busy machine are worth little",
+            f"warning: the load is {described['load_before']} on {described['cores']} cores; figures "
+            "from a busy machine are unreliable",
             style="yellow", markup=False,
         )  # fmt: skip
     written = []
@@ -96,15 +96,15 @@ def run_speed(
 
 
 def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
-    """Show the results in ``output``.
+    """Write the results in ``output`` into the README and a page.
 
     Args:
         output: folder of the results, as :func:`run_speed` writes them.
-        readme: file whose section ``speed`` becomes the table.
-        page: file whose section ``scaling`` becomes the exponents; their plot goes beside it.
+        readme: the table replaces its section ``speed``.
+        page: the exponents replace its section ``scaling``; their plot goes beside it.
 
     Raises:
-        DatasetError: a file lacks the marks that frame its section, or results cannot be read.
+        DatasetError: a file lacks the markers of its section, or results cannot be read.
     """
     found = {topic: load(path) for topic in TOPICS if (path := output / f"{topic}.json").is_file()}
     compared = {topic: results for topic, (results, _) in found.items() if topic != _SCALING}
@@ -118,18 +118,18 @@ def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
 
 
 def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What topics were measured on; one line, or one for each run if there were several."""
+    """The machine of each run: one line, or one line per run if there were several."""
     topics: dict[str, list[str]] = {}
     for topic, values in described.items():
         topics.setdefault(machine_line(values), []).append(topic)
-    spread = "± is half the interquartile range of the repeats, of which the median is shown."
+    spread = "Figures are the median of the repeats ± half the interquartile range."
     if len(topics) == 1:
         return [f"{line} {spread}" for line in topics]
     return [f"- {', '.join(names)}: {line}" for line, names in topics.items()] + ["", spread]
 
 
 def scaling_table(curves: Sequence[Figure]) -> list[str]:
-    """Exponent of each curve, and what one operator or candidate costs at both ends of it."""
+    """Exponent of each curve, and the cost of one operator or candidate at both ends."""
     lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
              "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
     for figure in curves:
@@ -175,7 +175,7 @@ def _scaling(setting: Setting) -> Iterator[Result]:
     yield from scaling.number_figures(setting.device)
 
 
-#: What is measured, in the order of the table.
+#: The topics, in the order of the table.
 TOPICS: Mapping[str, Callable[[Setting], Iterator[Result]]] = {
     "footprint": _footprint,
     "searches": _searches,

@@ -1,4 +1,4 @@
-"""How cost grows with the size of a model graph, and with the number of candidates."""
+"""Measure how cost grows with the size of a model graph and with the number of candidates."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from .figures import Figure, Sample
 from .searches import simplified_candidates
 from .synthetic import synthetic_graph
 
-#: Units of the two kinds of curves.
+#: What the two kinds of curves count.
 OPERATORS, CANDIDATES = "operators", "candidates"
-#: Largest exponent of what counts as linear; the rest is for caches, which hold less and less of the data.
+#: Largest exponent that counts as linear; above 1 because caches hold less and less of the data.
 LIMIT = 1.1
-#: Largest sizes: of a model graph; of candidates that are predicted, and of those that are looked up.
+#: Largest model graph; largest numbers of candidates predicted and looked up.
 _LARGEST, _PREDICTED, _LOOKED_UP = 100_000, 1000, 1_000_000
-#: Sizes in a decade.
+#: Sizes per decade.
 _DENSITY = 3
-#: Times that each size is measured: at least, at most, and seconds to go on for in between.
+#: Repeats of each size: minimum, maximum, and the seconds after which to stop in between.
 _LEAST_REPEATS, _MOST_REPEATS, _SECONDS = 3, 9, 0.5
 
 
 def size_figures(device: str, largest: int = _LARGEST) -> Iterator[Figure]:
-    """Exponents of what a model graph costs, by operators."""
+    """Exponents of the cost of a model graph, by number of operators."""
     pack = load_latency_predictor(device).pack
 
     def infer(size: int) -> Sample:
@@ -71,7 +71,7 @@ def size_figures(device: str, largest: int = _LARGEST) -> Iterator[Figure]:
 
 
 def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _LOOKED_UP) -> Iterator[Figure]:
-    """Exponents of what candidates of the ImageNet-sized SPOS space cost, by their number."""
+    """Exponents of the cost of candidates of the ImageNet-sized SPOS space, by their number."""
     predictor, space = load_latency_predictor(device), load_space("spos")
     table = bundled_table("spos", predictor)
     assert table is not None
@@ -95,9 +95,9 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
 
 
 def _patient_filter(device: str) -> Callable[[int], Sample]:
-    """Times a filter past its patience, asked about the same thousand candidates again and again."""
+    """Time a filter that already uses its table, on the same thousand candidates repeatedly."""
     candidates = list(itertools.islice(simplified_candidates(), 1000))
-    # A limit that none meets, so that no accepted candidates pile up.
+    # No candidate meets this limit, so no accepted candidates pile up.
     accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
     for candidate in candidates[: PATIENCE + 1]:
         accept(candidate)
@@ -115,7 +115,7 @@ def _curve(measure: Callable[[int], Sample], least: int, most: int) -> list[tupl
 
 
 def sizes(least: int, most: int) -> list[int]:
-    """Sizes that grow by equal factors, evenly many a decade.
+    """Sizes that grow by a constant factor.
 
     >>> sizes(10, 1000)
     [10, 22, 46, 100, 215, 464, 1000]
@@ -125,14 +125,14 @@ def sizes(least: int, most: int) -> list[int]:
 
 
 def timed(prepare: Callable[[], Any], run: Callable[[Any], Any], collects: bool = True) -> Sample:
-    """Seconds of the processor that ``run`` takes of what ``prepare`` returns, several times.
+    """Time ``run`` repeatedly, in seconds of processor time.
 
-    A curve takes minutes, and what others do meanwhile would bend it; what is timed here runs on one core.
+    A curve takes minutes, and other processes would distort its wall time. The timed code uses one core.
 
     Args:
-        prepare: called before each time.
-        run: what is timed.
-        collects: let Python's garbage collector work meanwhile, whose full passes come in steps.
+        prepare: called before each repeat, untimed; ``run`` gets its result.
+        run: the function to time.
+        collects: keep Python's garbage collector on; its full passes add steps to a curve.
     """
     taken: list[float] = []
     while len(taken) < _LEAST_REPEATS or (sum(taken) < _SECONDS and len(taken) < _MOST_REPEATS):
@@ -151,7 +151,7 @@ def timed(prepare: Callable[[], Any], run: Callable[[Any], Any], collects: bool 
 
 @contextmanager
 def nothing_else_collected() -> Iterator[None]:
-    """Keep the collector from visiting what the process holds already, above all torch and NNI."""
+    """Make the collector skip everything in the process so far, above all torch and NNI."""
     gc.collect()
     gc.freeze()
     try:

@@ -1,4 +1,4 @@
-"""The curves of :mod:`.scaling` as a picture."""
+"""Plot the curves of :mod:`.scaling`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nnmeter_nas.drawing import new_chart, to_png
 from .figures import Figure
 from .scaling import CANDIDATES, OPERATORS
 
-#: Told apart by most readers with colour blindness as well.
+#: Most colour-blind readers can tell these apart.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00")
 
 
 def scaling_plot(figures: Sequence[Figure]) -> bytes:
-    """Seconds, and seconds for each one, over the size; a column for operators and one for candidates.
+    """Plot total and unit cost over size, with one column for operators and one for candidates.
 
     Args:
         figures: with ``points``, named ``<what>, by <unit>``.
@@ -49,7 +49,7 @@ def scaling_plot(figures: Sequence[Figure]) -> bytes:
 
 
 def _draw(figure: Figure, total: Any, each: Any, colour: str) -> None:
-    """One curve into both panels, medians with the range of the middle half."""
+    """Draw one curve into both panels: medians and interquartile ranges."""
     sizes = np.array([size for size, _ in figure.points])
     low, middle, high = np.array([np.quantile(s.values, [0.25, 0.5, 0.75]) for _, s in figure.points]).T
     name = figure.name.partition(", by ")[0]
@@ -61,7 +61,7 @@ def _draw(figure: Figure, total: Any, each: Any, colour: str) -> None:
 
 
 def _draw_slope(panel: Any, curves: Sequence[Figure]) -> None:
-    """A line of slope 1 through the end of the costliest curve."""
+    """Draw a line of slope 1 through the end of the costliest curve."""
     sizes = np.array([size for figure in curves for size, _ in figure.points])
     size, seconds = max(((n, s.median) for f in curves for n, s in f.points), key=lambda end: end[1])
     ends = np.array([sizes.min(), sizes.max()])

@@ -1,4 +1,4 @@
-"""Model graphs of any size, made of the blocks that published CNNs are made of."""
+"""Make model graphs of any size from the blocks of published CNNs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 
 from nnmeter_nas.graph.model_graph import Operand, add_input, add_op, new_graph
 
-#: Maps that the blocks work on, in stages of equally many operators.
+#: Sides of the maps that the blocks work on; each stage has the same number of operators.
 _MAPS = (56, 28, 14, 7)
-#: Stem, the pools between stages, and the classifier.
+#: Number of operators in the stem, the pools between stages, and the classifier.
 _AROUND = 3 + (len(_MAPS) - 1) + 3
-#: Operators of the smallest graph.
+#: Number of operators of the smallest graph.
 SMALLEST = 2 * _AROUND
 
 
 def synthetic_graph(operators: int, seed: int = 0) -> nx.DiGraph:
-    """An unfinished model graph of that many operators, none of which is pruned.
+    """Make an unfinished model graph with this many operators; pruning removes none of them.
 
-    Its blocks and their widths are drawn: plain, residual and inverted ones, parallel branches,
-    squeeze-excite, h-swish and channel shuffles. Blocks seldom repeat, so that nearly each kernel is another.
+    Blocks and their widths are random: plain, residual and inverted ones, parallel branches, squeeze-excite,
+    h-swish and channel shuffles. Blocks seldom repeat, so nearly every kernel is different.
 
     Args:
-        operators: without the input, at least :data:`SMALLEST`.
-        seed: of the draws.
+        operators: number of operators without the input, at least :data:`SMALLEST`.
+        seed: of everything random.
 
     Raises:
-        ValueError: ``operators`` are too few.
+        ValueError: ``operators`` is too small.
     """
     if operators < SMALLEST:
         raise ValueError(f"operators={operators} must be at least {SMALLEST}")
@@ -39,8 +39,8 @@ class _Maker:
     """A graph that grows block by block.
 
     Args:
-        operators: that it shall have.
-        seed: of the draws.
+        operators: number of operators to reach.
+        seed: of everything random.
     """
 
     def __init__(self, operators: int, seed: int) -> None:
@@ -51,7 +51,7 @@ class _Maker:
         self._width, self._map = 3, 2 * _MAPS[0]
 
     def made(self) -> nx.DiGraph:
-        """Stem, stages and classifier."""
+        """Add stem, stages and classifier; return the graph."""
         self._conv_bn(self._drawn_width(), 3, stride=2)
         self._add("relu")
         blocks = self._operators - _AROUND
@@ -66,7 +66,7 @@ class _Maker:
         return self._graph
 
     def _fill(self, room: int) -> None:
-        """Blocks of ``room`` operators in all."""
+        """Add blocks until they have ``room`` operators in total."""
         while room:
             fitting = [(count, block) for count, block in _BLOCKS if count <= room]
             count, block = fitting[self._random.integers(len(fitting))]
@@ -74,7 +74,7 @@ class _Maker:
             room -= count
 
     def _add(self, op: str, *operands: Operand, **attrs: object) -> str:
-        """Add an operator behind ``operands``, or else behind the last one."""
+        """Add an operator that reads ``operands``, by default the last operator."""
         name = f"{op}_{len(self._graph)}"
         self._last = add_op(self._graph, name, op, operands or (self._last,), attrs)
         return self._last
@@ -144,14 +144,14 @@ class _Maker:
         self._add("mul", self._add("sigmoid"), entry)
 
     def _hswish(self) -> None:
-        """As in MobileNetV3 before it is one operator: x * relu6(x + 3) / 6."""
+        """As in MobileNetV3, written out: x * relu6(x + 3) / 6."""
         entry = self._conv_bn(self._drawn_width(), 1)
         self._add("add", const=3.0)
         self._add("mul", self._add("relu6"), entry)
         self._add("mul", const=1 / 6)
 
     def _shuffle(self) -> None:
-        """As in ShuffleNetV2: one half of the channels passes, then both are mixed."""
+        """As in ShuffleNetV2: half of the channels pass unchanged, then both halves are mixed."""
         half, size = self._width // 2, self._map
         halves = self._add("split", sections=2)
         self._conv_bn(half, 3, (halves, 1))
@@ -162,7 +162,7 @@ class _Maker:
         self._add("reshape", shape=(1, 2 * half, size, size))
 
 
-#: Operators of each block.
+#: Number of operators of each block.
 _BLOCKS: tuple[tuple[int, Callable[[_Maker], None]], ...] = (
     (1, _Maker._single),
     (3, _Maker._plain),
