@@ -176,20 +176,20 @@ def run_parity(
     output: Path | None,
     console: Console,
 ) -> None:
-    """Compare, print a table, and write it into ``output`` if given.
+    """Compare all models, print a table, and write it into ``output`` if given.
 
     Args:
         python: interpreter of an environment that has nn-Meter 2.0 and onnxsim.
-        bench: folder of the bench dataset in the official schema, whose standard networks stand for nn-Meter
-            IR; without it there are none.
-        formats: of :data:`FORMATS`.
-        networks: names to restrict the networks to.
+        bench: folder of the bench dataset in the official schema. Its standard networks are the nn-Meter IR
+            to compare; without it, no nn-Meter IR is compared.
+        formats: from :data:`FORMATS`.
+        networks: names of the networks to compare; None compares all.
         devices: applied hardware.
         output: Markdown file with a section ``parity``.
-        console: where progress goes.
+        console: shows progress.
 
     Raises:
-        ParityError: nn-Meter cannot be run, or there is a difference that nothing explains.
+        ParityError: nn-Meter cannot run, or a difference has no known reason.
     """
     results: list[Comparison] = []
     with TemporaryDirectory() as folder:

@@ -95,7 +95,7 @@ class Task:
     Attributes:
         name: its name in the command.
         title: its name in reports.
-        nni_space: the space, as NNI has it.
+        nni_space: the space as an NNI object.
         space: the same space as data.
         latency: latency of its architectures, ms.
         limit: latency in ms that no trial may exceed.

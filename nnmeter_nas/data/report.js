@@ -1,5 +1,5 @@
 "use strict";
-// Points of the charts show their architecture beside the pointer and in the table; without this, as their title.
+// A chart point shows its architecture in a tooltip and marks its table row. Without this script, its <title> does.
 const tip = document.getElementById("tip");
 for (const point of document.querySelectorAll("[data-trial]")) {
   const title = point.querySelector("title");
@@ -25,7 +25,7 @@ for (const point of document.querySelectorAll("[data-trial]")) {
   point.addEventListener("focus", show);
   point.addEventListener("blur", hide);
 }
-// Headings of a sortable table become buttons; cells without a value stay last.
+// Turn the headings of sortable tables into buttons; cells without a value stay last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
