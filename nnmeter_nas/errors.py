@@ -22,6 +22,10 @@ class ShapeError(GraphError):
     """A shape is missing, contradictory or outside what an operator accepts."""
 
 
+class OperatorError(NnMeterNasError, ValueError):
+    """An operator is declared twice, or under a name that another one has in that format."""
+
+
 class ReaderError(NnMeterNasError, ValueError):
     """A model in an outside format cannot be read."""
 

@@ -2,7 +2,7 @@
 
 A node carries
 
-* ``op``: canonical operator name (see :mod:`nnmeter_nas.graph.shapes` for the known ones),
+* ``op``: canonical operator name (:mod:`nnmeter_nas.ops` declares the known ones),
 * ``attrs``: its attributes (kernel, stride, ... in NCHW terms),
 * ``inputs``: the ordered operands, each ``(producer, output slot)``,
 * ``declared``: output shapes an outside format claims, or None,
@@ -21,41 +21,14 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
+from ..ops import OPERATORS, role_of
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
 
 Operand = str | tuple[str, int]
 
-#: Operators that hand their input on unchanged and cost nothing on any device.
-IDENTITY_OPS = frozenset({"identity", "dropout"})
 #: Operators whose result stays x when all other operands are zero.
 _ADDITIVE_OPS = frozenset({"add", "sub"})
-#: Operators that map zero to zero whatever their weights, so that a zero operand makes a zero result.
-_ZERO_PRESERVING_OPS = frozenset(
-    {
-        "relu",
-        "relu6",
-        "hswish",
-        "maxpool",
-        "avgpool",
-        "globalavgpool",
-        "identity",
-        "dropout",
-        "reshape",
-        "flatten",
-        "transpose",
-        "squeeze",
-        "unsqueeze",
-        "slice",
-        "split",
-        "pad",
-        "upsample",
-        "concat",
-        "add",
-    }
-)
-#: Operators that are constant, whatever they read; so is a product with the number 0.
-_MAKES_CONSTANTS = frozenset({"constant", "zero", "zeros_like"})
 
 
 def new_graph(name: str = "") -> nx.DiGraph:
@@ -220,13 +193,14 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
     for name in order:
         data = nodes[name]
         # Without constants, which few models have, only these can be left out.
-        if name in constant or not (constant or data["op"] in IDENTITY_OPS or data["op"] == "concat"):
+        is_identity = role_of(data["op"]) == "identity"
+        if name in constant or not (constant or is_identity or data["op"] == "concat"):
             continue
         live = [operand for operand in data["inputs"] if operand[0] not in constant]
         sums_with_zeros = data["op"] in _ADDITIVE_OPS and len(live) == 1 < len(data["inputs"])
         negates = sums_with_zeros and data["op"] == "sub" and data["inputs"][0] not in live
         joins_one = data["op"] == "concat" and len(live) == 1
-        if (data["op"] in IDENTITY_OPS or joins_one or (sums_with_zeros and not negates)) and (
+        if (is_identity or joins_one or (sums_with_zeros and not negates)) and (
             operand_shape(graph, name, live[0]) == data["out_shapes"][0]
         ):
             _bypass(graph, name, live[0])
@@ -267,7 +241,9 @@ def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str
     """
     constant: set[str] = set()
     zero: set[str] = set()
-    if not any(d["op"] in _MAKES_CONSTANTS or d["attrs"].get("const") == 0.0 for d in nodes.values()):
+    if not any(
+        role_of(d["op"]) in ("constant", "zero") or d["attrs"].get("const") == 0.0 for d in nodes.values()
+    ):
         return constant
     for name in order:
         data = nodes[name]
@@ -275,14 +251,17 @@ def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str
         if data["op"] == "input":
             continue
         zeros = [p in zero for p in producers]
-        if data["op"] == "constant":
+        operator = OPERATORS.get(data["op"])
+        role = role_of(data["op"])
+        if role == "constant":
             constant.add(name)
-        elif data["op"] in ("zero", "zeros_like"):
+        elif role == "zero":
             zero.add(name)
         elif data["op"] == "mul" and (data["attrs"].get("const") == 0.0 or any(zeros)):
             zero.add(name)
         elif (
-            data["op"] in _ZERO_PRESERVING_OPS
+            operator is not None
+            and operator.keeps_zeros
             and producers
             and all(zeros)
             and data["attrs"].get("const", 0.0) == 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..ops import kernel_of
 from .fusion import Kernel
 
 #: Kernel types that predictors know, by position in the ``type`` column.
@@ -31,18 +32,8 @@ KERNEL_TYPES = (
     "avgpool",
     "globalavgpool",
 )
-#: Head operator of a kernel -> kernel type, where the names differ.
-_TYPE_OF_OP = {
-    "relu6": "relu",
-    "leakyrelu": "relu",
-    "clip": "relu",
-    "hsigmoid": "hswish",
-    "sub": "add",
-    "mul": "add",
-    "maximum": "add",
-    "minimum": "add",
-    "gap": "globalavgpool",
-}
+#: What nn-Meter's rules call a global average pool.
+_GAP = "gap"
 #: Columns of a configuration. Sizes in elements; a missing spatial dimension counts as 1; ``operands``
 #: is how many tensors are read; ``joined_*`` count operators fused behind the head; ``squeezed`` is the
 #: inner width of squeeze-excite.
@@ -74,7 +65,7 @@ FloatArray = npt.NDArray[np.float64]
 
 def kernel_type(kernel: Kernel) -> str | None:
     """Kernel type by which ``kernel`` is predicted; None if no predictor knows its head operator."""
-    name = _TYPE_OF_OP.get(kernel.op, kernel.op)
+    name = "globalavgpool" if kernel.op == _GAP else kernel_of(kernel.op)
     return name if name in KERNEL_TYPES else None
 
 
@@ -95,7 +86,7 @@ def configuration(kernel: Kernel) -> Configuration:
     sh, sw = _pair(kernel.attrs.get("stride"))
     if name == "globalavgpool":
         kh, kw, sh, sw = hin, win, 1, 1
-    joined = [_TYPE_OF_OP.get(j, j) for j in kernel.joined]
+    joined = [kernel_of(j) for j in kernel.joined]
     relu, add = joined.count("relu"), joined.count("add")
     folded = joined.count("bn") if name in ("conv", "dwconv", "fc") else 0
     groups = kernel.attrs.get("groups", 1) if name == "conv" else 1

@@ -15,11 +15,8 @@ from typing import Any, ClassVar
 import networkx as nx
 
 from ..graph.traversal import topological_order
+from ..ops import RULE_NAMES, VIEW_OPS
 
-#: Names under which fusion rules speak of canonical operators.
-RULE_NAMES = {"maxpool": "pool", "avgpool": "pool", "relu6": "relu", "sub": "add"}
-#: Operators that only reinterpret memory and become no kernel.
-VIEW_OPS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
 #: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
 

@@ -26,10 +26,10 @@ from nni.retiarii import basic_unit, model_wrapper  # noqa: E402
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError  # noqa: E402
 from nnmeter_nas.graph import shapes  # noqa: E402
 from nnmeter_nas.graph.model_graph import output_names  # noqa: E402
-from nnmeter_nas.graph.shapes import SHAPE_RULES, infer_operator  # noqa: E402
+from nnmeter_nas.graph.shapes import infer_operator  # noqa: E402
+from nnmeter_nas.ops import OPERATORS  # noqa: E402
 from nnmeter_nas.readers.nni import ir as nni_ir  # noqa: E402
 from nnmeter_nas.readers.nni.ir import read_nni_ir  # noqa: E402
-from nnmeter_nas.readers.nni.operators import BINARY, LOWERINGS, UNARY  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
 
 Shape = tuple[int, ...]
@@ -212,11 +212,6 @@ def test_a_module_applied_twice_is_paid_for_twice() -> None:
     assert ops(read_nni_ir(convert(Applied(), (1, 8, 10, 6)))).count("conv") == 6
 
 
-def test_every_operator_has_a_shape_rule() -> None:
-    assert set(UNARY.values()) | set(BINARY.values()) <= set(SHAPE_RULES)
-    assert set(UNARY) | set(BINARY) <= set(LOWERINGS)
-
-
 class Zero(nn.Module):
     """NAS-Bench-201's none: the shape of a branch without its work."""
 
@@ -316,7 +311,7 @@ def test_random_candidates_of_the_search_space_agree_with_torch() -> None:
         graph = read_nni_ir(candidate)
         assert output_shapes(graph) == [torch_shape(candidate, space.input_shape)] == [(1, 10)]
         assert graph.graph["shape_mismatches"] == []
-        assert {data["op"] for _, data in graph.nodes(data=True)} <= set(SHAPE_RULES)
+        assert {data["op"] for _, data in graph.nodes(data=True)} <= set(OPERATORS)
 
 
 def test_reading_leaves_the_nni_model_as_it_was() -> None:

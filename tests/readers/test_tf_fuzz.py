@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto import graph_pb2
 
 from nnmeter_nas.errors import GraphError, ReaderError
+from nnmeter_nas.ops import NAMES
 from nnmeter_nas.readers.tensorflow import graphdef as tf_graphdef
 from nnmeter_nas.readers.tensorflow import nodes as tf_nodes
 from nnmeter_nas.readers.tensorflow.constants import FOLDS
@@ -22,7 +23,8 @@ from nnmeter_nas.readers.tensorflow.operators import TRANSLATIONS
 from tf_graphs import TfBuilder, set_attr
 
 OPERATORS = sorted(
-    {*TRANSLATIONS, *FOLDS, "Switch", "Merge", "Shape", "Size", "Rank", "Const", "Placeholder"}
+    {*TRANSLATIONS, *NAMES["tensorflow"], *FOLDS}
+    | {"Switch", "Merge", "Shape", "Size", "Rank", "Const", "Placeholder"}
 )
 
 

@@ -17,7 +17,8 @@ import networkx as nx
 
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
-from ...graph.shapes import SHAPE_RULES, Shape, infer_operator
+from ...graph.shapes import Shape, infer_operator
+from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
 from .operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
 
@@ -157,10 +158,10 @@ class GraphBuilder:
     def _unknown(self, operation: Any, operands: list[Any]) -> Any:
         """Keep an operator no table knows, with the shapes the IR claims for it."""
         declared = _claimed_shapes(operation)
-        path = operator_name(operation.type).lower()
+        path = operator_name(operation.type).lower().replace("::", ".")
         name = path.rpartition(".")[2]
         # Somebody's own module may be called like an operator of ours without being it.
-        name = path if name in SHAPE_RULES else name
+        name = path if name in OPERATORS else name
         first = self._add(name, list(tensors_in(operands)), dict(operation.parameters or {}), declared)
         return first if len(declared) < 2 else [Tensor(first.producer, i) for i in range(len(declared))]
 

@@ -1,4 +1,4 @@
-"""How each operator of NNI's graph IR becomes operators of the model graph: one entry per operator.
+"""How each operator of NNI's graph IR becomes operators of the model graph.
 
 NNI's IR comes from TorchScript. An operator there is a module (``Conv2d``, arguments by keyword),
 an ATen operator (``aten::max_pool2d``, arguments by position) or a function
@@ -6,7 +6,8 @@ an ATen operator (``aten::max_pool2d``, arguments by position) or a function
 mark in-place and internal variants, the last two share one name, and all three share argument
 names, so that one lowering serves them.
 
-Adding an operator is adding an entry to :data:`UNARY` or a function under :func:`lowers`.
+:mod:`nnmeter_nas.ops` declares which operator it is. A lowering here is for those whose arguments torch
+spells in its own way, and for those that become several operators.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-from ...graph.shapes import Shape
+from ...ops import NAMES, OPERATORS, Operator, Shape
 
 
 @dataclass(frozen=True)
@@ -113,32 +114,8 @@ Lowering = Callable[[Call], Any]
 
 LOWERINGS: dict[str, tuple[list[str], Lowering]] = {}
 
-#: Operators of one operand that the model graph knows under another name, attributes aside.
-UNARY: dict[str, str] = {
-    "BatchNorm1d": "bn", "BatchNorm2d": "bn", "BatchNorm3d": "bn", "SyncBatchNorm": "bn", "batch_norm": "bn",
-    "LayerNorm": "norm", "layer_norm": "norm", "GroupNorm": "norm", "group_norm": "norm",
-    "InstanceNorm1d": "norm", "InstanceNorm2d": "norm", "InstanceNorm3d": "norm", "instance_norm": "norm",
-    "ReLU": "relu", "relu": "relu", "ReLU6": "relu6", "relu6": "relu6", "PReLU": "prelu", "prelu": "prelu",
-    "LeakyReLU": "leakyrelu", "leaky_relu": "leakyrelu", "ELU": "elu", "elu": "elu",
-    "GELU": "gelu", "gelu": "gelu", "Sigmoid": "sigmoid", "sigmoid": "sigmoid",
-    "Tanh": "tanh", "tanh": "tanh", "SiLU": "swish", "silu": "swish",
-    "Hardswish": "hswish", "hardswish": "hswish", "Hardsigmoid": "hsigmoid", "hardsigmoid": "hsigmoid",
-    "Softplus": "softplus", "softplus": "softplus", "Softmax": "softmax", "Softmax2d": "softmax",
-    "LogSoftmax": "softmax", "softmax": "softmax", "log_softmax": "softmax",
-    "exp": "exp", "sqrt": "sqrt", "neg": "neg", "abs": "abs", "zeros_like": "zeros_like",
-    "Identity": "identity", "contiguous": "identity", "clone": "identity", "detach": "identity",
-    "alias": "identity", "to": "identity", "type_as": "identity", "data": "identity",
-    "Dropout": "dropout", "Dropout1d": "dropout", "Dropout2d": "dropout", "Dropout3d": "dropout",
-    "AlphaDropout": "dropout", "FeatureAlphaDropout": "dropout", "dropout": "dropout",
-    "dropout1d": "dropout", "dropout2d": "dropout", "dropout3d": "dropout",
-    "alpha_dropout": "dropout", "feature_dropout": "dropout", "feature_alpha_dropout": "dropout",
-}
-
-#: Element-wise operators of two operands. ``rsub`` swaps them, which costs the same.
-BINARY: dict[str, str] = {
-    "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul", "div": "div",
-    "divide": "div", "true_divide": "div", "pow": "pow", "maximum": "maximum", "minimum": "minimum",
-}
+#: Declared operators by the names that modules, ATen operators and functions go by here.
+_MODULES, _FUNCTIONS = NAMES["modules"], NAMES["torch"]
 
 #: Operators that only pack, unpack or pass values on, tensors or not.
 STRUCTURE: dict[str, Callable[..., Any]] = {
@@ -190,6 +167,8 @@ def operator_name(ir_type: str) -> str:
     ('Conv2d', 'max_pool2d')
     >>> operator_name("aten::relu_"), operator_name("__torch__.my_project.Conv2d")
     ('relu', 'my_project.Conv2d')
+    >>> operator_name("my_library::fold")
+    'my_library::fold'
     """
     for prefix in ("__torch__.", "__mutated__."):
         if ir_type.startswith(prefix):
@@ -197,7 +176,9 @@ def operator_name(ir_type: str) -> str:
             package, _, _ = path.partition(".")
             # Only torch's and NNI's own classes are known by name; anyone else's may share one.
             return path.rpartition(".")[2].removeprefix("Mutable") if package in ("torch", "nni") else path
-    name = ir_type.removeprefix("Function.").rpartition("::")[2]
+    namespace, _, name = ir_type.removeprefix("Function.").rpartition("::")
+    if namespace not in ("", "aten", "prim"):
+        return ir_type
     return name if name.startswith("__") else name.strip("_")
 
 
@@ -211,32 +192,68 @@ def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: B
         return STRUCTURE[name](*positional)
     if name in FOLDS and not any(isinstance(value, Tensor) for value in positional):
         return Weight() if any(isinstance(v, Weight) for v in positional) else FOLDS[name](*positional)
-    if name not in LOWERINGS:
-        raise NotLoweredError(name)
-    parameters, lowering = LOWERINGS[name]
+    found = LOWERINGS.get(name)
+    if found is None:
+        return _as_declared(name, positional, keywords, builder)
+    parameters, lowering = found
     args = {**dict(zip(parameters, positional, strict=False)), **keywords}
     return lowering(Call(name, args, positional, builder))
 
 
-@lowers("x", *UNARY)
-def _unary(call: Call) -> Tensor:
-    """The same shape out."""
-    return call.emit(UNARY[call.name], call.x)
+def is_known(name: str) -> bool:
+    """Whether anything here says what operator ``name`` is."""
+    operator = _declared(name)
+    return name in LOWERINGS or (operator is not None and operator.attrs is not None)
 
 
-@lowers("x y", *BINARY)
-def _binary(call: Call) -> Tensor:
+def _declared(name: str) -> Operator | None:
+    return _MODULES.get(name) or _FUNCTIONS.get(name)
+
+
+def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], builder: Builder) -> Any:
+    """An operator whose arguments need no translation: its operands, then its attributes."""
+    operator = _declared(name)
+    if operator is None or operator.attrs is None:
+        raise NotLoweredError(name)
+    if operator.operands is None:
+        return _binary(operator.name, positional[:2], builder)
+    operands = positional[: operator.operands]
+    if len(operands) < operator.operands or not all(isinstance(value, Tensor) for value in operands):
+        raise NotLoweredError(f"{name} takes {operator.operands} computed tensor(s)")
+    given = {**dict(zip(operator.attrs, positional[operator.operands :], strict=False)), **keywords}
+    return builder.emit(operator.name, operands, {key: given[key] for key in operator.attrs if key in given})
+
+
+def _binary(op: str, values: list[Any], builder: Builder) -> Tensor:
     """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
     attrs: dict[str, Any] = {}
     operands = []
-    for value in (call.args["x"], call.args["y"]):
+    for value in values:
         if isinstance(value, Tensor):
             operands.append(value)
         elif isinstance(value, Weight):
             attrs["const_shape"] = value.shape or ()
         else:
             attrs["const"] = float(value)
-    return call.emit(BINARY[call.name], *operands, **attrs)
+    return builder.emit(op, operands, attrs)
+
+
+@lowers("x", "to", "type_as", "data")
+def _identity(call: Call) -> Tensor:
+    """The same tensor, as far as the IR tells."""
+    return call.emit("identity", call.x)
+
+
+@lowers("x", "square")
+def _square(call: Call) -> Tensor:
+    """The power of two."""
+    return call.emit("pow", call.x, const=2.0)
+
+
+@lowers("x", "reciprocal")
+def _reciprocal(call: Call) -> Tensor:
+    """One divided by it."""
+    return call.emit("div", call.x, const=1.0)
 
 
 @lowers("x", "Conv1d", "Conv2d", "Conv3d")
@@ -315,20 +332,50 @@ def _adaptive_pool(call: Call) -> Tensor:
     return call.emit(op, call.x, output_size=sizes * call.rank if len(sizes) == 1 else sizes)
 
 
-@lowers("x dim keepdim", "mean")
-def _mean(call: Call) -> Tensor:
-    """Mean over given dimensions, or over all: then torch passes a data type in their place."""
-    rank, dims = len(call.shape()), call.args.get("dim")
-    dims = range(rank) if dims is None or len(call.positional) < 3 else dims
-    axes = [dims] if isinstance(dims, int) else list(dims)
-    return call.emit("mean", call.x, axes=tuple(a % rank for a in axes or range(rank)),
-                     keepdims=bool(call.args.get("keepdim", False)))
+@lowers("x dim keepdim", "mean", "sum", "prod")
+def _reduction(call: Call) -> Tensor:
+    """Over given dimensions, or over all: then torch passes a data type in their place."""
+    return _reduce(call, None if len(call.positional) < 3 else call.args.get("dim"))
+
+
+@lowers("x dim keepdim", "amax", "amin")
+def _extreme(call: Call) -> Tensor:
+    """The largest or least value over given dimensions, or over all."""
+    return _reduce(call, call.args.get("dim"))
+
+
+@lowers("x dim keepdim", "max", "min")
+def _extreme_along(call: Call) -> Any:
+    """Over all, along one dimension together with where it is, or of two tensors."""
+    if isinstance(call.args.get("dim"), Tensor):
+        return call.emit("maximum" if call.name == "max" else "minimum", call.x, call.tensor("dim"))
+    reduced = _reduce(call, call.args.get("dim"))
+    return reduced if call.args.get("dim") is None else [reduced, reduced]
+
+
+def _reduce(call: Call, dims: int | list[int] | None) -> Tensor:
+    """A reduction over ``dims``; the maximum over a whole map is a global max pool."""
+    rank, op = len(call.shape()), _FUNCTIONS[call.name].name
+    axes = [dims] if isinstance(dims, int) else list(dims or range(rank))
+    axes = [axis % rank for axis in axes]
+    keepdims = bool(call.args.get("keepdim", False))
+    if op != "max" or rank < 3 or sorted(axes) != list(range(2, rank)):
+        return call.emit(op, call.x, axes=tuple(axes), keepdims=keepdims)
+    pooled = call.emit("adaptivemaxpool", call.x, output_size=(1,) * (rank - 2))
+    return pooled if keepdims else call.emit("squeeze", pooled, axes=tuple(axes))
 
 
 @lowers("x min max", "clamp", "clip")
 def _clamp(call: Call) -> Tensor:
     """Between two bounds, either of which may be absent."""
     return _clip(call, call.args.get("min"), call.args.get("max"))
+
+
+@lowers("x bound", "clamp_min", "clamp_max")
+def _one_bound(call: Call) -> Tensor:
+    """One bound alone."""
+    bound = call.args["bound"]
+    return _clip(call, bound, None) if call.name == "clamp_min" else _clip(call, None, bound)
 
 
 @lowers("x min_val max_val", "Hardtanh", "hardtanh")
@@ -445,11 +492,11 @@ def _permute(call: Call) -> Tensor:
     return call.emit("transpose", call.x, perm=tuple(d % len(call.args["dims"]) for d in call.args["dims"]))
 
 
-@lowers("x dim0 dim1", "transpose", "swapaxes", "swapdims")
+@lowers("x dim0 dim1", "transpose", "swapaxes", "swapdims", "t")
 def _transpose(call: Call) -> Tensor:
-    """Two dimensions change places."""
+    """Two dimensions change places; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
-    first, second = call.args["dim0"], call.args["dim1"]
+    first, second = call.args.get("dim0", 0), call.args.get("dim1", -1)
     perm[first], perm[second] = perm[second], perm[first]
     return call.emit("transpose", call.x, perm=tuple(perm))
 
@@ -475,8 +522,7 @@ def _pad(call: Call) -> Tensor:
     return call.emit("pad", call.x, padding=[(0, 0)] * (len(call.shape()) - len(pairs)) + pairs)
 
 
-@lowers("x padding", *(f"{kind}Pad{rank}d" for rank in (1, 2, 3)
-                       for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")))
+@lowers("x padding", *OPERATORS["pad"].modules)
 def _pad_module(call: Call) -> Tensor:
     """A padding layer: one number for all sides, or the list of the function ``pad``."""
     padding = call.args["padding"]
@@ -486,7 +532,8 @@ def _pad_module(call: Call) -> Tensor:
 
 @lowers("x size scale_factor", "Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d", "interpolate",
         "upsample", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
-@lowers("x size align_corners scale_factor", "upsample_bilinear2d", "upsample_bicubic2d")
+@lowers("x size align_corners scale_factor", "upsample_linear1d", "upsample_bilinear2d",
+        "upsample_trilinear3d", "upsample_bicubic2d")
 def _upsample(call: Call) -> Tensor:
     """Resize the map to a size or by a factor."""
     rank = len(call.shape()) - 2
@@ -498,16 +545,33 @@ def _upsample(call: Call) -> Tensor:
     return call.emit("upsample", call.x, scale=scales * rank if len(scales) == 1 else scales)
 
 
-@lowers("x groups", "ChannelShuffle", "channel_shuffle", "native_channel_shuffle")
-def _channelshuffle(call: Call) -> Tensor:
-    """Interleave groups of channels."""
-    return call.emit("channelshuffle", call.x, groups=call.args["groups"])
+@lowers("x upscale_factor", "PixelShuffle", "pixel_shuffle")
+def _pixelshuffle(call: Call) -> Tensor:
+    """Channels become a larger map."""
+    return call.emit("pixelshuffle", call.x, block=call.args["upscale_factor"])
 
 
-@lowers("x y", "matmul", "bmm")
-def _matmul(call: Call) -> Tensor:
-    """The product of two computed matrices."""
-    return call.emit("matmul", call.x, call.tensor("y"))
+@lowers("x downscale_factor", "PixelUnshuffle", "pixel_unshuffle")
+def _pixelunshuffle(call: Call) -> Tensor:
+    """Blocks of the map become channels."""
+    return call.emit("pixelunshuffle", call.x, block=call.args["downscale_factor"])
+
+
+@lowers("x shape", "expand")
+def _expand(call: Call) -> Tensor:
+    """Repeat dimensions of size 1; -1 keeps a size."""
+    sizes, shape = list(call.args["shape"]), call.shape()
+    if any(isinstance(size, Weight) for size in sizes):
+        raise NotLoweredError("the IR does not tell the sizes")
+    aligned = (1,) * (len(sizes) - len(shape)) + shape
+    target = tuple(old if size == -1 else size for size, old in zip(sizes, aligned, strict=True))
+    return call.x if target == shape else call.emit("expand", call.x, shape=target)
+
+
+@lowers("x repeats", "repeat")
+def _tile(call: Call) -> Tensor:
+    """Copies along each dimension."""
+    return call.emit("tile", call.x, repeats=tuple(call.args["repeats"]))
 
 
 @lowers("tensors", "ChosenInputs")

@@ -12,54 +12,14 @@ import networkx as nx
 
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph
-from ...graph.shapes import Shape
+from ...ops import NAMES, OPERATORS, Shape
 from ..inputs import InputShape, shapes_by_input
 from .onnx_dialect import from_onnx_dialect, is_onnx_dialect
 
-#: nn-Meter IR type -> canonical operator. Types not listed keep their lower-cased name.
-OP_ALIASES = {
-    "Conv2D": "conv",
-    "Conv": "conv",
-    "DepthwiseConv2dNative": "conv",
-    "FusedBatchNorm": "bn",
-    "FusedBatchNormV3": "bn",
-    "BatchNormalization": "bn",
-    "BiasAdd": "identity",
-    "Identity": "identity",
-    "Dropout": "identity",
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "HardSwish": "hswish",
-    "HardSigmoid": "hsigmoid",
-    "Sigmoid": "sigmoid",
-    "Softmax": "softmax",
-    "Add": "add",
-    "AddV2": "add",
-    "AddN": "add",
-    "Sub": "sub",
-    "Mul": "mul",
-    "RealDiv": "div",
-    "Div": "div",
-    "MaxPool": "maxpool",
-    "AvgPool": "avgpool",
-    "AveragePool": "avgpool",
-    "GlobalAveragePool": "globalavgpool",
-    "Mean": "mean",
-    "ReduceMean": "mean",
-    "MatMul": "fc",
-    "Gemm": "fc",
-    "FC": "fc",
-    "Concat": "concat",
-    "ConcatV2": "concat",
-    "Split": "split",
-    "Reshape": "reshape",
-    "Transpose": "transpose",
-    "Flatten": "flatten",
-    "Squeeze": "squeeze",
-    "Pack": "pack",
-    "Pad": "pad",
-    "ZerosLike": "zeros_like",
-}
+#: Operators whose attributes this reader translates. Of others that need some, the IR does not tell them.
+_TRANSLATED = frozenset(
+    {"conv", "maxpool", "avgpool", "fc", "concat", "split", "mean", "reshape", "transpose", "clip"}
+)
 _INPUT_TYPES = ("Placeholder", "Input")
 #: What does not depend on the values of the input.
 _CONSTANT_TYPES = ("Const", "Shape")
@@ -127,10 +87,27 @@ def _add_operator(
     operands = [operand for operand in found if operand[0] not in constants]
     if not operands:
         raise GraphError(f"none of its operands {inbounds} is computed in the graph", node)
-    op = OP_ALIASES.get(kind, kind.lower())
+    op = _operator(kind)
     attrs = _attrs(op, record, [_constant(nodes[name]) for name, _ in found if name in constants])
     declared = None if op == "split" else _declared(record)
     add_op(graph, node, op, operands, attrs, declared)
+
+
+def is_known(kind: str) -> bool:
+    """Whether anything here says what operator a node of type ``kind`` is."""
+    return _operator(kind) in OPERATORS
+
+
+def _operator(kind: str) -> str:
+    """Canonical name of the operator of a node of type ``kind``; a name of the IR's own if it has none."""
+    operator = NAMES["nnmeter"].get(kind) or OPERATORS.get(kind.lower())
+    if operator is None:
+        return kind.lower()
+    # A depthwise convolution is told by its shapes, as in every format.
+    op = "conv" if operator.name == "dwconv" else operator.name
+    if operator.attrs is None and op not in _TRANSLATED:
+        return kind.lower() if kind.lower() not in OPERATORS else f"ir_{kind.lower()}"
+    return op
 
 
 def _constants(nodes: Mapping[str, Any]) -> set[str]:
@@ -273,14 +250,17 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
         return {"shape": to_nchw(attrs.get("shape") or body["output_shape"][0])}
     if op == "transpose":
         return {"perm": _permutation(attrs.get("perm"), body)}
-    if op in ("add", "sub", "mul", "div"):
+    operator = OPERATORS.get(op)
+    if operator is None:
+        return {}
+    if operator.operands is None:
         found = {key: value for const in consts for key, value in const.items()}
         rank = len(body["output_shape"][0]) if "const_shape" in found else 0
         if rank >= _FEATURE_MAP_RANK:
             missing = (1,) * (rank - len(found["const_shape"]))
             found["const_shape"] = to_nchw(missing + found["const_shape"])
         return found
-    return {}
+    return {key: attrs[key] for key in operator.attrs or () if key in attrs}
 
 
 def _permutation(perm: Sequence[int] | None, body: Mapping[str, Any]) -> Shape:

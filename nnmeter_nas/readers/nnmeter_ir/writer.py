@@ -12,48 +12,11 @@ from typing import Any
 
 import networkx as nx
 
-from ...graph.shapes import Shape, spatial_attrs
-from ...kernels.fusion import VIEW_OPS, fuse, parse_rules
+from ...kernels.fusion import fuse, parse_rules
+from ...ops import OPERATORS, VIEW_OPS, Shape, spatial_attrs
 
-#: Canonical operator -> type in nn-Meter IR. Operators not listed keep their name.
-IR_TYPES = {
-    "input": "Placeholder",
-    "dwconv": "DepthwiseConv2dNative",
-    "conv": "Conv2D",
-    "convtranspose": "Conv2DBackpropInput",
-    "bn": "FusedBatchNorm",
-    "relu": "Relu",
-    "relu6": "Relu6",
-    "leakyrelu": "LeakyRelu",
-    "elu": "Elu",
-    "gelu": "Gelu",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "softplus": "Softplus",
-    "softmax": "Softmax",
-    "clip": "Clip",
-    "cast": "Cast",
-    "add": "Add",
-    "sub": "Sub",
-    "mul": "Mul",
-    "div": "Div",
-    "pow": "Pow",
-    "maximum": "Maximum",
-    "minimum": "Minimum",
-    "maxpool": "MaxPool",
-    "avgpool": "AvgPool",
-    "globalavgpool": "Mean",
-    "mean": "Mean",
-    "fc": "MatMul",
-    "matmul": "BatchMatMulV2",
-    "concat": "ConcatV2",
-    "split": "Split",
-    "transpose": "Transpose",
-    "slice": "StridedSlice",
-    "pad": "PadV2",
-    "upsample": "ResizeBilinear",
-    **dict.fromkeys(VIEW_OPS, "Reshape"),
-}
+#: Operators that nn-Meter IR spells as another one.
+_SPELT_AS = {"globalavgpool": "mean", **dict.fromkeys(("flatten", "squeeze", "unsqueeze"), "reshape")}
 _FEATURE_MAP_RANK = 4
 
 Operand = tuple[str, int]
@@ -143,7 +106,7 @@ class _Writer:
         self, name: str, data: dict[str, Any], inbounds: list[str], shapes: list[list[int]]
     ) -> None:
         """One operator as one node, and a node for the constant that it works with, if any."""
-        kind = IR_TYPES.get(data["op"], data["op"])
+        kind = _ir_type(data["op"])
         if data["op"] == "add" and len(inbounds) > 2:
             kind = "AddN"
         for constant in _constants(data):
@@ -213,6 +176,12 @@ class _Writer:
         return self._last.get(producer, producer) if shapes[slot] == shapes[0] else f"{producer}:{slot}"
 
 
+def _ir_type(op: str) -> str:
+    """Type in nn-Meter IR of operator ``op``; its own name where the IR has none."""
+    operator = OPERATORS.get(_SPELT_AS.get(op, op))
+    return operator.nnmeter[0] if operator is not None and operator.nnmeter else op
+
+
 def _out_shapes(data: dict[str, Any]) -> list[list[int]]:
     """Output shapes of an operator, NHWC."""
     return [to_nhwc(shape) for shape in data["out_shapes"]]
@@ -257,7 +226,9 @@ def _attrs(data: dict[str, Any]) -> dict[str, Any]:
         return {"perm": _permutation(tuple(p % rank for p in attrs["perm"]))}
     if op in VIEW_OPS:
         return {"shape": to_nhwc(out)}
-    return {}
+    operator = OPERATORS.get(op)
+    names = (operator.attrs or ()) if operator is not None else ()
+    return {key: attrs[key] for key in names if key in attrs}
 
 
 def _convolution(data: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import networkx as nx
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...extras import load_extra
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
-from ...graph.shapes import SHAPE_RULES, Shape, infer_operator
+from ...graph.shapes import Shape, infer_operator
+from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
 from .inference import inferred_types, static_shape
 from .operators import Node, OutputType, join_slices, translate
@@ -256,7 +257,7 @@ class _Reader:
         shapes = [self._declared_as(output, scope) for output in node.output]
         if len(makers) == 1 and None not in shapes:
             data = self._graph.nodes[makers.pop()]
-            if len(data["out_shapes"]) == len(shapes) and data["op"] in SHAPE_RULES and data["op"] != "input":
+            if len(data["out_shapes"]) == len(shapes) and data["op"] in OPERATORS and data["op"] != "input":
                 data["declared"] = shapes
 
     def _declared_as(self, output: str, scope: _Scope) -> Shape | None:

@@ -1,8 +1,10 @@
-"""What each ONNX operator is in a model graph: one table, one entry per operator.
+"""What each ONNX operator is in a model graph.
 
-An entry takes the :class:`Node` that was read, adds its operators to the model graph and returns one value
-per output. A use of an operator without a canonical form (computed convolution weights, for example) raises
-:class:`NoCanonicalFormError`, and stays a node under ONNX's own name.
+:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes ONNX spells
+in its own way, and for those that become several operators. It takes the :class:`Node` that was read, adds its
+operators to the model graph, and returns one value for each output. Where a use has no canonical form
+(computed convolution weights, for example), it raises :class:`NoCanonicalFormError`, and the node stays under
+ONNX's own name.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy as np
 
 from ...errors import ReaderError
 from ...graph.model_graph import add_op
-from ...graph.shapes import SHAPE_RULES, Padding, Shape, infer_operator
+from ...graph.shapes import infer_operator
+from ...ops import NAMES, OPERATORS, Padding, Shape
 from .folding import Arithmetic, fold, slices, split_evenly
 from .values import Operand, Value, constant_node, folded, is_small, weights
 
@@ -185,7 +188,7 @@ def onnx_op(*ops: str) -> Callable[[Translation], Translation]:
 
 def translate(node: Node) -> list[Value]:
     """Add ``node`` to its model graph, unless it is constant, and return its outputs' values."""
-    translation = TRANSLATIONS.get(node.op)
+    translation = TRANSLATIONS.get(node.op) or (_as_declared if node.op in NAMES["onnx"] else None)
     if node.op not in _CONSTANTS and not node.operands:
         return _constant(node)
     if translation and all(value is None or value.shape is not None for value in node.inputs):
@@ -218,7 +221,7 @@ def _unknown(node: Node) -> list[Value]:
     A shape that depends on data counts as a scalar's.
     """
     types, op = node.types(), node.op.lower()
-    op = f"onnx_{op}" if op in SHAPE_RULES or "." in op else op
+    op = f"onnx_{op}" if op in OPERATORS or "." in op else op
     add_op(node.graph, node.name, op, node.operands, {}, [shape or () for shape, _ in types])
     infer_operator(node.graph, node.name)
     return [Value(shape, elem_type, (node.name, slot)) for slot, (shape, elem_type) in enumerate(types)]
@@ -256,23 +259,22 @@ def _size(node: Node) -> list[Value]:
     return [folded(np.array(math.prod(node.shape), np.int64))]
 
 
-#: ONNX operator -> the canonical operator of one operand and equal shape that it always is. A hard sigmoid is
-#: one whatever its slope, since that changes nothing in what it costs.
-_SAME_SHAPE = {
-    "Relu": "relu", "PRelu": "prelu", "LeakyRelu": "leakyrelu", "Elu": "elu", "Selu": "elu", "Celu": "elu",
-    "Gelu": "gelu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Swish": "swish", "HardSwish": "hswish",
-    "HardSigmoid": "hsigmoid", "Softplus": "softplus", "Softmax": "softmax", "Exp": "exp", "Sqrt": "sqrt",
-    "Neg": "neg", "Abs": "abs", "BatchNormalization": "bn", "InstanceNormalization": "norm",
-    "LayerNormalization": "norm", "GroupNormalization": "norm", "RMSNormalization": "norm",
-    "Dropout": "dropout", "Identity": "identity", "com.microsoft.Gelu": "gelu",
-    "com.microsoft.FastGelu": "gelu", "com.microsoft.QuickGelu": "gelu", "com.microsoft.BiasGelu": "gelu",
-}  # fmt: skip
+#: Operators whose result holds truth values, and ONNX's number of their type.
+_TRUTHS = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Not"})
+_BOOL = 9
 
 
-@onnx_op(*_SAME_SHAPE)
-def _same_shape(node: Node) -> list[Value]:
-    """Activations, normalisations and copies."""
-    return node.layer(_SAME_SHAPE[node.op])
+def _as_declared(node: Node) -> list[Value]:
+    """An operator whose attributes need no translation."""
+    operator = NAMES["onnx"][node.op]
+    if operator.attrs is None or (operator.operands is not None and len(node.operands) != operator.operands):
+        raise NoCanonicalFormError
+    if operator.operands is None:
+        values = _elementwise(node)
+    else:
+        attrs = {key: node.attrs[key] for key in operator.attrs if key in node.attrs}
+        values = node.emit(operator.name, [node.required(i).operand for i in range(operator.operands)], attrs)
+    return [replace(value, elem_type=_BOOL) for value in values] if node.op in _TRUTHS else values
 
 
 @onnx_op("Cast")
@@ -297,13 +299,6 @@ def _limit(given: list[Any] | None) -> float | None:
     return float(given[0]) if given and abs(given[0]) < np.finfo(np.float32).max else None
 
 
-_ELEMENTWISE = {
-    "Add": "add", "Sum": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Min": "minimum",
-    "Max": "maximum",
-}  # fmt: skip
-
-
-@onnx_op(*_ELEMENTWISE)
 def _elementwise(node: Node) -> list[Value]:
     """Operands with broadcasting; constants among them become attributes."""
     if node.op == "Add" and (source := _biased(node)):
@@ -326,7 +321,7 @@ def _elementwise(node: Node) -> list[Value]:
             attrs["const_shape"] = np.broadcast_shapes(attrs.get("const_shape", ()), value.shape or ())
     if limited := _limited(node, operands, attrs):
         return limited
-    return node.emit(_ELEMENTWISE[node.op], _without_expands(node, operands), attrs)
+    return node.emit(NAMES["onnx"][node.op].name, _without_expands(node, operands), attrs)
 
 
 def _limited(node: Node, operands: list[Operand], attrs: dict[str, Any]) -> list[Value] | None:
@@ -491,7 +486,7 @@ def _fused_conv(node: Node) -> list[Value]:
     after = replace(node, op=node.attrs["activation"], inputs=[value])
     if after.op == "Clip":
         after.attrs = dict(zip(("min", "max"), node.attrs["activation_params"], strict=True))
-    return TRANSLATIONS[after.op](after)
+    return TRANSLATIONS.get(after.op, _as_declared)(after)
 
 
 @onnx_op("Gemm")
@@ -543,23 +538,31 @@ def _pads_map_with_zeros(attrs: dict[str, Any]) -> bool:
     return attrs["mode"] == "constant" and attrs["value"] == 0 and attrs["padding"][:2] == [(0, 0), (0, 0)]
 
 
-@onnx_op("GlobalAveragePool")
-def _global_average_pool(node: Node) -> list[Value]:
-    return node.layer("globalavgpool", keepdims=True)
-
-
 @onnx_op("GlobalMaxPool")
 def _global_max_pool(node: Node) -> list[Value]:
     return node.layer("adaptivemaxpool", output_size=(1,) * (len(node.shape) - 2))
 
 
-@onnx_op("ReduceMean")
-def _mean(node: Node) -> list[Value]:
-    """Over ``axes``, or over everything unless the operator says that none means none."""
-    axes, keepdims = node.ints("axes", 1), bool(node.attrs.get("keepdims", 1))
-    if not axes and node.attrs.get("noop_with_empty_axes"):
+@onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
+def _reduction(node: Node) -> list[Value]:
+    """Over ``axes``, or over everything unless the operator says that none means none.
+
+    The maximum over a whole map is a global max pool.
+    """
+    given, keepdims = node.ints("axes", 1), bool(node.attrs.get("keepdims", 1))
+    rank, op = len(node.shape), NAMES["onnx"][node.op].name
+    if not given and node.attrs.get("noop_with_empty_axes"):
         return node.layer("identity")
-    return node.layer("mean", axes=axes or tuple(range(len(node.shape))), keepdims=keepdims)
+    axes = given or tuple(range(rank))
+    if op != "max" or rank < 3 or {node.dimension(axis) for axis in axes} != set(range(2, rank)):
+        return node.layer(op, axes=axes, keepdims=keepdims)
+    pooled = node.layer("adaptivemaxpool", output_size=(1,) * (rank - 2))
+    return pooled if keepdims else node.emit("squeeze", [pooled[0].operand], {"axes": tuple(range(2, rank))})
+
+
+@onnx_op("Reciprocal")
+def _reciprocal(node: Node) -> list[Value]:
+    return node.layer("div", const=1.0)
 
 
 @onnx_op("Concat")
@@ -701,11 +704,21 @@ def _resize(node: Node) -> list[Value]:
 
 @onnx_op("Expand")
 def _expand(node: Node) -> list[Value]:
-    """Has no canonical form unless it changes nothing."""
+    """Nothing, if the shape stays."""
     shape = np.broadcast_shapes(node.shape, node.ints("shape", 1) or ())
-    if shape == node.shape:
-        return node.layer("identity")
-    return node.emit("expand", [node.x.operand], shape=shape)
+    return _view(node, shape, "expand", {"shape": shape})
+
+
+@onnx_op("Tile")
+def _tile(node: Node) -> list[Value]:
+    repeats = node.ints("repeats", 1) or ()
+    return node.layer("identity") if set(repeats) <= {1} else node.layer("tile", repeats=repeats)
+
+
+@onnx_op("DepthToSpace", "SpaceToDepth")
+def _depth_to_space(node: Node) -> list[Value]:
+    """Either order of the channels costs the same."""
+    return node.layer(NAMES["onnx"][node.op].name, block=node.attrs["blocksize"])
 
 
 def join_slices(graph: nx.DiGraph) -> None:

@@ -18,7 +18,7 @@ from ..inputs import InputShape, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .folding import fold_spellings
 from .nodes import Node, naming, nodes_in_order
-from .operators import TRANSLATIONS, Call, Tensor, known, layout, translate
+from .operators import Call, Tensor, is_known, known, layout, translate
 
 _PURPOSE = "reading TensorFlow graphs"
 #: A constant of which not even the shape is known: random numbers, anchors computed by loops of operators.
@@ -161,7 +161,7 @@ class _Reading:
         results = _static(node, inputs)
         if results is not None:
             return results
-        if constant and node.op not in TRANSLATIONS:
+        if constant and not is_known(node.op):
             return [_OPAQUE]
         return translate(Call(self._graph, node, inputs, self._channels_first, self._fresh))
 

@@ -92,6 +92,14 @@ class Node:
         value = self.value(key, "s")
         return default if value is None else bytes(value).decode("utf-8", "replace")
 
+    def plain(self, key: str) -> Any:
+        """An attribute of any kind; text decoded, lists as lists."""
+        kind = self.attr[key].WhichOneof("value")
+        value = getattr(self.attr[key], kind)
+        if kind == "list":
+            return list(value.i or value.f)
+        return value.decode("utf-8", "replace") if kind == "s" else value
+
 
 @contextmanager
 def naming(node: Node) -> Iterator[None]:

@@ -1,8 +1,10 @@
-"""What each TensorFlow operator is in a model graph: one table, one entry per operator.
+"""What each TensorFlow operator is in a model graph.
 
-An entry takes the :class:`Call` and adds its operators to the model graph. It returns one :class:`Tensor`
-per output, or None if this use of the operator has no canonical form; the call then stays a node under
-TensorFlow's name. Entries think in TensorFlow's axes and hand attributes to the model graph in its own.
+:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes TensorFlow
+spells in its own way, and for those that become several operators. It takes the :class:`Call`, adds its
+operators to the model graph, and returns one :class:`Tensor` for each output. It returns None if this use has no
+canonical form; the call then stays a node under TensorFlow's name. Entries think in TensorFlow's axes and hand
+attributes to the model graph in its own.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 
 from ...errors import ReaderError, ShapeError
 from ...graph.model_graph import add_op
-from ...graph.shapes import SHAPE_RULES, Shape, infer_operator, window_out
+from ...graph.shapes import infer_operator
+from ...ops import NAMES, OPERATORS, Shape, window_out
 from ..nnmeter_ir.reader import to_nchw
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
 from .nodes import Node
@@ -165,7 +168,7 @@ class Call:
     def opaque(self, *shapes: Shape) -> list[Tensor]:
         """An operator without canonical form, under its own name, with outputs of ``shapes`` of one rank."""
         op = self.node.op.lower()
-        op = f"tf_{op}" if op in SHAPE_RULES else op
+        op = f"tf_{op}" if op in OPERATORS else op
         sources = self.computed()
         return self.emit(op, sources, {}, self.order(len(shapes[0]), sources[0]), shapes)
 
@@ -205,6 +208,11 @@ def tensorflow(*names: str) -> Callable[[Translation], Translation]:
     return register
 
 
+def is_known(op: str) -> bool:
+    """Whether anything here says what TensorFlow's ``op`` is."""
+    return op in TRANSLATIONS or op in NAMES["tensorflow"]
+
+
 def translate(call: Call) -> list[Tensor]:
     """Add ``call`` to its model graph; one tensor for each of its outputs.
 
@@ -212,8 +220,7 @@ def translate(call: Call) -> list[Tensor]:
         ReaderError: it has no canonical form and no shape is known for it.
         GraphError, ShapeError: it contradicts its operands.
     """
-    translation = TRANSLATIONS.get(call.node.op)
-    outputs = translation(call) if translation else None
+    outputs = TRANSLATIONS.get(call.node.op, _as_declared)(call)
     if outputs is None:
         listed = call.node.value("_output_shapes", "list")
         shapes = [] if listed is None else [static_shape(shape) for shape in listed.shape]
@@ -226,17 +233,20 @@ def translate(call: Call) -> list[Tensor]:
     return outputs
 
 
-_SAME_SHAPE = {
-    "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu", "Elu": "elu", "Selu": "elu",
-    "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softmax": "softmax", "Exp": "exp",
-    "Sqrt": "sqrt", "Neg": "neg", "Abs": "abs", "ZerosLike": "zeros_like", "Dequantize": "cast",
-}  # fmt: skip
+def _canonical(call: Call) -> str:
+    """Canonical name of the operator."""
+    return NAMES["tensorflow"][call.node.op].name
 
 
-@tensorflow(*_SAME_SHAPE)
-def _same_shape(call: Call) -> list[Tensor]:
-    """Activations and other functions of each value."""
-    return call.layer(_SAME_SHAPE[call.node.op])
+def _as_declared(call: Call) -> list[Tensor] | None:
+    """An operator whose attributes need no translation."""
+    operator = NAMES["tensorflow"].get(call.node.op)
+    if operator is None or operator.attrs is None:
+        return None
+    if operator.operands is None:
+        return _combined(call, operator.name, call.inputs)
+    attrs = {key: call.node.plain(key) for key in operator.attrs if key in call.node.attr}
+    return call.emit(operator.name, call.inputs[: operator.operands], attrs, call.inputs[0].order)
 
 
 @tensorflow("Identity", "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot",
@@ -444,24 +454,7 @@ def _bias(call: Call) -> list[Tensor] | None:
     return _combined(call, "add", [source, replace(bias, value=None)])
 
 
-@tensorflow("LRN")
-def _lrn(call: Call) -> list[Tensor]:
-    return call.opaque(call.inputs[0].sizes)
-
-
 # Element-wise
-
-_ELEMENTWISE = {
-    "Add": "add", "AddV2": "add", "AddN": "add", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Div": "div",
-    "Pow": "pow", "Maximum": "maximum", "Minimum": "minimum",
-}  # fmt: skip
-
-
-@tensorflow(*_ELEMENTWISE)
-def _elementwise(call: Call) -> list[Tensor]:
-    """Operands with broadcasting, constants among them."""
-    return _combined(call, _ELEMENTWISE[call.node.op], call.inputs)
-
 
 #: Element-wise operator -> the number behind it that changes nothing.
 _NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
@@ -495,13 +488,25 @@ def _square(call: Call) -> list[Tensor]:
     return call.layer("pow", const=2.0)
 
 
+@tensorflow("Reciprocal", "Inv")
+def _reciprocal(call: Call) -> list[Tensor]:
+    return call.layer("div", const=1.0)
+
+
+@tensorflow("ClipByValue")
+def _clip(call: Call) -> list[Tensor] | None:
+    """Limits of 0 and 6 make it the activation of that name."""
+    limits = [tensor.value for tensor in call.inputs[1:]]
+    if any(limit is None or limit.size != 1 for limit in limits):
+        return None
+    low, high = (float(limit.item()) for limit in limits if limit is not None)
+    return call.layer("relu6") if (low, high) == (0, 6) else call.layer("clip", min=low, max=high)
+
+
 #: Functions of each value that have no canonical name.
 _NAMELESS = (
-    "Atan2", "Ceil", "ClipByValue", "Cos", "Cumsum", "Equal", "Erf", "Erfc", "Expm1", "Floor",
-    "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Inv", "IsFinite", "IsNan", "Less",
-    "LessEqual", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "Mod",
-    "NotEqual", "OnesLike", "Reciprocal", "ReverseV2", "Rint", "Roll", "Round", "Rsqrt",
-    "Select", "SelectV2", "Sign", "Sin", "Softsign", "SquaredDifference", "TruncateDiv",
+    "Atan2", "Cumsum", "Erfc", "FloorDiv", "FloorMod", "IsFinite", "IsNan", "Mod", "OnesLike", "ReverseV2",
+    "Roll", "Select", "SelectV2", "SquaredDifference", "TruncateDiv",
 )  # fmt: skip
 
 
@@ -523,20 +528,23 @@ def _broadcast_shape(shapes: list[Shape]) -> Shape:
 # Reductions
 
 
-@tensorflow("Mean")
-def _mean(call: Call) -> list[Tensor]:
-    """Over constant axes; over all of the map it is a global average pool."""
-    source, axes, _, keep = _reduced(call)
+@tensorflow("Mean", "Sum", "Max", "Min", "Prod")
+def _reduction(call: Call) -> list[Tensor]:
+    """Over constant axes; the maximum over a whole map is a global max pool."""
+    source, axes, shape, keep = _reduced(call)
     if not axes:
         return [source]
     order = source.order if keep else _order_without(source.order, axes)
-    attrs = {"axes": tuple(sorted(source.order.index(a) for a in axes)), "keepdims": keep}
-    return call.emit("mean", [source], attrs, order)
+    canonical = tuple(sorted(source.order.index(a) for a in axes))
+    if _canonical(call) != "max" or source.rank < 3 or canonical != tuple(range(2, source.rank)):
+        return call.emit(_canonical(call), [source], {"axes": canonical, "keepdims": keep}, order)
+    [pooled] = call.emit("adaptivemaxpool", [source], {"output_size": (1,) * len(axes)}, source.order)
+    return [pooled if keep else call.arranged(pooled, order, shape)]
 
 
-@tensorflow("Max", "Min", "Sum", "Prod", "All", "Any")
-def _reduction(call: Call) -> list[Tensor]:
-    """Other reductions have no canonical name."""
+@tensorflow("All", "Any")
+def _truth_reduction(call: Call) -> list[Tensor]:
+    """Reductions without a canonical name."""
     return call.opaque(_reduced(call)[2])
 
 
@@ -825,18 +833,8 @@ def _resize(call: Call) -> list[Tensor]:
 @tensorflow("DepthToSpace", "SpaceToDepth")
 def _depth_to_space(call: Call) -> list[Tensor]:
     """Blocks of the map and channels turn into one another."""
-    source, block = _map(call), call.node.integer("block_size", 1)
-    channels, *spatial = _permuted(source.sizes, source.order)[1:]
-    area = block ** len(spatial)
-    if call.node.op == "DepthToSpace":
-        channels, uneven = divmod(channels, max(area, 1))
-        spatial = [size * block for size in spatial]
-    else:
-        uneven = sum(size % max(block, 1) for size in spatial)
-        channels, spatial = channels * area, [size // max(block, 1) for size in spatial]
-    if block < 1 or uneven:
-        raise ShapeError(f"block_size={block} does not divide its input of shape {source.shape}")
-    return call.opaque(_permuted((source.sizes[0], channels, *spatial), tuple(np.argsort(source.order))))
+    source = _map(call)
+    return call.emit(_canonical(call), [source], {"block": call.node.integer("block_size", 1)}, source.order)
 
 
 @tensorflow("SpaceToBatchND", "BatchToSpaceND")
@@ -870,17 +868,26 @@ def _random(call: Call) -> list[Tensor]:
     return [Tensor(shape, layout(len(shape), call.channels_first), constant=True)]
 
 
-# What picks by value: shapes are those of the most that can come out
-
-
 @tensorflow("Tile")
 def _tile(call: Call) -> list[Tensor]:
-    return call.opaque(tuple(s * m for s, m in zip(call.inputs[0].sizes, call.values(1), strict=True)))
+    source, repeats = call.inputs[0], call.values(1)
+    if len(repeats) != source.rank:
+        raise ShapeError(f"multiples {repeats} do not fit a tensor of shape {source.shape}")
+    return call.emit("tile", [source], {"repeats": _permuted(tuple(repeats), source.order)}, source.order)
 
 
 @tensorflow("BroadcastTo")
 def _broadcast_to(call: Call) -> list[Tensor]:
-    return call.opaque(tuple(call.values(1)))
+    """Nothing, if the shape stays."""
+    source, shape = call.inputs[0], tuple(call.values(1))
+    if shape == source.shape:
+        return [source]
+    order = source.order if len(shape) == source.rank else call.order(len(shape), source)
+    aligned = call.arranged(source, order, _aligned(source.sizes, len(shape)))
+    return call.emit("expand", [aligned], {"shape": _permuted(shape, order)}, order)
+
+
+# What picks by value: shapes are those of the most that can come out
 
 
 @tensorflow("Fill")

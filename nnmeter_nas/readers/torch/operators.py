@@ -1,8 +1,9 @@
-"""What each ATen operator is in a model graph: one table, one entry per operator.
+"""What each ATen operator is in a model graph.
 
-An entry takes the :class:`Call` that was traced and adds its operators to the model graph. It returns
-one operand per output tensor, or None if this use of the operator has no canonical form (computed
-convolution weights, for example); the call then stays a node under ATen's own name.
+:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose arguments ATen spells
+in its own way, and for those that become several operators. It takes the :class:`Call` that was traced, adds its
+operators to the model graph, and returns one operand for each output tensor. It returns None if this use has
+no canonical form (computed convolution weights, for example); the call then stays a node under ATen's own name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from ...graph.shapes import SHAPE_RULES, Shape
+from ...ops import NAMES, OPERATORS, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,8 @@ class Call:
 
     Attributes:
         graph: the model graph under construction.
-        op: ATen's name of the operator, without overload and in-place underscore.
+        op: name of the operator, without overload and in-place underscore; behind its namespace if that is
+            not ATen's.
         args: all arguments by their schema name, defaults included.
         inputs: the computed operands, in the order of the arguments.
         out_shapes: the shapes of the tensors it returned.
@@ -88,48 +90,59 @@ def aten(*names: str) -> Callable[[Translation], Translation]:
     return register
 
 
+def reads(*operators: str) -> Callable[[Translation], Translation]:
+    """Register the decorated function as the translation of all ATen names of ``operators``."""
+    return aten(*(name for operator in operators for name in OPERATORS[operator].torch))
+
+
+def is_known(op: str) -> bool:
+    """Whether ATen's ``op`` has a canonical form; otherwise its parts may have one."""
+    return op in TRANSLATIONS or op in NAMES["torch"]
+
+
 def translate(call: Call) -> list[Operand]:
     """Add ``call`` to its model graph; one operand for each of its output tensors that has one.
 
     A call without a canonical form stays one node under its ATen name, with the shapes it was traced with.
     """
-    translation = TRANSLATIONS.get(call.op)
-    operands = translation(call) if translation else None
+    operands = TRANSLATIONS.get(call.op, _as_declared)(call)
     if operands is None:
-        op = call.op.lstrip("_")
+        op = call.op.lstrip("_").replace("::", "_")
         filled = list(takewhile(all, call.out_shapes))  # by-products for training may be empty
-        name = call.add(f"aten_{op}" if op in SHAPE_RULES else op, call.inputs, {}, filled)
+        name = call.add(f"aten_{op}" if op in OPERATORS else op, call.inputs, {}, filled)
         operands = [(name, slot) for slot in range(len(filled))]
     return operands
 
 
-#: ATen operator -> the canonical operator of one operand and equal shape that it always is.
-_SAME_SHAPE = {
-    "relu": "relu", "relu6": "relu6", "prelu": "prelu", "_prelu_kernel": "prelu", "leaky_relu": "leakyrelu",
-    "rrelu": "leakyrelu", "elu": "elu", "selu": "elu", "celu": "elu", "gelu": "gelu", "sigmoid": "sigmoid",
-    "tanh": "tanh", "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
-    "softplus": "softplus", "softmax": "softmax", "_softmax": "softmax", "_safe_softmax": "softmax",
-    "exp": "exp", "sqrt": "sqrt",
-    "neg": "neg", "negative": "neg", "abs": "abs", "batch_norm": "bn", "native_batch_norm": "bn",
-    "_native_batch_norm_legit_no_training": "bn", "instance_norm": "norm", "layer_norm": "norm",
-    "native_layer_norm": "norm", "group_norm": "norm", "native_group_norm": "norm", "rms_norm": "norm",
-    "dropout": "dropout", "feature_dropout": "dropout", "alpha_dropout": "dropout",
-    "feature_alpha_dropout": "dropout", "native_dropout": "dropout", "clone": "identity",
-    "contiguous": "identity", "detach": "identity", "alias": "identity", "lift_fresh": "identity",
-}  # fmt: skip
+def _canonical(call: Call) -> str:
+    """Canonical name of the operator."""
+    return NAMES["torch"][call.op].name
 
 
-@aten(*_SAME_SHAPE)
-def _same_shape(call: Call) -> list[Operand] | None:
-    """Activations, normalisations and copies."""
-    op = _SAME_SHAPE[call.op]
-    attrs: dict[str, Any] = {}
-    if op == "bn" and call.args.get("weight") is None:
-        attrs["affine"] = False
-    elif op in ("norm", "prelu"):
-        weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
-        attrs["params"] = sum(math.prod(tensor.shape) for tensor in weights)
-    return call.layer(op, **attrs)
+def _as_declared(call: Call) -> list[Operand] | None:
+    """An operator whose arguments need no translation."""
+    operator = NAMES["torch"].get(call.op)
+    if operator is None or operator.attrs is None:
+        return None
+    if operator.operands is None:
+        return _binary(call, operator.name, *list(call.args.values())[:2])
+    if len(call.inputs) != operator.operands:
+        return None
+    attrs = {key: call.args[key] for key in operator.attrs if key in call.args}
+    return [call.emit(operator.name, call.inputs, attrs, call.out_shapes[0])]
+
+
+@reads("bn")
+def _batch_norm(call: Call) -> list[Operand] | None:
+    """Without weights if it has no factors."""
+    return call.layer("bn", **({"affine": False} if call.args.get("weight") is None else {}))
+
+
+@reads("norm", "prelu")
+def _with_weights(call: Call) -> list[Operand] | None:
+    """As many parameters as its weights hold."""
+    weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
+    return call.layer(_canonical(call), params=sum(math.prod(tensor.shape) for tensor in weights))
 
 
 @aten("to", "_to_copy")
@@ -139,7 +152,7 @@ def _to(call: Call) -> list[Operand] | None:
     return call.layer("cast" if changes_type else "identity")
 
 
-@aten("hardtanh", "clamp", "clip", "clamp_min", "clamp_max")
+@reads("clip")
 def _clip(call: Call) -> list[Operand] | None:
     """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
     low = call.args.get("min_val", call.args.get("min"))
@@ -149,23 +162,12 @@ def _clip(call: Call) -> list[Operand] | None:
     return call.layer("clip", min=low, max=high)
 
 
-_ELEMENTWISE = {
-    "add": "add", "sub": "sub", "subtract": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul",
-    "div": "div", "divide": "div", "true_divide": "div", "maximum": "maximum", "minimum": "minimum",
-}  # fmt: skip
-
-
-@aten(*_ELEMENTWISE)
-def _elementwise(call: Call) -> list[Operand] | None:
-    """Two operands with broadcasting; one of them may be a constant."""
+@reads("div")
+def _div(call: Call) -> list[Operand] | None:
+    """Division that rounds has no canonical form."""
     if call.args.get("rounding_mode"):
         return None
-    return _binary(call, _ELEMENTWISE[call.op], call.args["self"], call.args["other"])
-
-
-@aten("pow")
-def _pow(call: Call) -> list[Operand] | None:
-    return _binary(call, "pow", call.args["self"], call.args["exponent"])
+    return _binary(call, "div", call.args["self"], call.args["other"])
 
 
 @aten("square")
@@ -245,7 +247,7 @@ def _symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]
     return [(p, p) for p in _per_dimension(padding, rank)]
 
 
-@aten("conv1d", "conv2d", "conv3d")
+@reads("conv")
 def _conv(call: Call) -> list[Operand] | None:
     """Weights are ``(out, in / groups, *kernel)``; "same" is torch's, with the odd element after."""
     args, (out_channels, channels, *kernel) = call.args, call.shape("weight")
@@ -261,7 +263,7 @@ def _conv(call: Call) -> list[Operand] | None:
                       in_channels=channels * args["groups"], out_channels=out_channels, **_bias(call))
 
 
-@aten("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@reads("convtranspose")
 def _conv_transpose(call: Call) -> list[Operand] | None:
     """Weights are ``(in, out / groups, *kernel)``."""
     args, (in_channels, channels, *kernel) = call.args, call.shape("weight")
@@ -285,14 +287,14 @@ def _convolution(call: Call) -> list[Operand] | None:
     return (_conv_transpose if call.args["transposed"] else _conv)(call)
 
 
-@aten("linear")
+@reads("fc")
 def _linear(call: Call) -> list[Operand] | None:
     """Weights are ``(out, in)``."""
     out_features, in_features = call.shape("weight")
     return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
 
 
-@aten("matmul", "mm", "bmm")
+@reads("matmul")
 def _matmul(call: Call) -> list[Operand] | None:
     return _product(call, call.args["self"], call.args["other" if call.op == "matmul" else "mat2"])
 
@@ -316,47 +318,38 @@ def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
     return None
 
 
-@aten("max_pool1d", "max_pool2d", "max_pool3d", "max_pool1d_with_indices", "max_pool2d_with_indices",
-      "max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+@reads("maxpool", "avgpool")
 def _pool(call: Call) -> list[Operand] | None:
     """Its stride defaults to its kernel."""
     args, rank = call.args, len(call.shape()) - 2
     kernel = _per_dimension(args["kernel_size"], rank)
-    return call.layer("maxpool" if call.op.startswith("max") else "avgpool", kernel=kernel,
+    return call.layer(_canonical(call), kernel=kernel,
                       stride=_per_dimension(args["stride"] or kernel, rank),
                       padding=_symmetric(args["padding"], rank),
                       dilation=_per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
 
 
-@aten("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
-      "adaptive_max_pool2d", "adaptive_max_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
+@reads("adaptiveavgpool", "adaptivemaxpool")
 def _adaptive_pool(call: Call) -> list[Operand] | None:
     """``output_size`` per spatial dimension."""
-    op = "adaptiveavgpool" if "avg" in call.op else "adaptivemaxpool"
-    return call.layer(op, output_size=tuple(call.args["output_size"]))
+    return call.layer(_canonical(call), output_size=tuple(call.args["output_size"]))
 
 
-@aten("amax")
-def _amax(call: Call) -> list[Operand] | None:
-    """Over the whole map it is a global max pool."""
-    shape = call.shape()
-    axes = sorted(call.axis(d) for d in call.args["dim"])
-    if len(shape) < 3 or axes != list(range(2, len(shape))):
-        return None
+@reads("mean", "sum", "max", "min", "prod")
+def _reduction(call: Call) -> list[Operand] | None:
+    """Over ``dim``, or over everything; the maximum over a whole map is a global max pool."""
+    shape, op, dim = call.shape(), _canonical(call), call.args.get("dim")
+    axes = [dim] if isinstance(dim, int) else dim or range(len(shape))
+    axes = tuple(sorted(call.axis(d) for d in axes))
+    keepdims = call.args.get("keepdim", False)
+    if op != "max" or len(shape) < 3 or axes != tuple(range(2, len(shape))):
+        return call.layer(op, axes=axes, keepdims=keepdims)
     ones = (1,) * len(axes)
     pooled = call.emit("adaptivemaxpool", call.inputs, {"output_size": ones}, shape[:2] + ones)
-    return [pooled if call.args["keepdim"] else call.emit("squeeze", [pooled], {"axes": axes}, shape[:2])]
+    return [pooled if keepdims else call.emit("squeeze", [pooled], {"axes": axes}, shape[:2])]
 
 
-@aten("mean")
-def _mean(call: Call) -> list[Operand] | None:
-    """Over ``dim``, or over everything."""
-    axes = call.args.get("dim") or range(len(call.shape()))
-    axes = (axes,) if isinstance(axes, int) else tuple(axes)
-    return call.layer("mean", axes=axes, keepdims=call.args.get("keepdim", False))
-
-
-@aten("cat", "concat", "concatenate")
+@reads("concat")
 def _cat(call: Call) -> list[Operand] | None:
     """Constant tensors among the operands count towards its shape."""
     tensors = [t for t in call.args["tensors"] if t.numel()]  # torch lets torch.empty(0) pass
@@ -376,7 +369,7 @@ def _stack(call: Call) -> list[Operand] | None:
     return [call.emit("concat", pieces, {"axis": axis}, shape)]
 
 
-@aten("split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "tensor_split")
+@reads("split")
 def _split(call: Call) -> list[Operand] | None:
     """Cut along ``dim`` into the sizes it was traced with."""
     axis = call.axis(call.args["dim"])
@@ -406,7 +399,7 @@ def _unbind(call: Call) -> list[Operand] | None:
             for slot, out in enumerate(call.out_shapes)]
 
 
-@aten("slice")
+@reads("slice")
 def _slice(call: Call) -> list[Operand] | None:
     """A slice of everything is nothing."""
     if call.out_shapes[0] == call.shape():
@@ -425,7 +418,7 @@ def _select(call: Call) -> list[Operand] | None:
     return [call.emit("squeeze", [cut], {"axes": (axis,)}, call.out_shapes[0])]
 
 
-@aten("view", "reshape", "_unsafe_view", "_reshape_alias", "unflatten")
+@reads("reshape")
 def _reshape(call: Call) -> list[Operand] | None:
     """The shape it was traced with, -1 resolved."""
     if "dtype" in call.args:  # x.view(torch.int32)
@@ -435,7 +428,7 @@ def _reshape(call: Call) -> list[Operand] | None:
     return call.layer("reshape", shape=call.out_shapes[0])
 
 
-@aten("flatten")
+@reads("flatten")
 def _flatten(call: Call) -> list[Operand] | None:
     """Joins ``start_dim`` to ``end_dim``."""
     if call.out_shapes[0] == call.shape():
@@ -443,10 +436,16 @@ def _flatten(call: Call) -> list[Operand] | None:
     return call.layer("flatten", start=call.axis(call.args["start_dim"]), end=call.axis(call.args["end_dim"]))
 
 
-@aten("expand")
+@reads("expand")
 def _expand(call: Call) -> list[Operand] | None:
-    """Has no canonical form unless it changes nothing."""
-    return call.layer("identity") if call.out_shapes[0] == call.shape() else None
+    """Nothing, if the shape stays."""
+    shape = call.out_shapes[0]
+    return call.layer("identity") if shape == call.shape() else call.layer("expand", shape=shape)
+
+
+@reads("tile")
+def _tile(call: Call) -> list[Operand] | None:
+    return call.layer("tile", repeats=tuple(call.args["repeats"]))
 
 
 @aten("permute")
@@ -465,7 +464,7 @@ def _transpose(call: Call) -> list[Operand] | None:
     return call.layer("transpose", perm=tuple(perm))
 
 
-@aten("squeeze")
+@reads("squeeze")
 def _squeeze(call: Call) -> list[Operand] | None:
     """Dimensions of size 1 go: those of ``dim``, or all."""
     axes = call.args.get("dim", [i for i, size in enumerate(call.shape()) if size == 1])
@@ -473,12 +472,12 @@ def _squeeze(call: Call) -> list[Operand] | None:
     return call.layer("squeeze", axes=tuple(call.axis(a) for a in axes))
 
 
-@aten("unsqueeze")
+@reads("unsqueeze")
 def _unsqueeze(call: Call) -> list[Operand] | None:
     return call.layer("unsqueeze", axes=(call.args["dim"] % len(call.out_shapes[0]),))
 
 
-@aten("pad", "constant_pad_nd")
+@reads("pad")
 def _pad(call: Call) -> list[Operand] | None:
     """torch lists ``(before, after)`` from the last dimension backwards."""
     flat = call.args["pad"]
@@ -487,15 +486,18 @@ def _pad(call: Call) -> list[Operand] | None:
     return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"))
 
 
-@aten("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
-      "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_linear1d", "upsample_bilinear2d",
-      "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
+@reads("upsample")
 def _upsample(call: Call) -> list[Operand] | None:
     """The size it was traced with, and the way it interpolates."""
     mode = call.op.lstrip("_").removeprefix("upsample_")
     return call.layer("upsample", size=call.out_shapes[0][2:], mode=mode)
 
 
-@aten("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(call: Call) -> list[Operand] | None:
-    return call.layer("channelshuffle", groups=call.args["groups"])
+@reads("pixelshuffle")
+def _pixel_shuffle(call: Call) -> list[Operand] | None:
+    return call.layer("pixelshuffle", block=call.args["upscale_factor"])
+
+
+@reads("pixelunshuffle")
+def _pixel_unshuffle(call: Call) -> list[Operand] | None:
+    return call.layer("pixelunshuffle", block=call.args["downscale_factor"])

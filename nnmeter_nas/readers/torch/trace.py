@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ...errors import ReaderError
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
-from .operators import OPAQUE, TRANSLATIONS, Call, Operand, translate
+from .operators import OPAQUE, Call, Operand, is_known, translate
 
 if TYPE_CHECKING:
     import torch
@@ -208,7 +208,7 @@ class Recorder:
         schema = func._schema
         namespace, op = schema.name.split("::")
         if namespace != "aten":
-            op = f"{namespace}_{op}"
+            op = f"{namespace}::{op}"
         tensors = list(tensors_in([*args, *kwargs.values()]))
         if op.startswith("lift_fresh"):
             return self._lift(args[0])
@@ -225,7 +225,7 @@ class Recorder:
             self._take_data(*args)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
-        if computed and (op not in TRANSLATIONS or schema.overload_name == "other") and op not in OPAQUE:
+        if computed and (not is_known(op) or schema.overload_name == "other") and op not in OPAQUE:
             with mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:

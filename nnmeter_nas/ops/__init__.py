@@ -1,0 +1,72 @@
+"""The operators: each is declared once, in the file of its family.
+
+A declaration says what the operator is called here and in every format, which shapes it makes, what work it
+does, and what a kernel of it is called. Import this package, and all of them are declared. To declare one of
+your own, see ``docs/adding_an_operator.md``.
+"""
+
+from . import (
+    activations,
+    convolutions,
+    dense,
+    elementwise,
+    joining,
+    layout,
+    normalisation,
+    pooling,
+    reductions,
+    sources,
+)
+from ._registry import (
+    FORMATS,
+    NAMES,
+    OPERATORS,
+    RULE_NAMES,
+    VIEW_OPS,
+    Count,
+    Node,
+    Operator,
+    Role,
+    Shape,
+    ShapeRule,
+    Work,
+    kernel_of,
+    operator,
+    role_of,
+)
+from ._shapes import Padding, are_sizes, axis_of, broadcast, only, spatial_attrs, window_out
+
+__all__ = [
+    "FORMATS",
+    "NAMES",
+    "OPERATORS",
+    "RULE_NAMES",
+    "VIEW_OPS",
+    "Count",
+    "Node",
+    "Operator",
+    "Padding",
+    "Role",
+    "Shape",
+    "ShapeRule",
+    "Work",
+    "activations",
+    "are_sizes",
+    "axis_of",
+    "broadcast",
+    "convolutions",
+    "dense",
+    "elementwise",
+    "joining",
+    "kernel_of",
+    "layout",
+    "normalisation",
+    "only",
+    "operator",
+    "pooling",
+    "reductions",
+    "role_of",
+    "sources",
+    "spatial_attrs",
+    "window_out",
+]

@@ -1,0 +1,72 @@
+"""Convolutions, over any number of spatial dimensions.
+
+They have a bias if their attribute ``bias`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..errors import ShapeError
+from ._registry import Node, Shape, operator
+from ._shapes import check_channels, is_size, only, spatial_attrs, window_out
+
+
+def _macs(node: Node) -> int:
+    """Every value written takes a window of the input channels of its group."""
+    window = math.prod(node["attrs"]["kernel"]) * node["in_shapes"][0][1] // node["attrs"].get("groups", 1)
+    return math.prod(node["out_shapes"][0]) * window
+
+
+def _transposed_macs(node: Node) -> int:
+    """Every value read goes into a window of the output channels of its group."""
+    window = math.prod(node["attrs"]["kernel"]) * node["out_shapes"][0][1] // node["attrs"].get("groups", 1)
+    return math.prod(node["in_shapes"][0]) * window
+
+
+def _params(node: Node) -> int:
+    """``in * out / groups * kernel``, and a bias for each output channel."""
+    attrs, inner, outer = node["attrs"], node["in_shapes"][0][1], node["out_shapes"][0][1]
+    weights = inner * outer // attrs.get("groups", 1) * math.prod(attrs["kernel"])
+    return int(weights + outer * attrs.get("bias", False))
+
+
+@operator("conv", attrs=None, torch="conv1d conv2d conv3d", modules="Conv1d Conv2d Conv3d", onnx="Conv",
+          tensorflow="Conv2D Conv3D _FusedConv2D", nnmeter="Conv2D Conv", macs=_macs, params=_params)
+# A convolution becomes depthwise when its shapes are known; readers name it so only where the format does.
+@operator("dwconv", attrs=None, tensorflow="DepthwiseConv2dNative _FusedDepthwiseConv2dNative",
+          nnmeter="DepthwiseConv2dNative", macs=_macs, params=_params)
+def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """A window over all channels of a group; groups must divide both channel counts."""
+    batch, channels, *spatial = only(shapes)
+    kernel, stride, dilation = spatial_attrs(attrs, len(spatial))
+    out_channels, groups = attrs["out_channels"], attrs.get("groups", 1)
+    check_channels(attrs, channels)
+    if not is_size(groups) or channels % groups or out_channels % groups:
+        raise ShapeError(f"groups={groups} does not divide channels {channels} -> {out_channels}")
+    padding = attrs.get("padding", "valid")
+    out = [window_out(size, kernel[i], stride[i], padding, i, dilation[i])
+           for i, size in enumerate(spatial)]
+    return [(batch, out_channels, *out)]
+
+
+@operator("convtranspose", attrs=None, torch="conv_transpose1d conv_transpose2d conv_transpose3d",
+          modules="ConvTranspose1d ConvTranspose2d ConvTranspose3d", onnx="ConvTranspose",
+          tensorflow="Conv2DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput",
+          nnmeter="Conv2DBackpropInput", macs=_transposed_macs, params=_params)
+def _convtranspose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """``(in-1)*stride - pads + dilation*(kernel-1) + output_padding + 1``; "same" is in*stride."""
+    batch, channels, *spatial = only(shapes)
+    kernel, stride, dilation = spatial_attrs(attrs, len(spatial))
+    check_channels(attrs, channels)
+    padding, extra = attrs.get("padding", "valid"), attrs.get("output_padding", (0,) * len(spatial))
+    out = []
+    for i, size in enumerate(spatial):
+        if padding == "same":
+            out.append(size * stride[i])
+            continue
+        before, after = (0, 0) if padding == "valid" else padding[i]
+        reach = dilation[i] * (kernel[i] - 1) + extra[i] + 1
+        out.append((size - 1) * stride[i] - before - after + reach)
+    return [(batch, attrs["out_channels"], *out)]

@@ -1,0 +1,39 @@
+"""Where tensors come from without work: inputs, constants, and what hands its operand on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ShapeError
+from ._registry import Shape, none, operator
+from ._shapes import only
+
+
+@operator("input", operands=0, attrs=None, nnmeter="Placeholder Input", read=none, written=none, kernel=None)
+def _input(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """The given shape; batch must be 1, since every pack was measured at batch 1."""
+    shape = attrs.get("shape")
+    if not shape or any(not isinstance(d, int) or d < 1 for d in shape):
+        raise ShapeError(f"input shape {shape} is missing or not of positive sizes; pass input_shape")
+    if shape[0] != 1:
+        raise ShapeError(f"batch is {shape[0]}, but latency is predicted at batch 1; pass batch 1")
+    return [tuple(shape)]
+
+
+@operator("constant", operands=0, attrs=None, role="constant")
+@operator("zero", operands=0, attrs=None, role="zero")
+def _constant(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """A tensor of fixed ``shape``."""
+    return [tuple(attrs["shape"])]
+
+
+@operator("zeros_like", torch="zeros_like", tensorflow="ZerosLike", nnmeter="ZerosLike", role="zero")
+@operator("identity", torch="clone contiguous detach alias lift_fresh", modules="Identity", onnx="Identity",
+          tensorflow="Identity", nnmeter="Identity BiasAdd", keeps_zeros=True, role="identity")
+@operator("dropout", keeps_zeros=True, role="identity", onnx="Dropout", nnmeter="Dropout",
+          torch="dropout dropout1d dropout2d dropout3d native_dropout alpha_dropout feature_dropout "
+                "feature_alpha_dropout",
+          modules="Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout")
+def _unchanged(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """The same shape as the input."""
+    return [only(shapes)]
