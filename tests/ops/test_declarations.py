@@ -17,7 +17,9 @@ from nnmeter_nas.readers.tensorflow.operators import TRANSLATIONS as TENSORFLOW
 from nnmeter_nas.readers.torch.operators import TRANSLATIONS as TORCH
 
 #: What nn-Meter IR names without the attributes that its shape follows from; inputs are no operators there.
-UNTOLD_IN_IR = {"Conv2DBackpropInput", "StridedSlice", "PadV2", "Pad", "ResizeBilinear", "Placeholder", "Input"}
+UNTOLD_IN_IR = {
+    "Conv2DBackpropInput", "StridedSlice", "PadV2", "Pad", "ResizeBilinear", "Placeholder", "Input"
+}  # fmt: skip
 
 
 def names_of(form: str) -> Iterator[tuple[str, Operator]]:
@@ -63,7 +65,7 @@ def test_onnx_has_the_operator(name: str) -> None:
 @pytest.mark.parametrize(
     ("form", "entries"), [("torch", TORCH), ("onnx", ONNX), ("tensorflow", TENSORFLOW)], ids=str
 )
-def test_a_reader_has_an_entry_where_arguments_need_translation(form: str, entries: dict[str, object]) -> None:
+def test_a_reader_has_an_entry_where_arguments_need_it(form: str, entries: dict[str, object]) -> None:
     missing = {name for name, op in NAMES[form].items() if op.attrs is None and name not in entries}
     assert missing == set()
 
@@ -73,6 +75,6 @@ def test_the_reader_of_nn_meter_ir_knows_what_the_ir_tells() -> None:
 
 
 def test_fusion_rules_and_views_follow_from_the_declarations() -> None:
-    assert RULE_NAMES == {op.name: op.rule for op in OPERATORS.values() if op.rule != op.name}
-    assert VIEW_OPS == {op.name for op in OPERATORS.values() if op.kernel is None}
+    assert {op.name: op.rule for op in OPERATORS.values() if op.rule != op.name} == RULE_NAMES
+    assert {op.name for op in OPERATORS.values() if op.kernel is None} == VIEW_OPS
     assert {"reshape", "flatten", "squeeze", "unsqueeze"} <= VIEW_OPS
