@@ -67,8 +67,8 @@ class Operator:
         attrs: its attributes, where every format calls them by these names and a reader can copy them. None
             if formats spell them in their own ways, so that each reader needs an entry for the operator.
         torch: names of ATen operators and of torch's functions, without overload and underscore at the end;
-            those of other libraries with their namespace, as in ``mylib::fold``.
-        modules: classes of ``torch.nn``, as NNI's graph IR keeps them whole; other classes by their full path.
+            those of other libraries behind their namespace, as in ``mylib::fold``.
+        modules: classes of ``torch.nn``, which the graph IR of NNI keeps whole; others by their full path.
         onnx: types of ONNX operators; those of other domains behind their domain, as in ``my.domain.Fold``.
         tensorflow: names of TensorFlow operators.
         nnmeter: types in nn-Meter IR. The first one is written.

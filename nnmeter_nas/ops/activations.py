@@ -19,7 +19,8 @@ from ._shapes import only
 @operator("elu", torch="elu selu celu", modules="ELU SELU CELU", onnx="Elu Selu Celu", tensorflow="Elu Selu",
           nnmeter="Elu", keeps_zeros=True)
 @operator("gelu", torch="gelu", modules="GELU", nnmeter="Gelu", keeps_zeros=True,
-          onnx="Gelu com.microsoft.Gelu com.microsoft.FastGelu com.microsoft.QuickGelu com.microsoft.BiasGelu")
+          onnx="Gelu com.microsoft.Gelu com.microsoft.FastGelu com.microsoft.QuickGelu "
+               "com.microsoft.BiasGelu")
 @operator("swish", torch="silu", modules="SiLU", onnx="Swish", keeps_zeros=True)
 @operator("mish", torch="mish", modules="Mish", onnx="Mish", keeps_zeros=True)
 @operator("hswish", torch="hardswish", modules="Hardswish", onnx="HardSwish", nnmeter="hswish HardSwish",

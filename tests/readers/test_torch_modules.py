@@ -234,7 +234,7 @@ class Recurrent(nn.Module):
         (Recurrent(nn.LSTM), "lstm"),
         (Recurrent(nn.GRU), "gru"),
         (nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2), "matmul"),
-        (nn.Sequential(nn.Linear(16, 16), nn.Unflatten(1, (1, 5)), nn.PixelUnshuffle(1)), "pixel_unshuffle"),
+        (nn.Sequential(nn.Linear(16, 16), nn.Unflatten(1, (1, 5)), nn.PixelUnshuffle(1)), "pixelunshuffle"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*outside the range measured:nnmeter_nas.LatencyWarning")

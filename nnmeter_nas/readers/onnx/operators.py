@@ -1,8 +1,8 @@
 """What each ONNX operator is in a model graph.
 
 :mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes ONNX spells
-in its own way, and for those that become several operators. It takes the :class:`Node` that was read, adds its
-operators to the model graph, and returns one value for each output. Where a use has no canonical form
+in its own way, and for those that become several operators. It takes the :class:`Node` that was read, adds
+its operators to the model graph, and returns one value for each output. Where a use has no canonical form
 (computed convolution weights, for example), it raises :class:`NoCanonicalFormError`, and the node stays under
 ONNX's own name.
 """

@@ -13,7 +13,7 @@ from typing import Any
 import networkx as nx
 
 from ...graph.shapes import Shape
-from ...kernels.fusion import VIEW_OPS
+from ...ops import VIEW_OPS
 
 _CONVOLUTIONS = frozenset({"conv", "dwconv"})
 _LAYERS = _CONVOLUTIONS | {"convtranspose", "fc"}

@@ -2,9 +2,9 @@
 
 :mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes TensorFlow
 spells in its own way, and for those that become several operators. It takes the :class:`Call`, adds its
-operators to the model graph, and returns one :class:`Tensor` for each output. It returns None if this use has no
-canonical form; the call then stays a node under TensorFlow's name. Entries think in TensorFlow's axes and hand
-attributes to the model graph in its own.
+operators to the model graph, and returns one :class:`Tensor` for each output. It returns None if this use has
+no canonical form; the call then stays a node under TensorFlow's name. Entries think in TensorFlow's axes and
+hand attributes to the model graph in its own.
 """
 
 from __future__ import annotations

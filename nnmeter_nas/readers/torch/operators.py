@@ -1,9 +1,10 @@
 """What each ATen operator is in a model graph.
 
 :mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose arguments ATen spells
-in its own way, and for those that become several operators. It takes the :class:`Call` that was traced, adds its
-operators to the model graph, and returns one operand for each output tensor. It returns None if this use has
-no canonical form (computed convolution weights, for example); the call then stays a node under ATen's own name.
+in its own way, and for those that become several operators. It takes the :class:`Call` that was traced, adds
+its operators to the model graph, and returns one operand for each output tensor. It returns None if this use
+has no canonical form (computed convolution weights, for example); the call then stays a node under ATen's own
+name.
 """
 
 from __future__ import annotations
