@@ -90,12 +90,12 @@ class Explanation:
             lines.append(f"* outside the range measured: {self.extrapolated_share:.1%} of the latency")
         if self.estimated:
             lines.append(
-                f"~ estimated, of types never measured on the device ({_kinds(self.estimated)}): "
+                f"~ estimated, as {_kinds(self.estimated)} was never measured on the device: "
                 f"{self.estimated_share:.1%} of the latency"
             )
         if self.unpredicted:
             lines.append(
-                f"not predicted: {len(self.unpredicted)} operator(s) ({_kinds(self.unpredicted)}), "
+                f"not predicted: {len(self.unpredicted)} operator(s), {_kinds(self.unpredicted)}; "
                 f"{self.unpredicted_share:.1%} of the work"
             )
         return lines
@@ -244,8 +244,8 @@ class LatencyPredictor:
             not_measured[message] = set(unpredicted.values())
         if estimated := found.estimated:
             message = (
-                f"{len(estimated)} kernel(s), {found.estimated_share:.1%} of the latency, are estimated, as "
-                f"their types were never measured on {self.device} ({_kinds(estimated)}): {_listed(estimated)}"
+                f"{len(estimated)} kernel(s), {found.estimated_share:.1%} of the latency, are estimated on "
+                f"{self.device}, where {_kinds(estimated)} was never measured: {_listed(estimated)}"
             )
             not_measured[message] = {f"estimated {name}" for name in estimated.values()}
         if strict and not_measured:
@@ -342,7 +342,9 @@ def _say_which(error: Exception, number: int, model: Any) -> None:
 
 
 def _kinds(operators: Mapping[str, str]) -> str:
-    return ", ".join(sorted(set(operators.values())))
+    """The kinds among ``operators``, such as ``relu or split``."""
+    *most, last = sorted(set(operators.values()))
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _listed(operators: Mapping[str, str], limit: int = 5) -> str:
