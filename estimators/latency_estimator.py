@@ -60,7 +60,7 @@ class HardwareLatencyEstimator:
         dummy_input: shape of the input, NCHW.
         dump_lat_table: YAML file to which the table is appended as NNI does it, unless it is in there; None
             or "" for none. A table that was given is not written again.
-        strict: refuse candidates with operators that no kernel predictor covers, instead of a warning.
+        strict: refuse candidates with operators that were not measured on the device, instead of a warning.
 
     Attributes:
         predictor_name: name of the device.
@@ -75,7 +75,7 @@ class HardwareLatencyEstimator:
         SpaceError, ReaderError: ``model`` is no search space, or cannot be traced with ``dummy_input``.
 
     Warns:
-        LatencyWarning: operators are left out, as no kernel predictor covers them.
+        LatencyWarning: operators are left out or estimated, as they were not measured on the device.
     """
 
     def __init__(
@@ -240,8 +240,9 @@ def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> Lat
         if strict and name in space.blocks:
             label, candidate = space.blocks[name]
             raise LookupTableError(
-                f"the candidate {candidate!r} of the choice {label!r} has no price on {table.device}: no "
-                f"kernel predictor covers its operator {name!r} ({kind}); strict=False leaves it out"
+                f"the candidate {candidate!r} of the choice {label!r} has no measured price on "
+                f"{table.device}: its operator {name!r} ({kind}) is of a type that was never measured; "
+                "strict=False leaves it out, or takes the estimate"
             )
     _warn_of_left_out(table)
     return table
@@ -251,7 +252,7 @@ def _warn_of_left_out(table: LatencyTable) -> None:
     if table.unpredicted:
         listed = ", ".join(f"{name} ({kind})" for name, kind in list(table.unpredicted.items())[:_LISTED])
         more = len(table.unpredicted) - _LISTED
-        message = f"the lookup table of {table.space!r} leaves out {listed}"
+        message = f"the lookup table of {table.space!r} leaves out or estimates {listed}"
         warnings.warn(message + (f" and {more} more" if more > 0 else ""), LatencyWarning, stacklevel=4)
 
 

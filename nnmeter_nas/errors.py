@@ -31,7 +31,7 @@ class ReaderError(NnMeterNasError, ValueError):
 
 
 class UnpredictedOperatorError(NnMeterNasError):
-    """``strict=True`` met operators that no kernel predictor of the pack covers."""
+    """``strict=True`` met operators of kernel types that were not measured on the device."""
 
 
 class UnknownDeviceError(NnMeterNasError, LookupError):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
-import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
-from .kernels.configuration import configuration, kernel_type, kernel_work
+from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
 from .packs import Pack, find_pack, pack_cards
+from .packs.latency import Basis, KernelLatency
 from .readers import read_model
 from .readers.inputs import InputShape
 
@@ -30,8 +30,12 @@ REMEMBERED = 200_000
 BATCH = 16
 
 
+#: What marks a latency in tables and charts, by what it rests on.
+MARKS: dict[Basis, str] = {"measured": "", "extrapolated": " *", "estimated": " ~", "unpredicted": ""}
+
+
 class LatencyWarning(UserWarning):
-    """A predicted latency leaves something out, or reaches far beyond what was measured."""
+    """A predicted latency leaves something out, or rests on more than what was measured."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +45,69 @@ class Explanation:
     Attributes:
         device: applied hardware.
         latency_ms: sum over all predicted kernels.
-        kernel_graph: nodes carry ``kernel`` and ``latency_ms`` (None if not predicted) and
-            ``extrapolated`` (outside the range seen in training).
-        unpredicted: operators that no kernel predictor covers: name -> canonical operator.
+        kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: whether
+            the latency is measured, extrapolated or estimated, or the kernel unpredicted.
         shape_mismatches: operators whose shape in the outside format differs from the inferred one.
     """
 
     device: str
     latency_ms: float
     kernel_graph: nx.DiGraph
-    unpredicted: dict[str, str]
     shape_mismatches: list[str]
 
     @property
+    def unpredicted(self) -> dict[str, str]:
+        """Kernels without a latency: name -> canonical operator."""
+        return {name: kernel.op for name, kernel in self._kernels("unpredicted").items()}
+
+    @property
+    def estimated(self) -> dict[str, str]:
+        """Kernels of a type that was never measured on the device: name -> kernel type."""
+        return {name: kernel_type(kernel) for name, kernel in self._kernels("estimated").items()}
+
+    @property
     def unpredicted_share(self) -> float:
-        """Share of the model's work (values written and multiply-adds where known) that is not predicted."""
-        missing = sum(_work(self.kernel_graph.nodes[n]["kernel"]) for n in self.unpredicted)
-        total = sum(_work(kernel) for _, kernel in self.kernel_graph.nodes(data="kernel"))
-        return missing / total if total else 0.0
+        """Share of the model's work (multiply-adds, or values written) that is not predicted."""
+        kernels = self.kernel_graph.nodes(data=True)
+        work = Configurations.of(configuration(data["kernel"]) for _, data in kernels).work.macs
+        missing = [data["basis"] == "unpredicted" for _, data in kernels]
+        return float(work[missing].sum() / work.sum()) if work.any() else 0.0
 
     @property
     def extrapolated_share(self) -> float:
-        """Share of the latency that comes from kernels outside the range seen in training."""
-        outside = sum(
-            d["latency_ms"] or 0.0 for _, d in self.kernel_graph.nodes(data=True) if d["extrapolated"]
-        )
-        return outside / self.latency_ms if self.latency_ms else 0.0
+        """Share of the latency that comes from kernels of measured types outside the range measured."""
+        return self._share("extrapolated")
+
+    @property
+    def estimated_share(self) -> float:
+        """Share of the latency that comes from kernels of types that were never measured on the device."""
+        return self._share("estimated")
+
+    def remarks(self) -> list[str]:
+        """What a reader of the figures must know, a line each; the marks are those of :data:`MARKS`."""
+        lines = []
+        if self.extrapolated_share:
+            lines.append(f"* outside the range measured: {self.extrapolated_share:.1%} of the latency")
+        if self.estimated:
+            lines.append(
+                f"~ estimated, as {_kinds(self.estimated)} was never measured on the device: "
+                f"{self.estimated_share:.1%} of the latency"
+            )
+        if self.unpredicted:
+            lines.append(
+                f"not predicted: {len(self.unpredicted)} operator(s), {_kinds(self.unpredicted)}; "
+                f"{self.unpredicted_share:.1%} of the work"
+            )
+        return lines
+
+    def _kernels(self, basis: Basis) -> dict[str, Kernel]:
+        nodes = self.kernel_graph.nodes(data=True)
+        return {name: data["kernel"] for name, data in nodes if data["basis"] == basis}
+
+    def _share(self, basis: Basis) -> float:
+        nodes = self.kernel_graph.nodes(data=True)
+        mine = sum(data["latency_ms"] for _, data in nodes if data["basis"] == basis)
+        return mine / self.latency_ms if self.latency_ms else 0.0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title=f"{self.latency_ms:.3f} ms on {self.device}", title_justify="left")
@@ -77,16 +118,12 @@ class Explanation:
         for name, data in self.kernel_graph.nodes(data=True):
             kernel, ms = data["kernel"], data["latency_ms"]
             shapes = ("x".join(map(str, s[0][1:])) for s in (kernel.in_shapes, kernel.out_shapes))
-            note = " *" if data["extrapolated"] else ""
-            figures = (
-                ("not predicted", "") if ms is None else (f"{ms:.4f}{note}", f"{ms / self.latency_ms:.1%}")
-            )
+            figures = ("not predicted", "")
+            if ms is not None:
+                figures = f"{ms:.4f}{MARKS[data['basis']]}", f"{ms / self.latency_ms:.1%}"
             table.add_row(name, kernel.type, *shapes, *figures)
         yield table
-        if self.extrapolated_share:
-            yield f"* outside the range measured: {self.extrapolated_share:.1%} of the latency"
-        if self.unpredicted:
-            yield f"not predicted: {self.unpredicted_share:.1%} of the work ({_listed(self.unpredicted)})"
+        yield from self.remarks()
         if self.shape_mismatches:
             yield f"stale shapes in the model, inferred anew: {', '.join(self.shape_mismatches[:5])}"
 
@@ -107,7 +144,7 @@ class LatencyPredictor:
     def __init__(self, pack: Pack) -> None:
         self.pack = pack
         self._warned: set[str] = set()
-        self._known: dict[Hashable, tuple[float | None, bool]] = {}
+        self._known: dict[Hashable, KernelLatency] = {}
 
     @property
     def device(self) -> str:
@@ -132,15 +169,15 @@ class LatencyPredictor:
         Args:
             model, model_type, input_shape: as :func:`nnmeter_nas.read_model` takes them.
             apply_nni: accepted for nn-Meter's sake; candidates of NNI are recognised.
-            strict: raise where a prediction would leave an operator out.
+            strict: raise where a prediction would leave an operator out, or estimate one.
 
         Raises:
-            UnpredictedOperatorError: under ``strict``, an operator has no kernel predictor.
+            UnpredictedOperatorError: under ``strict``, an operator is of a kernel type that was not measured.
             ReaderError, GraphError, ShapeError: the model cannot be read.
 
         Warns:
-            LatencyWarning: once a predictor for each kind of operator that is left out, and once if a model
-                is far outside what was measured or has nothing to run.
+            LatencyWarning: once a predictor for each kind of operator that is left out or estimated, and
+                once if a model is far outside what was measured or has nothing to run.
         """
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
@@ -198,14 +235,23 @@ class LatencyPredictor:
 
     def check(self, found: Explanation, strict: bool = False) -> None:
         """Say what the latency in ``found`` leaves out; raises and warns as :meth:`predict` does."""
-        if found.unpredicted:
+        not_measured: dict[str, set[str]] = {}
+        if unpredicted := found.unpredicted:
             message = (
-                f"{len(found.unpredicted)} operator(s), {found.unpredicted_share:.1%} of the work, are not "
-                f"predicted on {self.device}: {_listed(found.unpredicted)}"
+                f"{len(unpredicted)} operator(s), {found.unpredicted_share:.1%} of the work, are not "
+                f"predicted on {self.device}: {_listed(unpredicted)}"
             )
-            if strict:
-                raise UnpredictedOperatorError(message)
-            self._warn(message, set(found.unpredicted.values()))
+            not_measured[message] = set(unpredicted.values())
+        if estimated := found.estimated:
+            message = (
+                f"{len(estimated)} kernel(s), {found.estimated_share:.1%} of the latency, are estimated on "
+                f"{self.device}, where {_kinds(estimated)} was never measured: {_listed(estimated)}"
+            )
+            not_measured[message] = {f"estimated {name}" for name in estimated.values()}
+        if strict and not_measured:
+            raise UnpredictedOperatorError("; ".join(not_measured))
+        for message, topics in not_measured.items():
+            self._warn(message, topics)
         if not len(found.kernel_graph):
             message = "the model runs nothing, as its branches are all zero or only reshape its input: 0 ms"
             self._warn(message, {"nothing to run"})
@@ -231,12 +277,12 @@ class LatencyPredictor:
         kernel_graphs = [self.pack.kernel_graph(graph) for graph in graphs]
         nodes = [data for kernel_graph in kernel_graphs for _, data in kernel_graph.nodes(data=True)]
         found = self.kernel_latencies([data["kernel"] for data in nodes])
-        for data, (ms, outside) in zip(nodes, found, strict=True):
-            data.update(latency_ms=ms, extrapolated=outside)
+        for data, (ms, basis) in zip(nodes, found, strict=True):
+            data.update(latency_ms=ms, basis=basis)
         return [self._explanation(*pair) for pair in zip(graphs, kernel_graphs, strict=True)]
 
-    def kernel_latencies(self, kernels: Sequence[Kernel]) -> list[tuple[float | None, bool]]:
-        """Latency of each kernel in ms, None if it is not predicted, and whether it is extrapolated.
+    def kernel_latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
+        """Latency of each kernel.
 
         The kernels must be fused by the rules of this predictor's pack. New forms are predicted in one call.
         """
@@ -244,21 +290,17 @@ class LatencyPredictor:
         if len(self._known) > REMEMBERED:
             self._known.clear()
         new = {form: k for form, k in zip(forms, kernels, strict=True) if form not in self._known}
-        self._known.update(dict.fromkeys(new, (None, False)))
-        covered = {form: kernel for form, kernel in new.items() if self.pack.predictors.covers(kernel)}
-        if covered:
-            latency, outside = self.pack.predictors.latencies(list(covered.values()))
-            pairs = zip(latency.tolist(), outside.tolist(), strict=True)
-            self._known.update(zip(covered, pairs, strict=True))
+        if new:
+            found = self.pack.predictors.latencies(list(new.values()))
+            self._known.update(zip(new, found, strict=True))
         return [self._known[form] for form in forms]
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """What the latencies on the nodes of ``kernel_graph`` come to."""
-        latencies = dict(kernel_graph.nodes(data="latency_ms"))
-        unpredicted = {n: kernel_graph.nodes[n]["kernel"].op for n, ms in latencies.items() if ms is None}
-        total = math.fsum(ms for ms in latencies.values() if ms is not None)
+        latencies = kernel_graph.nodes(data="latency_ms")
+        total = math.fsum(ms for _, ms in latencies if ms is not None)
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
-        return Explanation(self.device, total, kernel_graph, unpredicted, mismatches)
+        return Explanation(self.device, total, kernel_graph, mismatches)
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless each of ``topics`` was warned of before."""
@@ -299,21 +341,13 @@ def _say_which(error: Exception, number: int, model: Any) -> None:
         error.args = (f"models[{number}]{path}: {error}",)
 
 
-def _work(kernel: Kernel) -> float:
-    """Multiply-adds of a kernel; where they are not known, values written."""
-    if kernel_type(kernel) is not None:
-        row = np.array([configuration(kernel)], dtype=float)
-        return float(kernel_work(row).macs[0])
-    written = float(sum(math.prod(shape) for shape in kernel.out_shapes))
-    if kernel.op == "convtranspose":
-        window = math.prod(kernel.attrs["kernel"]) * kernel.attrs["out_channels"]
-        return math.prod(kernel.in_shapes[0]) * window / kernel.attrs.get("groups", 1)
-    if kernel.op == "matmul":
-        return written * kernel.in_shapes[0][-1]
-    return written
+def _kinds(operators: Mapping[str, str]) -> str:
+    """The kinds among ``operators``, such as ``relu or split``."""
+    *most, last = sorted(set(operators.values()))
+    return f"{', '.join(most)} or {last}" if most else last
 
 
-def _listed(operators: dict[str, str], limit: int = 5) -> str:
+def _listed(operators: Mapping[str, str], limit: int = 5) -> str:
     names = [f"{name} ({op})" for name, op in list(operators.items())[:limit]]
     more = len(operators) - limit
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
 from nnmeter_nas.errors import DatasetError, GraphError, ReaderError
 from nnmeter_nas.files import write_npz
-from nnmeter_nas.kernels.configuration import COLUMNS, Configuration, configuration, kernel_type
+from nnmeter_nas.kernels.configuration import Configuration, Configurations, configuration
 from nnmeter_nas.kernels.fusion import FusionRules, fuse
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
-
-Rows = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class KernelTable:
 
     Attributes:
         ids, families: of each model, ``[models]``.
-        configurations: distinct kernels, ``[kernels, COLUMNS]``.
+        types, sizes, declared: distinct kernels, as :class:`Configurations` has them, ``[kernels, ...]``.
         index: configuration of every kernel of every model, model after model.
         start: where each model's kernels start in ``index``, ``[models + 1]``.
         devices: device names.
@@ -36,11 +36,23 @@ class KernelTable:
 
     ids: npt.NDArray[np.str_]
     families: npt.NDArray[np.str_]
-    configurations: Rows
+    types: npt.NDArray[np.str_]
+    sizes: npt.NDArray[np.float64]
+    declared: npt.NDArray[np.float64]
     index: npt.NDArray[np.int32]
     start: npt.NDArray[np.int64]
     devices: npt.NDArray[np.str_]
     latency_ms: npt.NDArray[np.float64]
+
+    @cached_property
+    def configurations(self) -> Configurations:
+        """The distinct kernels."""
+        return Configurations(self.types, self.sizes, self.declared)
+
+    def kernels_of(self, models: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """Index of each distinct kernel that one of ``models`` runs."""
+        parts = [self.index[self.start[m] : self.start[m + 1]] for m in models]
+        return np.unique(np.concatenate(parts))
 
     def measured(self, device: str) -> npt.NDArray[np.float64]:
         """Latency of each model on ``device``, ``[models]``."""
@@ -93,18 +105,20 @@ def build_tables(
         yield path.name, len(models)
     devices = sorted({d for latency in latencies for d in latency})
     measured = np.array([[latency.get(d, np.nan) for d in devices] for latency in latencies])
-    tables = {
-        r: KernelTable(
-            np.array(ids),
-            np.array(families),
-            np.array(list(b.number), float).reshape(-1, len(COLUMNS)),
-            np.array(b.index, np.int32),
-            np.array(b.start, np.int64),
-            np.array(devices),
-            measured,
+    tables = {}
+    for rule_set, builder in builders.items():
+        kernels = Configurations.of(builder.number)
+        tables[rule_set] = KernelTable(
+            ids=np.array(ids),
+            families=np.array(families),
+            types=kernels.types,
+            sizes=kernels.sizes,
+            declared=kernels.declared,
+            index=np.array(builder.index, np.int32),
+            start=np.array(builder.start, np.int64),
+            devices=np.array(devices),
+            latency_ms=measured,
         )
-        for r, b in builders.items()
-    }
     yield {name: tables[rule_set] for name, rule_set in rules.items()}
 
 
@@ -120,9 +134,8 @@ def _read_file(path: Path, rules: list[FusionRules]) -> list[_ModelRows]:
     return found
 
 
-def _rows(graph, rules: FusionRules) -> list[Configuration]:  # type: ignore[no-untyped-def]
-    kernels = (data["kernel"] for _, data in fuse(graph, rules).nodes(data=True))
-    return [configuration(k) for k in kernels if kernel_type(k) is not None]
+def _rows(graph: nx.DiGraph, rules: FusionRules) -> list[Configuration]:
+    return [configuration(kernel) for _, kernel in fuse(graph, rules).nodes(data="kernel")]
 
 
 def dataset_fingerprint(folder: str | Path) -> str:

@@ -26,10 +26,9 @@ from nnmeter_nas.files import write_npz
 from nnmeter_nas.graph import model_graph as graph
 from nnmeter_nas.graph import shapes
 from nnmeter_nas.kernels import configuration as kernels
-from nnmeter_nas.kernels import fusion
-from nnmeter_nas.kernels.configuration import KERNEL_TYPES
+from nnmeter_nas.kernels import fusion, work
 from nnmeter_nas.kernels.fusion import parse_rules
-from nnmeter_nas.packs import features, save_pack
+from nnmeter_nas.packs import features, save_pack, vocabulary
 from nnmeter_nas.packs import network as network_module
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
@@ -221,21 +220,14 @@ def _assemble(
     there = ~np.isnan(measured)
     test = there & held_out(table.ids)
     random_ids = accuracy_by(
-        list(table.families[test]), table.sums(ensemble.predict(table.configurations))[test], measured[test]
+        list(table.families[test]), predicted_latency(ensemble, table)[test], measured[test]
     )
     by_family: dict[str, Any] = {}
     for fit, network in networks.items():
         if fit.left_out:
             mine = there & (table.families == fit.left_out)
-            by_family[fit.left_out] = accuracy(
-                table.sums(network.predict(table.configurations))[mine], measured[mine]
-            )
+            by_family[fit.left_out] = accuracy(predicted_latency(network, table)[mine], measured[mine])
     trained = np.flatnonzero(there & ~held_out(table.ids))
-    kinds = {
-        int(k)
-        for m in trained
-        for k in table.configurations[table.index[table.start[m] : table.start[m + 1]], 0]
-    }
     card = {
         "name": device,
         "version": VERSION,
@@ -243,7 +235,7 @@ def _assemble(
         "hardware": about["hardware"],
         "runtime": about["runtime"],
         "fusion_rules": about["fusion_rules"],
-        "kernel_types": [t for i, t in enumerate(KERNEL_TYPES) if i in kinds],
+        "kernel_types": list(ensemble.names.measured),
         "trained_on": {**DATASET, "models": len(trained), "fingerprint": fingerprint},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "code_version": _code_version(),
@@ -271,17 +263,24 @@ def _assemble(
     return card, ensemble
 
 
+def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray[np.float64]:
+    """Latency of each model in ms, ``[models]``; without kernels that the network has no weights for."""
+    known = network.names.kinds_of(table.configurations) >= 0
+    kernel_latency = np.zeros(len(known))
+    kernel_latency[known] = network.predict(table.configurations[known])
+    return table.sums(kernel_latency)
+
+
 def _notes(table: KernelTable, measured: npt.NDArray[np.bool_]) -> list[str]:
     """Kernel types that occur in one family alone: leaving it out leaves nothing to learn them from."""
-    families_of: dict[int, set[str]] = {}
-    for model in np.flatnonzero(measured):
-        kernels = table.index[table.start[model] : table.start[model + 1]]
-        rows = table.configurations[kernels]
-        for kind in np.unique(rows[:, 0].astype(int)):
-            families_of.setdefault(int(kind), set()).add(str(table.families[model]))
+    families_of: dict[str, set[str]] = {}
+    for family in np.unique(table.families[measured]):
+        models = np.flatnonzero(measured & (table.families == family))
+        for name in np.unique(table.types[table.kernels_of(models)]):
+            families_of.setdefault(str(name), set()).add(str(family))
     return [
-        f"{KERNEL_TYPES[kind]} kernels occur in {next(iter(found))} alone, so without it they are not learnt"
-        for kind, found in sorted(families_of.items())
+        f"{name} kernels occur in {next(iter(found))} alone, so without it they are not learnt"
+        for name, found in sorted(families_of.items())
         if len(found) == 1
     ]
 
@@ -297,8 +296,8 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 def _code_fingerprint() -> str:
     """Hash of the modules that decide what a fit learns and how; a change of others leaves fits valid."""
-    read_and_priced = (graph, shapes, fusion, kernels, nnmeter_ir, features, network_module, kernel_table)
-    modules = (*read_and_priced, training, training_settings)
+    read = (graph, shapes, fusion, kernels, work, nnmeter_ir, kernel_table)
+    modules = (*read, features, vocabulary, network_module, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()[:8]
 

@@ -10,40 +10,44 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nnmeter_nas.kernels.configuration import COLUMN, KERNEL_TYPES
-from nnmeter_nas.packs.features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, Features, features
+from nnmeter_nas.kernels.configuration import COLUMN, FORMULA_TYPES, Configurations
+from nnmeter_nas.packs.features import DESCRIPTORS, values
 from nnmeter_nas.packs.network import CORRECTION_BOUND, Arrays, KernelNetwork
+from nnmeter_nas.packs.vocabulary import Vocabulary, new_vocabulary
 
-from .kernel_table import KernelTable, Rows
+from .kernel_table import KernelTable
 from .training_settings import Settings
 
 _INITIAL_WEIGHT = -4.0
 #: Terms that cost the same whatever kind of kernel does them: a launch, a pass over a tensor.
-_COMMON = torch.tensor([t in ("launch", "elementwise", "fused_passes", "fused_launches") for t in TERMS])
+_COMMON = ("launch", "elementwise", "fused_passes", "fused_launches")
 
 
 class _Network(nn.Module):
     """Torch twin of :func:`nnmeter_nas.packs.network.member_latency`, with the same parameters."""
 
-    def __init__(self, descriptors: int, hidden: int) -> None:
+    def __init__(self, names: Vocabulary, hidden: int) -> None:
         super().__init__()
-        self.common_weights = nn.Parameter(torch.full((len(TERMS),), _INITIAL_WEIGHT))
-        self.group_weights = nn.Parameter(torch.full((len(GROUPS), len(TERMS)), _INITIAL_WEIGHT))
-        self.kind_weights = nn.Parameter(torch.zeros(len(KINDS), len(TERMS)))
+        kinds, terms, descriptors = len(names.kinds), len(names.terms), len(names.descriptors)
+        self._group_of_kind = torch.from_numpy(names.group_of_kind)
+        self._is_common = torch.tensor([term in _COMMON for term in names.terms])
+        self.common_weights = nn.Parameter(torch.full((terms,), _INITIAL_WEIGHT))
+        self.group_weights = nn.Parameter(torch.full((len(names.groups), terms), _INITIAL_WEIGHT))
+        self.kind_weights = nn.Parameter(torch.zeros(kinds, terms))
         self.input_weights = nn.Parameter(torch.randn(descriptors, hidden) / descriptors**0.5)
-        self.kind_bias = nn.Parameter(torch.zeros(len(KINDS), hidden))
+        self.kind_bias = nn.Parameter(torch.zeros(kinds, hidden))
         self.hidden_weights = nn.Parameter(torch.randn(hidden, hidden) / hidden**0.5)
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
         self.output_weights = nn.Parameter(torch.zeros(hidden))
         self.output_bias = nn.Parameter(torch.zeros(()))
 
     def shared_weights(self) -> Tensor:
-        """Base weights by group, ``[GROUPS, TERMS]``; those of common terms are the same in all groups."""
-        return torch.where(_COMMON, self.common_weights, self.group_weights)
+        """Base weights by group, ``[groups, terms]``; those of common terms are the same in all groups."""
+        return torch.where(self._is_common, self.common_weights, self.group_weights)
 
     def forward(self, kinds: Tensor, terms: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Latency in ms and correction of each configuration, ``[n]`` both."""
-        weights = nn.functional.softplus(self.shared_weights()[_GROUP_OF_KIND] + self.kind_weights)
+        weights = nn.functional.softplus(self.shared_weights()[self._group_of_kind] + self.kind_weights)
         base = (weights[kinds] * terms).sum(1)
         hidden = nn.functional.silu(inputs @ self.input_weights + self.kind_bias[kinds])
         hidden = nn.functional.silu(hidden @ self.hidden_weights + self.hidden_bias)
@@ -59,9 +63,6 @@ class _Network(nn.Module):
             if name != "common_weights"
         }
         return {**found, "group_weights": self.shared_weights().detach().numpy().astype(np.float32)}
-
-
-_GROUP_OF_KIND = torch.from_numpy(GROUP_OF_KIND)
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,14 @@ def fit_member(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    seen = np.unique(np.concatenate([table.index[table.start[m] : table.start[m + 1]] for m in models]))
-    blank = _blank_network(table.configurations[seen])
-    inputs = _inputs(blank, features(table.configurations))
-    smaller, larger = (
-        _inputs(blank, features(rows)) for rows in growth_pairs(table.configurations[seen], rng)
-    )
+    seen = table.configurations[table.kernels_of(models)]
+    blank = blank_network(seen)
+    inputs = _inputs(blank, table.configurations)
+    smaller, larger = (_inputs(blank, found) for found in growth_pairs(seen, rng))
     log_latency = torch.from_numpy(np.log(table.measured(device))).float()
     index = torch.from_numpy(table.index.astype(np.int64))
 
-    network = _Network(inputs.descriptors.shape[1], settings.hidden)
+    network = _Network(blank.names, settings.hidden)
     base = [network.common_weights, network.group_weights, network.kind_weights]
     rest = [p for name, p in network.named_parameters() if all(p is not b for b in base)]
     optimizer = torch.optim.AdamW(
@@ -141,75 +140,92 @@ def _kernels_of(table: KernelTable, models: npt.NDArray[np.int64], index: Tensor
     return kernels, torch.from_numpy(owner)
 
 
-def _blank_network(rows: Rows) -> KernelNetwork:
-    """A network without members that standardises as ``rows`` (those seen in training) ask for."""
-    descriptors = features(rows).descriptors
+def blank_network(seen: Configurations) -> KernelNetwork:
+    """A network without members, for the kernel types in ``seen`` and the range that they span."""
+    names = new_vocabulary(seen.types.tolist())
+    priced = seen.by_declared_work(names.declared)
+    descriptors = values(priced, DESCRIPTORS, names.descriptors)
     center, scale = descriptors.mean(0), descriptors.std(0) + 1e-6
     standard = (descriptors - center) / scale
-    kinds = rows[:, COLUMN["type"]].astype(int)
-    low = np.full((len(KERNEL_TYPES), rows.shape[1]), np.inf)
-    high = -low
-    np.minimum.at(low, kinds, rows)
-    np.maximum.at(high, kinds, rows)
+    by_type = [seen.sizes[seen.is_type(name)] for name in names.measured]
     shared = {
         "center": center,
         "scale": scale,
         "low": standard.min(0),
         "high": standard.max(0),
-        "range_low": low,
-        "range_high": high,
+        "range_low": np.stack([sizes.min(0) for sizes in by_type]),
+        "range_high": np.stack([sizes.max(0) for sizes in by_type]),
     }
-    return KernelNetwork(**{name: a.astype(np.float32) for name, a in shared.items()}, members=[])
+    return KernelNetwork(names, **{n: a.astype(np.float32) for n, a in shared.items()}, members=[])
 
 
-def _inputs(network: KernelNetwork, found: Features) -> _Inputs:
+def _inputs(network: KernelNetwork, found: Configurations) -> _Inputs:
+    features = network.features(found)
     return _Inputs(
-        torch.from_numpy(found.kinds),
-        torch.from_numpy(found.terms).float(),
-        torch.from_numpy(network.standardise(found.descriptors)).float(),
+        torch.from_numpy(features.kinds),
+        torch.from_numpy(features.terms).float(),
+        torch.from_numpy(network.standardise(features.descriptors)).float(),
     )
 
 
 #: Sizes that grow together when a kernel grows.
 _GROWING: tuple[tuple[str, ...], ...] = (("cin",), ("cout",), ("hin", "win", "hout", "wout"))
+_WINDOWED = ("conv", "dwconv", "maxpool", "avgpool")
 
 
-def growth_pairs(rows: Rows, rng: np.random.Generator, count: int = 40_000) -> tuple[Rows, Rows]:
-    """Configurations and grown versions of them, inside and outside the range of ``rows``.
+def growth_pairs(
+    found: Configurations, rng: np.random.Generator, count: int = 40_000
+) -> tuple[Configurations, Configurations]:
+    """``count`` configurations and grown versions of them, inside and outside the range of ``found``.
 
-    Both are ``[count, COLUMNS]``. Of each pair the second has more input or output channels, a larger map
-    or a larger kernel.
+    Of each pair the second has more input or output channels, a larger map or a larger window.
     """
-    smaller = rows[rng.integers(0, len(rows), count)].copy()
-    for sizes in _GROWING:
-        _scale(smaller, sizes, np.where(rng.random(count) < 0.5, 2.0 ** rng.uniform(-3, 2, count), 1.0))
-    _tie_channels(smaller)
-    larger = smaller.copy()
+    chosen = found[rng.integers(0, len(found), count)]
+    sizes = chosen.sizes.copy()
+    for columns in _GROWING:
+        _scale(sizes, columns, np.where(rng.random(count) < 0.5, 2.0 ** rng.uniform(-3, 2, count), 1.0))
+    smaller = _resized(chosen, sizes)
+    sizes = smaller.sizes.copy()
     what = rng.integers(0, 4, count)
     factor = 2.0 ** rng.uniform(0.2, 2, count)
-    for choice, sizes in enumerate(_GROWING):
-        _scale(larger, sizes, np.where(what == choice, factor, 1.0))
-    windowed = np.isin(
-        larger[:, 0], [KERNEL_TYPES.index(t) for t in ("conv", "dwconv", "maxpool", "avgpool")]
-    )
-    larger[:, COLUMN["kh"]] += 2 * ((what == 3) & windowed)
-    larger[:, COLUMN["kw"]] += 2 * ((what == 3) & windowed)
-    _tie_channels(larger)
-    return smaller, larger
+    for choice, columns in enumerate(_GROWING):
+        _scale(sizes, columns, np.where(what == choice, factor, 1.0))
+    wider = 2 * ((what == 3) & smaller.is_type(*_WINDOWED))
+    sizes[:, COLUMN["kh"]] += wider
+    sizes[:, COLUMN["kw"]] += wider
+    return smaller, _resized(smaller, sizes)
 
 
-def _scale(rows: Rows, columns: tuple[str, ...], factor: npt.NDArray[np.float64]) -> None:
+def _scale(sizes: npt.NDArray[np.float64], columns: tuple[str, ...], factor: npt.NDArray[np.float64]) -> None:
     for name in columns:
-        column = rows[:, COLUMN[name]]
-        rows[:, COLUMN[name]] = np.where(column > 1, np.maximum(1, np.rint(column * factor)), column)
+        column = sizes[:, COLUMN[name]]
+        sizes[:, COLUMN[name]] = np.where(column > 1, np.maximum(1, np.rint(column * factor)), column)
 
 
-def _tie_channels(rows: Rows) -> None:
-    """Kernels that keep their channels get equal ones, and a global pool a window of its whole map."""
-    keeps = ~np.isin(rows[:, 0], [KERNEL_TYPES.index(t) for t in ("conv", "fc")])
-    rows[keeps, COLUMN["cin"]] = rows[keeps, COLUMN["cout"]] = np.maximum(
-        rows[keeps, COLUMN["cin"]], rows[keeps, COLUMN["cout"]]
+def _resized(found: Configurations, sizes: npt.NDArray[np.float64]) -> Configurations:
+    """Kernels of other ``sizes``, made to fit each other, with the declared work in proportion.
+
+    Kernels that keep their channels get equal ones, and a global pool a window of its whole map. Declared
+    work grows as the values read and written do, and weights as the channels do.
+    """
+    keeps = found.is_type(*FORMULA_TYPES) & ~found.is_type("conv", "fc")
+    sizes[keeps, COLUMN["cin"]] = sizes[keeps, COLUMN["cout"]] = np.maximum(
+        sizes[keeps, COLUMN["cin"]], sizes[keeps, COLUMN["cout"]]
     )
-    pools = rows[:, 0] == KERNEL_TYPES.index("globalavgpool")
+    pools = found.is_type("globalavgpool")
     for window, size in (("kh", "hin"), ("kw", "win")):
-        rows[pools, COLUMN[window]] = rows[pools, COLUMN[size]]
+        sizes[pools, COLUMN[window]] = sizes[pools, COLUMN[size]]
+    resized = Configurations(found.types, sizes, found.declared)
+    work = _values_moved(resized) / _values_moved(found)
+    weights = _channels(resized) / _channels(found)
+    return Configurations(found.types, sizes, found.declared * np.stack([work, work, work, weights], axis=1))
+
+
+def _values_moved(found: Configurations) -> npt.NDArray[np.float64]:
+    """Values of one operand and of the result."""
+    read = found.size("cin") * found.size("hin") * found.size("win")
+    return read + found.size("cout") * found.size("hout") * found.size("wout")
+
+
+def _channels(found: Configurations) -> npt.NDArray[np.float64]:
+    return found.size("cin") + found.size("cout")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files import write_bytes
-from ..predictor import Explanation
+from ..predictor import MARKS, Explanation
 from .arguments import (
     add_command,
     add_device_arguments,
@@ -30,11 +30,11 @@ from .runs import Run, findings, identity, note_default_device
 
 COLUMNS = (
     "model", "predictor", "version", "kernel", "type", "input", "output", "ms", "share", "extrapolated",
-    "error",
+    "estimated", "error",
 )  # fmt: skip
 _EPILOG = """\
 Kernels come in the order in which they run, with --top the costliest first. A kernel marked * lies outside
-what was measured on the device.
+the range measured on the device; one marked ~ is of a type that was never measured there, and estimated.
 
 examples:
   nnmeter-nas explain model.onnx --predictor adreno640gpu_tflite21
@@ -87,7 +87,10 @@ def _print(model: Model, results: list[Explanation | Exception], top: int | None
     for result in results:
         if not isinstance(result, Exception):
             out.print(Text(model.name, style="bold"))
-            out.print(result if top is None else _top_table(result, top))
+            if top is None:
+                out.print(result)
+            else:
+                out.print(_top_table(result, top), *result.remarks(), sep="\n")
 
 
 def _plot(options: argparse.Namespace, model: Model, results: list[Explanation | Exception]) -> None:
@@ -111,7 +114,8 @@ def _kernels(found: Explanation, top: int | None) -> list[dict[str, Any]]:
             "output": " ".join("x".join(map(str, shape)) for shape in kernel.out_shapes),
             "ms": ms,
             "share": None if ms is None else ms / found.latency_ms,
-            "extrapolated": data["extrapolated"],
+            "extrapolated": data["basis"] == "extrapolated",
+            "estimated": data["basis"] == "estimated",
         })  # fmt: skip
     return rows if top is None else sorted(rows, key=lambda row: -(row["ms"] or 0.0))[:top]
 
@@ -125,7 +129,7 @@ def _top_table(found: Explanation, top: int) -> Table:
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
     for row in rows:
-        mark = " *" if row["extrapolated"] else ""
+        mark = MARKS[found.kernel_graph.nodes[row["kernel"]]["basis"]]
         predicted = row["ms"] is not None
         figures = (f"{row['ms']:.4f}{mark}", f"{row['share']:.1%}") if predicted else ("not predicted", "")
         table.add_row(*(str(row[key]) for key in ("kernel", "type", "input", "output")), *figures)

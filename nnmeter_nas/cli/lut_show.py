@@ -95,7 +95,7 @@ def _print(named: NamedTable) -> None:
     if (more := len(table.pair_ms) - _LISTED) > 0:
         out.print(f"{more} more pairs interact")
     if table.unpredicted:
-        out.print(f"not predicted: {', '.join(sorted(set(table.unpredicted.values())))}")
+        out.print(f"not measured: {', '.join(sorted(set(table.unpredicted.values())))}")
 
 
 def _record(table: LatencyTable) -> dict[str, Any]:

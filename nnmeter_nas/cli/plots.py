@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..drawing import new_chart, to_png
-from ..predictor import Explanation
+from ..predictor import MARKS, Explanation
 
 if TYPE_CHECKING:
     from ..costs import LatencyTable
@@ -126,7 +126,7 @@ def _draw_panel(
     colour = [colours[data["kernel"].op] for _, data in kernels]
     axes.barh(range(len(kernels)), latencies, height=0.72, color=colour)
     for position, (ms, (_, data)) in enumerate(zip(latencies, kernels, strict=True)):
-        mark = " *" if data["extrapolated"] else ""
+        mark = MARKS[data["basis"]]
         axes.annotate(f"{ms:.3g} ms, {ms / found.latency_ms:.1%}{mark}", (ms, position), xytext=(5, 0),
                       textcoords="offset points", va="center", fontsize=8.5, color=_TEXT_COLOUR)
     axes.set_yticks(range(len(kernels)), [_shortened(name) for name, _ in kernels], fontsize=8.5)
@@ -158,12 +158,4 @@ def _left_out(found: Explanation, shown: int, shown_ms: float) -> list[str]:
     if more:
         ms = found.latency_ms - shown_ms
         lines.append(f"{more} more kernels: {ms:.3g} ms, {ms / found.latency_ms:.1%}")
-    if found.extrapolated_share:
-        lines.append(f"* outside the range measured: {found.extrapolated_share:.1%} of the latency")
-    if found.unpredicted:
-        kinds = ", ".join(dict.fromkeys(found.unpredicted.values()))
-        lines.append(
-            f"not predicted: {len(found.unpredicted)} operator(s) ({kinds}), "
-            f"{found.unpredicted_share:.1%} of the work"
-        )
-    return lines
+    return lines + found.remarks()

@@ -23,7 +23,8 @@ from .results import written
 from .runs import Run, findings, identity, note_default_device
 
 COLUMNS = (
-    "model", "predictor", "version", "latency_ms", "unpredicted_share", "extrapolated_share", "error"
+    "model", "predictor", "version", "latency_ms",
+    "unpredicted_share", "extrapolated_share", "estimated_share", "error",
 )  # fmt: skip
 _EPILOG = """\
 output:
@@ -31,7 +32,7 @@ output:
                             on a terminal with the names of model and device
   several                   a line each as soon as it is known: ms on each device, then the model
   --json, --csv             a record a model and device: {columns};
-                            shares are of the work and of the latency, 0 to 1
+                            shares are 0 to 1: what is not predicted of the work, the others of the latency
 
 examples:
   nnmeter-nas predict --predictor cortexA76cpu_tflite21 --onnx mobilenet_v2.onnx
@@ -51,7 +52,7 @@ def add_parser(commands: Any) -> None:
     add_model_arguments(parser)
     add_device_arguments(parser)
     parser.add_argument("--strict", action="store_true",
-                        help="fail on a model with operators that are not predicted, instead of a warning")
+                        help="fail on a model with operators that were not measured, instead of a warning")
     add_format_arguments(parser)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .. import list_latency_predictors
 from ..packs import find_pack, pack_folders
+from ..packs.network import KernelNetwork
 from ..packs.pack import read_card, verify_pack
 from ..packs.registry import bundled_packs
 from .arguments import add_command
@@ -48,6 +49,15 @@ _INFO_EPILOG = """\
 example:
   nnmeter-nas predictors info adreno640gpu_tflite21 --predictor-version 2.0 --verify
 """
+#: Sizes of kernels whose range is shown: heading -> column.
+_SIZES = {
+    "channels in": "cin",
+    "channels out": "cout",
+    "map": "hin",
+    "window": "kh",
+    "stride": "sh",
+    "operands": "operands",
+}
 #: Figures of accuracy in a card: heading -> (key, how to write it).
 _ACCURACY = {
     "±5 % (%)": ("within_5", ".1f"),
@@ -153,11 +163,30 @@ def _info(options: argparse.Namespace) -> int:
     if options.verify:
         facts.add_row("files", "all match their SHA-256")
     out.print(facts)
+    if isinstance(pack.predictors, KernelNetwork):
+        out.print(_range_table(pack.predictors))
     for kind, heading in (("held_out_ids", "models held out of training"),
                           ("leave_one_family_out", "families held out of training")):
         if kind in accuracy:
             out.print(_accuracy_table(heading, accuracy[kind].get("families", accuracy[kind])))
     return 0
+
+
+def _range_table(network: KernelNetwork) -> Table:
+    """A row for each kernel type that was measured, with the range of its sizes; then the types estimated."""
+    table = Table("kernel type", *_SIZES, title="Kernel types measured", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, ranges in network.ranges().items():
+        table.add_row(name, *(_span(*ranges[size]) if size in ranges else "" for size in _SIZES.values()))
+    if estimated := sorted(network.names.types - set(network.names.measured)):
+        table.caption = f"never measured, and estimated: {', '.join(estimated)}"
+        table.caption_justify = "left"
+    return table
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
 def _accuracy_table(heading: str, families: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -28,7 +28,7 @@ class Run:
         predictors: one for each device.
         verbose: say more about each model.
         warns: say what a latency leaves out, for output that does not.
-        strict: with ``warns``, make an operator that is not predicted a failure.
+        strict: with ``warns``, make an operator of a type that was not measured a failure.
         exit_code: 0, or 1 if a model failed so far.
     """
 
@@ -104,12 +104,15 @@ def identity(model: Model, predictor: LatencyPredictor) -> dict[str, Any]:
 def findings(result: Explanation | Exception) -> dict[str, Any]:
     """The columns that say what was found: latency in ms, what is left out of it, or the error."""
     if isinstance(result, Exception):
-        nothing = dict.fromkeys(("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share"))
-        return {**nothing, "error": str(result)}
+        entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
+                   "estimated_share")  # fmt: skip
+        return {**dict.fromkeys(entries), "error": str(result)}
     return {
         "latency_ms": result.latency_ms,
         "unpredicted": result.unpredicted,
         "unpredicted_share": result.unpredicted_share if result.unpredicted else 0.0,
         "extrapolated_share": result.extrapolated_share,
+        "estimated": result.estimated,
+        "estimated_share": result.estimated_share,
         "error": None,
     }

@@ -46,17 +46,17 @@ def build_tables(
         predictors: one for each device.
         probes: random architectures that the tables are tested on, against full-graph predictions.
         seed: of the random architectures.
-        strict: raise where a prediction leaves an operator out.
+        strict: raise where a prediction leaves an operator out, or estimates one.
         progress: called with the number of architectures priced so far.
 
     Raises:
         LookupTableError: a probe is off by more than 3 %, so blocks and pairs do not do; names the label.
-        UnpredictedOperatorError: under ``strict``, an operator has no kernel predictor.
+        UnpredictedOperatorError: under ``strict``, an operator is of a type that was not measured.
         SpaceError: the space has no choice, or takes several inputs.
         GraphError, ShapeError: the blocks of an architecture do not fit together.
 
     Warns:
-        LatencyWarning: operators are left out.
+        LatencyWarning: operators are left out or estimated.
     """
     if not predictors:
         raise LookupTableError("predictors is empty; give one for each device")
@@ -69,7 +69,7 @@ def build_tables(
         if isinstance(built, LookupTableError):
             raise built
         tables.append(built)
-        warn_of_left_out(built.unpredicted, space, f"predicted on {built.device}", strict)
+        warn_of_left_out(built.unpredicted, space, f"measured on {built.device}", strict)
     return tables
 
 

@@ -103,7 +103,7 @@ def latencies(
         GraphError, ShapeError: the blocks of an architecture do not fit together.
 
     Warns:
-        LatencyWarning: operators are not predicted.
+        LatencyWarning: operators are not measured: left out, or estimated.
         UserWarning: what was cached is damaged or stale, and computed anew.
     """
     names = [f"latency_ms_{p.device}" if len(predictors) > 1 else "latency_ms" for p in predictors]
@@ -122,7 +122,7 @@ def latencies(
     for device, predictor in enumerate(predictors):
         stored, column = found[device], missing.index(device) if device in missing else 0
         left_out = stored.left_out if stored else pricing.left_out[column] if pricing else {}
-        warn_of_left_out(left_out, space, f"predicted on {predictor.device}")
+        warn_of_left_out(left_out, space, f"measured on {predictor.device}")
         measures.append(_measure(names[device], "ms", stored, pricing, column))
     return measures
 

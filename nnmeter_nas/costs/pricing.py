@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LookupTableError
-from ..kernels.configuration import FloatArray
+from ..kernels.configuration import FloatArray, kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse
 from ..predictor import LatencyPredictor
 from ..supernet.choices import architecture_at
@@ -64,13 +64,20 @@ class LatencyMeter:
 def _priced(
     predictor: LatencyPredictor, graphs: Sequence[Mapping[str, Kernel]], left_out: dict[str, str]
 ) -> list[Parts]:
-    """Latencies in ms by the kernel's name, for each graph's kernels; notes in ``left_out`` who has none."""
+    """Latencies in ms by the kernel's name, for each graph's kernels.
+
+    Notes in ``left_out`` which have none, and which are estimated, as of a type never measured on the device.
+    """
     found = iter(predictor.kernel_latencies([kernel for kernels in graphs for kernel in kernels.values()]))
     parts: list[Parts] = []
     for kernels in graphs:
-        latencies = {name: next(found)[0] for name in kernels}
-        left_out.update({name: kernels[name].op for name, ms in latencies.items() if ms is None})
-        parts.append({name: ms for name, ms in latencies.items() if ms is not None})
+        latencies = {name: next(found) for name in kernels}
+        for name, latency in latencies.items():
+            if latency.basis == "unpredicted":
+                left_out[name] = kernels[name].op
+            elif latency.basis == "estimated":
+                left_out[name] = f"{kernel_type(kernels[name])} (estimated)"
+        parts.append({name: latency.ms for name, latency in latencies.items() if latency.ms is not None})
     return parts
 
 

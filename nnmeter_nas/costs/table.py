@@ -40,7 +40,8 @@ class LatencyTable:
         stationary_ms: what no choice changes.
         block_ms: latency of each candidate, by label, ``[candidates]``.
         pair_ms: for two labels, ``[candidates, candidates]``: what both choices together take beyond the sum.
-        unpredicted: operators that no kernel predictor covers: name -> canonical operator.
+        unpredicted: operators that were not measured: name -> canonical operator, or if it is estimated its
+            kernel type, which then says so.
         worst_error: largest relative difference from full-graph predictions among the architectures probed.
     """
 

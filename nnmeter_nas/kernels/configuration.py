@@ -1,22 +1,27 @@
-"""Kernel types and the configuration of a kernel: all that a kernel predictor sees of it.
+"""What a kernel predictor sees of a kernel: its kernel type, its sizes and its work.
 
-A configuration is a row of plain numbers in the order of :data:`COLUMNS`. Equal rows are equal
-kernels, so predictors evaluate each distinct row once.
+Predictors see nothing else, so kernels of equal configuration take the same time and are priced once. A
+kernel type is a name. Some types have a formula here that gives their work from their sizes; for every other
+type the work is what :func:`~nnmeter_nas.kernels.work.work_of` says of the kernel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..ops import kernel_of
 from .fusion import Kernel
+from .work import work_of
 
-#: Kernel types that predictors know, by position in the ``type`` column.
-KERNEL_TYPES = (
+#: Kernel types that have a formula of their work.
+FORMULA_TYPES = (
     "conv",
     "dwconv",
     "fc",
@@ -34,11 +39,10 @@ KERNEL_TYPES = (
 )
 #: What nn-Meter's rules call a global average pool.
 _GAP = "gap"
-#: Columns of a configuration. Sizes in elements; a missing spatial dimension counts as 1; ``operands``
-#: is how many tensors are read; ``joined_*`` count operators fused behind the head; ``squeezed`` is the
-#: inner width of squeeze-excite.
+#: Sizes of a kernel, in elements; a missing spatial dimension counts as 1. ``operands`` is how many tensors
+#: are read, ``joined_*`` how many operators fused behind the head, ``squeezed`` the inner width of a
+#: squeeze-excite.
 COLUMNS = (
-    "type",
     "cin",
     "hin",
     "win",
@@ -59,29 +63,42 @@ COLUMNS = (
 )
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}
 
-Configuration = tuple[float, ...]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
-def kernel_type(kernel: Kernel) -> str | None:
-    """Kernel type by which ``kernel`` is predicted; None if no predictor knows its head operator."""
-    name = "globalavgpool" if kernel.op == _GAP else kernel_of(kernel.op)
-    return name if name in KERNEL_TYPES else None
+class Configuration(NamedTuple):
+    """One kernel as predictors see it.
+
+    Attributes:
+        type: kernel type.
+        sizes: in the order of :data:`COLUMNS`.
+        work: multiply-adds, values read, values written and weights, as the kernel's operator declares them.
+    """
+
+    type: str
+    sizes: tuple[float, ...]
+    work: tuple[float, float, float, float]
+
+
+def kernel_type(kernel: Kernel) -> str:
+    """Name of the kernel type that ``kernel`` is priced as."""
+    return "globalavgpool" if kernel.op == _GAP else kernel_of(kernel.op) or kernel.op
 
 
 def configuration(kernel: Kernel) -> Configuration:
-    """The row of :data:`COLUMNS` for a kernel whose :func:`kernel_type` is known."""
+    """What predictors see of ``kernel``."""
     name = kernel_type(kernel)
-    assert name is not None
-    cin, hin, win = _channels_and_map(kernel.in_shapes[0])
-    cout, hout, wout = _channels_and_map(kernel.out_shapes[0])
+    first_in, first_out = _first(kernel.in_shapes), _first(kernel.out_shapes)
+    cin, hin, win = _channels_and_map(first_in)
+    cout, hout, wout = _channels_and_map(first_out)
     if name == "concat":
         cin = sum(_channels_and_map(shape)[0] for shape in kernel.in_shapes)
     if name == "split":
         cout = cin
     if name == "fc":
-        cin, hin, win = _features_and_map(kernel.in_shapes[0])
-        cout, hout, wout = _features_and_map(kernel.out_shapes[0])
+        cin, hin, win = _features_and_map(first_in)
+        cout, hout, wout = _features_and_map(first_out)
     kh, kw = _pair(kernel.attrs.get("kernel"))
     sh, sw = _pair(kernel.attrs.get("stride"))
     if name == "globalavgpool":
@@ -89,9 +106,7 @@ def configuration(kernel: Kernel) -> Configuration:
     joined = [kernel_of(j) for j in kernel.joined]
     relu, add = joined.count("relu"), joined.count("add")
     folded = joined.count("bn") if name in ("conv", "dwconv", "fc") else 0
-    groups = kernel.attrs.get("groups", 1) if name == "conv" else 1
-    return (
-        KERNEL_TYPES.index(name),
+    sizes = (
         cin,
         hin,
         win,
@@ -102,14 +117,19 @@ def configuration(kernel: Kernel) -> Configuration:
         kw,
         sh,
         sw,
-        math.prod(kernel.attrs.get("dilation") or (1,)),
-        groups,
+        math.prod(_pair(kernel.attrs.get("dilation"))),
+        kernel.attrs.get("groups", 1) if name == "conv" else 1,
         len(kernel.in_shapes),
         relu,
         add,
         len(joined) - relu - add - folded,
         kernel.attrs.get("squeezed", 0),
     )
+    return Configuration(name, sizes, work_of(kernel))
+
+
+def _first(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    return shapes[0] if shapes else ()
 
 
 def _channels_and_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -120,21 +140,27 @@ def _channels_and_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _features_and_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Features of a dense layer's tensor, which are last, and the positions that it works on."""
+    """Features of a dense layer's tensor, which come last, and the positions that the layer works on."""
     return shape[-1], math.prod(shape[1:-1]), 1
 
 
-def _pair(value: tuple[int, ...] | None) -> tuple[int, int]:
-    if not value:
+def _pair(value: Any) -> tuple[int, int]:
+    """Height and width of a window or stride; the product of all further sizes counts as width.
+
+    Operators that the package does not know may call anything by such a name; what is no size counts as 1.
+    """
+    sizes = value if isinstance(value, tuple | list) else (value,)
+    if not sizes or not all(isinstance(size, int | np.integer) for size in sizes):
         return 1, 1
-    return value[0], math.prod(value[1:])
+    return sizes[0], math.prod(sizes[1:])
 
 
 @dataclass(frozen=True)
 class KernelWork:
-    """Work of ``n`` configurations, each ``[n]``: multiply-adds, values read and written, weights.
+    """Work of ``n`` kernels, each ``[n]``: multiply-adds, values read, values written, weights.
 
-    Pools count one operation a window element, element-wise kernels and data movement one a value.
+    Pools count one operation for each element of a window; element-wise kernels and data movement count one
+    for each value written. ``read`` counts one operand.
     """
 
     macs: FloatArray
@@ -143,25 +169,80 @@ class KernelWork:
     weights: FloatArray
 
 
-def kernel_work(rows: FloatArray) -> KernelWork:
-    """Work of configurations ``rows [n, COLUMNS]``; ``read`` counts one operand."""
-    c = {name: rows[:, i] for name, i in COLUMN.items()}
-    kinds = c["type"].astype(int)
-    window, inner = c["kh"] * c["kw"], c["cin"] / c["groups"]
-    written = c["cout"] * c["hout"] * c["wout"]
-    squeeze = 2 * c["cin"] * c["squeezed"]
-    per_value, weights = np.ones(len(rows)), np.zeros(len(rows))
-    for name, operations, parameters in (
-        ("conv", window * inner, window * inner * c["cout"]),
-        ("dwconv", window, window * c["cout"]),
-        ("fc", c["cin"], c["cin"] * c["cout"]),
-        ("se", 1.0, squeeze),
-        ("maxpool", window, 0.0),
-        ("avgpool", window, 0.0),
-        ("globalavgpool", window, 0.0),
-    ):
-        mask = kinds == KERNEL_TYPES.index(name)
-        per_value = np.where(mask, operations, per_value)
-        weights = np.where(mask, parameters, weights)
-    macs = written * per_value + np.where(kinds == KERNEL_TYPES.index("se"), squeeze, 0.0)
-    return KernelWork(macs, c["cin"] * c["hin"] * c["win"], written, weights)
+@dataclass(frozen=True, eq=False)
+class Configurations:
+    """Configurations of ``n`` kernels, as arrays.
+
+    Attributes:
+        types: kernel types, ``[n]``.
+        sizes: ``[n, COLUMNS]``.
+        declared: work as :class:`Configuration` has it, ``[n, 4]``.
+    """
+
+    types: npt.NDArray[np.str_]
+    sizes: FloatArray
+    declared: FloatArray
+
+    @classmethod
+    def of(cls, found: Iterable[Configuration]) -> Configurations:
+        """The configurations ``found``, in their order."""
+        rows = list(found)
+        return cls(
+            np.array([row.type for row in rows], dtype=np.str_),
+            np.array([row.sizes for row in rows], dtype=float).reshape(-1, len(COLUMNS)),
+            np.array([row.work for row in rows], dtype=float).reshape(-1, 4),
+        )
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def __getitem__(self, index: npt.NDArray[np.integer] | BoolArray) -> Configurations:
+        """The configurations that ``index`` chooses."""
+        return Configurations(self.types[index], self.sizes[index], self.declared[index])
+
+    def size(self, column: str) -> FloatArray:
+        """One of :data:`COLUMNS`, ``[n]``."""
+        return self.sizes[:, COLUMN[column]]
+
+    def is_type(self, *names: str) -> BoolArray:
+        """Which are of one of the kernel types ``names``, ``[n]``."""
+        found = np.zeros(len(self), dtype=bool)
+        for name in names:
+            if name in self._of_type:
+                found |= self._of_type[name]
+        return found
+
+    @cached_property
+    def _of_type(self) -> dict[str, BoolArray]:
+        """Which are of each kernel type that occurs."""
+        return {name: self.types == name for name in set(self.types.tolist())}
+
+    def by_declared_work(self, types: Iterable[str]) -> Configurations:
+        """The same kernels, those of ``types`` without a type, so that no formula is taken for them."""
+        hidden = self.is_type(*types)
+        return Configurations(np.where(hidden, "", self.types), self.sizes, self.declared)
+
+    @cached_property
+    def work(self) -> KernelWork:
+        """Work by the formula of each kernel's type, or as declared where there is none."""
+        size = self.size
+        window, inner = size("kh") * size("kw"), size("cin") / size("groups")
+        read = size("cin") * size("hin") * size("win")
+        written = size("cout") * size("hout") * size("wout")
+        squeeze = 2 * size("cin") * size("squeezed")
+        per_value, weights = np.ones(len(self)), np.zeros(len(self))
+        for name, operations, parameters in (
+            ("conv", window * inner, window * inner * size("cout")),
+            ("dwconv", window, window * size("cout")),
+            ("fc", size("cin"), size("cin") * size("cout")),
+            ("se", 1.0, squeeze),
+            ("maxpool", window, 0.0),
+            ("avgpool", window, 0.0),
+            ("globalavgpool", window, 0.0),
+        ):
+            of_type = self.is_type(name)
+            per_value = np.where(of_type, operations, per_value)
+            weights = np.where(of_type, parameters, weights)
+        macs = written * per_value + np.where(self.is_type("se"), squeeze, 0.0)
+        by_formula = np.stack([macs, read, written, weights])
+        return KernelWork(*np.where(self.is_type(*FORMULA_TYPES), by_formula, self.declared.T))

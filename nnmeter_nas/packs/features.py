@@ -1,50 +1,27 @@
-"""What version-2 kernel predictors see of a configuration: base terms and descriptors.
+"""Features of kernels by name: base terms, descriptors and kinds, of which a pack uses those that it names.
 
-A kernel's latency is ``sum_j w_j(kind) * term_j * exp(correction(descriptors))``. Terms are amounts of
-work (operations, values moved, launches) that grow with every size, so the sum extrapolates;
-descriptors are logarithms of sizes and of the waste that vector widths and tiles cause, and the bounded
-correction that reads them only shades the sum.
+A kernel's latency is ``sum_j w_j(kind) * term_j * exp(correction(descriptors))``. Terms are amounts of work
+(operations, values moved, launches). They grow with every size, so the sum extrapolates. Descriptors are
+logarithms of sizes and of the waste that vector widths and tiles cause; the correction that reads them is
+bounded, so it only shades the sum.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.configuration import COLUMN, KERNEL_TYPES, FloatArray, kernel_work
+from ..kernels.configuration import BoolArray, Configurations, FloatArray
 
-#: Kernel types, then the variants of them that runtimes give an algorithm of their own:
-#: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1.
-KINDS = (*KERNEL_TYPES, "conv_1x1", "conv_3x3_s1", "conv_stem", "dwconv_s1")
-#: Kinds that share their base weights until the data says otherwise, which is what a kind takes over
-#: that the data lacks.
-GROUPS = (
-    ("conv", "fc", "se", "conv_1x1", "conv_3x3_s1", "conv_stem"),
-    ("dwconv", "dwconv_s1"),
-    ("bn", "relu", "hswish", "add", "concat", "split", "channelshuffle"),
-    ("maxpool", "avgpool", "globalavgpool"),
-)
-GROUP_OF_KIND = np.array([next(g for g, kinds in enumerate(GROUPS) if kind in kinds) for kind in KINDS])
-#: Base terms, in millions of operations or hundreds of thousands of values; launches and operands count.
-TERMS = (
-    "launch",
-    "macs",
-    "padded_macs",
-    "read",
-    "written",
-    "weights",
-    "im2col",
-    "elementwise",
-    "fused_passes",
-    "pooled",
-    "fused_launches",
-    "concat_operands",
-)
-#: Widths to which runtimes pad channels and tiles of the map.
-_CHANNEL_WIDTHS = (4, 8, 16, 32)
-_TILE_SIZES = (2, 4, 8)
+#: A number of each kernel, ``[n]``.
+Feature = Callable[[Configurations], FloatArray]
+
+#: Kernel types that move data, or do one operation a value.
+DATA_MOVERS = ("bn", "relu", "hswish", "add", "concat", "split", "channelshuffle")
+POOLS = ("maxpool", "avgpool", "globalavgpool")
 #: Operators that make up a squeeze-excite: pool, two convolutions, a gate, a product.
 _SE_LAUNCHES = 5
 #: Passes over a tensor that an h-swish takes where it is not one kernel: add, multiply, multiply.
@@ -52,104 +29,194 @@ _HSWISH_PASSES = 3
 _STEM_CHANNELS = 4
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features of ``n`` configurations.
+def _is_1x1(found: Configurations) -> BoolArray:
+    return found.size("kh") * found.size("kw") == 1
 
-    ``kinds [n]`` are indices into KINDS, ``terms [n, TERMS]`` and ``descriptors [n, d]`` are numbers.
+
+def _is_3x3_s1(found: Configurations) -> BoolArray:
+    return (found.size("kh") == 3) & (found.size("kw") == 3) & (found.size("sh") == 1)
+
+
+def _is_stem(found: Configurations) -> BoolArray:
+    return found.size("cin") <= _STEM_CHANNELS
+
+
+def _is_s1(found: Configurations) -> BoolArray:
+    return found.size("sh") == 1
+
+
+#: Variants of a kernel type that runtimes give an algorithm of their own, with the type and what tells them:
+#: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1. Of
+#: several that fit the last one counts.
+VARIANTS: dict[str, tuple[str, Callable[[Configurations], BoolArray]]] = {
+    "conv_1x1": ("conv", _is_1x1),
+    "conv_3x3_s1": ("conv", _is_3x3_s1),
+    "conv_stem": ("conv", _is_stem),
+    "dwconv_s1": ("dwconv", _is_s1),
+}
+
+
+def kind_indices(found: Configurations, kinds: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Index into ``kinds`` of each kernel: of the variant that fits, else of its type, ``[n]``.
+
+    -1 where ``kinds`` has neither.
     """
-
-    kinds: npt.NDArray[np.int64]
-    terms: FloatArray
-    descriptors: FloatArray
-
-
-def features(rows: FloatArray) -> Features:
-    """Features of configurations ``rows [n, COLUMNS]`` (see :mod:`nnmeter_nas.kernels.configuration`)."""
-    kinds = _kinds(rows)
-    return Features(kinds, _terms(rows, kinds), _descriptors(rows))
+    indices = np.full(len(found), -1, dtype=np.int64)
+    for name in (kind for kind in kinds if kind not in VARIANTS):
+        indices[found.is_type(name)] = kinds.index(name)
+    for name, (kernel_type, fits) in VARIANTS.items():
+        if name in kinds:
+            indices[found.is_type(kernel_type) & fits(found)] = kinds.index(name)
+    return indices
 
 
-def is_type(rows: FloatArray, *names: str) -> npt.NDArray[np.bool_]:
-    """Which configurations are of one of the kernel types ``names``."""
-    return np.isin(rows[:, COLUMN["type"]].astype(int), [KERNEL_TYPES.index(n) for n in names])
+# Base terms, in millions of operations or hundreds of thousands of values; launches and operands count.
 
 
-def _kinds(rows: FloatArray) -> npt.NDArray[np.int64]:
-    c = {name: rows[:, i] for name, i in COLUMN.items()}
-    kinds = c["type"].astype(np.int64)
-    conv, window = is_type(rows, "conv"), c["kh"] * c["kw"]
-    kinds[conv & (window == 1)] = KINDS.index("conv_1x1")
-    kinds[conv & (c["kh"] == 3) & (c["kw"] == 3) & (c["sh"] == 1)] = KINDS.index("conv_3x3_s1")
-    kinds[conv & (c["cin"] <= _STEM_CHANNELS)] = KINDS.index("conv_stem")
-    kinds[is_type(rows, "dwconv") & (c["sh"] == 1)] = KINDS.index("dwconv_s1")
-    return kinds
+def _launch(found: Configurations) -> FloatArray:
+    return np.where(found.is_type("se"), _SE_LAUNCHES, np.ones(len(found)))
+
+
+def _macs(found: Configurations) -> FloatArray:
+    return np.where(found.is_type(*DATA_MOVERS), 0.0, found.work.macs) / 1e6
+
+
+def _padded_macs(found: Configurations) -> FloatArray:
+    """Multiply-adds where channels are padded to the widths of vectors."""
+    inner = _padded(found.size("cin") / found.size("groups"), 4)
+    macs = _pixels(found) * found.size("kh") * found.size("kw") * inner * _padded(found.size("cout"), 8)
+    return np.where(found.is_type("conv", "fc"), macs, 0.0) / 1e6
+
+
+def _read(found: Configurations) -> FloatArray:
+    return np.where(found.is_type(*DATA_MOVERS, "se"), 0.0, found.work.read) / 1e5
+
+
+def _written(found: Configurations) -> FloatArray:
+    return np.where(found.is_type(*DATA_MOVERS, "se"), 0.0, found.work.written) / 1e5
+
+
+def _weights(found: Configurations) -> FloatArray:
+    return found.work.weights / 1e5
+
+
+def _im2col(found: Configurations) -> FloatArray:
+    """Values of the matrix that a convolution may unfold its input into."""
+    window = found.size("kh") * found.size("kw")
+    unfolds = found.is_type("conv") & (window > 1)
+    return np.where(unfolds, _pixels(found) * window * found.size("cin"), 0.0) / 1e5
+
+
+def _elementwise(found: Configurations) -> FloatArray:
+    """Values that data movers read and write; a squeeze-excite reads its input twice."""
+    se, work = found.is_type("se"), found.work
+    more_operands = np.where(found.is_type("add"), (found.size("operands") - 1) * work.read, 0.0)
+    values = (1 + se) * work.read + more_operands + work.written
+    return np.where(found.is_type(*DATA_MOVERS, "se"), values, 0.0) / 1e5
+
+
+def _fused_passes(found: Configurations) -> FloatArray:
+    """Values that operators behind the head read and write."""
+    passes = (
+        2 * found.size("joined_add")
+        + _HSWISH_PASSES * found.size("joined_other")
+        + (_HSWISH_PASSES + 1) * found.is_type("hswish")
+    )
+    return passes * found.work.written / 1e5
+
+
+def _pooled(found: Configurations) -> FloatArray:
+    return np.where(found.is_type(*POOLS), found.work.macs, 0.0) / 1e6
+
+
+def _fused_launches(found: Configurations) -> FloatArray:
+    launches = found.size("joined_other") + found.size("joined_add")
+    return launches + (_HSWISH_PASSES - 1) * found.is_type("hswish")
+
+
+def _concat_operands(found: Configurations) -> FloatArray:
+    return np.where(found.is_type("concat"), found.size("operands") - 1, 0.0)
+
+
+TERMS: dict[str, Feature] = {
+    "launch": _launch,
+    "macs": _macs,
+    "padded_macs": _padded_macs,
+    "read": _read,
+    "written": _written,
+    "weights": _weights,
+    "im2col": _im2col,
+    "elementwise": _elementwise,
+    "fused_passes": _fused_passes,
+    "pooled": _pooled,
+    "fused_launches": _fused_launches,
+    "concat_operands": _concat_operands,
+}
+
+
+# Descriptors: logarithms to base 2, and counts.
+
+
+def _log(amount: Feature, found: Configurations) -> FloatArray:
+    return np.log2(np.maximum(amount(found), 1))
+
+
+def _size(column: str, found: Configurations) -> FloatArray:
+    return found.size(column)
+
+
+def _unfolded(found: Configurations) -> FloatArray:
+    window = found.size("kh") * found.size("kw")
+    return np.where(found.is_type("conv"), _pixels(found) * window * found.size("cin"), 1.0)
+
+
+def _intensity(found: Configurations) -> FloatArray:
+    """Multiply-adds for each value moved."""
+    work = found.work
+    moved = work.read + work.written + work.weights
+    return np.log2(np.maximum(work.macs, 1)) - np.log2(np.maximum(moved, 1))
+
+
+def _waste(amount: Feature, width: int, found: Configurations) -> FloatArray:
+    """How much larger an amount gets where it is rounded up to multiples of ``width``."""
+    return np.log2(_padded(amount(found), width) / amount(found))
+
+
+def _pixels(found: Configurations) -> FloatArray:
+    return found.size("hout") * found.size("wout")
 
 
 def _padded(size: FloatArray, width: int) -> FloatArray:
     return np.ceil(size / width) * width
 
 
-def _terms(rows: FloatArray, kinds: npt.NDArray[np.int64]) -> FloatArray:
-    c = {name: rows[:, i] for name, i in COLUMN.items()}
-    work = kernel_work(rows)
-    one, none = np.ones(len(rows)), np.zeros(len(rows))
-    data_movers = np.isin(GROUP_OF_KIND[kinds], 2)
-    matrix = is_type(rows, "conv", "fc")
-    pools = is_type(rows, "maxpool", "avgpool", "globalavgpool")
-    hswish, se = is_type(rows, "hswish"), is_type(rows, "se")
-    pixels = c["hout"] * c["wout"]
-    more_operands = np.where(is_type(rows, "add"), (c["operands"] - 1) * work.read, none)
-    padded_macs = pixels * c["kh"] * c["kw"] * _padded(c["cin"] / c["groups"], 4) * _padded(c["cout"], 8)
-    unfolds = is_type(rows, "conv") & (c["kh"] * c["kw"] > 1)
-    terms = {
-        "launch": np.where(se, _SE_LAUNCHES, one),
-        "macs": np.where(data_movers, none, work.macs) / 1e6,
-        "padded_macs": np.where(matrix, padded_macs, none) / 1e6,
-        "read": np.where(data_movers | se, none, work.read) / 1e5,
-        "written": np.where(data_movers | se, none, work.written) / 1e5,
-        "weights": work.weights / 1e5,
-        "im2col": np.where(unfolds, pixels * c["kh"] * c["kw"] * c["cin"], none) / 1e5,
-        "elementwise": np.where(data_movers | se, (1 + se) * work.read + more_operands + work.written, none)
-        / 1e5,
-        "fused_passes": (
-            2 * c["joined_add"] + _HSWISH_PASSES * c["joined_other"] + (_HSWISH_PASSES + 1) * hswish
-        )
-        * work.written
-        / 1e5,
-        "pooled": np.where(pools, work.macs, none) / 1e6,
-        "fused_launches": c["joined_other"] + c["joined_add"] + (_HSWISH_PASSES - 1) * hswish,
-        "concat_operands": np.where(is_type(rows, "concat"), c["operands"] - 1, none),
-    }
-    return np.stack([terms[name] for name in TERMS], axis=1)
+def _sizes(*columns: str) -> dict[str, Feature]:
+    return {column: partial(_size, column) for column in columns}
 
 
-def _descriptors(rows: FloatArray) -> FloatArray:
-    c = {name: rows[:, i] for name, i in COLUMN.items()}
-    work = kernel_work(rows)
-    unfolded = np.where(is_type(rows, "conv"), c["hout"] * c["wout"] * c["kh"] * c["kw"] * c["cin"], 1.0)
-    sizes = [
-        c["cin"],
-        c["cout"],
-        c["hin"],
-        c["hout"],
-        c["win"],
-        c["kh"],
-        c["kw"],
-        c["sh"],
-        work.macs,
-        work.read,
-        work.written,
-        work.weights,
-        unfolded,
-        c["squeezed"],
-    ]
-    logs = [np.log2(np.maximum(size, 1)) for size in sizes]
-    intensity = np.log2(np.maximum(work.macs, 1)) - np.log2(work.read + work.written + work.weights)
-    counts = [c["operands"], c["joined_relu"], c["joined_add"], c["joined_other"]]
-    waste = [
-        np.log2(_padded(c[side], width) / c[side]) for width in _CHANNEL_WIDTHS for side in ("cin", "cout")
-    ]
-    tiles = [np.log2(_padded(c["hout"], size) / c["hout"]) for size in _TILE_SIZES]
-    pixels = c["hout"] * c["wout"]
-    return np.stack([*logs, intensity, *counts, *waste, *tiles, np.log2(_padded(pixels, 8) / pixels)], axis=1)
+_LOGS: dict[str, Feature] = {
+    **_sizes("cin", "cout", "hin", "hout", "win", "kh", "kw", "sh"),
+    "macs": lambda found: found.work.macs,
+    "read": lambda found: found.work.read,
+    "written": lambda found: found.work.written,
+    "weights": lambda found: found.work.weights,
+    "unfolded": _unfolded,
+    **_sizes("squeezed"),
+}
+DESCRIPTORS: dict[str, Feature] = {
+    **{f"log_{name}": partial(_log, amount) for name, amount in _LOGS.items()},
+    "intensity": _intensity,
+    **_sizes("operands", "joined_relu", "joined_add", "joined_other"),
+    **{
+        f"{side}_waste_{width}": partial(_waste, partial(_size, side), width)
+        for width in (4, 8, 16, 32)
+        for side in ("cin", "cout")
+    },
+    **{f"hout_waste_{width}": partial(_waste, partial(_size, "hout"), width) for width in (2, 4, 8)},
+    "pixels_waste_8": partial(_waste, _pixels, 8),
+}
+
+
+def values(found: Configurations, features: dict[str, Feature], names: Iterable[str]) -> FloatArray:
+    """The ``features`` of these ``names``, ``[n, names]``."""
+    return np.stack([features[name](found) for name in names], axis=1)

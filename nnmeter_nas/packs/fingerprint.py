@@ -6,13 +6,9 @@ import hashlib
 
 from ..files import digest
 from . import Pack
-from .network import KernelNetwork
 
 
 def pack_fingerprint(pack: Pack) -> str:
     """Hash of a pack's card and weights; the card of forests has the hash of where they come from."""
-    weights = {}
-    if isinstance(pack.predictors, KernelNetwork):
-        arrays = pack.predictors.to_arrays()
-        weights = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    weights = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in pack.weights.items()}
     return digest([pack.card, weights])

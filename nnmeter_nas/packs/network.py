@@ -1,22 +1,41 @@
-"""Version-2 kernel predictors: small networks on :mod:`.features`, evaluated with NumPy alone."""
+"""Kernel predictors of version 2: small networks on :mod:`.features`, evaluated with NumPy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..kernels.configuration import COLUMNS, KERNEL_TYPES, FloatArray, configuration, kernel_type
+from ..kernels.configuration import (
+    COLUMN,
+    BoolArray,
+    Configurations,
+    FloatArray,
+    configuration,
+    kernel_type,
+)
 from ..kernels.fusion import Kernel
-from .features import GROUP_OF_KIND, GROUPS, KINDS, TERMS, features
+from .features import DESCRIPTORS, TERMS, values
+from .latency import UNPREDICTED, Basis, KernelLatency
+from .vocabulary import Vocabulary
 
 #: The correction multiplies or divides the base by at most e to this power.
 CORRECTION_BOUND = 1.5
 
-Arrays = dict[str, npt.NDArray[np.float32]]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of ``n`` kernels: ``kinds [n]`` as indices, ``terms [n, T]`` and ``descriptors [n, D]``."""
+
+    kinds: npt.NDArray[np.int64]
+    terms: FloatArray
+    descriptors: FloatArray
 
 
 @dataclass(frozen=True)
@@ -24,13 +43,16 @@ class KernelNetwork:
     """An ensemble of kernel predictors for one device.
 
     Attributes:
-        center, scale: standardisation of descriptors, ``[d]``.
-        low, high: range of standardised descriptors seen in training; beyond it the correction stays as
-            at its edge, and only the base grows.
-        range_low, range_high: configurations seen in training, ``[KERNEL_TYPES, COLUMNS]``.
+        names: what the axes of the arrays stand for. Below, ``T`` terms, ``D`` descriptors, ``M`` measured
+            kernel types and ``C`` columns.
+        center, scale: standardisation of descriptors, ``[D]``.
+        low, high: range of standardised descriptors seen in training, ``[D]``. Beyond it the correction stays
+            as at its edge, and only the base grows.
+        range_low, range_high: sizes of each measured kernel type seen in training, ``[M, C]``.
         members: parameters of each member, see :func:`member_latency`.
     """
 
+    names: Vocabulary
     center: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     low: npt.NDArray[np.float32]
@@ -40,50 +62,88 @@ class KernelNetwork:
     members: list[Arrays]
 
     def covers(self, kernel: Kernel) -> bool:
-        """Whether ``kernel`` is of one of the kernel types."""
-        return kernel_type(kernel) is not None
+        """Whether kernels of this type were measured."""
+        return kernel_type(kernel) in self.names.measured
 
-    def latencies(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Latency in ms of ``n`` covered kernels, ``[n]``, and which lie outside the range measured, ``[n]``.
+    def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
+        """Latency of each kernel; equal configurations are priced once.
 
-        Equal configurations are evaluated once.
+        A kernel of a type that was not measured is estimated, if the pack has weights for it.
         """
-        rows = np.array([configuration(kernel) for kernel in kernels], dtype=float)
-        distinct, position = np.unique(rows, axis=0, return_inverse=True)
-        return self.predict(distinct)[position.ravel()], self.outside_range(distinct)[position.ravel()]
+        rows = {i: configuration(k) for i, k in enumerate(kernels) if kernel_type(k) in self.names.types}
+        distinct = list(dict.fromkeys(rows.values()))
+        known: dict[Any, KernelLatency] = {}
+        if distinct:
+            found = Configurations.of(distinct)
+            priced = map(KernelLatency, self.predict(found).tolist(), self._bases(found))
+            known = dict(zip(distinct, priced, strict=True))
+        return [known[rows[i]] if i in rows else UNPREDICTED for i in range(len(kernels))]
 
-    def predict(self, rows: FloatArray) -> FloatArray:
-        """Latency in ms of each configuration, ``[n, COLUMNS] -> [n]``; always finite and above zero."""
-        found = features(rows)
-        inputs = self.standardise(found.descriptors)
-        latencies = [member_latency(m, found.kinds, found.terms, inputs) for m in self.members]
-        return np.mean(latencies, axis=0)
+    def predict(self, found: Configurations) -> FloatArray:
+        """Latency in ms of kernels, ``[n]``; always finite and above zero.
+
+        Raises:
+            PackError: the pack has no weights for the type of one of them.
+        """
+        seen = self.features(found)
+        if (seen.kinds < 0).any():
+            missing = ", ".join(sorted(set(found.types[seen.kinds < 0].tolist())))
+            raise PackError(f"the pack has no weights for kernels of type {missing}")
+        inputs = self.standardise(seen.descriptors)
+        groups = self.names.group_of_kind
+        return np.mean([member_latency(m, groups, seen, inputs) for m in self.members], axis=0)
+
+    def features(self, found: Configurations) -> Features:
+        """Features of kernels; descriptors are not standardised yet."""
+        priced = found.by_declared_work(self.names.declared)
+        terms = values(priced, TERMS, self.names.terms)
+        descriptors = values(priced, DESCRIPTORS, self.names.descriptors)
+        return Features(self.names.kinds_of(found), terms, descriptors)
 
     def standardise(self, descriptors: FloatArray) -> FloatArray:
-        """Descriptors as the networks take them."""
+        """Descriptors as the members take them."""
         return np.clip((descriptors - self.center) / self.scale, self.low, self.high)
 
-    def outside_range(self, rows: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which configurations lie outside what was seen of their kernel type in training, ``[n]``."""
-        kinds = rows[:, 0].astype(int)
-        below, above = rows < self.range_low[kinds], rows > self.range_high[kinds]
-        return np.asarray((below | above).any(axis=1))
+    def outside_range(self, found: Configurations) -> BoolArray:
+        """Which kernels lie outside what was measured of their type, ``[n]``; all of a type not measured."""
+        sizes = found.sizes[:, [COLUMN[name] for name in self.names.columns]]
+        outside = np.ones(len(found), dtype=bool)
+        for i, name in enumerate(self.names.measured):
+            mine = found.is_type(name)
+            rows = sizes[mine]
+            outside[mine] = ((rows < self.range_low[i]) | (rows > self.range_high[i])).any(axis=1)
+        return outside
+
+    def ranges(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Least and greatest of each size that was measured, by kernel type and column."""
+        return {
+            name: dict(zip(self.names.columns, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+            for name, low, high in zip(self.names.measured, self.range_low, self.range_high, strict=True)
+        }
+
+    def _bases(self, found: Configurations) -> list[Basis]:
+        measured = found.is_type(*self.names.measured).tolist()
+        outside = self.outside_range(found).tolist()
+        return [
+            ("extrapolated" if out else "measured") if known else "estimated"
+            for known, out in zip(measured, outside, strict=True)
+        ]
 
     def to_arrays(self) -> Arrays:
-        """All parameters under flat names, for ``numpy.savez``."""
-        arrays = {name: getattr(self, name) for name in _SHARED}
+        """All parameters and names under flat names, for ``numpy.savez``."""
+        arrays: Arrays = {**self.names.to_arrays(), **{name: getattr(self, name) for name in _SHARED}}
         for index, member in enumerate(self.members):
             arrays.update({f"member{index}.{name}": value for name, value in member.items()})
         return arrays
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> KernelNetwork:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> KernelNetwork:
         """Inverse of :meth:`to_arrays`.
 
         Raises:
-            PackError: arrays are missing, or were made for other kernel types or features.
+            PackError: arrays are missing or do not fit the names, or a name is none that this package knows.
         """
-        expected = (len(KERNEL_TYPES), len(COLUMNS)), (len(GROUPS), len(TERMS)), (len(KINDS), len(TERMS))
+        names = Vocabulary.from_arrays(arrays)
         members: dict[int, Arrays] = {}
         try:
             for name, value in arrays.items():
@@ -91,30 +151,62 @@ class KernelNetwork:
                     index, key = name[len("member") :].split(".")
                     members.setdefault(int(index), {})[key] = value
             network = cls(
-                **{name: arrays[name] for name in _SHARED}, members=[members[i] for i in sorted(members)]
+                names,
+                **{name: arrays[name] for name in _SHARED},
+                members=[members[i] for i in sorted(members)],
             )
-            shapes = {
-                (network.range_low.shape, m["group_weights"].shape, m["kind_weights"].shape)
-                for m in network.members
-            }
+            network._check_shapes()
         except (KeyError, ValueError) as error:
             raise PackError(f"the pack's weights lack {error}") from error
-        if shapes != {expected}:
-            raise PackError("the pack's weights were made for other kernel types than this version knows")
         return network
+
+    def _check_shapes(self) -> None:
+        """Raise a PackError unless every array is of the shape that the names ask for."""
+        names = self.names
+        kinds, terms, descriptors = len(names.kinds), len(names.terms), len(names.descriptors)
+        expected: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(("center", "scale", "low", "high"), (descriptors,)),
+            **dict.fromkeys(("range_low", "range_high"), (len(names.measured), len(names.columns))),
+        }
+        found = {name: getattr(self, name) for name in expected}
+        if not self.members:
+            raise PackError("the pack's weights lack members")
+        for i, member in enumerate(self.members):
+            hidden = member["hidden_bias"].shape[0] if member["hidden_bias"].ndim else 0
+            shapes = {
+                "group_weights": (len(names.groups), terms),
+                "kind_weights": (kinds, terms),
+                "input_weights": (descriptors, hidden),
+                "kind_bias": (kinds, hidden),
+                "hidden_weights": (hidden, hidden),
+                "hidden_bias": (hidden,),
+                "output_weights": (hidden,),
+                "output_bias": (),
+            }
+            expected.update({f"member{i}.{name}": shape for name, shape in shapes.items()})
+            found.update({f"member{i}.{name}": member[name] for name in shapes})
+        for name, shape in expected.items():
+            if found[name].shape != shape or found[name].dtype.kind != "f":
+                raise PackError(
+                    "the pack's weights do not fit the kernel types and terms that they are for: "
+                    f"{name} is of shape {found[name].shape}, not {shape}"
+                )
 
 
 _SHARED = ("center", "scale", "low", "high", "range_low", "range_high")
 
 
 def member_latency(
-    member: Arrays, kinds: npt.NDArray[np.int64], terms: FloatArray, inputs: FloatArray
+    member: Arrays, group_of_kind: npt.NDArray[np.int64], found: Features, inputs: FloatArray
 ) -> FloatArray:
-    """``softplus(group + kind weights) . terms * exp(bounded correction)``, in ms, ``[n]``."""
-    weights = _softplus(member["group_weights"][GROUP_OF_KIND] + member["kind_weights"])
-    base = np.einsum("nt,nt->n", weights[kinds], terms)
+    """``softplus(group + kind weights) . terms * exp(bounded correction)``, in ms, ``[n]``.
+
+    ``inputs [n, D]`` are the standardised descriptors.
+    """
+    weights = _softplus(member["group_weights"][group_of_kind] + member["kind_weights"])
+    base = np.einsum("nt,nt->n", weights[found.kinds], found.terms)
     # The first layer reads descriptors and the one-hot kind; the latter selects a row of weights.
-    hidden = _silu(inputs @ member["input_weights"] + member["kind_bias"][kinds])
+    hidden = _silu(inputs @ member["input_weights"] + member["kind_bias"][found.kinds])
     hidden = _silu(hidden @ member["hidden_weights"] + member["hidden_bias"])
     raw = hidden @ member["output_weights"] + member["output_bias"]
     return np.asarray(base * np.exp(CORRECTION_BOUND * np.tanh(raw / CORRECTION_BOUND)), dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Predictor pack: a folder with a card, kernel predictors and checksums of both; no code, no pickle.
+"""A predictor pack: a folder with a card, kernel predictors and checksums of both; no code, no pickle.
 
-A pack of kind ``network`` holds the weights of a network and has its fusion rules on the card. One of kind
-``forests`` holds a forest for each sort of kernel and nn-Meter's ``fusion_rules.json``.
+A pack of kind ``network`` holds the weights of a network, by the names of kernel types and features; its
+fusion rules are on the card. A pack of kind ``forests`` holds nn-Meter's forests and ``fusion_rules.json``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import json
 import re
 import reprlib
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -24,9 +24,10 @@ import yaml
 
 from ..errors import PackError
 from ..files import sha256, write_bytes, write_npz
-from ..kernels.configuration import FloatArray
-from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
-from .network import KernelNetwork
+from ..kernels.fusion import FusionRules, fuse, parse_rules
+from .format1 import with_names
+from .latency import KernelPredictors
+from .network import Arrays, KernelNetwork
 from .nnmeter1.forest import SUFFIX, Forest, read_forest
 from .nnmeter1.predictors import ForestPredictors
 from .nnmeter1.rules import NnMeterRules, parse_nnmeter_rules
@@ -34,8 +35,9 @@ from .nnmeter1.rules import NnMeterRules, parse_nnmeter_rules
 CARD, WEIGHTS, CHECKSUMS = "pack.yaml", "weights.npz", "SHA256SUMS"
 #: In packs of forests.
 RULE_FILE, FORESTS = "fusion_rules.json", "forests"
-#: Format of the folder; a pack of another one is refused.
-FORMAT = 1
+#: Format in which packs are written: weights have names. In format 1 they go by position.
+FORMAT = 2
+_READ_FORMATS = (1, FORMAT)
 #: Entries of a card, by the kind of the pack; a card that names no kind is of the first.
 _REQUIRED = {
     "network": ("format", "name", "version", "category", "fusion_rules", "kernel_types"),
@@ -46,23 +48,21 @@ _KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class KernelPredictors(Protocol):
-    """What a pack knows about the latency of kernels on its device."""
-
-    def covers(self, kernel: Kernel) -> bool:
-        """Whether a predictor knows kernels of this type."""
-
-    def latencies(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Latency in ms of ``n`` covered kernels and which are outside the range measured, each ``[n]``."""
-
-
 @dataclass(frozen=True)
 class Pack:
-    """A loaded pack: its ``card`` (see ``pack.yaml``), fusion ``rules`` and kernel ``predictors``."""
+    """A loaded pack.
+
+    Attributes:
+        card: content of ``pack.yaml``.
+        rules: fusion rules.
+        predictors: kernel predictors.
+        weights: arrays as they are stored, by which one content is told from another; none of forests.
+    """
 
     card: dict[str, Any]
     rules: FusionRules
     predictors: KernelPredictors
+    weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -91,13 +91,15 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise PackError(f"{folder / CARD} is of the unknown kind {reprlib.repr(kind)}; update nnmeter_nas")
     if any(key not in card for key in _REQUIRED[kind]):
         raise PackError(f"{folder / CARD} lacks one of {', '.join(_REQUIRED[kind])}")
-    if card["format"] != FORMAT:
+    if card["format"] not in _READ_FORMATS:
         raise PackError(
-            f"{folder} has pack format {card['format']}, this version reads {FORMAT}; update nnmeter_nas"
+            f"{folder} has pack format {card['format']}, this version reads "
+            f"{' and '.join(map(str, _READ_FORMATS))}; update nnmeter_nas"
         )
     parsers: dict[str, Callable[[Any], Any]] = {
         "version": float,
         "fusion_rules": parse_rules,
+        "kernel_types": _names,
         "forests": _forest_sizes,
     }
     for entry, parse in parsers.items():
@@ -123,7 +125,9 @@ def load_pack(folder: str | Path) -> Pack:
     if card.get("kind") == "forests":
         rules = parse_rule_file(_verified(folder, RULE_FILE), str(folder / RULE_FILE))
         return Pack(card, rules, _forest_predictors(folder, card))
-    return Pack(card, parse_rules(card["fusion_rules"]), _network(folder))
+    weights = _weights(folder)
+    network = _network(weights, _names(card["kernel_types"]), card["format"])
+    return Pack(card, parse_rules(card["fusion_rules"]), network, weights)
 
 
 def check_pack(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -200,13 +204,30 @@ def read_yaml(content: bytes, name: str) -> dict[str, Any]:
     return found
 
 
-def _network(folder: Path) -> KernelNetwork:
+def _weights(folder: Path) -> Arrays:
     try:
         with np.load(io.BytesIO(_verified(folder, WEIGHTS)), allow_pickle=False) as stored:
-            arrays = dict(stored)
+            return dict(stored)
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise PackError(f"{folder / WEIGHTS} holds no arrays: {error}") from error
-    return KernelNetwork.from_arrays(arrays)
+
+
+def _network(weights: Arrays, measured: list[str], pack_format: int) -> KernelNetwork:
+    """The network of ``weights``, which agrees with the card on the kernel types ``measured``."""
+    network = KernelNetwork.from_arrays(with_names(weights, measured) if pack_format == 1 else weights)
+    if set(network.names.measured) != set(measured):
+        raise PackError(
+            "the card and the weights disagree on the kernel types that were measured: "
+            f"{', '.join(measured)} and {', '.join(network.names.measured)}"
+        )
+    return network
+
+
+def _names(names: Any) -> list[str]:
+    """The entry of a card that lists names."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("not a list of names")
+    return names
 
 
 def _forest_predictors(folder: Path, card: dict[str, Any]) -> ForestPredictors:
@@ -239,7 +260,8 @@ def save_pack(folder: str | Path, card: dict[str, Any], network: KernelNetwork) 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write the card of a pack into ``folder``."""
-    text = yaml.safe_dump({"format": FORMAT, **card}, sort_keys=False, allow_unicode=True, width=110)
+    card = {"format": FORMAT, **{key: value for key, value in card.items() if key != "format"}}
+    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110)
     write_bytes(folder / CARD, text.encode())
 
 

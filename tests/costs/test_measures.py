@@ -249,7 +249,7 @@ def test_operators_that_are_left_out_are_named_and_again_when_they_come_from_the
 ) -> None:
     space = Space.of_supernet(strange_supernet())
     for _ in range(2):
-        with pytest.warns(LatencyWarning, match=f"not predicted on {DEVICE}: fourier"):
+        with pytest.warns(LatencyWarning, match=f"not measured on {DEVICE}: fourier"):
             latency(space, predictor)
         with pytest.warns(LatencyWarning, match="not counted in flops: fourier"):
             flops(space)

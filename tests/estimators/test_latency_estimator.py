@@ -148,7 +148,7 @@ def test_table_is_in_nnis_layout_and_plain_modules_of_torch_have_a_price(
 
 def test_candidate_with_an_operator_without_a_price_is_refused_by_name() -> None:
     odd = torch.nn.Sequential(torch.nn.Conv2d(16, 16, 1), torch.nn.Softmax(1))
-    message = r"candidate 'odd' of the choice 'kernel' has no price.*softmax.*strict=False"
+    message = r"candidate 'odd' of the choice 'kernel' has no measured price.*softmax.*strict=False"
     with pytest.raises(LookupTableError, match=message):
         estimator_of(PlainSpace(odd=odd), SHAPE)
     for _ in ("built", "from the cache"):

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from nnmeter_nas.errors import NnMeterNasError
-from nnmeter_nas.kernels.configuration import configuration, kernel_type
+from nnmeter_nas.kernels.configuration import Configurations, configuration
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers import read_model
@@ -61,5 +61,8 @@ def assert_read_or_refused(ir: dict[str, Any]) -> None:
         return
     for _, node in graph.nodes(data=True):
         assert all(isinstance(d, int) and d > 0 for shape in node["out_shapes"] for d in shape)
-    rows = [configuration(k) for _, k in fuse(graph, GPU_RULES).nodes(data="kernel") if kernel_type(k)]
-    assert not rows or (np.isfinite(rows).all() and np.min(rows) >= 0)
+    kernels = fuse(graph, GPU_RULES).nodes(data="kernel")
+    rows = Configurations.of(configuration(kernel) for _, kernel in kernels)
+    for numbers in (rows.sizes, rows.declared):
+        assert np.isfinite(numbers).all()
+        assert (numbers >= 0).all()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ir import IrBuilder, small_cnn
-from nnmeter_nas.kernels.configuration import configuration, kernel_type, kernel_work
+from nnmeter_nas.kernels.configuration import Configurations, configuration
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers import read_model
@@ -33,8 +33,7 @@ def inception(width: int, kernel: int, size: int) -> dict[str, Any]:
 def made_up_latency(graph: dict[str, Any], device: str) -> float:
     """Latency in ms of a device that takes a fixed time a kernel, an operation and a value moved."""
     fused = fuse(read_model(graph), parse_rules(devices()[device]["fusion_rules"]))
-    found = [configuration(k) for _, k in fused.nodes(data="kernel") if kernel_type(k)]
-    work = kernel_work(np.array(found, dtype=float))
+    work = Configurations.of(configuration(kernel) for _, kernel in fused.nodes(data="kernel")).work
     return float(np.sum(0.01 + work.macs / 2e7 + (work.read + work.written) / 5e6 + work.weights / 1e8))
 
 

@@ -116,7 +116,7 @@ def test_its_kernel_has_the_type_and_the_work_that_it_declares() -> None:
     assert kernel_of("mix") == "mixing"
     assert OPERATORS["mix"].work(mixed) == Work(2 * math.prod(MIXED), math.prod(SHAPE), math.prod(MIXED), 0)
     [kernel] = [data["kernel"] for _, data in fuse(graph, parse_rules(["conv->relu"])).nodes(data=True)]
-    assert kernel_type(kernel) is None  # no pack of today prices it
+    assert kernel_type(kernel) == "mixing"
 
 
 def test_it_is_written_to_nn_meter_ir_with_its_attributes() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ir import small_cnn
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
-from nnmeter_nas.kernels.configuration import COLUMN, COLUMNS, KERNEL_TYPES
+from nnmeter_nas.kernels.configuration import COLUMN, COLUMNS, FORMULA_TYPES, Configurations
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices
 from synthetic_bench import inception
@@ -28,7 +28,7 @@ RANGES = {"usual": ((3, 10), (0, 7.8)), "far outside": ((3, 14), (4, 12))}
 #: them. A doubling may lose 5 % in this share of configurations, and never more than the limit.
 DROPS, LIMIT = 0.02, 0.8
 
-Rows = npt.NDArray[np.float64]
+Sizes = npt.NDArray[np.float64]
 
 
 @pytest.fixture(params=DEVICES)
@@ -37,17 +37,21 @@ def predictor(request: pytest.FixtureRequest) -> LatencyPredictor:
     return load_latency_predictor(request.param)
 
 
-def configurations(kind: str, span: str, count: int = 2000, align: int = 8) -> Rows:
-    """Random configurations of one kernel type, channels in multiples of ``align``, ``[count, COLUMNS]``."""
-    rng = np.random.default_rng(KERNEL_TYPES.index(kind))
+def of_type(kind: str, sizes: Sizes) -> Configurations:
+    """Kernels of a type that has a formula, by their sizes ``[n, COLUMNS]``."""
+    return Configurations(np.full(len(sizes), kind), sizes, np.zeros((len(sizes), 4)))
+
+
+def configurations(kind: str, span: str, count: int = 2000, align: int = 8) -> Configurations:
+    """Random kernels of one type, channels in multiples of ``align``."""
+    rng = np.random.default_rng(FORMULA_TYPES.index(kind))
     channels, sizes = RANGES[span]
 
-    def widths() -> Rows:
+    def widths() -> Sizes:
         return np.ceil(np.exp2(rng.uniform(*channels, count)) / align) * align
 
     values: dict[str, Any] = dict.fromkeys(COLUMNS, 1.0)
-    values.update(type=KERNEL_TYPES.index(kind), groups=1, squeezed=0)
-    values.update(joined_relu=0, joined_add=0, joined_other=0)
+    values.update(groups=1, squeezed=0, joined_relu=0, joined_add=0, joined_other=0)
     values["cin"] = values["cout"] = widths()
     if kind in ("conv", "fc"):
         values["cout"] = widths()
@@ -66,17 +70,18 @@ def configurations(kind: str, span: str, count: int = 2000, align: int = 8) -> R
         values["squeezed"] = np.ceil(values["cin"] / 4)
     if kind == "globalavgpool":
         values.update(kh=size, kw=size, hout=1.0, wout=1.0)
-    return np.stack([np.broadcast_to(values[name], count) for name in COLUMNS], axis=1).astype(float)
+    sizes = np.stack([np.broadcast_to(values[name], count) for name in COLUMNS], axis=1)
+    return of_type(kind, sizes.astype(float))
 
 
-def doubled(rows: Rows, *columns: str) -> Rows:
-    larger = rows.copy()
+def doubled(rows: Configurations, *columns: str) -> Configurations:
+    larger = rows.sizes.copy()
     for name in columns:
         larger[:, COLUMN[name]] *= 2
-    return larger
+    return Configurations(rows.types, larger, rows.declared)
 
 
-def growths(kind: str, rows: Rows) -> dict[str, Rows]:
+def growths(kind: str, rows: Configurations) -> dict[str, Configurations]:
     """``rows`` grown in each way that makes sense for the kernel type."""
     found = {"channels": doubled(rows, "cin", "cout", "squeezed")}
     if kind == "globalavgpool":
@@ -87,27 +92,27 @@ def growths(kind: str, rows: Rows) -> dict[str, Rows]:
         found["input channels"] = doubled(rows, "cin")
         found["output channels"] = doubled(rows, "cout")
     if kind in WINDOWED:
-        larger = rows.copy()
+        larger = rows.sizes.copy()
         larger[:, [COLUMN["kh"], COLUMN["kw"]]] += 2
-        found["kernel"] = larger
+        found["kernel"] = of_type(kind, larger)
     return found
 
 
 @pytest.mark.parametrize("span", RANGES)
-@pytest.mark.parametrize("kind", KERNEL_TYPES)
+@pytest.mark.parametrize("kind", FORMULA_TYPES)
 def test_larger_kernels_do_not_get_faster(predictor: LatencyPredictor, kind: str, span: str) -> None:
     rows = configurations(kind, span)
     before = predictor.pack.predictors.predict(rows)
     for what, larger in growths(kind, rows).items():
         ratio = predictor.pack.predictors.predict(larger) / before
         assert np.mean(ratio < 0.95) <= DROPS, f"more {what} lose more than 5 % too often"
-        worst = rows[ratio.argmin()]
+        worst = rows.sizes[ratio.argmin()]
         assert ratio.min() >= LIMIT, (
             f"more {what} of {dict(zip(COLUMNS, worst, strict=True))}: x{ratio.min():.2f}"
         )
 
 
-@pytest.mark.parametrize("kind", KERNEL_TYPES)
+@pytest.mark.parametrize("kind", FORMULA_TYPES)
 def test_kernel_four_times_as_wide_on_a_larger_map_takes_no_less(
     predictor: LatencyPredictor, kind: str
 ) -> None:
@@ -122,13 +127,13 @@ def test_kernel_four_times_as_wide_on_a_larger_map_takes_no_less(
         assert np.mean(ratio < 0.95) <= 0.03
 
 
-@pytest.mark.parametrize("kind", KERNEL_TYPES)
+@pytest.mark.parametrize("kind", FORMULA_TYPES)
 def test_latency_grows_with_the_work_far_outside_the_range(predictor: LatencyPredictor, kind: str) -> None:
     rows = configurations(kind, "far outside")
     if kind == "fc":
-        rows, way = rows[rows[:, COLUMN["cin"]] * rows[:, COLUMN["cout"]] > 2**25], "channels"
+        rows, way = rows[rows.size("cin") * rows.size("cout") > 2**25], "channels"
     else:
-        rows, way = rows[(rows[:, COLUMN["cin"]] > 1024) & (rows[:, COLUMN["hin"]] > 512)], "map"
+        rows, way = rows[(rows.size("cin") > 1024) & (rows.size("hin") > 512)], "map"
     network = predictor.pack.predictors
     ratio = network.predict(growths(kind, rows)[way]) / network.predict(rows)
     order = np.log(ratio) / np.log(4)
@@ -145,7 +150,7 @@ def network_of(device: str) -> KernelNetwork:
 @settings(max_examples=200)
 @given(
     device=st.sampled_from(DEVICES),
-    kind=st.integers(0, len(KERNEL_TYPES) - 1),
+    kind=st.sampled_from(FORMULA_TYPES),
     sizes=st.lists(st.integers(1, 2**16), min_size=6, max_size=6),
     windows=st.lists(st.integers(1, 64), min_size=4, max_size=4),
     rest=st.lists(st.integers(1, 64), min_size=3, max_size=3),
@@ -154,30 +159,33 @@ def network_of(device: str) -> KernelNetwork:
 )
 def test_no_configuration_gets_a_negative_or_undefined_latency(
     device: str,
-    kind: int,
+    kind: str,
     sizes: list[int],
     windows: list[int],
     rest: list[int],
     joined: list[int],
     squeezed: int,
 ) -> None:
-    row = np.array([[kind, *sizes, *windows, *rest, *joined, squeezed]], dtype=float)
+    row = np.array([[*sizes, *windows, *rest, *joined, squeezed]], dtype=float)
     with np.errstate(all="raise", under="ignore"):
-        [latency] = network_of(device).predict(row)
+        [latency] = network_of(device).predict(of_type(kind, row))
     assert np.isfinite(latency)
     assert latency > 0
 
 
 def test_configurations_predicted_together_and_alone_are_the_same(predictor: LatencyPredictor) -> None:
-    rows = np.concatenate([configurations(kind, "usual", 5) for kind in KERNEL_TYPES])
-    alone = [predictor.pack.predictors.predict(row[None])[0] for row in rows]
+    by_type = [configurations(kind, "usual", 5) for kind in FORMULA_TYPES]
+    rows = Configurations(
+        *(np.concatenate([getattr(row, name) for row in by_type]) for name in ("types", "sizes", "declared"))
+    )
+    alone = [predictor.pack.predictors.predict(rows[np.array([i])])[0] for i in range(len(rows))]
     np.testing.assert_allclose(predictor.pack.predictors.predict(rows), alone, rtol=1e-6)
 
 
 def test_range_measured_is_known(predictor: LatencyPredictor) -> None:
     network = predictor.pack.predictors
     usual, far = configurations("conv", "usual", 500), configurations("conv", "far outside", 500)
-    far = far[far[:, COLUMN["cin"]] > 8192]
+    far = far[far.size("cin") > 8192]
     assert network.outside_range(far).all()
     assert not network.outside_range(usual).all()
 

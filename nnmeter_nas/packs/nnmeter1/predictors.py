@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from ...graph.shapes import Shape
-from ...kernels.configuration import FloatArray
 from ...kernels.fusion import Kernel
+from ..latency import UNPREDICTED, KernelLatency
 from .forest import Forest
 
 FeatureRow = list[float]
@@ -49,21 +48,23 @@ class ForestPredictors:
         name = forest_name(kernel)
         return name in FEATURES and name in self._forests
 
-    def latencies(self, kernels: Sequence[Kernel]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Latency in ms of ``n`` covered kernels, ``[n]``.
+    def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
+        """Latency of each kernel.
 
-        Nothing is reported as outside the range measured, as a forest does not know over which range it
-        was fitted: ``[n]`` times False.
+        All count as measured: a forest does not know over which range it was fitted.
         """
-        latency = np.zeros(len(kernels))
+        found = [UNPREDICTED] * len(kernels)
         positions: dict[str, list[int]] = {}
         for i, kernel in enumerate(kernels):
-            positions.setdefault(forest_name(kernel), []).append(i)
+            if self.covers(kernel):
+                positions.setdefault(forest_name(kernel), []).append(i)
         for name, where in positions.items():
             rows = np.array([FEATURES[name](kernels[i]) for i in where], dtype=float)
             distinct, back = np.unique(rows, axis=0, return_inverse=True)
-            latency[where] = self._forests[name].predict(distinct)[back.reshape(-1)]
-        return latency, np.zeros(len(kernels), dtype=bool)
+            latency = self._forests[name].predict(distinct)[back.reshape(-1)]
+            for i, ms in zip(where, latency.tolist(), strict=True):
+                found[i] = KernelLatency(ms, "measured")
+        return found
 
 
 def forest_name(kernel: Kernel) -> str:

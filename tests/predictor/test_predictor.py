@@ -23,6 +23,7 @@ from nnmeter_nas import (
     load_latency_predictor,
     read_model,
 )
+from nnmeter_nas.benchmarks.networks import build_network
 from nnmeter_nas.errors import (
     GraphError,
     NnMeterNasError,
@@ -356,3 +357,46 @@ def test_share_not_predicted_counts_the_work_of_transposed_convolutions() -> Non
     explained = load_latency_predictor("cortexA76cpu_tflite21").explain(finish(graph))
     # Both do 8 * 8 * 16 * 16 * 2 * 2 multiply-adds.
     assert explained.unpredicted_share == pytest.approx(0.5)
+
+
+def test_types_never_measured_are_estimated_and_warned_of_once() -> None:
+    predictor, network = load_latency_predictor("adreno640gpu_tflite21"), build_network("shufflenet_v2_x1_0")
+    predictor = LatencyPredictor(predictor.pack)
+    with pytest.warns(LatencyWarning, match=r"\d kernel.* where channelshuffle or split was never") as told:
+        latency = predictor.predict(network, input_shape=(1, 3, 224, 224))
+    found = predictor.explain(network, input_shape=(1, 3, 224, 224))
+    assert set(found.estimated.values()) == {"channelshuffle", "split"}
+    assert f"{found.estimated_share:.1%} of the latency" in str(told[0].message)
+    parts = found.kernel_graph.nodes(data="latency_ms")
+    assert found.estimated_share == pytest.approx(
+        sum(ms for name, ms in parts if name in found.estimated) / latency
+    )
+    assert not found.unpredicted
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert predictor.predict(network, input_shape=(1, 3, 224, 224)) == latency
+
+
+def test_types_never_measured_are_refused_by_name_under_strict() -> None:
+    predictor, network = load_latency_predictor("adreno640gpu_tflite21"), build_network("shufflenet_v2_x1_0")
+    with pytest.raises(UnpredictedOperatorError, match=r"\(channelshuffle\).*\(split\)"):
+        predictor.predict(network, input_shape=(1, 3, 224, 224), strict=True)
+    vpu = load_latency_predictor("myriadvpu_openvino2019r2")
+    assert vpu.predict(network, input_shape=(1, 3, 224, 224), strict=True) > 0
+
+
+def test_an_explanation_marks_what_is_estimated_and_gives_its_share(cpu: LatencyPredictor) -> None:
+    found = cpu.explain(nn.ReLU(), "torch", SHAPE)
+    assert found.estimated_share == 1.0
+    assert found.extrapolated_share == 0.0
+    assert f"{found.latency_ms:.4f} ~" in str(found)
+    assert "~ estimated, as relu was never measured on the device: 100.0% of the latency" in str(found)
+
+
+def test_strict_names_what_is_left_out_and_what_is_estimated(cpu: LatencyPredictor) -> None:
+    graph = new_graph()
+    add_input(graph, "x", SHAPE)
+    add_op(graph, "odd", "fourier", ["x"], {}, [SHAPE])
+    add_op(graph, "act", "relu", ["odd"])
+    with pytest.raises(UnpredictedOperatorError, match=r"odd \(fourier\).*act \(relu\)"):
+        cpu.predict(finish(graph), strict=True)

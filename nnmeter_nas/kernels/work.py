@@ -1,0 +1,24 @@
+"""Work of one kernel, as its head operator declares it."""
+
+from __future__ import annotations
+
+import math
+
+from ..ops import OPERATORS
+from .fusion import Kernel
+
+
+def work_of(kernel: Kernel) -> tuple[float, float, float, float]:
+    """Multiply-adds, values read, values written and weights of ``kernel``, by its head operator.
+
+    An operator that declares no multiply-adds counts one for each value written; one that nobody declared
+    reads all its operands and writes all its outputs.
+    """
+    operator = OPERATORS.get(kernel.op)
+    if operator is None:
+        written = float(sum(map(math.prod, kernel.out_shapes)))
+        read = float(sum(map(math.prod, kernel.in_shapes)))
+        return written, read, written, float(kernel.attrs.get("params", 0))
+    node = {"attrs": kernel.attrs, "in_shapes": kernel.in_shapes, "out_shapes": kernel.out_shapes}
+    work = operator.work(node)
+    return float(work.macs or work.written), float(work.read), float(work.written), float(work.params or 0)

@@ -1,0 +1,151 @@
+"""The names by which a pack's weights are stored, and what the package must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import PackError
+from ..kernels.configuration import COLUMNS, FORMULA_TYPES, Configurations
+from .features import DATA_MOVERS, DESCRIPTORS, POOLS, TERMS, VARIANTS, kind_indices
+
+#: Group of the kernel types that have a formula, by the types in it. A type takes its base weights from its
+#: group as far as the data does not say otherwise; of a type that the data lacks they are all it has.
+GROUPS = {
+    "matrix": ("conv", "fc", "se"),
+    "depthwise": ("dwconv",),
+    "data movers": DATA_MOVERS,
+    "pools": POOLS,
+}
+#: Group of the kernel types that are priced by their declared work.
+DECLARED = "declared"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Names of what the axes of a pack's arrays stand for.
+
+    Attributes:
+        terms, descriptors: features, see :mod:`.features`.
+        groups: which kinds share base weights.
+        kinds: kernel types and variants of them that the pack has weights for.
+        kind_types, kind_groups: the kernel type and the group of each of ``kinds``.
+        declared: kernel types whose features come from the work that their operators declare, whether or not
+            this package has a formula for them.
+        measured: kernel types that were measured.
+        columns: sizes of which the pack knows the range that was measured.
+    """
+
+    terms: tuple[str, ...]
+    descriptors: tuple[str, ...]
+    groups: tuple[str, ...]
+    kinds: tuple[str, ...]
+    kind_types: tuple[str, ...]
+    kind_groups: tuple[str, ...]
+    declared: tuple[str, ...]
+    measured: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse names that contradict each other, or that this package does not know.
+
+        Raises:
+            PackError: names the name at fault.
+        """
+        for field in fields(self):
+            names = getattr(self, field.name)
+            if field.name not in ("kind_types", "kind_groups") and len(set(names)) < len(names):
+                raise PackError(f"the pack's weights name one of the {field.name} twice: {', '.join(names)}")
+        if not len(self.kinds) == len(self.kind_types) == len(self.kind_groups):
+            raise PackError("the pack's weights do not name one type and one group for each kind")
+        types = set(self.kind_types)
+        _check("terms", self.terms, TERMS)
+        _check("descriptors", self.descriptors, DESCRIPTORS)
+        _check("columns", self.columns, COLUMNS)
+        _check("kernel types", types - set(self.declared), FORMULA_TYPES)
+        for entry, names, known in (
+            ("type", types, self.kinds),
+            ("declared type", self.declared, types),
+            ("measured type", self.measured, types),
+            ("group", self.kind_groups, self.groups),
+        ):
+            if missing := set(names) - set(known):
+                raise PackError(f"the pack has no weights for the {entry} {', '.join(sorted(missing))}")
+        for kind, kernel_type in zip(self.kinds, self.kind_types, strict=True):
+            if kind != kernel_type and VARIANTS.get(kind, ("",))[0] != kernel_type:
+                raise PackError(
+                    f"the pack has weights for {kind!r}, a variant of {kernel_type!r} that this version does "
+                    "not know; update nnmeter_nas"
+                )
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Kernel types that the pack has weights for, measured or not."""
+        return frozenset(self.kind_types)
+
+    @property
+    def group_of_kind(self) -> npt.NDArray[np.int64]:
+        """Index into ``groups`` of each kind."""
+        return np.array([self.groups.index(group) for group in self.kind_groups], dtype=np.int64)
+
+    def kinds_of(self, found: Configurations) -> npt.NDArray[np.int64]:
+        """Index into ``kinds`` of each kernel, ``[n]``; -1 where the pack has no weights for its type."""
+        return kind_indices(found, self.kinds)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.str_]]:
+        """The names as arrays, for ``numpy.savez``."""
+        return {field.name: np.array(getattr(self, field.name), dtype=np.str_) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Vocabulary:
+        """Inverse of :meth:`to_arrays`.
+
+        Raises:
+            PackError: names are missing, are no names, or are none that this package knows.
+        """
+        names: dict[str, tuple[str, ...]] = {}
+        for field in fields(cls):
+            array = arrays.get(field.name)
+            if array is None or array.ndim != 1 or array.dtype.kind != "U":
+                raise PackError(f"the pack's weights do not name their {field.name}")
+            names[field.name] = tuple(array.tolist())
+        return cls(**names)
+
+
+def new_vocabulary(measured: Iterable[str]) -> Vocabulary:
+    """The vocabulary of a pack made today, from measurements of these kernel types.
+
+    Beside them it has the types that share a group with one of them, and the variants of all.
+    """
+    seen = set(measured)
+    declared = sorted(seen - set(FORMULA_TYPES))
+    groups = {name: types for name, types in GROUPS.items() if seen & set(types)}
+    if declared:
+        groups[DECLARED] = tuple(declared)
+    group_of = {name: group for group, names in groups.items() for name in names}
+    types = [name for name in (*FORMULA_TYPES, *declared) if name in group_of]
+    variants = {kind: of_type for kind, (of_type, _) in VARIANTS.items() if of_type in group_of}
+    kind_types = (*types, *variants.values())
+    return Vocabulary(
+        terms=tuple(TERMS),
+        descriptors=tuple(DESCRIPTORS),
+        groups=tuple(groups),
+        kinds=(*types, *variants),
+        kind_types=kind_types,
+        kind_groups=tuple(group_of[name] for name in kind_types),
+        declared=tuple(declared),
+        measured=tuple(name for name in types if name in seen),
+        columns=COLUMNS,
+    )
+
+
+def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := sorted(set(names) - set(known)):
+        raise PackError(
+            f"the pack's weights are for {what} that this version does not know: {', '.join(unknown)}; "
+            "update nnmeter_nas"
+        )
