@@ -25,11 +25,17 @@ define create_env
 	@touch $(1)/.stamp
 endef
 
-.PHONY: help demo test lint bench compare packs luts parity clean
+# The core is tested on these Pythons too, where they are installed; in small environments without torch and NNI.
+CORE_PYTHONS := 3.10 3.13
+CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
+  tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/test_predictor.py tests/test_metrics.py
+
+.PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
+	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
@@ -42,9 +48,20 @@ help:
 demo: .venv/.stamp
 	.venv/bin/nnmeter-nas demo $(ARGS)
 
-test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp
+test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp test-core
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	.venv-nni3/bin/python -m pytest -n $(WORKERS) --dist worksteal -m nni3 $(PYTEST_ARGS)
+
+test-core: $(CORE_PYTHONS:%=test-core-%)
+
+# A shim of pyenv is there for every version that pyenv has, and runs only those that are switched on.
+$(CORE_PYTHONS:%=test-core-%): test-core-%:
+	@shims=$$(dirname "$$(command -v python$*)"); python=; \
+	for p in python$* "$$shims"/../versions/$*.*/bin/python$*; do \
+	  "$$p" -c 'import ensurepip, venv' >/dev/null 2>&1 && { python=$$p; break; }; done; \
+	if [ -z "$$python" ]; then echo "Python $* is not installed: the core is not tested on it"; exit 0; fi; \
+	$(MAKE) --no-print-directory CORE_PYTHON="$$python" .venv-core-$*/.stamp && \
+	.venv-core-$*/bin/python -m pytest --core -m "not slow" -n $(WORKERS) $(PYTEST_ARGS) $(CORE_TESTS)
 
 # mypy reads the package as it installs, the plugin folders below it, through a tree of links.
 lint: .venv/.stamp
@@ -73,7 +90,7 @@ parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 clean:
-	rm -rf .venv .venv-nni3 .venv-nnmeter build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
@@ -81,6 +98,13 @@ clean:
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
 	$(call create_env,.venv-nni3,constraints-nni3.txt,$(EXTRAS))
+
+.venv-core-%/.stamp: pyproject.toml constraints.txt
+	@echo "Setting up .venv-core-$* from constraints.txt"
+	$(CORE_PYTHON) -m venv .venv-core-$*
+	.venv-core-$*/bin/python $(PIP_INSTALL) -q -c constraints.txt -e ".[onnx,tensorflow,download,bulk]" \
+	  hypothesis pytest pytest-timeout pytest-xdist scikit-learn trustme
+	@touch $@
 
 # nn-Meter itself, to compare with: setuptools carries pkg_resources, which it imports; onnxsim simplifies its ONNX.
 .venv-nnmeter/.stamp: constraints-nnmeter.txt

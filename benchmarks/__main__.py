@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 from rich.console import Console
 
-from nnmeter_nas.cli.arguments import add_worker_arguments, using_workers
+from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 

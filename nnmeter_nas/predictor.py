@@ -8,11 +8,9 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
 from .kernels.configuration import Configurations, configuration, kernel_type
@@ -21,6 +19,9 @@ from .packs import Pack, find_pack, pack_cards
 from .packs.latency import Basis, KernelLatency
 from .readers import read_model
 from .readers.inputs import InputShape
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 #: Share of the latency that kernels outside the measured range may have before `predict` warns.
 EXTRAPOLATED_SHARE = 0.25
@@ -110,6 +111,8 @@ class Explanation:
         return mine / self.latency_ms if self.latency_ms else 0.0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table  # late: a prediction prints no table
+
         table = Table(title=f"{self.latency_ms:.3f} ms on {self.device}", title_justify="left")
         for column in ("kernel", "type", "input", "output"):
             table.add_column(column, overflow="fold")
@@ -128,6 +131,8 @@ class Explanation:
             yield f"stale shapes in the model, inferred anew: {', '.join(self.shape_mismatches[:5])}"
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(width=120, record=False, color_system=None)
         with console.capture() as captured:
             console.print(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Examples may be slow on a busy machine; that is no failure.
 settings.register_profile("nnmeter_nas", deadline=None)
 settings.load_profile("nnmeter_nas")
+
+
+#: Packages that tests of the core do without; a module of tests that imports one is left out by ``--core``.
+BEYOND_THE_CORE = ("matplotlib", "nni", "psutil", "torch")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let ``--core`` run in an environment that has the core and its readers alone."""
+    without = ", ".join(BEYOND_THE_CORE)
+    parser.addoption("--core", action="store_true", help=f"skip modules of tests that need one of {without}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """With ``--core``, skip a module of tests that cannot be imported without a package beyond the core."""
+    report = yield
+    cause = report.call.excinfo.value.__cause__ if report.call.excinfo else None
+    if collector.config.getoption("--core") and isinstance(cause, ModuleNotFoundError):
+        package = str(cause.name).partition(".")[0]
+        if package in BEYOND_THE_CORE:
+            report.outcome, report.longrepr = "skipped", (str(collector.path), 0, f"Skipped: needs {package}")
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -39,19 +39,29 @@ print(*sorted({predictor["name"] for predictor in nnmeter_nas.list_latency_predi
 """
 
 
-def names_in_wheel(folder: Path, package: str, pattern: str) -> set[str]:
-    """The files of a source folder that match ``pattern``, by the names that they have in a wheel."""
+def tracked() -> list[str]:
+    """The files that git tracks and that are there, by their path in the checkout."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
+    return [name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
+
+
+def names_in_wheel(folder: Path, package: str, ending: str) -> set[str]:
+    """The tracked files of a source folder that end so, by the names that they have in a wheel."""
     prefix = package.replace(".", "/")
-    files = (path.relative_to(folder).as_posix() for path in folder.rglob(pattern) if path.is_file())
-    return {f"{prefix}/{file}" for file in files}
+    paths = (REPOSITORY / name for name in tracked() if name.endswith(ending))
+    inside = (path.relative_to(folder) for path in paths if path.is_relative_to(folder))
+    return {f"{prefix}/{path.as_posix()}" for path in inside}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the checkout, so that no earlier build leaks into it."""
+    """A wheel built from the files that git tracks, so that nothing else that lies about leaks into it."""
     source = tmp_path_factory.mktemp("source") / "checkout"
-    unwanted = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
-    shutil.copytree(REPOSITORY, source, ignore=unwanted)
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(REPOSITORY / name, source / name)
     folder = tmp_path_factory.mktemp("wheel")
     pip_wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip_wheel, "-w", folder, source], check=True)
@@ -76,7 +86,7 @@ def test_every_public_name_can_be_imported(package: str) -> None:
 
 def test_wheel_holds_every_module_and_no_other_top_level_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = set().union(*(names_in_wheel(folder, package, "*.py") for package, folder in SOURCES.items()))
+    expected = set().union(*(names_in_wheel(folder, package, ".py") for package, folder in SOURCES.items()))
     assert {name for name in names if name.endswith(".py")} == expected
     top_level = {name.split("/")[0] for name in names}
     assert {name for name in top_level if not name.endswith(".dist-info")} == {"nnmeter_nas"}
@@ -84,7 +94,7 @@ def test_wheel_holds_every_module_and_no_other_top_level_package(wheel: Path) ->
 
 def test_wheel_holds_packs_licence_and_attribution(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    expected = names_in_wheel(REPOSITORY / "nnmeter_nas" / "data", "nnmeter_nas.data", "*")
+    expected = names_in_wheel(REPOSITORY / "nnmeter_nas" / "data", "nnmeter_nas.data", "")
     assert "nnmeter_nas/data/ATTRIBUTION.md" in expected
     assert expected <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import NnMeterNasError, UnknownDeviceError
+from .commands import add_commands
 from .messages import fail, warn
 
 _EPILOG = """\
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be text
-    parser = argument_parser()
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = argument_parser(words)
+    options = parser.parse_args(words)
     if options.version:
         return _print_version()
     if options.list_predictors:
@@ -73,11 +75,11 @@ def _print_version() -> int:
     return 0
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; what it parses has ``run``, which takes it and returns the exit code."""
-    # These load NumPy.
-    from . import demo, explain, export, get_ir, lut, predict, predictors, proxylessnas, search
+def argument_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line of these words: it knows the arguments of the commands among them.
 
+    What it parses has ``run``, which takes it and returns the exit code.
+    """
     parser = argparse.ArgumentParser(
         prog="nnmeter-nas",
         description="Latency of CNNs on edge devices, and searches that keep within it.",
@@ -87,7 +89,5 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about each model, on stderr")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for module in (predict, explain, get_ir, lut, predictors, search, export, proxylessnas, demo):
-        module.add_parser(commands)
+    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), words)
     return parser

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-from .. import load_latency_predictor
 from ..errors import UnknownDeviceError
 from ..packs import pack_folders
-from ..parallel.bulk import BACKENDS, workers
-from ..predictor import LatencyPredictor
+from ..predictor import LatencyPredictor, load_latency_predictor
 from ..readers.inputs import InputShape
 from .models import FOLDER_SUFFIXES, suffix_of
 
 DEFAULT_DEVICE = "cortexA76cpu_tflite21"
 #: Value of ``--predictor`` that stands for every device.
 ALL = "all"
-
-
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str, epilog: str, **more: Any
-) -> argparse.ArgumentParser:
-    """Add the command ``name``: ``run`` gets its options and returns the exit code."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **more,
-    )
-    # As of the whole command, so that it may stand before or behind the name of this one.
-    parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS,
-                        help="say more about each model, on stderr")
-    parser.set_defaults(run=run, parser=parser)
-    return parser
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,28 +41,6 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
                          f"device (default: {DEFAULT_DEVICE})")
     devices.add_argument("--predictor-version", type=float, metavar="V",
                          help="version of the predictor pack (default: the newest)")
-
-
-def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to spread the work; :func:`using_workers` follows it."""
-    spread = parser.add_argument_group("workers", "see docs/bulk.md")
-    spread.add_argument("--jobs", type=positive_int, metavar="N",
-                        help="work in N processes (default: all of the cluster at --scheduler, or else "
-                        "this one)")
-    spread.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0],
-                        help="what runs the processes (default: %(default)s, on this machine)")
-    spread.add_argument("--scheduler", metavar="ADDRESS",
-                        help="of a cluster of Dask or Ray; without it, one is started on this machine")
-
-
-def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """The workers that the options name; errors as :func:`nnmeter_nas.parallel.bulk.workers`."""
-    return workers(options.jobs, options.backend, options.scheduler)
-
-
-def spreads(options: argparse.Namespace) -> bool:
-    """Whether there are workers beside this process."""
-    return options.backend != BACKENDS[0] or options.jobs not in (None, 1)
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from .. import load_latency_predictor
-from .arguments import DEFAULT_DEVICE, add_command, positive_float, positive_int
+from .arguments import DEFAULT_DEVICE, positive_float, positive_int
+from .commands import set_command
 from .search import NEEDS, add_nni_arguments, count, start
 
 _EPILOG = f"""\
@@ -23,10 +23,9 @@ examples:
 _POPULATION = 4
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    summary = "search SPOS networks that meet a latency limit, and train them with NNI"
-    demo = add_command(commands, "demo", run, summary, _EPILOG)
+def add_arguments(demo: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(demo, run, _EPILOG)
     demo.add_argument("--predictor", default=DEFAULT_DEVICE, metavar="DEVICE",
                       help="applied hardware, see `predictors list` (default: %(default)s)")
     demo.add_argument("--threshold", type=positive_float, metavar="MS",

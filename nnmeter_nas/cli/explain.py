@@ -12,7 +12,6 @@ from rich.text import Text
 from ..files import write_bytes
 from ..predictor import MARKS, Explanation
 from .arguments import (
-    add_command,
     add_device_arguments,
     add_format_arguments,
     add_model_arguments,
@@ -22,6 +21,7 @@ from .arguments import (
     load_predictors,
     positive_int,
 )
+from .commands import set_command
 from .messages import console, note
 from .models import Model, Models
 from .plots import kernels_plot
@@ -43,9 +43,9 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "explain", run, "latency of each kernel of a model", _EPILOG)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(parser, run, _EPILOG)
     add_model_arguments(parser)
     add_device_arguments(parser)
     add_format_arguments(parser)

@@ -10,7 +10,7 @@ from typing import Any
 from .. import load_latency_predictor
 from ..files import write_bytes
 from ..search.rebuild import Architecture, load_architecture, rebuild, to_onnx
-from .arguments import add_command
+from .commands import set_command
 from .messages import note, warn
 
 _EPILOG = """\
@@ -27,11 +27,9 @@ examples:
 _SAME, _RECORDED = 1e-6, 1e-2
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands, "export", run, "write a network that a search found as an ONNX file", _EPILOG
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(parser, run, _EPILOG)
     parser.add_argument("architecture", type=Path, metavar="ARCHITECTURE", help="such as RUN/best/1.json")
     parser.add_argument(
         "-o",

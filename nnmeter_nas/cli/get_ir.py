@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from ..files import write_bytes
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
-from .arguments import add_command, add_model_arguments, check_models, input_shape
+from .arguments import add_model_arguments, check_models, input_shape
+from .commands import set_command
 from .models import Model, Models
 from .runs import report
 
@@ -25,9 +25,9 @@ examples:
 _ENDINGS = {"onnx": "_onnx_ir.json", "pb": "_pb_ir.json", "nnmeter-ir": "_ir.json", "torch": "_torch_ir.json"}
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "get_ir", run, "write models as nn-Meter IR", _EPILOG)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(parser, run, _EPILOG)
     add_model_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE",
                         help="where to write the IR of one model; .json is added if it has no suffix")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from ..costs import LatencyTable, build_tables, load_table
 from ..costs.bundled import table_file
@@ -24,17 +23,11 @@ from ..predictor import LatencyPredictor
 from ..supernet import Space
 from ..supernet.named import SPACES, load_space
 from . import lut_rank, lut_show
-from .arguments import (
-    add_command,
-    add_device_arguments,
-    add_worker_arguments,
-    load_predictors,
-    size,
-    spreads,
-    using_workers,
-)
+from .arguments import add_device_arguments, load_predictors, size
+from .commands import add_command, set_command
 from .messages import fail, note
 from .runs import note_default_device
+from .workers import add_worker_arguments, spreads, using_workers
 
 _EPILOG = """\
 examples:
@@ -61,12 +54,12 @@ examples:
 _DECIMALS = 9
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command and its actions."""
-    summary = "lookup tables of search spaces: build, show, rank architectures"
-    parser = add_command(commands, "lut", _build, summary, _EPILOG)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command with its actions."""
+    set_command(parser, _build, _EPILOG)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = add_command(actions, "build", _build, "build the lookup tables of search spaces", _BUILD_EPILOG)
+    build = add_command(actions, "build", "build the lookup tables of search spaces")
+    set_command(build, _build, _BUILD_EPILOG)
     build.add_argument("--space", nargs="+", action="extend", required=True, metavar="SPACE",
                        help="name of a search space, or module:attribute")
     add_device_arguments(build)

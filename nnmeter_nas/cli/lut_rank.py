@@ -18,19 +18,17 @@ from ..solve.sampling import UniformSampler
 from ..solve.survey import survey
 from ..supernet.choices import architecture_at
 from .arguments import (
-    add_command,
     add_format_arguments,
-    add_worker_arguments,
     check_format,
     positive_float,
     positive_int,
-    spreads,
-    using_workers,
 )
+from .commands import add_command, set_command
 from .lut_show import latency_range
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console, note
 from .results import written
+from .workers import add_worker_arguments, spreads, using_workers
 
 _FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms")
 _EPILOG = """\
@@ -50,7 +48,8 @@ _LONG = 10**10
 
 def add_parser(actions: Any) -> None:
     """Add the action."""
-    parser = add_command(actions, "rank", run, "rank the architectures of a search space by latency", _EPILOG)
+    parser = add_command(actions, "rank", "rank the architectures of a search space by latency")
+    set_command(parser, run, _EPILOG)
     add_table_arguments(parser)
     ranking = parser.add_argument_group("ranking")
     order = ranking.add_mutually_exclusive_group()

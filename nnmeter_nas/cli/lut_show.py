@@ -15,7 +15,8 @@ from ..costs import LatencyTable
 from ..files import write_bytes
 from ..solve.ranking import latency_reach, random_architectures
 from ..supernet.space import STATIONARY
-from .arguments import add_command, add_format_arguments, check_format
+from .arguments import add_format_arguments, check_format
+from .commands import add_command, set_command
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console, note
 from .plots import heat_map
@@ -38,7 +39,8 @@ _WIDE = 12
 
 def add_parser(actions: Any) -> None:
     """Add the action."""
-    parser = add_command(actions, "show", run, "print lookup tables, or draw them", _EPILOG)
+    parser = add_command(actions, "show", "print lookup tables, or draw them")
+    set_command(parser, run, _EPILOG)
     add_table_arguments(parser)
     add_format_arguments(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png",

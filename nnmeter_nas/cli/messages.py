@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Columns of a table where no terminal sets them.
 _WIDTH = 160
@@ -13,6 +15,8 @@ _WIDTH = 160
 
 def console() -> Console:
     """For tables on standard output; names and paths may hold brackets, which are no markup."""
+    from rich.console import Console  # late: most commands print no table
+
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(markup=False, width=None if known else _WIDTH)
 

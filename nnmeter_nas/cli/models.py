@@ -14,7 +14,6 @@ import networkx as nx
 from ..errors import DatasetError, ReaderError
 from ..readers import SUFFIXES, read_model
 from ..readers.inputs import InputShape
-from ..readers.torch.torchvision_models import read_torchvision
 
 #: A file of a graph a line, as the bench dataset has them.
 LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
@@ -74,13 +73,11 @@ class Models:
                 read = partial(_read_file, path, kind, self.input_shape)
                 yield Model(str(path), path, kind or "unknown", read)
         for name in self.torchvision:
-            yield Model(name, None, "torch", partial(read_torchvision, name, self.input_shape))
+            yield Model(name, None, "torch", partial(_read_torchvision, name, self.input_shape))
 
     def _lines(self, path: Path) -> Iterator[Model]:
         """The models of a file of a graph a line; a malformed line is the last that is looked at."""
-        from ..readers.nnmeter_ir.dataset import (
-            iter_models,  # late: all other formats do without the benchmarks
-        )
+        from ..readers.nnmeter_ir.dataset import iter_models  # late: other formats do without
 
         try:
             for model in iter_models(path):
@@ -130,6 +127,12 @@ def _read_file(path: Path, kind: str | None, input_shape: InputShape | None) -> 
             "with --onnx, --tensorflow or --nn-meter-ir"
         )
     return read_model(path, kind, input_shape)
+
+
+def _read_torchvision(name: str, input_shape: InputShape | None) -> nx.DiGraph:
+    from ..readers.torch.torchvision_models import read_torchvision  # late: files do without
+
+    return read_torchvision(name, input_shape)
 
 
 def _raise(error: Exception) -> Any:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from ..predictor import Explanation
 from .arguments import (
-    add_command,
     add_device_arguments,
     add_format_arguments,
     add_model_arguments,
@@ -18,6 +16,7 @@ from .arguments import (
     input_shape,
     load_predictors,
 )
+from .commands import set_command
 from .models import Model, Models
 from .results import written
 from .runs import Run, findings, identity, note_default_device
@@ -45,10 +44,10 @@ A model that fails is named on stderr with the reason, and the others still run;
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    epilog = _EPILOG.format(columns=", ".join(COLUMNS[:4]) + ",\n" + 28 * " " + ", ".join(COLUMNS[4:]))
-    parser = add_command(commands, "predict", run, "latency of models in ms", epilog, aliases=["lat_pred"])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    columns = ", ".join(COLUMNS[:4]) + ",\n" + 28 * " " + ", ".join(COLUMNS[4:])
+    set_command(parser, run, _EPILOG.format(columns=columns))
     add_model_arguments(parser)
     add_device_arguments(parser)
     parser.add_argument("--strict", action="store_true",

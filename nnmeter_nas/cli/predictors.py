@@ -14,7 +14,7 @@ from ..packs import find_pack, pack_folders
 from ..packs.network import KernelNetwork
 from ..packs.pack import read_card, verify_pack
 from ..packs.registry import bundled_packs
-from .arguments import add_command
+from .commands import add_command, set_command
 from .messages import console, note
 
 _EPILOG = """\
@@ -67,29 +67,32 @@ _ACCURACY = {
 }
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command and its actions."""
-    parser = add_command(commands, "predictors", _list, "predictor packs: list, import, inspect", _EPILOG)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command with its actions."""
+    set_command(parser, _list, _EPILOG)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    add_command(actions, "list", _list, "list the predictor packs with their accuracy", "")
+    listed = add_command(actions, "list", "list the predictor packs with their accuracy")
+    set_command(listed, _list, "")
 
-    imported = add_command(actions, "import", _import, "import predictors of nn-Meter 1.0", _IMPORT_EPILOG)
+    imported = add_command(actions, "import", "import predictors of nn-Meter 1.0")
+    set_command(imported, _import, _IMPORT_EPILOG)
     imported.add_argument("source", metavar="SOURCE", help="device, zip, https address or folder")
     imported.add_argument("--name", metavar="DEVICE", help="device name, where the source does not tell it")
     imported.add_argument("--version", dest="pack_version", type=float, metavar="V",
                           help="version of the pack (default: what the source says, else 1.0)")
     imported.add_argument("--sha256", metavar="HEX", help="refuse a zip with another SHA-256")
 
-    summary = "register predictors trained with nn-Meter's builder"
-    register = add_command(actions, "register", _register, summary, _REGISTER_EPILOG)
+    register = add_command(actions, "register", "register predictors trained with nn-Meter's builder")
+    set_command(register, _register, _REGISTER_EPILOG)
     register.add_argument("meta", type=Path, metavar="META.yaml", help="nn-Meter's register file")
 
     for name, run, summary, epilog in (
         ("unregister", _unregister, "remove an imported or registered pack", _UNREGISTER_EPILOG),
         ("info", _info, "print what a pack was trained on, and how good it is", _INFO_EPILOG),
     ):
-        command = add_command(actions, name, run, summary, epilog)
+        command = add_command(actions, name, summary)
+        set_command(command, run, epilog)
         command.add_argument("name", metavar="DEVICE", help="device name")
         command.add_argument("--predictor-version", type=float, metavar="V",
                              help=f"version of the pack (default: {'the newest' if run is _info else 'all'})")

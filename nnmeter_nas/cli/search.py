@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .. import load_latency_predictor
-from ..errors import SearchError
+from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
-from .arguments import DEFAULT_DEVICE, add_command, port, positive_float, positive_int, size
+from .arguments import DEFAULT_DEVICE, port, positive_float, positive_int, size
+from .commands import set_command
 from .messages import console, fail, note
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    summary = "search architectures within latency limits with NNI, and train them"
-    parser = add_command(commands, "search", run, summary, _EPILOG)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(parser, run, _EPILOG)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-o", "--output", type=Path, metavar="RUN",
                        help="folder of the search (default: search-output)")
@@ -218,17 +217,23 @@ def _resume(options: argparse.Namespace) -> int:
     path = options.resume.absolute()
     given = {name: getattr(options, name) for name in ("trials", "concurrency")}
     changed = {name: value for name, value in given.items() if value is not None}
-    with RunFolder.resume(path, **changed) as folder:
-        try:
-            os.chdir(folder.settings.folder)  # where modules and data of the user were
-        except OSError as error:
-            raise SearchError(
-                f"--resume {options.resume}: the search began in the folder {folder.settings.folder}, which "
-                f"cannot be entered ({error.strerror}); bring it back, or start the search anew"
-            ) from error
+    with RunFolder.resume(path, **changed, **_moved(path)) as folder:
+        os.chdir(folder.settings.folder)  # where modules and data of the user are
         with _pricing() as priced:
             search = Search(folder.settings, priced)
         return _search(search, folder, options.port)
+
+
+def _moved(path: Path) -> dict[str, str]:
+    """The changed setting of a search whose first folder is gone: it goes on in the current one."""
+    from ..search.run_folder import read_settings
+
+    began = read_settings(path)[0].folder
+    if os.access(began, os.X_OK) and Path(began).is_dir():
+        return {}
+    here = str(Path.cwd())
+    note(f"the search began in {began}, which is not here; it goes on with the modules and data of {here}")
+    return {"folder": here}
 
 
 @contextmanager

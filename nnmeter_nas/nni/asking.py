@@ -74,7 +74,7 @@ class AskingStrategy:
     What :meth:`ask` answers may depend on the arguments and on the order of what was asked and told before,
     and on nothing else; asking when the answer is None must change nothing.
 
-    Making one mends NNI; see :mod:`.mends`. It pickles, and copies, as its arguments alone.
+    Making one patches NNI; see :mod:`.patches`. It pickles, and copies, as its arguments alone.
 
     Args:
         space: what to search, a ``Space``, a module of NNI, or a name that ``load_space`` knows; None for the
@@ -89,6 +89,9 @@ class AskingStrategy:
         trials_folder: each trial writes its outcome there as ``<number>.json`` before NNI hears of it; None
             for no such files.
     """
+
+    #: It pickles with its space, beyond what NNI 2.10.1 lets others take; see :mod:`.patches`.
+    LARGE_CHECKPOINT = True
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 

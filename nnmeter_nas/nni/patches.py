@@ -139,11 +139,10 @@ def lift_checkpoint_limit() -> None:
 
     Before an experiment starts, it saves its mutators and its strategy, each of at most 4 KB. Under the graph
     engine a mutator holds the whole base model and is larger, so that every experiment with a choice ends
-    there (``PayloadTooLarge``, NNI issue 5237). After this, mutators and strategies of this package are saved
-    whatever their size up to :data:`CHECKPOINT_LIMIT`; the limit stays for all else.
+    there (``PayloadTooLarge``, NNI issue 5237). After this, mutators and what has an attribute
+    ``LARGE_CHECKPOINT`` (strategies of this package) are saved whatever their size up to
+    :data:`CHECKPOINT_LIMIT`; the limit stays for all else.
     """
-    from .asking import AskingStrategy
-
     experiment: Any = importlib.import_module("nni.nas.experiment.pytorch")
     mutator_class: Any = importlib.import_module("nni.nas.mutable").Mutator
     too_large: Any = importlib.import_module("nni.common.serializer").PayloadTooLarge
@@ -156,7 +155,8 @@ def lift_checkpoint_limit() -> None:
             return original(payload, *args, **options)
         except too_large:
             parts = payload if isinstance(payload, list) else [payload]
-            if not all(isinstance(part, (mutator_class, AskingStrategy)) for part in parts):
+            large = (isinstance(part, mutator_class) or hasattr(part, "LARGE_CHECKPOINT") for part in parts)
+            if not all(large):
                 raise
             logger.info("checkpoint: %s saved beyond NNI's limit of 4 KB", type(parts[0]).__name__)
             return original(payload, *args, **{**options, "pickle_size_limit": CHECKPOINT_LIMIT})

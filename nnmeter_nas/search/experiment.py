@@ -137,7 +137,7 @@ class Search:
             rejected=dict(self.strategy.rejected),
             asked=settings.trials,
             note=note,
-            settings=asdict(settings),
+            settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
         if not report.front:
             return report

@@ -59,6 +59,8 @@ GRACE_S = 15.0
 def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterator[Path]:
     """A working folder for NNI that ends up in ``logs``, and no process left that was started meanwhile.
 
+    What ends up there holds no link that leads out of it.
+
     The folder is a temporary one: NNI's shell scripts break on a space in its path, and its database on some
     network drives. Signals that ask the process to end leave the context in order, as ``SystemExit``. What a
     context with the same ``logs`` left behind because its process was killed is ended and moved first.
@@ -113,8 +115,23 @@ def _clean_up(mark: str, note: Path) -> None:
     if note.exists():
         work = Path(note.read_text())
         if work.name.startswith(_PREFIX) and work.is_dir():
+            _remove_outward_links(work)
             shutil.move(work, note.parent)
         note.unlink()
+
+
+def _remove_outward_links(work: Path) -> None:
+    """Remove the links that would not lead to the same file if ``work`` were moved, or that lead nowhere.
+
+    One of them is the link to the user's folder, which trials ran through.
+    """
+    inside = work.resolve()
+    for folder, folders, files in os.walk(work):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and (
+                path.readlink().is_absolute() or not path.resolve().is_relative_to(inside)
+            ):
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -108,7 +108,8 @@ def test_help_of_every_command_has_examples_that_parse(
     assert lines
     for line in lines:
         usage = line.partition("nnmeter-nas ")[2].partition("   ")[0].removesuffix(")")
-        assert callable(argument_parser().parse_args(shlex.split(usage)).run)
+        words = shlex.split(usage)
+        assert callable(argument_parser(words).parse_args(words).run)
 
 
 def test_version_is_the_one_installed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""nn-Meter IR, whose nodes are TensorFlow's, as the frozen TensorFlow graph that they came from."""
+"""nn-Meter IR, ours and the benchmark's, as the frozen TensorFlow graph that its nodes came from."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ def _add(builder: TfBuilder, name: str, body: Mapping[str, Any], inputs: list[st
     if kind == "Placeholder":
         builder.placeholder(name, attrs["shape"])
     elif kind == "Const":
-        if attrs["constant"]:
+        if "tensor_shape" not in attrs:
+            builder.const(name, attrs["constant"][0])
+        elif attrs["constant"]:
             builder.const(name, np.asarray(attrs["constant"], np.float32).reshape(attrs["tensor_shape"]))
         else:
             builder.weights(name, *attrs["tensor_shape"])
     elif kind in ("Conv2D", "DepthwiseConv2dNative"):
         weights = builder.weights(f"{name}/weights", *attrs["weight_shape"])
-        window = {"strides": [1, *attrs["strides"], 1], "dilations": [1, *attrs["dilations"], 1]}
-        builder.add(name, kind, [*inputs, weights], **window, **_padding(attrs))
+        window = {"strides": [1, *attrs["strides"], 1], "dilations": [1, *attrs.get("dilations", (1, 1)), 1]}
+        builder.add(name, kind, [*inputs[:1], weights], **window, **_padding(attrs))
     elif kind in ("MaxPool", "AvgPool"):
         window = {"ksize": [1, *attrs["ksize"], 1], "strides": [1, *attrs["strides"], 1]}
         builder.add(name, kind, inputs, **window, **_padding(attrs))
     elif kind == "BiasAdd":
         builder.bias(name, inputs[0], body["output_shape"][0][-1])
-    elif kind == "FusedBatchNorm":
+    elif kind.startswith("FusedBatchNorm"):
         builder.batch_norm(name, inputs[0], body["output_shape"][0][-1])
     elif kind == "MatMul":
         weights = builder.weights(f"{name}/weights", body["input_shape"][0][-1], body["output_shape"][0][-1])
@@ -58,7 +60,7 @@ def _add(builder: TfBuilder, name: str, body: Mapping[str, Any], inputs: list[st
     elif kind == "Reshape":
         builder.with_const(name, kind, inputs[0], attrs["shape"])
     elif kind == "Transpose":
-        builder.with_const(name, kind, inputs[0], attrs["perm"])
+        builder.with_const(name, kind, inputs[0], attrs.get("perm", [0, 1, 2, 4, 3]))
     elif kind == "hswish":
         builder.h_swish(name, inputs[0])
     elif kind == "swish":

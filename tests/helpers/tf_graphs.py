@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -192,39 +192,4 @@ def official_mobilenet(blocks: int = 2, width: int = 16) -> graph_pb2.GraphDef:
     pooled = b.mean("Mean", last, keep_dims=True)
     flat = b.with_const("Reshape", "Reshape", pooled, [-1, width])
     b.dense("fc/MatMul", flat, width, 10)
-    return b.graph_def
-
-
-def from_nn_meter_ir(ir: Mapping[str, Any]) -> graph_pb2.GraphDef:
-    """The frozen graph of an official nn-Meter IR: what its file was made from, weights left out."""
-    b = TfBuilder(None)
-    for name, record in ir.items():
-        kind, attrs = record["attr"]["type"], record["attr"]["attr"]
-        inputs, shapes = record["inbounds"], record["attr"]["input_shape"]
-        if kind == "Placeholder":
-            b.placeholder(name, attrs["shape"])
-        elif kind == "Const":
-            b.const(name, attrs["constant"][0])
-        elif kind in ("Conv2D", "DepthwiseConv2dNative"):
-            depthwise = kind != "Conv2D"
-            b.conv(name, inputs[0], attrs["weight_shape"], attrs["strides"][0], attrs["padding"], depthwise)
-        elif kind == "FusedBatchNormV3":
-            b.batch_norm(name, inputs[0], shapes[0][-1])
-        elif kind in ("MaxPool", "AvgPool"):
-            b.pool(name, inputs[0], kind, attrs["ksize"][0], attrs["strides"][0], attrs["padding"])
-        elif kind == "Mean":
-            keeps = len(record["attr"]["output_shape"][0]) == len(shapes[0])
-            b.mean(name, inputs[0], attrs["reduction_indices"], keeps)
-        elif kind == "MatMul":
-            b.dense(name, inputs[0], shapes[0][-1], record["attr"]["output_shape"][0][-1])
-        elif kind == "Reshape":
-            b.with_const(name, kind, inputs[0], [-1, *attrs["shape"][1:]])
-        elif kind == "Transpose":
-            b.with_const(name, kind, inputs[0], [0, 1, 2, 4, 3])
-        elif kind == "ConcatV2":
-            b.add(name, kind, [*inputs, b.const(f"{name}/axis", attrs["axis"])])
-        elif kind == "Split":
-            b.add(name, kind, [b.const(f"{name}/axis", attrs["axis"]), *inputs], num_split=attrs["num_split"])
-        else:
-            b.add(name, kind, inputs)
     return b.graph_def

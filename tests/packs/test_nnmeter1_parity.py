@@ -102,6 +102,7 @@ def test_deliberate_difference_is_named_and_nothing_beside_it_passes(predictor: 
 def test_without_nnmeter_the_command_says_how_to_get_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torch")
     arguments = ["--nnmeter", str(tmp_path / "python"), "--format", "onnx", "--network", "squeezenet1_1"]
     assert main(["parity", *arguments, "--predictor", CPU]) == 1
     assert "make parity" in " ".join(capsys.readouterr().err.split())

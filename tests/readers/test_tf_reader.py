@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2
 
+from ir_to_tensorflow import graph_def_of_ir
 from nnmeter_nas.errors import GraphError, MissingPackageError, ReaderError, ShapeError
 from nnmeter_nas.kernels.configuration import configuration, kernel_type
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
@@ -21,7 +22,7 @@ from nnmeter_nas.predictor import load_latency_predictor
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.inputs import InputShape
 from nnmeter_nas.readers.tensorflow.graphdef import read_tf_graphdef
-from tf_graphs import TfBuilder, from_nn_meter_ir, official_mobilenet, set_attr, shape_proto
+from tf_graphs import TfBuilder, official_mobilenet, set_attr, shape_proto
 
 RULES = parse_rules(
     ["conv->bn", "conv->relu", "dwconv->bn", "dwconv->relu", "conv->hswish", "bn->relu", "fc->relu"]
@@ -95,7 +96,7 @@ def test_benchmark_models_get_the_kernels_of_their_ir_files(bench_dir: Path) -> 
                 (kernel.type, configuration(kernel) if kernel_type(kernel) else None)
                 for _, kernel in fuse(graph, RULES).nodes(data="kernel")
             )
-            for graph in (read_model(ir), read_model(from_nn_meter_ir(ir)))
+            for graph in (read_model(ir), read_model(graph_def_of_ir(ir)))
         ]
         assert found[0] == found[1], path.name
 
@@ -107,7 +108,7 @@ def test_benchmark_models_get_the_measured_latency(bench_dir: Path) -> None:
     for path in sorted(bench_dir.glob("*.jsonl")):
         with path.open(encoding="utf-8") as lines:
             record = json.loads(next(lines))
-        predicted = predictor.predict(from_nn_meter_ir(record["graph"]))
+        predicted = predictor.predict(graph_def_of_ir(record["graph"]))
         within.append(abs(predicted / record[device] - 1) < 0.1)
     assert np.mean(within) > 0.9
 

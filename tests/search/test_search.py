@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -177,6 +178,32 @@ def test_a_trial_beyond_its_time_is_stopped_and_the_search_goes_on(tmp_path: Pat
     code, _, errors = command.end()
     assert code == 1
     assert "stopped at the limit of 1 s" in errors
+
+
+def test_a_run_folder_can_be_moved_read_and_resumed(tmp_path: Path) -> None:
+    began, moved = tmp_path / "began", tmp_path / "moved"
+    began.mkdir()
+    (began / "data").mkdir()
+    options = ("--space", "spos-small", "--predictor", DEVICE, "--max-latency", str(LIMIT), "--strategy",
+               "random", "--evaluator", "failing_search:quick")  # fmt: skip
+    code, _, errors = Command(tmp_path, "search", *options, "--trials", "1", "-o", "run", cwd=began).end()
+    assert code == 0, errors
+    began.rename(moved)
+    links = [path for path in moved.rglob("*") if path.is_symlink()]
+    assert [path for path in links if not path.resolve().is_relative_to(moved / "run")] == []
+    assert [path for path in links if path.readlink().is_absolute()] == []
+    assert sum(len(folders) + len(files) for _, folders, files in os.walk(moved, followlinks=True)) < 100
+    (found,) = csv.DictReader((moved / "run" / "trials.csv").open())
+    best = json.loads((moved / "run" / "best" / "1.json").read_text())
+    assert str(best["metric"]) == found["accuracy"]
+    assert str(began) not in (moved / "run" / "report.html").read_text()
+
+    code, _, errors = Command(tmp_path, "search", "--resume", "run", "--trials", "2", cwd=moved).end()
+    assert code == 0, errors
+    assert f"the search began in {began}, which is not here" in errors
+    assert [row["state"] for row in csv.DictReader((moved / "run" / "trials.csv").open())] == ["trained"] * 2
+    assert len((moved / "trained.log").read_text().split()) == 2
+    assert not began.exists()
 
 
 def test_results_are_whole_and_rebuild_the_network(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""The commands: their names, what each does in one line, and how a module fills in its parser.
+
+Nothing here imports more than argparse, so that ``nnmeter-nas --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+#: Name of each command, which is also the name of its module here, and its line in the help.
+COMMANDS = {
+    "predict": "latency of models in ms",
+    "explain": "latency of each kernel of a model",
+    "get_ir": "write models as nn-Meter IR",
+    "lut": "lookup tables of search spaces: build, show, rank architectures",
+    "predictors": "predictor packs: list, import, inspect",
+    "search": "search architectures within latency limits with NNI, and train them",
+    "export": "write a network that a search found as an ONNX file",
+    "proxylessnas": "search a network that learns best within a latency, by ProxylessNAS",
+    "retrain": "train an architecture that a search has exported, from scratch",
+    "demo": "search SPOS networks that meet a latency limit, and train them with NNI",
+}
+#: nn-Meter's name of a command.
+ALIASES = {"predict": ["lat_pred"]}
+
+
+def add_commands(commands: Any, words: Sequence[str]) -> None:
+    """Add all commands, and the arguments of those that ``words`` of a command line name.
+
+    The module of a command is imported only if it is named. It offers ``add_arguments(parser)``.
+    """
+    for name, summary in COMMANDS.items():
+        aliases = ALIASES.get(name, [])
+        parser = add_command(commands, name, summary, aliases=aliases)
+        if {name, *aliases} & set(words):
+            import_module(f".{name}", __package__).add_arguments(parser)
+
+
+def add_command(commands: Any, name: str, summary: str, **more: Any) -> argparse.ArgumentParser:
+    """Add a command, or an action of one, that has no arguments yet."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **more,
+    )
+    # The whole command has this flag too: it may stand before or after the name of this one.
+    parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS,
+                        help="say more about each model, on stderr")
+    return parser
+
+
+def set_command(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], epilog: str
+) -> None:
+    """Have a command call ``run`` with its options, which returns the exit code; ``epilog`` ends its help."""
+    parser.epilog = epilog
+    parser.set_defaults(run=run, parser=parser)

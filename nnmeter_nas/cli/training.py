@@ -1,0 +1,172 @@
+"""Flags that ``proxylessnas`` and ``retrain`` share: the dataset, the space, and how to train."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .arguments import positive_float, positive_int
+from .messages import console, fail, note
+
+
+def print_files(files: tuple[Path, ...]) -> int:
+    """Say which files were written, and return the exit code of success."""
+    for file in files:
+        console().print(f"Saved {file}", soft_wrap=True)
+    return 0
+
+
+def with_torch(options: argparse.Namespace, command: Callable[[argparse.Namespace], int]) -> int:
+    """Call ``command`` with torch at as many threads as the options say; the exit code.
+
+    A missing package and an interrupt end it with a word on how to go on.
+    """
+    # NNI 2.10.1 warns about parts of torch that came after it.
+    warnings.filterwarnings("ignore", module=r"nni\b")
+    try:
+        import torch
+
+        from nnmeter_nas.estimators.proxyless_task import DEFAULTS
+
+        size = options.size or DEFAULTS[options.dataset].size
+        # Threads of a small network wait for each other longer than they work.
+        if options.threads or size == "small":
+            torch.set_num_threads(options.threads or 1)
+        return command(options)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("nnmeter_nas"):
+            raise
+        return fail(f"{error}; `{options.command}` needs: pip install 'nnmeter_nas[search]' 'nni==2.10.1'")
+    except KeyboardInterrupt:
+        note("interrupted; the same command goes on from its last checkpoint")
+        return 130
+
+
+def weight_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """How to train weights, by the names of ``WeightSettings``."""
+    from nnmeter_nas.estimators.proxyless_task import DEFAULTS
+
+    usual = DEFAULTS[options.dataset]
+    return {
+        "epochs": options.epochs or usual.epochs,
+        "train_batch_size": options.train_batch_size or usual.train_batch_size,
+        "learning_rate": options.learning_rate,
+        "no_decay_keys": "" if options.no_decay_keys == "None" else options.no_decay_keys,
+        "seed": options.seed,
+    }
+
+
+def make_task(options: argparse.Namespace) -> Any:
+    """The dataset and the search space that the options name."""
+    from nnmeter_nas.estimators.proxyless_task import Task
+
+    stages = {
+        "depths": options.n_cell_stages,
+        "channels": options.width_stages,
+        "strides": options.stride_stages,
+        "dropout": options.dropout_rate,
+    }
+    return Task(
+        dataset=options.dataset,
+        data_path=options.data_path,
+        size=options.size,
+        stages={name: value for name, value in stages.items() if value is not None},
+        bn_momentum=options.bn_momentum,
+        bn_eps=options.bn_eps,
+        resize_scale=options.resize_scale,
+        n_worker=options.n_worker,
+        test_batch_size=options.test_batch_size,
+        device=options.device,
+    )
+
+
+def check_task(options: argparse.Namespace) -> None:
+    """End with a usage error if the dataset needs a folder and none is named."""
+    if options.dataset != "digits" and options.data_path is None:
+        options.parser.error(f"--dataset {options.dataset} is read from a folder: name it with --data DIR")
+
+
+def add_task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which dataset, and which search space."""
+    task = parser.add_argument_group("dataset and search space")
+    add_flag(task, "--dataset", choices=["digits", "cifar10", "imagefolder"], default="digits",
+             help="digits comes with scikit-learn; cifar10 is its binary version; imagefolder holds "
+             "train/CLASS and val/CLASS (default: %(default)s)")
+    task.add_argument("--data", "--data_path", "--data-path", dest="data_path", type=Path, metavar="DIR",
+                      help="folder of the dataset")
+    add_flag(task, "--resize_scale", type=_share, default=0.08, metavar="SHARE",
+             help="smallest share of a photograph to train on (default: %(default)s)")
+    add_flag(task, "--size", choices=["small", "imagenet"],
+             help="of the space: 32x32 or 224x224 images (default: imagenet for imagefolder, else small)")
+    for what, name in (("layers", "n_cell"), ("channels", "width"), ("stride", "stride")):
+        add_flag(task, f"--{name}_stages", type=_sizes, metavar="N,N,...", help=f"{what} of each stage")
+    add_flag(task, "--dropout_rate", type=_share, metavar="SHARE",
+             help="of the features before the classifier")
+    add_flag(task, "--bn_momentum", type=_share, default=0.1, metavar="X", help="(default: %(default)s)")
+    add_flag(task, "--bn_eps", type=positive_float, default=1e-3, metavar="X", help="(default: %(default)s)")
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
+    """How to train, and where results go (``output`` unless told); the group, for more of them."""
+    training = parser.add_argument_group("training")
+    add_flag(training, "--epochs", type=positive_int, metavar="N", help="(default: 30 for digits, else 120)")
+    add_flag(training, "--train_batch_size", type=positive_int, metavar="N",
+             help="(default: 16 for digits, 128 for cifar10, else 256)")
+    add_flag(training, "--test_batch_size", type=positive_int, default=250, metavar="N",
+             help="(default: %(default)s)")
+    add_flag(training, "--learning_rate", type=positive_float, default=0.05, metavar="RATE",
+             help="of the weights, at the start (default: %(default)s)")
+    add_flag(training, "--no_decay_keys", choices=["None", "bn", "bn#bias"], default="bn",
+             help="what is spared from weight decay (default: %(default)s)")
+    add_flag(training, "--seed", type=int, default=0, metavar="S", help="of everything random (default: 0)")
+    add_flag(training, "--device", default="auto", metavar="NAME",
+             help="cpu, cuda, cuda:1 ...; a GPU if there is one, by default")
+    add_flag(training, "--threads", type=positive_int, metavar="N",
+             help="cores to use (default: 1 for the small space, where more are slower; else all)")
+    add_flag(training, "--n_worker", type=_count, default=0, metavar="N",
+             help="processes that read images ahead (default: %(default)s)")
+    training.add_argument("--checkpoint", "--checkpoint_path", "--checkpoint-path", dest="checkpoint_path",
+                          type=Path, metavar="FILE", help="where the state is kept (default: in --output)")
+    training.add_argument("-o", "--output", type=Path, default=Path(output), metavar="DIR",
+                          help="for everything that is written (default: %(default)s)")
+    return training
+
+
+def add_flag(group: Any, name: str, **options: Any) -> None:
+    """Add a flag that may be written with hyphens as well, which the help leaves out."""
+    dest = options.pop("dest", name[2:].replace("-", "_"))
+    group.add_argument(name, dest=dest, **options)
+    hyphened = f"--{name[2:].replace('_', '-')}"
+    if hyphened != name:
+        hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        group.add_argument(hyphened, dest=dest, **{**options, **hidden})
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes such as 4,4,4,4,4,1")
+    return values
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+# argparse names the function in its messages
+_share.__name__, _count.__name__ = "float", "int"

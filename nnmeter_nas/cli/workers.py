@@ -1,0 +1,31 @@
+"""Flags that spread the work of a command over processes or machines."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+
+from ..parallel.bulk import BACKENDS, workers
+from .arguments import positive_int
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to spread the work; :func:`using_workers` follows it."""
+    spread = parser.add_argument_group("workers", "see docs/bulk.md")
+    spread.add_argument("--jobs", type=positive_int, metavar="N",
+                        help="work in N processes (default: all of the cluster at --scheduler, or else "
+                        "this one)")
+    spread.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0],
+                        help="what runs the processes (default: %(default)s, on this machine)")
+    spread.add_argument("--scheduler", metavar="ADDRESS",
+                        help="of a cluster of Dask or Ray; without it, one is started on this machine")
+
+
+def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """The workers that the options name; errors as :func:`nnmeter_nas.parallel.bulk.workers`."""
+    return workers(options.jobs, options.backend, options.scheduler)
+
+
+def spreads(options: argparse.Namespace) -> bool:
+    """Whether there are workers beside this process."""
+    return options.backend != BACKENDS[0] or options.jobs not in (None, 1)
