@@ -408,7 +408,7 @@ class BranchesOnValues(nn.Module):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (nn.Conv2d(3, 4, 3), 8, "input_shape=8 is no shape: pass a tuple"),
+        (nn.Conv2d(3, 4, 3), 8, "input_shape=8 is not a shape: pass a tuple"),
         (nn.Conv2d(3, 4, 3), (), r"input_shape=\(\)"),
         (nn.Conv2d(3, 4, 3), (1, 3, -8, 8), "input_shape"),
         (nn.Conv2d(3, 4, 3), "1,3,8,8", "input_shape"),
