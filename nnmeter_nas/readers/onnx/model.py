@@ -39,7 +39,7 @@ _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
 #: What reading an attribute or a constant that is absent, of another type or out of range raises.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
+_ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape | None = None) -> nx.DiGraph:
@@ -346,7 +346,7 @@ def _naming(name: str, op: str) -> Iterator[None]:
         raise
     except NnMeterNasError as error:
         raise ReaderError(f"operator {name!r} ({op}): {error}") from error
-    except _MALFORMED as error:
+    except _ATTRIBUTE_ERRORS as error:
         raise ReaderError(
             f"operator {name!r} ({op}): an attribute or input is missing or malformed "
             f"({type(error).__name__}: {error})"
