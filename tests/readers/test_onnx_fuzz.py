@@ -398,7 +398,7 @@ def test_inputs_that_are_no_tensors_are_told() -> None:
     proto.graph.input[0].type.CopyFrom(
         helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, IMAGE))
     )
-    with pytest.raises(ReaderError, match="'x' is no tensor but a sequence_type"):
+    with pytest.raises(ReaderError, match="'x' is a sequence_type, not a tensor"):
         read_onnx(proto)
 
 
