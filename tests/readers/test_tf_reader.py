@@ -151,7 +151,7 @@ def test_other_batch_is_refused_by_name() -> None:
 def test_open_map_needs_an_input_shape_which_is_nchw() -> None:
     b = TfBuilder((-1, -1, -1, 3))
     b.conv("conv", "input", (3, 3, 3, 8), 2)
-    with pytest.raises(ReaderError, match=r"'input'.*left open; pass input_shape, in the order NCHW"):
+    with pytest.raises(ReaderError, match=r"'input'.*unknown sizes; pass input_shape in NCHW order"):
         read(b)
     for given in ((1, 3, 30, 20), [(1, 3, 30, 20)], {"input": (1, 3, 30, 20)}):
         assert shape(read(b, given), "conv") == (1, 8, 15, 10)
@@ -624,7 +624,7 @@ def test_called_functions_are_inlined() -> None:
 
 
 def test_function_that_calls_itself_is_refused() -> None:
-    with pytest.raises(ReaderError, match=r"'call/again' calls the function 'halves' within itself"):
+    with pytest.raises(ReaderError, match=r"'call/again' calls the function 'halves' recursively"):
         read(with_function(calls_itself=True))
 
 
@@ -676,7 +676,7 @@ def test_unknown_operator_on_constants_alone_does_not_matter() -> None:
     b.conv("conv", "input", (1, 1, 4, 8))
     assert operators(read(b)) == {"conv": 1}
     b.add("sum", "Add", ["conv", "quantised"])
-    with pytest.raises(ReaderError, match=r"'sum'.*shape of its operand 'quantised' cannot be told"):
+    with pytest.raises(ReaderError, match=r"'sum'.*shape of its operand 'quantised' is unknown"):
         read(b)
 
 

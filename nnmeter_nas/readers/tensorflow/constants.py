@@ -58,7 +58,7 @@ def static_shape(proto: Any) -> Shape | None:
         raise ReaderError(f"a shape has {len(proto.dim)} dimensions; the maximum is {MAX_RANK}")
     shape = tuple(int(dim.size) for dim in proto.dim)
     if math.prod(map(abs, shape)) > MAX_ELEMENTS:
-        raise ReaderError(f"shape {shape} has more elements than a tensor can have")
+        raise ReaderError(f"shape {shape} is larger than any tensor can be")
     return shape
 
 

@@ -57,11 +57,11 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
     name, graph_def = _load(model)
     nodes = nodes_in_order(graph_def)
     graph = new_graph(name)
-    reading = _Reading(graph, nodes, input_shape)
+    reader = _GraphDefReader(graph, nodes, input_shape)
     for node in nodes:
         with naming(node):
-            reading.read(node)
-    set_outputs(graph, reading.outputs())
+            reader.read(node)
+    set_outputs(graph, reader.outputs())
     fold_spellings(graph)
     return finish(graph)
 
@@ -110,7 +110,7 @@ class _GraphDefReader:
         self._inputs = _inputs(nodes)
         self._shapes = shapes_by_input(input_shape, self._inputs)
         self._channels_first = any(_is_channels_first(node) for node in nodes)
-        self._made = 0
+        self._tensor_count = 0
 
     def outputs(self) -> list[str]:
         """Return the operators that compute the outputs of the GraphDef."""
@@ -122,8 +122,8 @@ class _GraphDefReader:
         """Read ``node``. Its operands must have been read already."""
         inputs = [self._operand(node, *operand) for operand in node.inputs]
         self._tensors[node.name] = outputs = self._read(node, inputs)
-        self._made += len(outputs)
-        if self._made > MAX_OUTPUTS:
+        self._tensor_count += len(outputs)
+        if self._tensor_count > MAX_OUTPUTS:
             raise ReaderError(f"up to this operator the graph has more than {MAX_OUTPUTS} tensors")
 
     def _operand(self, node: Node, producer: str, slot: int) -> Tensor | None:
@@ -235,7 +235,7 @@ def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
 
 
 def _inputs(nodes: list[Node]) -> list[str]:
-    """Return the model inputs. Scalar placeholders such as ``is_training`` count only if there are no others."""
+    """Return the model inputs: scalar placeholders such as ``is_training`` only if there are no others."""
     for op in ("Placeholder", "PlaceholderWithDefault"):
         found = [node for node in nodes if node.op == op]
         images = [node.name for node in found if not _is_scalar(node)]
@@ -271,12 +271,12 @@ def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
 
 
 def _switched(node: Node, inputs: list[Tensor]) -> list[Tensor | None]:
-    """Return the outputs of a Switch: the data is output 1 if the constant condition is true, else output 0."""
+    """Return the outputs of a Switch: the data is output 1 if the condition is true, else output 0."""
     data, condition = inputs
     if condition.value is None:
         raise ReaderError(
-            f"control flow: {node.inputs[1][0]!r} chooses a branch at run time. Replace it by a constant, such "
-            "as is_training=False, when freezing the graph"
+            f"control flow: {node.inputs[1][0]!r} chooses a branch at run time. When freezing the graph, "
+            "replace it by a constant, such as is_training=False"
         )
     return [None, data] if condition.value.any() else [data, None]
 
@@ -287,6 +287,9 @@ def _merged(inputs: list[Tensor | None]) -> list[Tensor | None]:
     if not live:
         return _DEAD
     if len(live) > 1:
-        raise ReaderError("control flow: its branch is chosen at run time; freeze the graph with a constant one")
+        raise ReaderError(
+            "control flow: its branch is chosen at run time. When freezing the graph, replace the condition "
+            "by a constant"
+        )
     [(number, tensor)] = live
     return [tensor, known(np.array(number))]

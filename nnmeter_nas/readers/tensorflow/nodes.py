@@ -99,7 +99,7 @@ class Node:
 
 @contextmanager
 def naming(node: Node) -> Iterator[None]:
-    """Add the node's name to errors raised inside the block; turn errors of malformed attributes into ReaderError."""
+    """Add the node's name to errors raised inside; errors from malformed attributes become ReaderError."""
     try:
         yield
     except ReaderError as error:
@@ -120,7 +120,7 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
         ReaderError: the graph has variables (it is not frozen), control flow, or recursive functions.
         GraphError: a name is used twice, an operand does not exist, or the graph is cyclic.
     """
-    nodes = _inlined(graph_def)
+    nodes = _inline_calls(graph_def)
     for node in nodes.values():
         if node.op in _VARIABLES:
             raise ReaderError(
@@ -130,8 +130,8 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
             )
         if node.op in _CONTROL_FLOW or node.op.startswith(_CONTROL_FLOW_PREFIXES):
             raise ReaderError(
-                f"operator {node.name!r} ({node.op}) is control flow, which is decided at run time. "
-                "Export the network without its loops and conditions"
+                f"operator {node.name!r} ({node.op}) is control flow: it depends on data. Export the "
+                "network without its loops and conditions"
             )
     order = nx.DiGraph()
     order.add_nodes_from(nodes)
@@ -146,21 +146,23 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
     return [nodes[name] for name in nx.topological_sort(order)]
 
 
-def _inlined(graph_def: Any) -> dict[str, Node]:
+def _inline_calls(graph_def: Any) -> dict[str, Node]:
     """Return the nodes by name. A call becomes its function's body and an ``IdentityN`` of the results."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     nodes: dict[str, Node] = {}
     waiting: list[tuple[Node, tuple[str, ...]]] = [(_node(proto), ()) for proto in reversed(graph_def.node)]
     while waiting:
         node, callers = waiting.pop()
-        function = _called(node, functions)
+        function = _called_function(node, functions)
         if function is not None:
-            body, results = _body(node, function, functions)
+            body, results = _function_body(node, function, functions)
             name = function.signature.name
             if name in callers:
                 raise ReaderError(f"operator {node.name!r} calls the function {name!r} recursively")
             if len(callers) > _MAX_NESTING:
-                raise ReaderError(f"operator {node.name!r} nests function calls more than {_MAX_NESTING} deep")
+                raise ReaderError(
+                    f"operator {node.name!r} nests function calls more than {_MAX_NESTING} deep"
+                )
             waiting += [(inner, (*callers, name)) for inner in body]
             node = Node(node.name, "IdentityN", results, {})
         if node.name in nodes:
@@ -189,7 +191,7 @@ def _is_slot(written: str) -> bool:
     return written.isdecimal() and len(written) <= _MAX_SLOT_DIGITS
 
 
-def _called(node: Node, functions: Mapping[str, Any]) -> Any:
+def _called_function(node: Node, functions: Mapping[str, Any]) -> Any:
     """Return the function that ``node`` calls, or None if it is an operator.
 
     Raises:
@@ -207,15 +209,15 @@ def _called(node: Node, functions: Mapping[str, Any]) -> Any:
     return functions[name]
 
 
-def _body(
+def _function_body(
     call: Node, function: Any, functions: Mapping[str, Any]
 ) -> tuple[list[Node], tuple[tuple[str, int], ...]]:
     """Inline ``function`` at ``call``: return its nodes and the operands that it returns."""
     arguments = [argument.name for argument in function.signature.input_arg]
     if len(arguments) != len(call.inputs):
         raise ReaderError(
-            f"operator {call.name!r} calls {function.signature.name!r} with {len(call.inputs)} operand(s), but "
-            f"the function takes {len(arguments)}"
+            f"operator {call.name!r} calls {function.signature.name!r} with {len(call.inputs)} operand(s), "
+            f"but the function takes {len(arguments)}"
         )
     kinds = {proto.name: proto.op for proto in function.node_def}
 
