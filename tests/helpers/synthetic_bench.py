@@ -1,4 +1,4 @@
-"""A small bench dataset of made-up models on made-up devices, for tests that need no measured latencies."""
+"""A small bench dataset with made-up models and devices, for tests without measured latencies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inception(width: int, kernel: int, size: int) -> dict[str, Any]:
 
 
 def made_up_latency(graph: dict[str, Any], device: str) -> float:
-    """Latency in ms of a device that takes a fixed time a kernel, an operation and a value moved."""
+    """Latency in ms on a device with fixed times per kernel, per operation and per value moved."""
     fused = fuse(read_model(graph), parse_rules(devices()[device]["fusion_rules"]))
     found = [configuration(k) for _, k in fused.nodes(data="kernel") if kernel_type(k)]
     work = kernel_work(np.array(found, dtype=float))
@@ -39,7 +39,7 @@ def made_up_latency(graph: dict[str, Any], device: str) -> float:
 
 
 def write_bench(folder: Path, models: int = 30) -> Path:
-    """Write ``models`` of each of two families into ``folder``; the VPU lacks some figures."""
+    """Write ``models`` of each of two families into ``folder``; some VPU latencies are missing."""
     rng = np.random.default_rng(0)
     for family, build in (("plainnet", small_cnn), ("wideception", inception)):
         lines = []
