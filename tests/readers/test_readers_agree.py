@@ -119,7 +119,7 @@ def own_layers(name: str) -> Layers:
     return layers(read_model(network, input_shape=input_shape(name)))
 
 
-#: An extra convolution of the measured MobileNetV2 and ProxylessNAS, before their first depthwise one. It does
+#: An extra convolution of the measured MobileNetV2 and ProxylessNAS before their first depthwise one. It does
 #: not expand the channels.
 IDLE_EXPANSION = ("conv", (32, 112, 112), (32, 112, 112), (1, 1), (1, 1))
 
