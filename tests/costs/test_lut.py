@@ -77,12 +77,12 @@ def test_candidate_that_runs_nothing_costs_nothing(table: LatencyTable) -> None:
     for ms in table.block_ms.values():
         assert ms[2] == 0.0
         assert 0 < ms[0] < ms[1]
-    without_layers = classifier_behind_stem()
+    without_layers = classifier_after_stem()
     predicted = load_latency_predictor(DEVICE).explain(without_layers).latency_ms
     assert table.stationary_ms == pytest.approx(predicted, rel=1e-9)
 
 
-def classifier_behind_stem() -> nx.DiGraph:
+def classifier_after_stem() -> nx.DiGraph:
     """The residual space without its layers."""
     return select(residual_supernet(), dict.fromkeys(("layer_1", "layer_2", "layer_3"), "zero"))
 
@@ -174,7 +174,7 @@ def unfinished(architecture: Any) -> nx.DiGraph:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Space.of_supernet(classifier_behind_stem()), "no choice"),
+        (lambda: Space.of_supernet(classifier_after_stem()), "no choice"),
         (lambda: Space.of_function("f", {"a": ("x", "x")}, unfinished), "'a' needs candidates that differ"),
         (lambda: Space.of_function("f", {"stationary_block": ("x", "y")}, unfinished), "is taken"),
     ],

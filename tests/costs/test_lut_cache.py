@@ -170,7 +170,7 @@ def test_tables_for_something_else_are_rejected(
 def test_process_killed_while_building_blocks_nobody(predictor: LatencyPredictor, tmp_path: Path) -> None:
     with process(ASK_FOR_TABLE, tmp_path, "stop") as first:
         assert first.stdout is not None
-        assert first.stdout.readline() == "building\n"  # and holds the lock
+        assert first.stdout.readline() == "building\n"  # now it holds the lock
         with process(ASK_FOR_TABLE, tmp_path, "go on") as second:
             first.kill()
             output = second.communicate(timeout=120)[0].splitlines()

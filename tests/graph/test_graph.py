@@ -346,5 +346,5 @@ def test_shapes_inferred_by_a_reader_are_kept() -> None:
     add_op(graph, "y", "reshape", [add_input(graph, "x", (1, 8, 4))], {"shape": (1, -1)})
     for name in graph:
         infer_operator(graph, name)
-    graph.nodes["y"]["attrs"]["shape"] = (7,)  # which would be refused
+    graph.nodes["y"]["attrs"]["shape"] = (7,)  # finish would reject it if it inferred again
     assert finish(graph, {"x", "y"}).nodes["y"]["out_shapes"] == [(1, 32)]

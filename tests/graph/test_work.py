@@ -26,7 +26,7 @@ def counted_by_torch(module: nn.Module, shape: tuple[int, ...]) -> int:
     return int(counter.get_total_flops())
 
 
-def held(module: nn.Module) -> int:
+def n_params(module: nn.Module) -> int:
     """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -54,7 +54,7 @@ def test_layers_have_the_work_that_torch_counts(layer: str) -> None:
     module, shape = LAYERS[layer]
     network = nn.Sequential(nn.ReLU(), module).eval()
     graph = read_model(network, input_shape=shape)
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), n_params(network))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1"])
@@ -62,7 +62,7 @@ def test_networks_have_the_work_that_torch_counts(name: str) -> None:
     network, shape = build_network(name).eval(), input_shape(name)
     graph = read_model(network, input_shape=shape)
     assert flops(graph) == counted_by_torch(network, shape)
-    assert params(graph) == held(network)
+    assert params(graph) == n_params(network)
 
 
 class Product(nn.Module):
@@ -80,7 +80,7 @@ class Product(nn.Module):
 def test_products_of_matrices_have_the_work_that_torch_counts() -> None:
     network, shape = Product(), (1, 4, 6)
     graph = read_model(network, input_shape=shape)
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), n_params(network))
 
 
 def test_onnx_file_has_the_same_work() -> None:
@@ -93,7 +93,7 @@ def test_onnx_file_has_the_same_work() -> None:
     import onnx
 
     graph = read_model(onnx.load_from_string(file.getvalue()))
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, (1, 3, 10, 10)), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, (1, 3, 10, 10)), n_params(network))
 
 
 @pytest.mark.parametrize(

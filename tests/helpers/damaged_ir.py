@@ -1,4 +1,4 @@
-"""Damage nn-Meter IR at random, and check that it is read or refused."""
+"""Damage nn-Meter IR at random, and check that it is read or rejected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def damage(ir: dict[str, Any], data: st.DataObject) -> None:
 GPU_RULES = parse_rules(devices()["adreno640gpu_tflite21"]["fusion_rules"])
 
 
-def assert_read_or_refused(ir: dict[str, Any]) -> None:
+def assert_read_or_rejected(ir: dict[str, Any]) -> None:
     """Assert that reading gives a complete model graph with kernels, or raises an error of the package."""
     try:
         graph = read_model(ir, "nnmeter-ir")

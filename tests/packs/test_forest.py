@@ -149,7 +149,7 @@ def change_tree(field: str, node: int, value: float) -> bytes:
     kind, arguments, state = tree.__reduce__()
     state["nodes"][field][node] = value
     other = kind.__new__(kind, *arguments)
-    # __setstate__ would refuse some of these
+    # Patch the bytes, because __setstate__ rejects some values
     data = pickle.dumps(model)
     before, after = tree.__reduce__()[2]["nodes"].tobytes(), state["nodes"].tobytes()
     assert other is not tree

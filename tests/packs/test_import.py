@@ -182,7 +182,7 @@ def test_malicious_pickle_is_rejected_and_nothing_is_kept(source: Path, home: Pa
 def test_pickle_of_an_unknown_kernel_is_rejected(source: Path, home: Path, name: str) -> None:
     shutil.copy(source / "fc.pkl", source / name)
     if name.startswith("."):
-        import_predictor(source)  # a hidden file, such as file managers leave behind
+        import_predictor(source)  # hidden files, as file managers create them, are ignored
         return
     with pytest.raises(PackError, match="no name of a kernel"):
         import_predictor(source)

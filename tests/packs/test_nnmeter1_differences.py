@@ -69,7 +69,7 @@ def convolution(
     return b.nodes
 
 
-def behind_convolution(*kinds: str) -> dict[str, Any]:
+def after_convolution(*kinds: str) -> dict[str, Any]:
     """A 1x1 convolution followed by a chain of operators."""
     b = IrBuilder((1, 8, 8, 16))
     last = b.conv("c", "input", 16, 1)
@@ -170,17 +170,17 @@ CASES = {
         [("conv", [4, 16, 16, 3, 1, 0.03712, 0.00232])],
     ),
     "bias as an operator": Case(
-        behind_convolution("BiasAdd", "Relu"),
+        after_convolution("BiasAdd", "Relu"),
         [("conv-relu", POINTWISE)],
         [("conv", POINTWISE), ("relu", [8, 16])],
     ),
     "operator that does nothing": Case(
-        behind_convolution("Dropout", "Relu"),
+        after_convolution("Dropout", "Relu"),
         [("conv-relu", POINTWISE)],
         [("conv", POINTWISE), ("relu", [8, 16])],
     ),
     "h-swish as one operator": Case(
-        behind_convolution("Sigmoid", "HardSwish"),
+        after_convolution("Sigmoid", "HardSwish"),
         [("conv", POINTWISE), ("hswish", [8, 16])],
         [("conv", POINTWISE)],
     ),

@@ -313,7 +313,7 @@ def test_interrupted_save_leaves_no_partial_pack(
 
 def test_forests_predict_models(forests: Path) -> None:
     predictor = load_latency_predictor(DEVICE, 1.0)
-    with pytest.warns(LatencyWarning, match="dwconv"):  # of which there is no forest
+    with pytest.warns(LatencyWarning, match="dwconv"):  # has no forest
         assert predictor.predict(small_cnn()) > 0
     assert predictor.pack.card["kind"] == "forests"
     assert load_pack(forests).card == predictor.pack.card

@@ -125,4 +125,4 @@ def test_changed_dataset_is_detected(tmp_path: Path) -> None:
     position = content.rindex(b'"cortexA76cpu_tflite21": ') + 26
     content[position] = ord("7") if content[position] != ord("7") else ord("8")
     path.write_bytes(content)
-    assert kernel_table.dataset_fingerprint(tmp_path) != before, "one corrected figure changes nothing"
+    assert kernel_table.dataset_fingerprint(tmp_path) != before, "a changed figure is not detected"

@@ -60,7 +60,7 @@ class Cnn:
         self.last = add_op(self.graph, name, op, inputs or [self.last], attrs)
         return name
 
-    def settle(self) -> None:
+    def infer_shape(self) -> None:
         """Infer the shape of ``last`` on a finished copy, so that choices can depend on it."""
         self.shape = finish(copy.deepcopy(self.graph)).nodes[self.last]["out_shapes"][0][1:]
 
@@ -300,7 +300,7 @@ def test_any_cnn_keeps_its_kernels(data: st.DataObject) -> None:
     net.add("relu")
     for name in data.draw(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=8)):
         STEPS[name](net, data)
-        net.settle()
+        net.infer_shape()
     if data.draw(st.booleans()):
         net.add("globalavgpool", {"keepdims": data.draw(st.booleans())})
         net.add("flatten")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from damaged_ir import GPU_RULES, assert_read_or_refused, damage
+from damaged_ir import GPU_RULES, assert_read_or_rejected, damage
 from nnmeter_nas.errors import ReaderError
 from nnmeter_nas.kernels.fusion import fuse
 from nnmeter_nas.readers import read_model
@@ -136,4 +136,4 @@ NETWORK = json.dumps(network())
 def test_damaged_model_is_read_or_raises_an_error_of_the_package(data: st.DataObject) -> None:
     ir = json.loads(NETWORK)
     damage(ir, data)
-    assert_read_or_refused(ir)
+    assert_read_or_rejected(ir)

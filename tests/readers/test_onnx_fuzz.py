@@ -73,11 +73,11 @@ def small_network() -> onnx.ModelProto:
 
 NETWORK = small_network()
 BYTES = NETWORK.SerializeToString()
-#: The opset, which comes behind the graph in the file.
+#: The opset, which follows the graph in the file.
 AFTER_THE_GRAPH = onnx.ModelProto(opset_import=NETWORK.opset_import[:1]).SerializeToString()
 
 
-def read_or_refuse(source: Any) -> None:
+def read_or_reject(source: Any) -> None:
     """Read the model; any error except the package's own fails the test."""
     try:
         graph = read_onnx(source)
@@ -112,7 +112,7 @@ def test_changed_bytes_give_an_error_or_a_graph(file: Path, edits: list[tuple[in
         end = {"set": at + len(content), "drop": at + 4, "insert": at}[kind]
         damaged[at:end] = b"" if kind == "drop" else content
     file.write_bytes(damaged)
-    read_or_refuse(file)
+    read_or_reject(file)
 
 
 @settings(max_examples=100)
@@ -199,7 +199,7 @@ def test_changed_graphs_give_an_error_or_a_graph(data: st.DataObject) -> None:
     proto = onnx.ModelProto.FromString(BYTES)
     for _ in range(data.draw(st.integers(1, 4))):
         data.draw(st.sampled_from(MUTATIONS))(proto, data.draw)
-    read_or_refuse(proto)
+    read_or_reject(proto)
 
 
 @settings(max_examples=200)
@@ -223,7 +223,7 @@ def test_any_operator_on_any_input_gives_an_error_or_a_graph(data: st.DataObject
     op = node(data.draw(st.sampled_from(OPERATORS)), "", "y z", **attrs)
     op.input.extend(data.draw(st.lists(st.sampled_from(["", *names]), max_size=5)))
     opset = data.draw(st.sampled_from([9, 11, 13, 18, 22]))
-    read_or_refuse(model([node("Relu", "x", "r"), op], constants, outputs=("r", "y", "z"), opset=opset))
+    read_or_reject(model([node("Relu", "x", "r"), op], constants, outputs=("r", "y", "z"), opset=opset))
 
 
 # Cases that fuzzing found, and cases it is unlikely to find
@@ -279,14 +279,14 @@ def test_huge_sizes_are_never_allocated(case: str) -> None:
     proto = model(ABSURD[case], opset=18)
     tracemalloc.start()
     try:
-        read_or_refuse(proto)
+        read_or_reject(proto)
         assert tracemalloc.get_traced_memory()[1] < 16e6
     finally:
         tracemalloc.stop()
 
 
 def test_huge_inputs_and_weights_need_no_memory() -> None:
-    read_or_refuse(model([node("Relu", "x", "y")], inputs={"x": (1, HUGE, HUGE)}))
+    read_or_reject(model([node("Relu", "x", "y")], inputs={"x": (1, HUGE, HUGE)}))
     proto = model([node("Conv", "x w", "y")], {"w": weights(1, 8, 1, 1)})
     proto.graph.initializer[0].dims[:] = [HUGE, 8, 1, 1]
     proto.graph.initializer[0].raw_data = b""

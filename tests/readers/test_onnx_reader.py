@@ -25,7 +25,7 @@ from onnx_models import FLOAT, IMAGE, INT64, ints, kernel_types, layer, model, n
 
 NEWEST = 22
 
-#: Canonical operator, ONNX model of it behind a ReLU.
+#: Canonical operator, and an ONNX model of it after a ReLU.
 LAYERS = [
     ("conv", layer("Conv", {"w": weights(6, 8, 3, 3), "b": weights(6)}, pads=[1, 1, 1, 1], strides=[2, 2])),
     ("conv", layer("Conv", {"w": weights(6, 4, 3, 1)}, group=2, dilations=[2, 1], pads=[0, 1, 2, 3])),

@@ -50,7 +50,7 @@ def varied_graph() -> graph_pb2.GraphDef:
     return b.graph_def
 
 
-def survives(model: graph_pb2.GraphDef | Path) -> None:
+def read_or_reject(model: graph_pb2.GraphDef | Path) -> None:
     """Read ``model``; only errors about a malformed model are allowed."""
     with contextlib.suppress(ReaderError, GraphError):
         read_tf_graphdef(model)
@@ -77,7 +77,7 @@ def test_truncated_file_is_read_or_rejected(content: bytes, tmp_path: Path) -> N
     path = tmp_path / "truncated.pb"
     for length in range(1, len(content), 7):
         path.write_bytes(content[:length])
-        survives(path)
+        read_or_reject(path)
 
 
 @given(st.data())
@@ -90,7 +90,7 @@ def test_flipped_bytes_are_read_or_rejected(
         damaged[place] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "flipped.pb"
     path.write_bytes(damaged)
-    survives(path)
+    read_or_reject(path)
 
 
 INTEGERS = st.integers(-4, 20) | st.sampled_from([2**31, -(2**31), 2**62, -(2**62), 10**9])
@@ -141,7 +141,7 @@ def damaged_graphs(draw: st.DrawFn) -> graph_pb2.GraphDef:
 @given(damaged_graphs())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_damaged_operators_are_read_or_rejected(graph_def: graph_pb2.GraphDef) -> None:
-    survives(graph_def)
+    read_or_reject(graph_def)
 
 
 @st.composite
@@ -171,7 +171,7 @@ def single_operators(draw: st.DrawFn) -> graph_pb2.GraphDef:
 @given(single_operators())
 @settings(max_examples=200)
 def test_any_operator_on_any_operands_is_read_or_rejected(graph_def: graph_pb2.GraphDef) -> None:
-    survives(graph_def)
+    read_or_reject(graph_def)
 
 
 # Found by hand and by the tests above: each would cost memory or time out of proportion to its file.

@@ -49,7 +49,7 @@ def kernels(graph: nx.DiGraph) -> Counter[str]:
     return Counter(kernel.type for _, kernel in fuse(graph, RULES).nodes(data="kernel"))
 
 
-# What a user hands over
+# Files, messages and installation
 
 
 def test_file_and_message_give_the_same_model(tmp_path: Path) -> None:
@@ -746,7 +746,7 @@ def test_dense_layer_written_as_einsum_is_recognised() -> None:
     assert shape(graph, "other") == (1, 3, 10, 2)
 
 
-# What is no frozen graph
+# Files that are not frozen graphs
 
 
 @pytest.mark.parametrize("op", ["VariableV2", "VarHandleOp", "ReadVariableOp"])

@@ -169,7 +169,7 @@ def cut_and_join(draw: Draw, shape: Shape) -> Step:
 
 
 def cut(draw: Draw, shape: Shape) -> Step:
-    """A slice or a single index. A slice that keeps everything is no operator."""
+    """A slice or a single index. A slice that keeps everything is removed."""
     axis = number(draw, 1, len(shape) - 1)
     start, step = number(draw, 0, shape[axis] - 1), number(draw, 1, 2)
     index = (slice(None),) * axis
@@ -316,7 +316,7 @@ def test_any_network_is_read_correctly_and_not_changed(drawn: Drawn) -> None:
     assert {name: sorted(vars(module)) for name, module in network.named_modules()} == attributes
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     found = Counter(op for _, op in graph.nodes(data="op") if op != "input")
-    assert found.pop("concat", 0) <= ops.pop("concat", 0)  # joins of joins are one, of one part none
+    assert found.pop("concat", 0) <= ops.pop("concat", 0)  # nested concats merge, single ones vanish
     assert found == ops
     assert graph.graph["shape_mismatches"] == []
     with torch.inference_mode():

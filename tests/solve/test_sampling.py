@@ -113,7 +113,7 @@ def test_all_architectures_within_limits_are_counted_and_only_those_drawn(
 
 @pytest.mark.usefixtures("nothing_listed")
 def test_counts_beyond_64_bits_are_as_good() -> None:
-    free = (3,) * 60  # 4e28 architectures that only four positions tell apart
+    free = (3,) * 60  # 4e28 architectures; only four positions matter
     terms = Terms((3, 2, 4, 3, *free), 2.0, SPACES["pairs"].factors)
     at_most, at_least = limits(SPACES["pairs"], 0.2, 0.5)
     known = inside(SPACES["pairs"], at_most, at_least)
