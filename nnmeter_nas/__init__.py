@@ -1,4 +1,4 @@
-"""Latency of CNNs on edge devices, predicted from the graph alone, for neural architecture search.
+"""Predict the latency of CNNs on edge devices from their graph alone, for neural architecture search.
 
 >>> import nnmeter_nas
 >>> predictor = nnmeter_nas.load_latency_predictor("cortexA76cpu_tflite21")

@@ -1,6 +1,6 @@
-"""A chart to draw on, and the PNG that it becomes.
+"""Create a chart and render it as PNG.
 
-Without pyplot: no display is looked for and no global state is left behind.
+Uses matplotlib without pyplot, so it needs no display and leaves no global state behind.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from .extras import load_extra
 
 
 def new_chart(width: float, height: float, dpi: int) -> Any:
-    """An empty figure of matplotlib.
+    """Return an empty matplotlib figure.
 
     Args:
         width, height: in inches.
-        dpi: pixels an inch.
+        dpi: pixels per inch.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -26,7 +26,7 @@ def new_chart(width: float, height: float, dpi: int) -> Any:
 
 
 def to_png(chart: Any) -> bytes:
-    """What ``chart`` looks like, as PNG."""
+    """Render ``chart`` as PNG."""
     png = io.BytesIO()
     chart.savefig(png, format="png")
     return png.getvalue()

@@ -1,4 +1,4 @@
-"""Every error this package raises on bad input; all share one base class."""
+"""The errors this package raises on bad input. All share one base class."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class NnMeterNasError(Exception):
-    """Base of all errors raised by nnmeter_nas."""
+    """Base class of all errors that nnmeter_nas raises."""
 
 
 class GraphError(NnMeterNasError, ValueError):
-    """A model graph is malformed; ``node`` names the operator at fault, if one is."""
+    """A model graph is malformed. ``node`` names the faulty operator, or is None if no single one is."""
 
     def __init__(self, message: str, node: str | None = None) -> None:
         super().__init__(f"operator {node!r}: {message}" if node is not None else message)
@@ -19,11 +19,11 @@ class GraphError(NnMeterNasError, ValueError):
 
 
 class ShapeError(GraphError):
-    """A shape is missing, contradictory or outside what an operator accepts."""
+    """A shape is missing, contradicts another, or is not accepted by its operator."""
 
 
 class OperatorError(NnMeterNasError, ValueError):
-    """An operator is declared twice, or under a name that another one has in that format."""
+    """An operator is declared twice, or under a name that another operator has in that format."""
 
 
 class ReaderError(NnMeterNasError, ValueError):
@@ -31,47 +31,47 @@ class ReaderError(NnMeterNasError, ValueError):
 
 
 class UnpredictedOperatorError(NnMeterNasError):
-    """``strict=True`` met operators of kernel types that were not measured on the device."""
+    """With ``strict=True``: the model has operators of kernel types that were not measured on the device."""
 
 
 class UnknownDeviceError(NnMeterNasError, LookupError):
-    """No predictor pack goes by the given device name or version."""
+    """No predictor pack has the given device name or version."""
 
 
 class PackError(NnMeterNasError):
-    """A predictor pack is missing files, damaged (hash mismatch) or of an unknown format."""
+    """A predictor pack has missing files, is damaged (hash mismatch) or has an unknown format."""
 
 
 class FeatureError(NnMeterNasError, ValueError):
-    """A forest is to predict from rows of the wrong width, or from what is no finite number."""
+    """A forest was given rows of the wrong width, or values that are not finite numbers."""
 
 
 class MissingPackageError(NnMeterNasError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed. The message names the extra that installs it."""
 
 
 class DatasetError(NnMeterNasError, ValueError):
-    """A bench dataset or a folder of training data is absent, or is not laid out as it has to be."""
+    """A bench dataset or a folder of training data is missing or has the wrong layout."""
 
 
 class SpaceError(NnMeterNasError, ValueError):
-    """A search space cannot be read, or an architecture is none of it."""
+    """A search space cannot be read, or does not contain the given architecture."""
 
 
 class LookupTableError(NnMeterNasError, ValueError):
-    """A lookup table is damaged, of something else, or asked for what it lacks; or none can be built."""
+    """A lookup table is damaged, belongs to another space or measure, lacks an entry, or cannot be built."""
 
 
 class WorkerError(NnMeterNasError):
-    """Work cannot be spread: no cluster answers, workers keep dying, or one lacks a predictor pack."""
+    """Work cannot be distributed: no cluster answers, workers keep dying, or one lacks a predictor pack."""
 
 
 class SearchError(NnMeterNasError):
-    """A search cannot go on, for example because no candidate meets the latency limit."""
+    """A search cannot continue, for example because no candidate meets the latency limit."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence fragment that suggests the closest known name and lists all of them.
+    """Return a sentence fragment that suggests the closest known name and lists all known names.
 
     >>> nearest("cortexA76", ["cortexA76cpu_tflite21", "myriadvpu_openvino2019r2"])
     "did you mean 'cortexA76cpu_tflite21'? Known: cortexA76cpu_tflite21, myriadvpu_openvino2019r2"

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are needed, with the way to install them if they are not there."""
+"""Import optional packages where they are needed; if one is missing, tell the user how to install it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .errors import MissingPackageError
 
 
 def load_extra(module: str, extra: str, purpose: str) -> Any:
-    """The optional ``module`` that ``extra`` of this package installs.
+    """Import and return the optional ``module``, which the given ``extra`` of this package installs.
 
     Args:
         module: dotted name to import.
         extra: name of the extra in ``pip install 'nnmeter_nas[extra]'``.
-        purpose: what needs it, as the start of a sentence: ``"reading ONNX files"``.
+        purpose: what needs the module. It starts the error message, for example ``"reading ONNX files"``.
 
     Raises:
-        MissingPackageError: the module, or a package that it needs, is not installed.
+        MissingPackageError: the module, or a package that it imports, is not installed.
     """
     try:
         return import_module(module)

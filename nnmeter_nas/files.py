@@ -1,4 +1,4 @@
-"""Files written whole or not at all, their hashes, and where those of the user are kept."""
+"""Write files atomically, hash them, and locate the user's folders."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-#: Environment variable that names the folder to use instead of the platform's.
+#: Environment variable that overrides the platform's user folders.
 HOME = "NNMETER_NAS_HOME"
 _BLOCK = 1 << 20
 
 
 def user_folder() -> Path:
-    """Folder of what the user imported: the platform's for data of users, or ``NNMETER_NAS_HOME``."""
+    """Folder of imported packs and other user data: ``NNMETER_NAS_HOME``, by default the platform's."""
     home = os.environ.get(HOME)
     return Path(home).absolute() if home else platformdirs.user_data_path("nnmeter_nas")
 
 
 def user_cache_folder() -> Path:
-    """Folder of downloads that are under way."""
+    """Folder of unfinished downloads."""
     return user_folder() / "cache" if os.environ.get(HOME) else platformdirs.user_cache_path("nnmeter_nas")
 
 
 def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
-    """Write ``parts``, one after another, to ``path`` atomically; parent folders are made."""
+    """Write ``parts`` one after another to ``path``, atomically. Create missing parent folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -41,7 +41,7 @@ def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)  # an interrupt may come when it has been renamed
+        Path(temporary).unlink(missing_ok=True)  # gone if we are interrupted after the rename
         raise
 
 
@@ -53,7 +53,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file of any size."""
+    """SHA-256 of a file of any size, as a hex string."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(_BLOCK):
@@ -62,7 +62,7 @@ def sha256(path: str | Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value of numbers, names, lists and mappings."""
+    """SHA-256 of a JSON-like value (numbers, strings, lists and mappings), as a hex string."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

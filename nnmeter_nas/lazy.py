@@ -1,4 +1,4 @@
-"""Public names of a package that are loaded when they are first used, so that importing it stays light."""
+"""Load the public names of a package on first use, so that importing the package is fast."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 def lazy_names(
     package: str, home: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """Return ``__getattr__`` and ``__dir__`` for a package.
 
     Args:
-        package: its ``__name__``.
-        home: public name -> module of the package that it is in.
+        package: the package's ``__name__``.
+        home: public name -> module of the package that defines it.
     """
 
     def load(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What the tests share: the measured data beside the checkout, slow tests last, one thread a process."""
+"""Shared test setup: fixtures for the measured data, slow tests last, one thread per process."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from layout import REPOSITORY
 
 BENCH_MODELS_PER_FAMILY = 20
 
-# Before torch is imported, and inherited by the trials of experiments: tests share few cores.
+# Set before torch is imported; trials of experiments inherit it. Tests share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Examples may be slow on a busy machine; that is no failure.
+# Examples may be slow on a busy machine, which is not a failure.
 settings.register_profile("nnmeter_nas", deadline=None)
 settings.load_profile("nnmeter_nas")
 
@@ -48,13 +48,13 @@ def pytest_make_collect_report(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the fast tests first, each group in its written order."""
+    """Run the fast tests before the slow ones, and keep the order within each group."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty folder in place of the user's own, whose imported packs shall neither be seen nor touched."""
+    """An empty user folder, so that tests neither read nor change the user's own packs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNMETER_NAS_HOME", str(tmp_path_factory.mktemp("home")))
         yield
@@ -62,7 +62,7 @@ def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder ``shared`` with the measured latencies, beside the checkout or further up."""
+    """The folder ``shared`` with the measured latencies, next to the checkout or in a folder above it."""
     for folder in REPOSITORY.parents:
         if (folder / "shared" / "data" / "bench").is_dir():
             return folder / "shared"
@@ -71,7 +71,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def bench_dir(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small bench dataset in the official schema: ``<family>s.jsonl``, the first models of each family."""
+    """A small bench dataset in the official schema, with the first models of each family."""
     folder = tmp_path_factory.mktemp("bench")
     tool = shared_dir / "tools" / "expand_bench.py"
     limit = str(BENCH_MODELS_PER_FAMILY)

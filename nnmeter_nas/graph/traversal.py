@@ -1,7 +1,7 @@
-"""Walks over a directed graph that every pass over a model needs, on plain dicts.
+"""Fast graph traversals on plain dicts, for every pass over a model.
 
-They do what networkx's functions do, in the same order. A candidate of a search is walked ten times between
-its format and its latency, and networkx's views and generators take five times as long.
+They return what networkx's functions return, in the same order. A search walks each candidate about ten
+times to predict its latency, and networkx's views and generators take five times as long.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ..errors import GraphError
 
 
 def topological_order(graph: nx.DiGraph) -> list[Any]:
-    """All nodes, each behind those that lead to it; the order of :func:`networkx.topological_sort`.
+    """Return all nodes, producers before consumers, in the order of :func:`networkx.topological_sort`.
 
     Raises:
-        GraphError: the graph is cyclic; names a cycle.
+        GraphError: the graph is cyclic. The message names a cycle.
 
     >>> topological_order(nx.DiGraph([("conv", "relu"), ("input", "conv")]))
     ['input', 'conv', 'relu']
@@ -41,7 +41,7 @@ def topological_order(graph: nx.DiGraph) -> list[Any]:
 
 
 def reachable(graph: nx.DiGraph, sources: Iterable[Any]) -> set[Any]:
-    """All nodes on paths that start at ``sources``, these included."""
+    """Return ``sources`` and all nodes that can be reached from them."""
     successors = dict(graph.adjacency())
     seen = set(sources)
     stack = list(seen)

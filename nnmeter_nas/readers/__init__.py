@@ -1,4 +1,4 @@
-"""Readers: one outside format each, all returning a finished model graph."""
+"""Readers: each reads one outside format and returns a finished model graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ReaderError, nearest
 from ..graph.model_graph import finish, input_names
 from .inputs import InputShape
 
-#: Reader of each format, by nn-Meter's names of them: module and function ``(model, input_shape)``.
+#: Format, by nn-Meter's name -> module and function ``(model, input_shape)`` that read it.
 READERS = {
     "nni-ir": (".nni.ir", "read_nni_ir"),
     "torch": (".torch.module", "read_torch_module"),
@@ -22,7 +22,7 @@ READERS = {
     "nnmeter-ir": (".nnmeter_ir.reader", "read_nnmeter_ir"),
 }
 MODEL_TYPES = tuple(READERS)
-#: Formats of files, by what their names end in.
+#: File suffix -> format.
 SUFFIXES = {".onnx": "onnx", ".pb": "pb", ".json": "nnmeter-ir"}
 
 
@@ -34,12 +34,12 @@ def read_model(
     Args:
         model: a model graph, an NNI graph model, a ``torch.nn.Module``, an ONNX file or ``ModelProto``, a
             frozen TensorFlow graph (file or ``GraphDef``), or an nn-Meter IR file or dict.
-        model_type: one of :data:`MODEL_TYPES`; recognised from ``model`` if None.
-        input_shape: NCHW shape of the input, where the model does not carry it or another is wanted; for
-            several inputs a list of shapes, or a dict by name.
+        model_type: one of :data:`MODEL_TYPES`. By default it is detected from ``model``.
+        input_shape: NCHW shape of the input. It overrides the model's own, and is required if the model has
+            none. For several inputs, pass a list of shapes or a dict by input name.
 
     Raises:
-        ReaderError: the format is unknown, or the model is not of it.
+        ReaderError: the format is unknown, or the model is not in that format.
         GraphError, ShapeError: the model is malformed.
         MissingPackageError: the format needs an optional package.
     """
@@ -54,19 +54,19 @@ def read_model(
 
 
 def _own_graph(graph: nx.DiGraph, input_shape: InputShape | None) -> nx.DiGraph:
-    """A model graph itself, finished if it is not yet."""
+    """Return a model graph that the caller passed, finished if it was not yet."""
     finished = graph if "shape_mismatches" in graph.graph else finish(graph)
     shapes = [finished.nodes[name]["out_shapes"][0] for name in input_names(finished)]
     if input_shape is not None and input_shape not in (shapes, *shapes, *map(list, shapes)):
         raise ReaderError(
-            f"a model graph has its shapes, here {shapes}; to predict at input_shape={input_shape} pass the "
-            "model it was read from"
+            f"input_shape={input_shape} differs from the fixed shapes of the model graph, {shapes}; to "
+            "predict at another input_shape, pass the model that the graph was read from"
         )
     return finished
 
 
 def _recognise(model: Any) -> str:
-    """Model type of ``model``, by what it offers."""
+    """Detect the model type of ``model`` from its attributes, or from its suffix if it is a path."""
     if hasattr(model, "root_graph"):
         return "nni-ir"
     if hasattr(model, "named_modules") or hasattr(model, "graph_signature"):
@@ -82,9 +82,10 @@ def _recognise(model: Any) -> str:
             if fspath(model).lower().endswith(suffix):
                 return kind
         raise ReaderError(
-            f"cannot tell the format of {fspath(model)!r}, which ends in none of {', '.join(SUFFIXES)}; pass "
-            f"model_type, one of {', '.join(MODEL_TYPES)}"
+            f"cannot detect the format of {fspath(model)!r}: the suffix is none of {', '.join(SUFFIXES)}; "
+            f"pass model_type, one of {', '.join(MODEL_TYPES)}"
         )
     raise ReaderError(
-        f"cannot tell what {type(model).__name__!r} is; pass model_type, one of {', '.join(MODEL_TYPES)}"
+        f"cannot detect the format of a {type(model).__name__!r}; pass model_type, one of "
+        f"{', '.join(MODEL_TYPES)}"
     )

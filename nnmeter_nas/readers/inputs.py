@@ -1,4 +1,4 @@
-"""The argument ``input_shape`` of every reader: one shape, or one for each input in order or by name."""
+"""Parse the readers' argument ``input_shape``: one shape, a list of shapes, or a dict by input name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int
 
 
 def shapes_by_input(input_shape: InputShape | None, names: Sequence[str]) -> dict[str, Shape]:
-    """The shapes that ``input_shape`` gives, by the name of the input; empty if it is None.
+    """Return the shapes in ``input_shape`` by input name; an empty dict if it is None.
 
     Args:
-        input_shape: as the caller of a reader passed it.
-        names: the model's inputs, in order.
+        input_shape: as passed to a reader.
+        names: names of the model's inputs, in order.
 
     Raises:
-        ReaderError: it is no shape, has other than one for each input, or names an input that is not there.
+        ReaderError: it is not a shape, has the wrong number of shapes, or names an unknown input.
 
     >>> shapes_by_input([1, 3, 8, 8], ["image"])
     {'image': (1, 3, 8, 8)}
@@ -45,7 +45,7 @@ def shapes_by_input(input_shape: InputShape | None, names: Sequence[str]) -> dic
 
 
 def is_list_of_shapes(input_shape: Any) -> bool:
-    """Whether ``input_shape`` holds one shape for each of several inputs."""
+    """Whether ``input_shape`` is a list of shapes rather than one shape."""
     first = input_shape[0] if isinstance(input_shape, list | tuple) and input_shape else None
     return isinstance(first, list | tuple)
 
@@ -64,6 +64,6 @@ def _shape(shape: Any, given: Any) -> Shape:
 
 def _not_a_shape(given: Any) -> ReaderError:
     return ReaderError(
-        f"input_shape={given!r} is no shape: pass a tuple such as (1, 3, 224, 224), or for several inputs a "
-        "list of them, or a dict by name"
+        f"input_shape={given!r} is not a shape: pass a tuple such as (1, 3, 224, 224); for several inputs, a "
+        "list of tuples or a dict by input name"
     )

@@ -1,4 +1,4 @@
-"""A lookup table's sums are the full-graph predictions, or the table says for which choices they are not."""
+"""A lookup table's sums equal the full-graph predictions, or errors name the choices where they do not."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def predictor() -> LatencyPredictor:
 
 @pytest.fixture(scope="module")
 def table(predictor: LatencyPredictor) -> LatencyTable:
-    """Of three residual layers that may be left out."""
+    """A table of three residual layers that may be skipped."""
     return build_table(residual_supernet(), predictor)
 
 
 @pytest.fixture(scope="module")
 def paired(predictor: LatencyPredictor) -> LatencyTable:
-    """Of a space where one choice sets the channels that the next one reads."""
+    """A table of a space where one choice sets the channels that the next one reads."""
     return build_table(width_supernet(), predictor)
 
 
@@ -59,7 +59,7 @@ def architectures(supernet: nx.DiGraph) -> list[dict[str, str]]:
 
 
 def assert_exact(table: LatencyTable, supernet: nx.DiGraph, predictor: LatencyPredictor) -> None:
-    """The sums of all architectures are the full-graph predictions."""
+    """Assert that the sums of all architectures equal the full-graph predictions."""
     for architecture in architectures(supernet):
         full = predictor.explain(select(supernet, architecture)).latency_ms
         assert table.latency(architecture) == pytest.approx(full, rel=1e-9)
@@ -73,21 +73,21 @@ def test_sums_of_blocks_are_full_graph_predictions_on_every_device() -> None:
         assert_exact(table, supernet, predictor)
 
 
-def test_a_candidate_that_runs_nothing_takes_nothing(table: LatencyTable) -> None:
+def test_candidate_that_runs_nothing_costs_nothing(table: LatencyTable) -> None:
     for ms in table.block_ms.values():
         assert ms[2] == 0.0
         assert 0 < ms[0] < ms[1]
-    without_layers = classifier_behind_stem()
+    without_layers = classifier_after_stem()
     predicted = load_latency_predictor(DEVICE).explain(without_layers).latency_ms
     assert table.stationary_ms == pytest.approx(predicted, rel=1e-9)
 
 
-def classifier_behind_stem() -> nx.DiGraph:
+def classifier_after_stem() -> nx.DiGraph:
     """The residual space without its layers."""
     return select(residual_supernet(), dict.fromkeys(("layer_1", "layer_2", "layer_3"), "zero"))
 
 
-def test_without_such_a_candidate_a_block_takes_what_its_kernels_take(paired: LatencyTable) -> None:
+def test_without_a_skip_candidate_a_block_costs_its_kernels(paired: LatencyTable) -> None:
     graph = select(width_supernet(), {"width": "c8", "kernel": "k1", "last": "k3"})
     kernels = load_latency_predictor(DEVICE).explain(graph).kernel_graph
     own = {label: paired.block_ms[label][0] for label in paired.labels}
@@ -106,14 +106,14 @@ def test_choices_that_change_each_others_latency_are_priced_in_pairs(
     assert_exact(paired, width_supernet(), predictor)
 
 
-def test_layers_that_a_depth_cuts_off_are_priced_with_it(predictor: LatencyPredictor) -> None:
+def test_layers_cut_off_by_a_depth_choice_are_priced_with_it(predictor: LatencyPredictor) -> None:
     supernet = depth_supernet()
     found = build_table(supernet, predictor)
     assert set(found.pair_ms) == {(f"layer_{i}", "depth") for i in (2, 3, 4)}
     assert_exact(found, supernet, predictor)
 
 
-def test_only_devices_on_which_choices_interact_get_pairs() -> None:
+def test_only_devices_where_choices_interact_get_pairs() -> None:
     predictors = [load_latency_predictor(name) for name in ("cortexA76cpu_tflite21", DEVICE)]
     cpu, gpu = build_tables(fusing_supernet(), predictors)
     assert (list(cpu.pair_ms), list(gpu.pair_ms)) == ([], [("kernel", "skip")])
@@ -121,12 +121,12 @@ def test_only_devices_on_which_choices_interact_get_pairs() -> None:
         assert_exact(table, fusing_supernet(), predictor)
 
 
-def test_choices_that_no_pairs_describe_are_refused_by_label(predictor: LatencyPredictor) -> None:
+def test_error_for_choices_that_pairs_cannot_describe_names_their_labels(predictor: LatencyPredictor) -> None:
     with pytest.raises(LookupTableError, match=r"'entangled'.*most at the choice '(width|kernel)'"):
         build_table(entangled_supernet(), predictor)
 
 
-def test_architectures_made_one_by_one_give_the_same_sums(
+def test_architectures_built_one_by_one_give_the_same_sums(
     table: LatencyTable, predictor: LatencyPredictor
 ) -> None:
     supernet = residual_supernet()
@@ -148,7 +148,7 @@ def test_nested_choices_share_no_block(predictor: LatencyPredictor) -> None:
     assert_exact(found, supernet, predictor)
 
 
-def test_operators_that_are_left_out_are_named(predictor: LatencyPredictor) -> None:
+def test_warning_names_operators_that_are_left_out(predictor: LatencyPredictor) -> None:
     graph = new_graph("strange")
     x = add_input(graph, "input", (1, 3, 8, 8))
     strange = add_op(graph, "strange", "fourier", [x], declared=[(1, 3, 8, 8)])
@@ -159,7 +159,7 @@ def test_operators_that_are_left_out_are_named(predictor: LatencyPredictor) -> N
         build_table(supernet, predictor, strict=True)
 
 
-def test_building_reports_how_far_it_is(predictor: LatencyPredictor) -> None:
+def test_building_reports_progress(predictor: LatencyPredictor) -> None:
     done: list[int] = []
     build_table(residual_supernet(), predictor, progress=done.append)
     assert done == sorted(done)
@@ -167,30 +167,30 @@ def test_building_reports_how_far_it_is(predictor: LatencyPredictor) -> None:
 
 
 def unfinished(architecture: Any) -> nx.DiGraph:
-    """A supernet, where the model graph of an architecture is wanted."""
+    """A function that wrongly returns a supernet instead of an architecture's model graph."""
     return residual_supernet()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Space.of_supernet(classifier_behind_stem()), "no choice"),
+        (lambda: Space.of_supernet(classifier_after_stem()), "no choice"),
         (lambda: Space.of_function("f", {"a": ("x", "x")}, unfinished), "'a' needs candidates that differ"),
         (lambda: Space.of_function("f", {"stationary_block": ("x", "y")}, unfinished), "is taken"),
     ],
 )
-def test_spaces_that_no_table_can_have_are_refused(make: Any, message: str) -> None:
+def test_spaces_that_no_table_can_describe_are_rejected(make: Any, message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         make()
 
 
-def test_spaces_that_give_no_model_graphs_are_refused(predictor: LatencyPredictor) -> None:
+def test_spaces_without_model_graphs_are_rejected(predictor: LatencyPredictor) -> None:
     space = dataclasses.replace(Space.of_supernet(residual_supernet()), model_graph=unfinished)
     with pytest.raises(LookupTableError, match="no finished model graph"):
         build_table(space, predictor)
 
 
-def test_building_for_no_device_or_without_probes_is_refused(predictor: LatencyPredictor) -> None:
+def test_building_for_no_device_or_without_probes_is_rejected(predictor: LatencyPredictor) -> None:
     with pytest.raises(LookupTableError, match="predictors is empty"):
         build_tables(residual_supernet(), [])
     with pytest.raises(LookupTableError, match="probes=0"):
@@ -200,7 +200,7 @@ def test_building_for_no_device_or_without_probes_is_refused(predictor: LatencyP
 # Looking up
 
 
-def test_many_latencies_are_those_of_each_architecture(paired: LatencyTable) -> None:
+def test_batch_of_latencies_equals_single_latencies(paired: LatencyTable) -> None:
     every = architectures(width_supernet())
     found = paired.latencies(paired.indices(every))
     assert found == pytest.approx([paired.latency(architecture) for architecture in every])
@@ -215,7 +215,7 @@ def test_expected_latency_is_the_mean_over_all_architectures(paired: LatencyTabl
     assert paired.expected(p) == pytest.approx(float(weights @ paired.latencies(every)), rel=1e-12)
 
 
-def test_expected_latency_of_a_settled_architecture_is_its_latency(table: LatencyTable) -> None:
+def test_expected_latency_of_a_fixed_architecture_is_its_latency(table: LatencyTable) -> None:
     settled = {"layer_1": [0, 1, 0], "layer_2": [1, 0, 0], "layer_3": [0, 0, 1]}
     chosen = {"layer_1": "k5", "layer_2": "k3", "layer_3": "zero"}
     assert table.expected(settled) == pytest.approx(table.latency(chosen), rel=1e-12)
@@ -232,12 +232,12 @@ def test_expected_latency_of_a_settled_architecture_is_its_latency(table: Latenc
         ([[True, False, True]], "integers"),
     ],
 )
-def test_wrong_indices_are_refused(table: LatencyTable, indices: Any, message: str) -> None:
+def test_wrong_indices_are_rejected(table: LatencyTable, indices: Any, message: str) -> None:
     with pytest.raises(LookupTableError, match=message):
         table.latencies(indices)
 
 
-def test_no_architectures_have_no_latencies(table: LatencyTable) -> None:
+def test_empty_batch_gives_no_latencies(table: LatencyTable) -> None:
     assert table.latencies(table.indices([])).shape == (0,)
 
 
@@ -257,19 +257,19 @@ UNIFORM = [1 / 3] * 3
         ({"layer_2": ["a", "b", "c"]}, "'layer_2' must be numbers"),
     ],
 )
-def test_wrong_probabilities_are_refused_by_label(table: LatencyTable, changes: Any, message: str) -> None:
+def test_error_for_bad_probabilities_names_the_label(table: LatencyTable, changes: Any, message: str) -> None:
     probabilities = {**dict.fromkeys(table.labels, UNIFORM), **changes}
     given = {label: p for label, p in probabilities.items() if p is not None}
     with pytest.raises(LookupTableError, match=message):
         table.expected(given)
 
 
-def test_architectures_of_another_space_are_refused(table: LatencyTable) -> None:
+def test_architectures_of_another_space_are_rejected(table: LatencyTable) -> None:
     with pytest.raises(SpaceError, match="no candidate 'k9'"):
         table.latency({"layer_1": "k9", "layer_2": "k3", "layer_3": "k3"})
 
 
-def test_tables_with_numbers_that_are_none_are_refused(table: LatencyTable) -> None:
+def test_tables_with_invalid_numbers_are_rejected(table: LatencyTable) -> None:
     with pytest.raises(LookupTableError, match="no finite numbers"):
         dataclasses.replace(table, stationary_ms=float("nan"))
     with pytest.raises(LookupTableError, match="one latency for each candidate"):
@@ -285,7 +285,7 @@ def test_tables_cannot_be_changed_by_accident(table: LatencyTable) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_a_saved_table_is_the_same(paired: LatencyTable, tmp_path: Path, suffix: str) -> None:
+def test_saved_table_is_the_same(paired: LatencyTable, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"table.{suffix}"
     paired.save(path)
     loaded = load_table(path)
@@ -299,7 +299,7 @@ def test_a_saved_table_is_the_same(paired: LatencyTable, tmp_path: Path, suffix:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_yaml_is_laid_out_as_nni_lays_out_its_tables(table: LatencyTable, tmp_path: Path) -> None:
+def test_yaml_has_the_layout_of_nnis_tables(table: LatencyTable, tmp_path: Path) -> None:
     table.save(tmp_path / "latency_table.yaml")
     (entry,) = yaml.safe_load((tmp_path / "latency_table.yaml").read_text())
     assert entry["applied_hardware"] == DEVICE
@@ -312,7 +312,7 @@ def test_yaml_is_laid_out_as_nni_lays_out_its_tables(table: LatencyTable, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_a_half_written_or_edited_table_is_refused(table: LatencyTable, tmp_path: Path, suffix: str) -> None:
+def test_half_written_or_edited_table_is_rejected(table: LatencyTable, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"table.{suffix}"
     table.save(path)
     whole = path.read_bytes()
@@ -341,14 +341,14 @@ def test_a_half_written_or_edited_table_is_refused(table: LatencyTable, tmp_path
         ("absent.yaml", None, "cannot read"),
     ],
 )
-def test_foreign_files_are_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_foreign_files_are_rejected(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(LookupTableError, match=message):
         load_table(tmp_path / name)
 
 
-def test_a_document_of_other_content_under_a_valid_hash_is_refused(
+def test_other_content_with_a_valid_hash_is_rejected(
     table: LatencyTable, tmp_path: Path
 ) -> None:
     from nnmeter_nas.costs.storage import write_document

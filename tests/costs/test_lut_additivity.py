@@ -1,4 +1,4 @@
-"""What the report on additivity compares: sums of blocks in context, and of blocks priced alone."""
+"""The report on additivity compares sums of blocks priced in context with sums of blocks priced alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def predictor() -> LatencyPredictor:
     return load_latency_predictor("adreno640gpu_tflite21")
 
 
-def test_every_operator_is_in_one_block_or_in_what_is_left() -> None:
+def test_every_operator_is_in_one_block_or_in_the_rest() -> None:
     supernet = residual_supernet(layers=2)
     alone = isolated_graphs(Space.of_supernet(supernet))
     assert {name for name in alone[None] or () if ":" not in name} == {
@@ -39,7 +39,7 @@ def test_every_operator_is_in_one_block_or_in_what_is_left() -> None:
     assert alone["layer_2", "zero"] is None
 
 
-def test_blocks_priced_alone_miss_what_fuses_across_their_borders(predictor: LatencyPredictor) -> None:
+def test_blocks_priced_alone_miss_fusion_across_their_borders(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(fusing_supernet())
     rows = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     full = Pricing(space, [LatencyMeter([predictor])]).values(rows)[:, 0]
@@ -48,7 +48,7 @@ def test_blocks_priced_alone_miss_what_fuses_across_their_borders(predictor: Lat
     assert off[[1, 3]].min() > 0.01
 
 
-def test_blocks_priced_alone_miss_what_the_choice_before_them_changes(predictor: LatencyPredictor) -> None:
+def test_blocks_priced_alone_miss_effects_of_the_previous_choice(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(width_supernet())
     rows = np.array([[0, 0, 0], [2, 2, 0]])
     full = Pricing(space, [LatencyMeter([predictor])]).values(rows)[:, 0]

@@ -1,4 +1,4 @@
-"""Cached tables are those of the space and device asked for, however many processes share them or die."""
+"""Cached tables belong to the requested space and device, even if many processes share them or die."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def table(predictor: LatencyPredictor) -> LatencyTable:
 
 @contextmanager
 def process(script: str, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that runs ``script``; killed in the end."""
+    """A Python process that runs ``script``; it is killed on exit."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -77,7 +77,7 @@ def process(script: str, *arguments: str | Path) -> Iterator[subprocess.Popen[st
 
 
 def cached_quietly(predictor: LatencyPredictor, folder: Path) -> LatencyTable:
-    """The table from the cache, which must not have to be built anew."""
+    """The table from the cache; fails if it has to be rebuilt."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return cached_table(
@@ -85,14 +85,14 @@ def cached_quietly(predictor: LatencyPredictor, folder: Path) -> LatencyTable:
         )
 
 
-def test_a_table_is_built_once(predictor: LatencyPredictor, tmp_path: Path) -> None:
+def test_table_is_built_once(predictor: LatencyPredictor, tmp_path: Path) -> None:
     first = cached_table(residual_supernet(), predictor, tmp_path)
     second = cached_quietly(predictor, tmp_path)
     assert second.stationary_ms == first.stationary_ms
     assert all(np.array_equal(second.block_ms[label], ms) for label, ms in first.block_ms.items())
 
 
-def test_tables_go_to_the_users_cache(
+def test_tables_are_stored_in_the_users_cache(
     predictor: LatencyPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path))
@@ -100,7 +100,7 @@ def test_tables_go_to_the_users_cache(
     assert len(list(tmp_path.rglob(f"residual/{DEVICE}*_1x3x16x16_*.json"))) == 1
 
 
-def test_other_spaces_shapes_and_devices_have_tables_of_their_own(
+def test_other_spaces_shapes_and_devices_have_their_own_tables(
     predictor: LatencyPredictor, tmp_path: Path
 ) -> None:
     spaces = [
@@ -114,7 +114,7 @@ def test_other_spaces_shapes_and_devices_have_tables_of_their_own(
     assert len({table.stationary_ms for table in tables}) == len(list(tmp_path.rglob("*.json"))) == 5
 
 
-def test_a_repacked_predictor_has_a_table_of_its_own(predictor: LatencyPredictor, tmp_path: Path) -> None:
+def test_repacked_predictor_has_its_own_table(predictor: LatencyPredictor, tmp_path: Path) -> None:
     pack = predictor.pack
     card = {**pack.card, "date": "1999-01-01"}
     repacked = LatencyPredictor(dataclasses.replace(pack, card=card))
@@ -123,7 +123,7 @@ def test_a_repacked_predictor_has_a_table_of_its_own(predictor: LatencyPredictor
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b"[{}]"])
-def test_a_damaged_table_is_built_anew_and_not_in_silence(
+def test_damaged_table_is_rebuilt_with_a_warning(
     predictor: LatencyPredictor, tmp_path: Path, content: bytes
 ) -> None:
     cached_table(residual_supernet(), predictor, tmp_path)
@@ -134,8 +134,8 @@ def test_a_damaged_table_is_built_anew_and_not_in_silence(
     cached_quietly(predictor, tmp_path)
 
 
-def test_a_stale_table_is_built_anew_and_not_in_silence(predictor: LatencyPredictor, tmp_path: Path) -> None:
-    # As after an update of this package that changes what a kernel is predicted to take.
+def test_stale_table_is_rebuilt_with_a_warning(predictor: LatencyPredictor, tmp_path: Path) -> None:
+    # Like after an update of this package that changes a kernel's predicted latency.
     table = cached_table(residual_supernet(), predictor, tmp_path)
     (path,) = tmp_path.rglob("*.json")
     dataclasses.replace(table, stationary_ms=1.01 * table.stationary_ms).save(path)
@@ -158,7 +158,7 @@ def test_a_stale_table_is_built_anew_and_not_in_silence(predictor: LatencyPredic
         ({"input_shape": (1, 3, 224, 224)}, "another input shape"),
     ],
 )
-def test_tables_of_something_else_are_refused(
+def test_tables_for_something_else_are_rejected(
     table: LatencyTable, predictor: LatencyPredictor, change: dict[str, object], message: str
 ) -> None:
     space = Space.of_supernet(residual_supernet())
@@ -167,10 +167,10 @@ def test_tables_of_something_else_are_refused(
         check_table(dataclasses.replace(table, **change), space, predictor)  # type: ignore[arg-type]
 
 
-def test_a_process_killed_while_building_holds_up_nobody(predictor: LatencyPredictor, tmp_path: Path) -> None:
+def test_process_killed_while_building_blocks_nobody(predictor: LatencyPredictor, tmp_path: Path) -> None:
     with process(ASK_FOR_TABLE, tmp_path, "stop") as first:
         assert first.stdout is not None
-        assert first.stdout.readline() == "building\n"  # and holds the lock
+        assert first.stdout.readline() == "building\n"  # now it holds the lock
         with process(ASK_FOR_TABLE, tmp_path, "go on") as second:
             first.kill()
             output = second.communicate(timeout=120)[0].splitlines()
@@ -179,7 +179,7 @@ def test_a_process_killed_while_building_holds_up_nobody(predictor: LatencyPredi
 
 
 @pytest.mark.slow
-def test_processes_that_ask_at_once_build_one_table(predictor: LatencyPredictor, tmp_path: Path) -> None:
+def test_concurrent_processes_build_one_table(predictor: LatencyPredictor, tmp_path: Path) -> None:
     command = [sys.executable, "-c", ASK_FOR_TABLE, str(tmp_path), "go on"]
     asking = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     outputs = [one.communicate(timeout=120)[0].split() for one in asking]
@@ -188,7 +188,7 @@ def test_processes_that_ask_at_once_build_one_table(predictor: LatencyPredictor,
     cached_quietly(predictor, tmp_path)
 
 
-def test_writers_killed_at_any_moment_leave_a_whole_table(table: LatencyTable, tmp_path: Path) -> None:
+def test_killed_writers_leave_a_complete_table(table: LatencyTable, tmp_path: Path) -> None:
     other = dataclasses.replace(table, stationary_ms=1.0)
     sources = [tmp_path / "one.json", tmp_path / "other.json"]
     for source, saved in zip(sources, (table, other), strict=True):

@@ -1,4 +1,4 @@
-"""Tables of NNI spaces, and of those that choose other than layers and are built one by one."""
+"""Tables of NNI spaces, including spaces that choose values and build architectures one by one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CANDIDATES = {"width": ("8", "32"), "kernel": ("k1", "k5")}
 
 @model_space
 class Widths(ModelSpace):  # type: ignore[misc]
-    """The width of the first convolution is chosen, and the kernel of the second."""
+    """Chooses the width of the first convolution and the kernel size of the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def widths(architecture: Any) -> nx.DiGraph:
         return read_model(Widths(), input_shape=(1, 3, 32, 32))
 
 
-def test_a_width_that_is_chosen_is_priced_with_the_layer_that_reads_it() -> None:
+def test_chosen_width_is_priced_with_the_layer_that_reads_it() -> None:
     predictor = load_latency_predictor(DEVICE)
     table = build_table(Space.of_function("widths", CANDIDATES, widths), predictor)
     assert (table.input_shape, list(table.pair_ms)) == ((1, 3, 32, 32), [("width", "kernel")])
@@ -62,7 +62,7 @@ def test_a_width_that_is_chosen_is_priced_with_the_layer_that_reads_it() -> None
         assert table.latency(architecture) == pytest.approx(full.latency_ms, rel=1e-9)
 
 
-def test_the_table_of_a_space_meets_the_prediction_of_any_of_its_architectures() -> None:
+def test_table_of_a_space_matches_the_prediction_of_any_architecture() -> None:
     space, predictor = spos("small"), load_latency_predictor(DEVICE)
     supernet = read_supernet(space, space.input_shape)
     table = build_table(supernet, predictor)

@@ -1,4 +1,4 @@
-"""A measure gives what the full model graph of an architecture does, in whichever form it is known."""
+"""A measure gives the value of an architecture's full model graph, in every form the measure can take."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ DEVICE = "adreno640gpu_tflite21"
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own for each test; returns its folder."""
+    """A separate cache folder for each test."""
     monkeypatch.setenv(HOME, str(tmp_path))
     return tmp_path
 
@@ -65,7 +65,7 @@ def predictor() -> LatencyPredictor:
 
 
 class Counted:
-    """A space that counts the model graphs made of it."""
+    """A space that counts the model graphs it builds."""
 
     def __init__(self, supernet: nx.DiGraph) -> None:
         self.graphs = 0
@@ -97,7 +97,7 @@ def full_latencies(space: Space, predictor: LatencyPredictor) -> FloatArray:
 
 
 def orders(measure: Measure) -> set[int]:
-    """How many choices the terms of a measure depend on."""
+    """The numbers of choices that the terms of a measure depend on."""
     assert measure.terms is not None
     return {len(positions) for positions in measure.terms.factors}
 
@@ -117,21 +117,21 @@ def test_latency_is_the_full_graph_prediction_on_every_device(supernet: Callable
 
 
 @pytest.mark.parametrize("supernet", SPACES)
-def test_flops_and_params_are_those_of_the_model_graph(supernet: Callable[[], nx.DiGraph]) -> None:
+def test_flops_and_params_match_the_model_graph(supernet: Callable[[], nx.DiGraph]) -> None:
     space = Space.of_supernet(supernet())
     for measure, count in ((flops(space), flops_of), (params(space), params_of)):
         expected = [count(graph_of(space, row)) for row in rows_of(space)]
         assert measure.values(rows_of(space)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_simplest_exact_form_is_taken(predictor: LatencyPredictor) -> None:
+def test_simplest_exact_form_is_chosen(predictor: LatencyPredictor) -> None:
     assert orders(latency(Space.of_supernet(residual_supernet()), predictor)) == {1}
     assert orders(latency(Space.of_supernet(width_supernet()), predictor)) == {1, 2}
     assert orders(latency(Space.of_supernet(entangled_supernet()), predictor)) == {3}
 
 
 def deep_supernet(layers: int = 7) -> nx.DiGraph:
-    """Layers of two choices that decide one kernel together, and of which only the first few run."""
+    """Layers of two choices that decide one kernel together; only the first few layers run."""
     graph = new_graph("deep")
     x, ends = add_input(graph, "input", (1, 3, 16, 16)), {}
     for i in range(1, layers + 1):
@@ -144,10 +144,10 @@ def deep_supernet(layers: int = 7) -> nx.DiGraph:
     return classifier(graph, choice(graph, "depth", **ends))
 
 
-def test_few_choices_that_decide_each_kernel_are_found_where_places_are_known(
+def test_few_choices_per_kernel_are_found_if_places_are_known(
     predictor: LatencyPredictor,
 ) -> None:
-    """Of 114,688 architectures, which are too many to be listed."""
+    """The space has 114,688 architectures, too many to list."""
     counted = Counted(deep_supernet())
     space = counted.space
     measure = latency(space, predictor)
@@ -160,7 +160,7 @@ def test_few_choices_that_decide_each_kernel_are_found_where_places_are_known(
     assert measure.values(rows) == pytest.approx(expected, rel=1e-9)
 
 
-def test_without_places_a_space_too_large_to_list_is_predicted_one_by_one(
+def test_without_places_a_large_space_is_predicted_one_by_one(
     predictor: LatencyPredictor,
 ) -> None:
     counted = Counted(deep_supernet())
@@ -185,13 +185,13 @@ def test_devices_share_model_graphs(predictor: LatencyPredictor) -> None:
     assert one.graphs <= all_of_them.graphs < 2 * one.graphs
 
 
-def test_one_device_named_twice_is_measured_twice(predictor: LatencyPredictor) -> None:
+def test_device_named_twice_is_measured_twice(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(residual_supernet())
     first, second = latencies(space, [predictor, predictor])
     assert np.array_equal(first.values(rows_of(space)), second.values(rows_of(space)))
 
 
-def test_progress_says_how_many_were_measured(predictor: LatencyPredictor) -> None:
+def test_progress_reports_how_many_were_measured(predictor: LatencyPredictor) -> None:
     space, done = Space.of_supernet(entangled_supernet()), list[int]()
     latency(space, predictor, progress=done.append)
     assert done == sorted(done)
@@ -201,14 +201,14 @@ def test_progress_says_how_many_were_measured(predictor: LatencyPredictor) -> No
 # Functions
 
 
-def test_any_function_of_the_model_graph_is_a_measure() -> None:
+def test_any_function_of_the_model_graph_can_be_a_measure() -> None:
     space = Space.of_supernet(residual_supernet())
     measure = of_function(space, len, "operators", "nodes")
     assert (measure.name, measure.unit, orders(measure)) == ("operators", "nodes", {1})
     assert measure.values(rows_of(space)).tolist() == [len(graph_of(space, row)) for row in rows_of(space)]
 
 
-def test_a_function_of_many_choices_at_once_is_listed() -> None:
+def test_function_of_many_choices_at_once_is_listed() -> None:
     space = Space.of_supernet(residual_supernet())
     measure = of_function(space, lambda graph: float(len(graph)) ** 3, "cube")
     assert orders(measure) == {3}
@@ -217,7 +217,7 @@ def test_a_function_of_many_choices_at_once_is_listed() -> None:
     ]
 
 
-def test_a_function_may_be_zero_and_negative() -> None:
+def test_function_may_be_zero_and_negative() -> None:
     space = Space.of_supernet(residual_supernet())
 
     def fives(graph: nx.DiGraph) -> float:
@@ -230,21 +230,21 @@ def test_a_function_may_be_zero_and_negative() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_function_that_gives_no_finite_number_is_refused_by_architecture(value: float) -> None:
+def test_error_for_a_function_without_finite_value_names_the_architecture(value: float) -> None:
     space = Space.of_supernet(residual_supernet())
     with pytest.raises(LookupTableError, match=r"'layer_1': 'k3'.* is no finite number"):
         of_function(space, lambda graph: value, "nothing")
 
 
 def strange_supernet() -> nx.DiGraph:
-    """A choice of an operator that nothing is known of."""
+    """A choice with an unknown operator."""
     graph = new_graph("strange")
     x = add_input(graph, "input", (1, 3, 8, 8))
     strange = add_op(graph, "strange", "fourier", [x], declared=[(1, 3, 8, 8)])
     return classifier(graph, choice(graph, "a", strange=strange, plain=conv(graph, "plain", x, 3)))
 
 
-def test_operators_that_are_left_out_are_named_and_again_when_they_come_from_the_cache(
+def test_warning_names_left_out_operators_also_from_the_cache(
     predictor: LatencyPredictor,
 ) -> None:
     space = Space.of_supernet(strange_supernet())
@@ -260,7 +260,7 @@ def test_operators_that_are_left_out_are_named_and_again_when_they_come_from_the
 # Cache
 
 
-def test_what_is_known_is_not_computed_again(predictor: LatencyPredictor) -> None:
+def test_cached_values_are_not_computed_again(predictor: LatencyPredictor) -> None:
     for supernet in (residual_supernet, entangled_supernet):
         first, again = Counted(supernet()), Counted(supernet())
         expected = latency(first.space, predictor).values(rows_of(first.space))
@@ -270,14 +270,14 @@ def test_what_is_known_is_not_computed_again(predictor: LatencyPredictor) -> Non
         assert again.graphs <= 4 < first.graphs
 
 
-def test_flops_leave_params_in_the_cache() -> None:
+def test_computing_flops_caches_params_too() -> None:
     first, again = Counted(entangled_supernet()), Counted(entangled_supernet())
     flops(first.space)
     params(again.space)
     assert again.graphs <= 4 < first.graphs
 
 
-def test_a_table_that_was_cached_is_used_and_one_that_is_built_is_cached(predictor: LatencyPredictor) -> None:
+def test_tables_are_cached_and_cached_tables_are_used(predictor: LatencyPredictor) -> None:
     counted = Counted(residual_supernet())
     table = cached_table(counted.space, predictor)
     known = counted.graphs
@@ -294,7 +294,7 @@ def listed_file(folder: Path) -> Path:
     return path
 
 
-def test_damaged_terms_are_computed_anew_and_not_in_silence(
+def test_damaged_terms_are_recomputed_with_a_warning(
     predictor: LatencyPredictor, empty_cache: Path
 ) -> None:
     space = Space.of_supernet(entangled_supernet())
@@ -311,8 +311,8 @@ def test_damaged_terms_are_computed_anew_and_not_in_silence(
         assert path.read_bytes() == whole
 
 
-def test_stale_terms_are_computed_anew_and_not_in_silence(predictor: LatencyPredictor) -> None:
-    """As after an update of this package that changes what a kernel is predicted to take."""
+def test_stale_terms_are_recomputed_with_a_warning(predictor: LatencyPredictor) -> None:
+    """Like after an update of this package that changes a kernel's predicted latency."""
     space = Space.of_supernet(entangled_supernet())
     latency(space, predictor)
 
@@ -325,7 +325,7 @@ def test_stale_terms_are_computed_anew_and_not_in_silence(predictor: LatencyPred
     assert found.values(rows_of(space)) == pytest.approx(full_latencies(changed, predictor))
 
 
-def test_functions_are_not_kept_on_disk(empty_cache: Path) -> None:
+def test_functions_are_not_cached_on_disk(empty_cache: Path) -> None:
     of_function(Space.of_supernet(residual_supernet()), len, "operators")
     assert not list(empty_cache.rglob("*.npz"))
 
@@ -345,7 +345,7 @@ def test_latency_by_block_sums_up_to_the_latency(
         assert sum(found.values()) == pytest.approx(predictor.explain(graph_of(space, row)).latency_ms)
 
 
-def test_a_block_takes_what_its_kernels_take(predictor: LatencyPredictor) -> None:
+def test_block_costs_its_kernels(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(residual_supernet())
     found = latency_by_block(space, predictor, {"layer_1": "k5", "layer_2": "zero", "layer_3": "k3"})
     graph = predictor.explain(graph_of(space, np.array([1, 2, 0]))).kernel_graph
@@ -354,7 +354,7 @@ def test_a_block_takes_what_its_kernels_take(predictor: LatencyPredictor) -> Non
     assert found["layer_3"] == graph.nodes["layer_3.k3"]["latency_ms"]
 
 
-def test_without_blocks_latency_goes_to_the_choice_that_decides_the_fewest_places(
+def test_without_blocks_latency_goes_to_the_choice_with_the_fewest_places(
     predictor: LatencyPredictor,
 ) -> None:
     supernet = width_supernet()
@@ -374,7 +374,7 @@ def test_without_blocks_latency_goes_to_the_choice_that_decides_the_fewest_place
         assert found[label] == graph.nodes[kernel]["latency_ms"]
 
 
-def test_an_architecture_of_another_space_has_no_latency_by_block(predictor: LatencyPredictor) -> None:
+def test_latency_by_block_of_another_spaces_architecture_is_rejected(predictor: LatencyPredictor) -> None:
     with pytest.raises(SpaceError, match="no candidate 'k9'"):
         latency_by_block(
             Space.of_supernet(residual_supernet()),

@@ -1,4 +1,4 @@
-"""A measure that is a sum of terms over few choices each has the value that adding them up by hand gives."""
+"""A measure that is a sum of terms over few choices each has the value of adding them up by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_values_are_the_sums_of_the_terms(terms: Terms) -> None:
     assert (-terms).values(every) == pytest.approx(-terms.values(every))
 
 
-def test_terms_of_a_table_are_its_latencies_in_whatever_order_its_pairs_name_labels() -> None:
+def test_terms_of_a_table_sum_to_its_latencies_for_any_order_of_labels() -> None:
     random = np.random.default_rng(0)
     candidates = {"a": ("x", "y"), "b": ("x", "y", "z"), "c": ("x", "y")}
     blocks = {label: random.random(len(known)) for label, known in candidates.items()}
@@ -62,7 +62,7 @@ def test_terms_of_a_table_are_its_latencies_in_whatever_order_its_pairs_name_lab
         ((2, 3), math.inf, {}, "no finite number"),
     ],
 )
-def test_terms_that_are_none_are_refused(sizes: Any, constant: float, factors: Any, message: str) -> None:
+def test_invalid_terms_are_rejected(sizes: Any, constant: float, factors: Any, message: str) -> None:
     with pytest.raises(LookupTableError, match=message):
         Terms(sizes, constant, factors)
 
@@ -76,7 +76,7 @@ def test_terms_that_are_none_are_refused(sizes: Any, constant: float, factors: A
         ([[0.0, 0.0]], "integers"),
     ],
 )
-def test_indices_of_nothing_are_refused(indices: Any, message: str) -> None:
+def test_invalid_indices_are_rejected(indices: Any, message: str) -> None:
     with pytest.raises(LookupTableError, match=message):
         Terms((2, 3), 0.0, {}).values(indices)
 
@@ -94,7 +94,7 @@ def walked(terms: Terms, row: Any) -> float:
 
 
 @given(terms=any_terms())
-def test_walking_through_the_stages_adds_up_to_the_value(terms: Terms) -> None:
+def test_sum_over_stages_is_the_value(terms: Terms) -> None:
     every = every_architecture(terms.sizes)
     values = terms.values(every)
     assert [walked(terms, row) for row in every.tolist()] == values.tolist()
@@ -105,7 +105,7 @@ def test_walking_through_the_stages_adds_up_to_the_value(terms: Terms) -> None:
     assert widest_states(terms) == max(len(stage.costs) for stage in found)
 
 
-def test_positions_are_decided_so_that_few_stay_open() -> None:
+def test_positions_are_ordered_so_that_few_stay_open() -> None:
     random = np.random.default_rng(0)
     chain = {(p, p + 1): random.random((3, 3)) for p in range(29)}
     place = np.random.default_rng(1).permutation(30)
@@ -121,7 +121,7 @@ def test_positions_are_decided_so_that_few_stay_open() -> None:
 
 
 @given(terms=any_terms(), most=st.integers(1, 60))
-def test_narrowed_terms_are_below_and_no_further_than_they_say(terms: Terms, most: int) -> None:
+def test_narrowed_terms_are_below_by_at_most_their_bound(terms: Terms, most: int) -> None:
     lower, loss = narrowed(terms, most)
     every = every_architecture(terms.sizes)
     below = terms.values(every) - lower.values(every)

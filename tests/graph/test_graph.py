@@ -1,4 +1,4 @@
-"""Model graph: every live operator survives pruning exactly once, and a malformed graph is named as such."""
+"""Model graph: pruning keeps every live operator exactly once, and malformed graphs raise clear errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def operators(graph: nx.DiGraph) -> list[str]:
 
 @st.composite
 def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
-    """Unfinished graphs of same-shaped operators: branches, joins, zeros, copies and dead ends."""
+    """Unfinished graphs of operators with one shape: branches, joins, zeros, copies and dead ends."""
     graph = graph_of()
     names = ["x"]
     if draw(st.booleans()):
@@ -52,7 +52,7 @@ def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
 
 
 def values(graph: nx.DiGraph, weights: dict[str, float]) -> dict[str, float]:
-    """What each operator computes, were a map one positive number that each operator weighs its own way."""
+    """Value of each operator if the input were one positive number and each operator had its own weight."""
     result: dict[str, float] = {}
     for name in nx.topological_sort(graph):
         data = graph.nodes[name]
@@ -69,7 +69,7 @@ def values(graph: nx.DiGraph, weights: dict[str, float]) -> dict[str, float]:
 
 @given(random_graphs())
 def test_pruning_keeps_every_live_operator_exactly_once(graph: nx.DiGraph) -> None:
-    # Logarithms of the weights are no rational multiples of each other, so no two paths give equal values.
+    # The logarithms of the weights are rationally independent, so no two paths give equal values.
     weights = {name: 1 + 1 / math.sqrt(i + 2) for i, name in enumerate(graph)}
     original, outputs = graph.copy(), list(output_names(graph))
     try:
@@ -93,7 +93,7 @@ def test_pruning_keeps_every_live_operator_exactly_once(graph: nx.DiGraph) -> No
 
 
 @given(random_graphs())
-def test_edges_say_the_same_as_operands(graph: nx.DiGraph) -> None:
+def test_edges_match_operands(graph: nx.DiGraph) -> None:
     try:
         finish(graph)
     except GraphError:
@@ -103,13 +103,13 @@ def test_edges_say_the_same_as_operands(graph: nx.DiGraph) -> None:
         assert sorted(slots) == sorted((p, out, into) for into, (p, out) in enumerate(data["inputs"]))
 
 
-def test_branch_to_no_output_is_pruned() -> None:
+def test_branch_without_output_is_pruned() -> None:
     graph = graph_of(("a", "relu", ["x"]), ("dead", "conv", ["x"], {"kernel": (3, 3), "out_channels": 8}),
                      ("deader", "relu", ["dead"]), outputs=["a"])
     assert operators(finish(graph)) == ["a"]
 
 
-def test_branch_times_zero_is_pruned_with_all_that_feeds_it() -> None:
+def test_branch_multiplied_by_zero_is_pruned_with_its_producers() -> None:
     graph = graph_of(("a", "relu", ["x"]), ("pool", "maxpool", ["a"], {"kernel": (1, 1)}),
                      ("none", "mul", ["pool"], {"const": 0.0}), ("bn", "sigmoid", ["x"]),
                      ("sum", "add", ["none", "bn"]), ("out", "relu", ["sum"]))
@@ -118,7 +118,7 @@ def test_branch_times_zero_is_pruned_with_all_that_feeds_it() -> None:
     assert graph.nodes["out"]["inputs"] == [("bn", 0)]
 
 
-def test_zero_passes_through_what_maps_zero_to_zero_and_no_further() -> None:
+def test_zero_propagates_only_through_operators_that_keep_zero() -> None:
     graph = graph_of(("zero", "mul", ["x"], {"const": 0.0}), ("relu", "relu", ["zero"]),
                      ("sigmoid", "sigmoid", ["relu"]), ("live", "tanh", ["x"]),
                      ("join", "concat", ["live", "relu", "sigmoid"]))
@@ -127,7 +127,7 @@ def test_zero_passes_through_what_maps_zero_to_zero_and_no_further() -> None:
     assert graph.nodes["join"]["out_shapes"] == [(1, 12, 8, 8)]
 
 
-def test_what_is_subtracted_from_zero_stays() -> None:
+def test_operand_subtracted_from_zero_stays() -> None:
     graph = graph_of(("zero", "mul", ["x"], {"const": 0.0}), ("relu", "relu", ["x"]),
                      ("negative", "sub", ["zero", "relu"]), ("same", "sub", ["relu", "zero"]),
                      outputs=["negative", "same"])
@@ -136,7 +136,7 @@ def test_what_is_subtracted_from_zero_stays() -> None:
     assert graph.graph["outputs"] == ["negative", "relu"]
 
 
-def test_zero_that_broadcasts_keeps_its_sum() -> None:
+def test_sum_with_a_broadcast_zero_stays() -> None:
     graph = graph_of(("small", "globalavgpool", ["x"]), ("zero", "mul", ["x"], {"const": 0.0}),
                      ("sum", "add", ["small", "zero"]))
     finish(graph)
@@ -144,13 +144,13 @@ def test_zero_that_broadcasts_keeps_its_sum() -> None:
     assert graph.nodes["sum"]["out_shapes"] == [SHAPE]
 
 
-def test_model_that_is_all_zero_keeps_its_input_only() -> None:
+def test_all_zero_model_keeps_only_its_input() -> None:
     graph = finish(graph_of(("a", "relu", ["x"]), ("zero", "mul", ["a"], {"const": 0.0})))
     assert operators(graph) == []
     assert graph.graph["outputs"] == []
 
 
-def test_identity_as_output_hands_the_output_on() -> None:
+def test_identity_at_the_output_is_removed() -> None:
     graph = finish(graph_of(("a", "relu", ["x"]), ("b", "identity", ["a"]), ("c", "dropout", ["b"])))
     assert (operators(graph), graph.graph["outputs"]) == (["a"], ["a"])
 
@@ -162,7 +162,7 @@ def test_one_producer_may_feed_several_operands() -> None:
     assert graph.edges["a", "square"]["slots"] == [(0, 0), (0, 1)]
 
 
-def test_outputs_of_a_split_go_their_own_ways() -> None:
+def test_outputs_of_a_split_feed_different_operators() -> None:
     graph = graph_of(("s", "split", ["x"], {"axis": 1, "sections": [1, 3]}), ("a", "identity", [("s", 1)]),
                      ("join", "concat", ["a", ("s", 0)]), ("relu", "relu", ["a"]))
     finish(graph)
@@ -175,13 +175,13 @@ def test_producers_may_come_after_their_consumers() -> None:
     assert finish(graph).nodes["b"]["out_shapes"] == [SHAPE]
 
 
-def test_declared_shape_is_checked_not_trusted() -> None:
+def test_declared_shape_is_checked_and_not_trusted() -> None:
     graph = finish(graph_of(("a", "relu", ["x"], {}, [(1, 4, 9, 9)])))
     assert graph.nodes["a"]["out_shapes"] == [SHAPE]
     assert graph.graph["shape_mismatches"] == [("a", [(1, 4, 9, 9)], [SHAPE])]
 
 
-def test_unknown_operator_with_a_declared_shape_stays() -> None:
+def test_unknown_operator_with_a_declared_shape_is_kept() -> None:
     graph = finish(graph_of(("odd", "nonesuch", ["x"], {}, [(1, 2)]), ("relu", "relu", ["odd"])))
     assert operators(graph) == ["odd", "relu"]
     assert graph.nodes["relu"]["out_shapes"] == [(1, 2)]
@@ -204,20 +204,20 @@ CONV = {"kernel": (3, 3), "out_channels": 8}
         (graph_of(("a", "relu", ["x"]), outputs=["b"]), None, "declared output 'b' does not exist"),
     ],
 )
-def test_malformed_graph_is_refused(graph: nx.DiGraph, node: str | None, message: str) -> None:
+def test_malformed_graph_is_rejected(graph: nx.DiGraph, node: str | None, message: str) -> None:
     with pytest.raises(GraphError, match=message) as error:
         finish(graph)
     assert error.value.node == node
 
 
-def test_graph_without_an_input_is_refused() -> None:
+def test_graph_without_an_input_is_rejected() -> None:
     graph = new_graph()
     add_op(graph, "c", "constant", [], {"shape": (1, 4)})
     with pytest.raises(GraphError, match="no input"):
         finish(graph)
 
 
-def test_name_used_twice_is_refused() -> None:
+def test_duplicate_name_is_rejected() -> None:
     with pytest.raises(GraphError, match="operator 'a': the name is used twice"):
         graph_of(("a", "relu", ["x"]), ("a", "relu", ["x"]))
 
@@ -247,19 +247,19 @@ def test_name_used_twice_is_refused() -> None:
         (graph_of(("a", "channelshuffle", ["x"], {"groups": 3})), "a", "groups=3"),
     ],
 )
-def test_contradictory_shape_names_the_operator(graph: nx.DiGraph, node: str, message: str) -> None:
+def test_error_for_a_bad_shape_names_the_operator(graph: nx.DiGraph, node: str, message: str) -> None:
     with pytest.raises(ShapeError, match=message) as error:
         finish(graph)
     assert error.value.node == node
 
 
-def test_convolution_over_each_channel_is_a_depthwise_one() -> None:
+def test_convolution_with_one_group_per_channel_is_depthwise() -> None:
     graph = graph_of(("a", "conv", ["x"], {**CONV, "groups": 4}), ("b", "conv", ["a"], {**CONV, "groups": 2}))
     finish(graph)
     assert [graph.nodes[n]["op"] for n in "ab"] == ["dwconv", "conv"]
 
 
-def test_very_long_chain_is_no_recursion() -> None:
+def test_very_long_chain_does_not_recurse() -> None:
     graph = new_graph()
     last = add_input(graph, "x", SHAPE)
     for i in range(20_000):
@@ -276,7 +276,7 @@ def test_very_long_cycle_is_found() -> None:
         finish(graph)
 
 
-def test_x_times_its_sigmoid_is_a_swish_whatever_the_order() -> None:
+def test_x_times_its_sigmoid_is_a_swish_in_either_order() -> None:
     for operands in (["source", "gate"], ["gate", "source"]):
         graph = new_graph()
         add_input(graph, "x", (1, 3, 8, 8))
@@ -288,7 +288,7 @@ def test_x_times_its_sigmoid_is_a_swish_whatever_the_order() -> None:
         assert graph.graph["outputs"] == ["product"]
 
 
-def test_sigmoid_that_is_used_elsewhere_stays_one() -> None:
+def test_sigmoid_with_another_consumer_is_kept() -> None:
     graph = new_graph()
     add_input(graph, "x", (1, 3, 8, 8))
     add_op(graph, "gate", "sigmoid", ["x"])
@@ -308,7 +308,7 @@ def test_concat_of_concats_along_one_axis_is_one_concat() -> None:
     assert "inner" not in graph
 
 
-def test_concats_along_different_axes_or_with_other_readers_stay() -> None:
+def test_concats_along_different_axes_or_with_other_consumers_are_kept() -> None:
     for operators in (
         [("inner", "concat", ["x", "x"], {"axis": 2}), ("outer", "concat", ["inner", "inner"], {"axis": 1})],
         [("inner", "concat", ["x", "x"], {"axis": 1}), ("also", "relu", ["inner"]),
@@ -317,12 +317,12 @@ def test_concats_along_different_axes_or_with_other_readers_stay() -> None:
         assert "inner" in finish(graph_of(*operators))
 
 
-def test_concat_of_one_operand_is_no_operator() -> None:
+def test_concat_of_one_operand_is_removed() -> None:
     graph = finish(graph_of(("alone", "concat", ["x"], {"axis": 1}), ("relu", "relu", ["alone"])))
     assert [op for _, op in graph.nodes(data="op")] == ["input", "relu"]
 
 
-def test_finishing_puts_the_operators_in_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finish_sorts_the_operators_once(monkeypatch: pytest.MonkeyPatch) -> None:
     walks: list[nx.DiGraph] = []
 
     def counting(graph: nx.DiGraph) -> list[str]:
@@ -341,10 +341,10 @@ def test_finishing_puts_the_operators_in_order_once(monkeypatch: pytest.MonkeyPa
     assert set(graph) == {"x", *(f"relu {i}" for i in range(4)), "concat 3"}
 
 
-def test_shapes_that_a_reader_has_inferred_are_kept() -> None:
+def test_shapes_inferred_by_a_reader_are_kept() -> None:
     graph = new_graph()
     add_op(graph, "y", "reshape", [add_input(graph, "x", (1, 8, 4))], {"shape": (1, -1)})
     for name in graph:
         infer_operator(graph, name)
-    graph.nodes["y"]["attrs"]["shape"] = (7,)  # which would be refused
+    graph.nodes["y"]["attrs"]["shape"] = (7,)  # finish would reject it if it inferred again
     assert finish(graph, {"x", "y"}).nodes["y"]["out_shapes"] == [(1, 32)]

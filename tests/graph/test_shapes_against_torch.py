@@ -1,4 +1,4 @@
-"""Shape rules agree with torch's own, on any configuration that torch takes, and refuse what it refuses."""
+"""Shape rules agree with torch on every configuration that torch accepts, and reject what torch rejects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADAPTIVE: dict[int, Callable[..., torch.Tensor]] = {
 
 
 def inferred(op: str, shapes: Sequence[Shape], attrs: dict[str, Any]) -> list[Shape] | None:
-    """Output shapes of a model graph of one operator, or None if it is refused."""
+    """Output shapes of a model graph with one operator, or None if it is rejected."""
     graph = new_graph()
     inputs = [add_input(graph, f"input_{i}", shape) for i, shape in enumerate(shapes)]
     add_op(graph, "op", op, inputs, attrs)
@@ -36,7 +36,7 @@ def inferred(op: str, shapes: Sequence[Shape], attrs: dict[str, Any]) -> list[Sh
 
 
 def traced(function: Callable[..., Any], *shapes: Shape) -> list[Shape] | None:
-    """Output shapes of a torch function, or None if torch refuses or leaves nothing."""
+    """Output shapes of a torch function, or None if torch rejects the input or the output is empty."""
     try:
         result = function(*(torch.empty(shape, device="meta") for shape in shapes))
     except RuntimeError:
@@ -107,7 +107,7 @@ def test_pool(data: st.DataObject, rank: int, takes_max: bool, ceil_mode: bool) 
     stride = data.draw(sizes(rank, 1, 4))
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
     dilation = data.draw(sizes(rank, 1, 3)) if takes_max else (1,) * rank
-    # In three dimensions torch averages no map smaller than the window, padded or not.
+    # In three dimensions torch cannot average a map smaller than the window, even with padding.
     assume(takes_max or rank < 3 or all(s >= k for s, k in zip(spatial, kernel, strict=True)))
     pool = (
         (lambda x: MAX_POOL[rank](x, kernel, stride, padding, dilation, ceil_mode)) if takes_max

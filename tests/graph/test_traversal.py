@@ -1,4 +1,4 @@
-"""Walks over graphs: producers first, in networkx's own order, and cycles named."""
+"""Traversals return producers first, in networkx's order, and errors name cycles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ edges = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=40)
 
 
 @given(edges)
-def test_the_order_and_the_reach_are_those_of_networkx(pairs: list[tuple[int, int]]) -> None:
+def test_order_and_reachable_nodes_match_networkx(pairs: list[tuple[int, int]]) -> None:
     graph = nx.DiGraph([(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]])
     assert topological_order(graph) == list(nx.topological_sort(graph))
     for node in graph:
@@ -22,7 +22,7 @@ def test_the_order_and_the_reach_are_those_of_networkx(pairs: list[tuple[int, in
 
 
 @given(edges)
-def test_an_order_is_given_exactly_where_there_is_no_cycle(pairs: list[tuple[int, int]]) -> None:
+def test_order_exists_exactly_for_acyclic_graphs(pairs: list[tuple[int, int]]) -> None:
     graph = nx.DiGraph(pairs)
     if nx.is_directed_acyclic_graph(graph):
         assert sorted(topological_order(graph)) == sorted(graph)
@@ -31,6 +31,6 @@ def test_an_order_is_given_exactly_where_there_is_no_cycle(pairs: list[tuple[int
             topological_order(graph)
 
 
-def test_a_cycle_is_named() -> None:
+def test_error_names_the_cycle() -> None:
     with pytest.raises(GraphError, match=r"b -> c -> b|c -> b -> c"):
         topological_order(nx.DiGraph([("a", "b"), ("b", "c"), ("c", "b")]))

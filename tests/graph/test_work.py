@@ -1,4 +1,4 @@
-"""Flops are those of torch's counter, and parameters those that a module holds, for every kind of layer."""
+"""Flops match torch's counter, and parameters match those of the module, for every kind of layer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ torch.set_num_threads(1)
 
 
 def counted_by_torch(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Flops of one forward pass as torch counts them."""
+    """Flops of one forward pass, counted by torch."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module.eval()(torch.zeros(shape))
     return int(counter.get_total_flops())
 
 
-def held(module: nn.Module) -> int:
-    """Parameters of a module."""
+def n_params(module: nn.Module) -> int:
+    """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -50,11 +50,11 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_has_the_work_that_torch_counts(layer: str) -> None:
+def test_layers_have_the_work_that_torch_counts(layer: str) -> None:
     module, shape = LAYERS[layer]
     network = nn.Sequential(nn.ReLU(), module).eval()
     graph = read_model(network, input_shape=shape)
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), n_params(network))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1"])
@@ -62,11 +62,11 @@ def test_networks_have_the_work_that_torch_counts(name: str) -> None:
     network, shape = build_network(name).eval(), input_shape(name)
     graph = read_model(network, input_shape=shape)
     assert flops(graph) == counted_by_torch(network, shape)
-    assert params(graph) == held(network)
+    assert params(graph) == n_params(network)
 
 
 class Product(nn.Module):
-    """A product of two computed matrices, and one with a matrix of weights."""
+    """A product of two computed matrices, then one with a weight matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,10 +80,10 @@ class Product(nn.Module):
 def test_products_of_matrices_have_the_work_that_torch_counts() -> None:
     network, shape = Product(), (1, 4, 6)
     graph = read_model(network, input_shape=shape)
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, shape), n_params(network))
 
 
-def test_an_onnx_file_has_the_same_work() -> None:
+def test_onnx_file_has_the_same_work() -> None:
     layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3, bias=False), nn.Flatten())
     network = nn.Sequential(*layers, nn.Linear(400, 10)).eval()
     file = io.BytesIO()
@@ -93,7 +93,7 @@ def test_an_onnx_file_has_the_same_work() -> None:
     import onnx
 
     graph = read_model(onnx.load_from_string(file.getvalue()))
-    assert (flops(graph), params(graph)) == (counted_by_torch(network, (1, 3, 10, 10)), held(network))
+    assert (flops(graph), params(graph)) == (counted_by_torch(network, (1, 3, 10, 10)), n_params(network))
 
 
 @pytest.mark.parametrize(

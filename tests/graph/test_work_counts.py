@@ -1,4 +1,4 @@
-"""No work is done twice, for nothing, or more than in step with the size of a model: counted, not timed."""
+"""No work is repeated or wasted, and work grows linearly with the model; steps are counted, not timed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEVICE = "cortexA76cpu_tflite21"
 
 @dataclass
 class Counting:
-    """Kernel predictors that remember which kernels they were asked for."""
+    """Kernel predictors that record the kernels they are asked for."""
 
     inner: KernelPredictors
     calls: list[list[Kernel]] = field(default_factory=list)
@@ -53,14 +53,14 @@ class Counting:
 
 @pytest.fixture
 def counting() -> tuple[LatencyPredictor, Counting]:
-    """A fresh predictor, and what counts the kernels that it evaluates."""
+    """A new predictor, and the counter of the kernels it evaluates."""
     pack = load_latency_predictor(DEVICE).pack
     predictors = Counting(pack.predictors)
     return LatencyPredictor(Pack(pack.card, pack.rules, predictors)), predictors
 
 
 def block_graph(*widths: int) -> nx.DiGraph:
-    """Convolutions of these widths, one behind another."""
+    """A chain of convolutions with these widths."""
     graph = new_graph()
     last = add_input(graph, "x", (1, 8, 16, 16))
     for i, width in enumerate(widths):
@@ -69,7 +69,7 @@ def block_graph(*widths: int) -> nx.DiGraph:
     return finish(graph)
 
 
-def test_a_kernel_is_evaluated_once_among_all_candidates(
+def test_each_kernel_is_evaluated_once_for_all_candidates(
     counting: tuple[LatencyPredictor, Counting],
 ) -> None:
     predictor, predictors = counting
@@ -81,7 +81,7 @@ def test_a_kernel_is_evaluated_once_among_all_candidates(
     assert len(predictors.asked) == 4
 
 
-def test_the_kernels_of_many_candidates_are_evaluated_in_one_call(
+def test_kernels_of_many_candidates_are_evaluated_in_one_call(
     counting: tuple[LatencyPredictor, Counting],
 ) -> None:
     predictor, predictors = counting
@@ -96,7 +96,7 @@ def test_the_kernels_of_many_candidates_are_evaluated_in_one_call(
 
 
 def steps(run: Callable[[], object]) -> int:
-    """Lines of Python that ``run`` goes through, each turn of a loop or comprehension counted."""
+    """Count the lines of Python that ``run`` executes, with each iteration of loops and comprehensions."""
     count = 0
 
     def local(frame: FrameType, event: str, argument: Any) -> Any:
@@ -127,7 +127,7 @@ def test_every_step_of_a_prediction_is_linear_in_the_operators() -> None:
 
 
 class Visits(dict[Any, Any]):
-    """The edges that leave a node, which count how often they are walked."""
+    """The outgoing edges of a node; they count how often they are visited."""
 
     walked = 0
 
@@ -137,12 +137,12 @@ class Visits(dict[Any, Any]):
 
 
 class Walked(nx.DiGraph):
-    """A graph that counts its edges as they are walked."""
+    """A graph that counts visits to its edges."""
 
     adjlist_inner_dict_factory = Visits
 
 
-def test_walks_pass_each_edge_a_fixed_number_of_times() -> None:
+def test_traversals_visit_each_edge_a_fixed_number_of_times() -> None:
     graph = Walked(synthetic_graph(3000).edges)
     for walk, times in ((topological_order, 2), (lambda graph: reachable(graph, ["input"]), 1)):
         Visits.walked = 0
@@ -162,14 +162,14 @@ print(json.dumps([opened, list(sys.modules)]))
 
 @pytest.fixture(scope="module")
 def first_predictor() -> tuple[list[str], list[str]]:
-    """Files that a fresh interpreter opens for its first predictor, and modules that it then has."""
+    """Files that a new interpreter opens to load its first predictor, and modules it has imported then."""
     code = _CHILD.format(device=DEVICE)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     opened, modules = json.loads(run.stdout)
     return opened, modules
 
 
-def test_loading_a_predictor_reads_its_own_pack_and_each_file_of_it(
+def test_loading_a_predictor_reads_only_its_own_pack(
     first_predictor: tuple[list[str], list[str]],
 ) -> None:
     packs = bundled_packs()
@@ -188,7 +188,7 @@ def test_loading_a_predictor_imports_nothing_heavy(first_predictor: tuple[list[s
 
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of kernels in each call to any bundled pack, as they happen."""
+    """A live list: the number of kernels in each call to a bundled pack."""
     counts: list[int] = []
     latencies = KernelNetwork.latencies
 
@@ -209,7 +209,7 @@ def test_ranking_a_space_predicts_nothing(
     assert evaluated == []
 
 
-def test_what_counts_evaluations_sees_them(evaluated: list[int]) -> None:
+def test_evaluation_counter_counts_evaluations(evaluated: list[int]) -> None:
     load_latency_predictor(DEVICE).predict(block_graph(16, 24))
     assert evaluated == [2]
 
@@ -243,7 +243,7 @@ def test_a_filter_past_its_patience_predicts_nothing(monkeypatch: pytest.MonkeyP
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[str]) -> None:
-    """Have each call of a predictor's method ``name`` noted in ``calls``."""
+    """Record each call of a predictor's method ``name`` in ``calls``."""
     method = getattr(LatencyPredictor, name)
 
     def noted(*arguments: Any, **options: Any) -> Any:

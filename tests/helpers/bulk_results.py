@@ -1,4 +1,4 @@
-"""What bulk work found, compared."""
+"""Compare the results of bulk work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nnmeter_nas.benchmarks.packs.evaluation import Comparison
 
 
 def assert_same(found: dict[str, Comparison], expected: dict[str, Comparison]) -> None:
-    """To the bit."""
+    """Assert that two results are equal bit by bit."""
     assert found.keys() == expected.keys()
     for device, comparison in found.items():
         assert comparison.families == expected[device].families

@@ -1,4 +1,4 @@
-"""Chunks of work for tests, in a module that workers can import."""
+"""Tasks for tests of bulk work, in a module that workers can import."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from nnmeter_nas.benchmarks.packs import evaluation
 from nnmeter_nas.errors import GraphError
 
-#: As it is in any process that has not been tampered with.
+#: The original function; tests replace the module's own in this process.
 compare_part = evaluation.compare_part
 
 
 def compare_part_or_die(part: evaluation.Part) -> evaluation.Pairs:
-    """Compare a part, unless it is the first that anyone looks at from the second file on: that kills."""
+    """Compare a part, but kill the process at the first part from the second file on."""
     first = min(Path(part.path).parent.glob("*.jsonl"))
     if Path(part.path) != first:
         die_once(Path(part.path).parent / "killed")
@@ -23,7 +23,7 @@ def compare_part_or_die(part: evaluation.Part) -> evaluation.Pairs:
 
 
 def die_once(marker: Path) -> None:
-    """Kill this process if no other has been killed for ``marker``."""
+    """Kill this process unless ``marker`` shows that one was killed already."""
     try:
         marker.touch(exist_ok=False)
     except FileExistsError:
@@ -32,30 +32,30 @@ def die_once(marker: Path) -> None:
 
 
 def square(number: int) -> int:
-    """What it says."""
+    """Return the square."""
     return number * number
 
 
 def die_at_three(number: int) -> int:
-    """The square, except that 3 always kills."""
+    """Return the square, but kill the process at 3."""
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return square(number)
 
 
 def fail_at_two(number: int) -> int:
-    """The square, except that 2 is refused."""
+    """Return the square, but raise at 2."""
     if number == 2:
         raise GraphError("two is refused", node="two")
     return square(number)
 
 
 def warn_each_time(number: int) -> int:
-    """The square, with a warning that has a figure in it."""
+    """Return the square, with a warning that contains a number."""
     warnings.warn(f"{number} of 4 is odd or even, {number / 4:.2%}", UserWarning, stacklevel=1)
     return square(number)
 
 
 def process_of(number: int) -> int:
-    """The process that works on it."""
+    """Return the id of the process that runs the task."""
     return os.getpid()

@@ -1,4 +1,4 @@
-"""The command ``nnmeter-nas`` in a process of its own, for tests that stop it in every way."""
+"""Run the command ``nnmeter-nas`` in its own process, for tests that stop it in different ways."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _COMMAND = "import sys; from nnmeter_nas.cli import main; sys.exit(main())"
 
 
 class Command:
-    """A running ``nnmeter-nas`` in a home of its own, whose processes can be told from all others."""
+    """A running ``nnmeter-nas`` with its own home, which identifies its processes."""
 
     def __init__(self, folder: Path, *arguments: str, cwd: Path | None = None) -> None:
-        """Start it in ``cwd``, or else in ``folder``, where temporary files and the home are."""
+        """Start it in ``cwd``, by default in ``folder``, which holds its home and temporary files."""
         self.mark = uuid.uuid4().hex
         home = folder / "home"
         home.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ class Command:
         )
 
     def running(self) -> list[psutil.Process]:
-        """Every process that descends from the command and has not ended."""
+        """All running processes that the command started, directly or indirectly."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -48,7 +48,7 @@ class Command:
         return found
 
     def processes(self, part: str) -> list[psutil.Process]:
-        """Those of them whose command line contains ``part``."""
+        """The running processes whose command line contains ``part``."""
         found = []
         for process in self.running():
             with contextlib.suppress(psutil.Error):
@@ -57,24 +57,24 @@ class Command:
         return found
 
     def trials(self) -> list[psutil.Process]:
-        """The Python processes that train."""
+        """The Python processes of trials."""
         lines = ("nni.retiarii.trial_entry", "nni.nas.execution.training_service")
         found = [process for line in lines for process in self.processes(f"-m {line}")]
         return [process for process in found if "python" in process.name()]
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        """Return once ``condition`` holds; fail if the command ends before."""
+        """Wait until ``condition`` holds; fail if the command ends first."""
         while not condition():
             if self.process.poll() is not None:
                 pytest.fail(f"the command ended too early: {self.process.communicate()}")
             time.sleep(0.2)
 
     def end(self) -> tuple[int, str, str]:
-        """Wait for its end; exit code, and what it printed on standard output and error."""
+        """Wait until it ends; return its exit code, standard output and standard error."""
         printed, errors = self.process.communicate()
         return self.process.returncode, printed, errors
 
     def left(self, timeout_s: float = 30) -> list[psutil.Process]:
-        """What of it still runs when it had the time to end."""
+        """Its processes that still run after they had time to end."""
         psutil.wait_procs(self.running(), timeout=timeout_s)
         return self.running()

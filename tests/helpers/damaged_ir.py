@@ -1,4 +1,4 @@
-"""nn-Meter IR damaged at random, which is read or refused."""
+"""Damage nn-Meter IR at random, and check that it is read or rejected."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ JUNK = st.one_of(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of everything inside ``value``."""
+    """Yield the path of every nested element of ``value``."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [found for key, inner in items for found in [(*path, key), *places(inner, (*path, key))]]
 
 
 def damage(ir: dict[str, Any], data: st.DataObject) -> None:
-    """Replace one to three things anywhere inside ``ir`` by junk, or remove them."""
+    """Replace one to three elements anywhere inside ``ir`` by junk, or remove them."""
     for _ in range(data.draw(st.integers(1, 3))):
         *parents, last = data.draw(st.sampled_from(places(ir)))
         holder = ir
@@ -53,8 +53,8 @@ def damage(ir: dict[str, Any], data: st.DataObject) -> None:
 GPU_RULES = parse_rules(devices()["adreno640gpu_tflite21"]["fusion_rules"])
 
 
-def assert_read_or_refused(ir: dict[str, Any]) -> None:
-    """Reading ends in a model graph of whole shapes and kernels, or in an error of the package itself."""
+def assert_read_or_rejected(ir: dict[str, Any]) -> None:
+    """Assert that reading gives a complete model graph with kernels, or raises an error of the package."""
     try:
         graph = read_model(ir, "nnmeter-ir")
     except NnMeterNasError:

@@ -1,4 +1,4 @@
-"""A local HTTPS server that serves one file, well or badly."""
+"""A local HTTPS server that serves one file, correctly or with errors."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import trustme
 from forests import DEVICE
 from nnmeter_nas.packs.nnmeter1 import download as download_module
 
-#: What it hands out.
+#: The content of the served file.
 CONTENT = bytes(range(256)) * 4096
 
 
 @dataclass
 class Server:
-    """What the server hands out and how, and what it was asked for."""
+    """The state of the server: what it serves and how, and the requests it received."""
 
     address: str = ""
     content: bytes = CONTENT
     etag: str | None = '"first"'
-    #: Bytes after which connections break, one for each answer to come.
+    #: For each of the next answers, the number of bytes after which its connection breaks.
     breaks: list[int] = field(default_factory=list)
-    #: Added to the length that answers promise.
+    #: Added to the Content-Length of answers.
     lie: int = 0
-    #: Answers with these statuses come before any other.
+    #: Statuses of the first answers.
     statuses: list[int] = field(default_factory=list)
     redirect: str | None = None
     ranges: bool = True
@@ -79,7 +79,7 @@ def authority() -> trustme.CA:
 def server(
     authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    """A server that downloads trust, and an empty folder for them."""
+    """A server whose certificate downloads trust, and an empty folder for downloads."""
     monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(download_module, "BACKOFF", 0.0)
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
@@ -93,7 +93,7 @@ def server(
             served.answer(self)
 
         def log_message(self, *_: Any) -> None:
-            """Keep the output of tests clean."""
+            """Print nothing, to keep the test output clean."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)

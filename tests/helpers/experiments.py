@@ -1,4 +1,4 @@
-"""Real experiments of NNI in processes of their own, for tests to start, interrupt and look at."""
+"""Run real NNI experiments in their own processes, so that tests can start, interrupt and inspect them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import psutil
 
 from layout import HELPERS
 
-#: Environment variable that tells the processes of one test from all others.
+#: Environment variable that marks the processes of one test.
 _MARK = "NNMETER_NAS_TEST"
-#: Seconds that an experiment may take on a busy machine.
+#: Timeout of an experiment in seconds, generous for busy machines.
 LIMIT_S = 500
 
 
 def _heed_ctrl_c() -> None:
-    """Undo that a shell lets what it runs in the background ignore Ctrl-C."""
+    """Enable Ctrl-C again; shells disable it for background processes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Run:
-    """An experiment that runs; it ends with the context, and so does all that it started.
+    """A running experiment. Leaving the context ends it and all processes that it started.
 
     Args:
-        module: of this folder, with a ``main`` that takes one JSON argument.
-        folder: of the experiment; what it prints goes to files there.
-        task: what ``main`` is to do.
+        module: module of this folder with a ``main`` that takes one JSON argument.
+        folder: folder of the experiment; its output goes to files there.
+        task: the argument of ``main``.
     """
 
     def __init__(self, module: str, folder: Path, **task: Any) -> None:
@@ -64,17 +64,17 @@ class Run:
 
     @property
     def errors(self) -> str:
-        """What it printed as errors so far."""
+        """Its standard error so far."""
         return self._errors.read_text(errors="replace")
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The JSON objects that it printed so far."""
+        """The JSON objects it has printed so far."""
         lines = self._out.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
-        """Wait until something has happened while it runs."""
+        """Wait until ``happened`` returns True; fail if the experiment ends first."""
         deadline = time.monotonic() + LIMIT_S
         while not happened():
             assert self.process.poll() is None, self.errors
@@ -82,16 +82,16 @@ class Run:
             time.sleep(0.1)
 
     def finished(self) -> dict[str, Any]:
-        """What it printed last, once it has come to a good end."""
+        """Wait until it succeeds, and return the last record it printed."""
         assert self.process.wait(LIMIT_S) == 0, self.errors
         return self.records[-1]
 
     def left(self) -> list[str]:
-        """Names of the processes that it started and that still run."""
+        """Names of processes it started that still run."""
         return [process.name() for process in self._started() if process.is_running()]
 
     def kill(self) -> None:
-        """Kill it and all that it started, as a power cut would."""
+        """Kill it and all its processes at once, like a power failure."""
         while started := self._started():
             for process in started:
                 with contextlib.suppress(psutil.Error):
@@ -110,5 +110,5 @@ class Run:
 
 
 def ended(run: Run) -> int:
-    """How many trials of a strategy have ended."""
+    """Number of a strategy's trials that have ended."""
     return sum(record.get("event") == "ended" for record in run.records)

@@ -1,7 +1,7 @@
-"""What trials of the tests' searches run: quick, slow, and failing in every way that trials fail.
+"""Trial functions for tests of searches: quick ones, slow ones, and ones that fail in different ways.
 
-Trials find this module by ``PYTHONPATH``. They run in the folder where the search began, and leave
-``trained.log`` there: a line for each network that was trained to its end.
+Trials find this module through ``PYTHONPATH``. They run in the folder where the search started, and write
+``trained.log`` there, with a line for each network trained to the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOG = Path("trained.log")
 
 
 def quick(model: Any) -> None:
-    """Report a number that follows from the network alone."""
+    """Report a number that depends only on the network."""
     size = _size(model)
     with LOG.open("a") as log:
         log.write(f"{size}\n")
@@ -26,13 +26,13 @@ def quick(model: Any) -> None:
 
 
 def slow(model: Any) -> None:
-    """The same after some seconds."""
+    """Like ``quick``, but take some seconds."""
     time.sleep(4)
     quick(model)
 
 
 def failing(model: Any) -> None:
-    """Fail: the first trial by an exception, the second by NaN, the third as if it was killed; then work."""
+    """Fail: the first trial with an exception, the second with NaN, the third as if killed. Then work."""
     turn = _turn()
     if turn == 0:
         raise MemoryError("this network is too large to train")
@@ -50,7 +50,7 @@ def silent(model: Any) -> None:
 
 
 def _turn() -> int:
-    """How many trials asked this before."""
+    """Number of trials that called this before."""
     turn = 0
     while True:
         try:
@@ -61,6 +61,6 @@ def _turn() -> int:
 
 
 def _size(model: Any) -> int:
-    """Parameters of a network, or of what makes one."""
+    """Number of parameters of a network, or of the network that a factory builds."""
     network = model if hasattr(model, "parameters") and not isinstance(model, type) else model()
     return sum(p.numel() for p in network.parameters())

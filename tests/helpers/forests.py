@@ -1,4 +1,4 @@
-"""Forests of scikit-learn to store, in the pickles that its releases wrote."""
+"""scikit-learn forests, and pickles of them as old releases wrote them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Nodes = np.ndarray[Any, Any]
 
 
 def rows(count: int, n_features: int = 4, seed: int = 0) -> Nodes:
-    """Sizes such as kernels have, ``[count, n_features]``."""
+    """Random sizes like those of kernels, ``[count, n_features]``."""
     return np.random.default_rng(seed).integers(1, 300, (count, n_features)).astype(float)
 
 
 def fitted(model: Any = None, n_features: int = 4, count: int = 300) -> Any:
-    """``model``, or a small random forest, fitted to latencies that :func:`rows` might have."""
+    """Fit ``model``, by default a small random forest, to made-up latencies of :func:`rows`."""
     x = rows(count, n_features)
     noise = np.random.default_rng(1).lognormal(0, 0.1, count)
     if model is None:
@@ -36,11 +36,11 @@ def fitted(model: Any = None, n_features: int = 4, count: int = 300) -> Any:
 
 
 class ReleasePickler(pickle._Pickler):
-    """Writes what scikit-learn 0.23 on NumPy 1.x wrote.
+    """Writes pickles like scikit-learn 0.23 on NumPy 1.x.
 
-    That is nodes without ``missing_go_to_left`` (new in 1.3), ``n_features_`` for ``n_features_in_`` (new
-    in 0.24), and NumPy's functions by the module names from before NumPy 2. ``node_dtype`` stands in for
-    machines of other word sizes and byte orders.
+    Nodes lack ``missing_go_to_left`` (new in 1.3), ``n_features_`` replaces ``n_features_in_`` (new in 0.24),
+    and NumPy's functions have their module names from before NumPy 2. ``node_dtype`` simulates machines with
+    other word sizes and byte orders.
     """
 
     def __init__(self, file: io.BytesIO, protocol: int, node_dtype: Any = None) -> None:
@@ -81,14 +81,14 @@ class ReleasePickler(pickle._Pickler):
 
 
 def release_pickle(model: Any, protocol: int = 3, node_dtype: Any = None) -> bytes:
-    """``model`` as scikit-learn 0.23 pickled it."""
+    """Pickle ``model`` as scikit-learn 0.23 did."""
     file = io.BytesIO()
     ReleasePickler(file, protocol, node_dtype).dump(model)
     return file.getvalue()
 
 
 def write_predictor(folder: Path, kernels: dict[str, int] | None = None, rules: Any = None) -> Path:
-    """A folder as nn-Meter's release unpacks to: a pickled forest for each kernel, and the fusion rules."""
+    """Write a folder like nn-Meter's unpacked release: a pickled forest per kernel, and the fusion rules."""
     folder.mkdir(parents=True, exist_ok=True)
     for kernel, n_features in (KERNELS if kernels is None else kernels).items():
         (folder / f"{kernel}.pkl").write_bytes(release_pickle(fitted(n_features=n_features, count=60)))
@@ -97,7 +97,7 @@ def write_predictor(folder: Path, kernels: dict[str, int] | None = None, rules: 
 
 
 def zipped(folder: Path, path: Path, prefix: str = f"{DEVICE}/", **extra: bytes) -> Path:
-    """A zip of ``folder``, as nn-Meter's release is one, with extra entries."""
+    """Zip ``folder`` like nn-Meter's release, with extra entries."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.iterdir()):
             archive.write(file, prefix + file.name)

@@ -15,7 +15,7 @@ SHAPE = (1, 8, 8, 8)
 def unfinished_graph(
     *operators: tuple[Any, ...], outputs: list[str] | None = None, shape: Any = SHAPE
 ) -> nx.DiGraph:
-    """An unfinished graph of ``(name, op, inputs, attrs?, declared?)`` behind the input ``x``."""
+    """An unfinished graph with the input ``x`` and operators ``(name, op, inputs, attrs?, declared?)``."""
     graph = new_graph()
     add_input(graph, "x", shape)
     for operator in operators:
@@ -28,5 +28,5 @@ def unfinished_graph(
 def graph_of(
     *operators: tuple[Any, ...], outputs: list[str] | None = None, shape: tuple[int, ...] = SHAPE
 ) -> nx.DiGraph:
-    """The same, finished."""
+    """Like :func:`unfinished_graph`, but finished."""
     return finish(unfinished_graph(*operators, outputs=outputs, shape=shape))

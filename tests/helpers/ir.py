@@ -1,4 +1,4 @@
-"""Small models in nn-Meter IR, as the official files spell them."""
+"""Small models in nn-Meter IR, written like the official files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class IrBuilder:
-    """Collects nodes of an nn-Meter IR dict; shapes are NHWC, and every node is fed by names.
+    """Builds an nn-Meter IR dict. Shapes are NHWC; nodes refer to their inputs by name.
 
     Attributes:
         nodes: the IR.
@@ -68,7 +68,7 @@ class IrBuilder:
         )
 
     def unary(self, name: str, kind: str, source: str, *more: str) -> str:
-        """Add a node that keeps its input's shape; ``more`` names further operands."""
+        """Add a node that keeps its input's shape; ``more`` are further operands."""
         return self.add(name, kind, [source, *more], self.shapes[source], {})
 
     def pool(self, name: str, source: str, kind: str = "MaxPool", size: int = 2) -> str:
@@ -80,7 +80,7 @@ class IrBuilder:
         )
 
     def classifier(self, source: str, classes: int = 10) -> str:
-        """Add a global mean and a dense layer and return the latter's name."""
+        """Add a global mean and a dense layer, and return the dense layer's name."""
         channels = self.shapes[source][-1]
         pooled = self.add("mean", "Mean", [source], [1, channels], {"reduction_indices": [1, 2]})
         self.const("fc/weights", [channels, classes])

@@ -10,7 +10,7 @@ from tensorboard.compat.proto import graph_pb2
 
 from tf_graphs import TfBuilder
 
-#: Operators whose operands in nn-Meter IR are all that TensorFlow's have.
+#: Operators with the same operands in nn-Meter IR and TensorFlow.
 _PLAIN = (
     *("Add", "AddN", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "BatchMatMulV2"),
     *("Relu", "Relu6", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "Softmax", "Softplus"),
@@ -18,7 +18,7 @@ _PLAIN = (
 
 
 def graph_def_of_ir(ir: Mapping[str, Any]) -> graph_pb2.GraphDef:
-    """The GraphDef of nn-Meter IR; of weights it has the shapes alone."""
+    """Convert nn-Meter IR to a GraphDef. Weights have shapes but no values."""
     builder = TfBuilder(shape=None)
     for name, record in ir.items():
         _add(builder, name, record["attr"], list(record["inbounds"]))

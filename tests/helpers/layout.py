@@ -1,4 +1,4 @@
-"""Where the checkout keeps what installs as ``nnmeter_nas`` and its plugin packages."""
+"""Paths in the checkout of ``nnmeter_nas`` and its plugin packages."""
 
 from __future__ import annotations
 

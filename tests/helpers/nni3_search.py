@@ -1,7 +1,7 @@
-"""A real, small NNI 3.0 experiment with trials in processes of their own, for tests to run and to resume.
+"""A small, real NNI 3.0 experiment with trials in their own processes, for tests to run and resume.
 
 Run as ``python -c "import nni3_search; nni3_search.main()" '{"format": "graph", ...}'``. Prints a JSON object
-for each event of a strategy and one at the end, or ends with the search's error.
+for each event of a strategy and one at the end. If the search fails, it exits with the search's error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CPU = "cortexA76cpu_tflite21"
 
 
 def main() -> None:
-    """Run, or resume, the experiment that the JSON in the first argument describes."""
+    """Run or resume the experiment that the first argument describes in JSON."""
     task = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Candidates as a strategy of NNI 2.10.1 makes them."""
+"""Make candidates like a strategy of NNI 2.10.1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
 
 
 def make_candidates(space: Any, engine: str, count: int) -> list[Any]:
-    """Random candidates as NNI hands them to a filter under ``engine``."""
+    """Random candidates in the form that NNI passes to a filter under ``engine``."""
     dummy = list(space.input_shape) if engine == "graph" else None
     base, mutators = preprocess_model(space, None, None, full_ir=engine == "graph", dummy_input=dummy)
     choices = dry_run_for_search_space(base, mutators)

@@ -1,4 +1,4 @@
-"""The networks that NNI itself makes of an architecture, on either line, to compare model graphs with."""
+"""Networks that NNI 2.10.1 or 3.0 builds from an architecture, to compare model graphs with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnmeter_nas.supernet import Space
 
 
 def frozen(make: Callable[[], Any], sample: Mapping[str, Any]) -> Any:
-    """The module that NNI makes of a sample."""
+    """Return the module that NNI builds from a sample."""
     space = make()
     if hasattr(space, "freeze"):
         return space.freeze(dict(sample)).eval()
@@ -23,7 +23,7 @@ def frozen(make: Callable[[], Any], sample: Mapping[str, Any]) -> Any:
 
 
 def operators(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
-    """Operators of a model graph in order, and what they read, apart from their names."""
+    """Return the operators of a model graph in order, with their inputs but without their names."""
     position = {name: i for i, name in enumerate(graph)}
     return [
         (data["op"], data["attrs"], data["in_shapes"], data["out_shapes"],
@@ -33,7 +33,7 @@ def operators(graph: nx.DiGraph) -> list[tuple[Any, ...]]:
 
 
 def assert_as_nni_makes_them(space: Space, make: Callable[[], Any], count: int, seed: int = 0) -> None:
-    """Model graphs of random architectures are those of the networks that NNI makes of NNI's own values."""
+    """Assert that random architectures have the model graphs of the networks that NNI builds of them."""
     rng = random.Random(seed)
     for _ in range(count):
         rows = {label: rng.randrange(len(known)) for label, known in space.candidates.items()}

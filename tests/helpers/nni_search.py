@@ -1,8 +1,9 @@
-"""A real, small NNI 2.10.1 experiment, for tests to run in a process of its own.
+"""A small, real NNI 2.10.1 experiment, for tests to run in its own process.
 
 Run as ``python -c "import nni_search; nni_search.main()" '{"engine": "py", ...}'`` with this folder on
 the path; trials import this folder's modules too. Prints a JSON object for each event of a strategy and one
-at the end, or ends with the search's error. It never stops the experiment itself: ending must do.
+at the end. If the search fails, it exits with the search's error. It never stops the experiment explicitly:
+exiting must be enough.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CPU = "cortexA76cpu_tflite21"
 
 
 def main() -> None:
-    """Run the experiment that the JSON in the first argument describes."""
+    """Run the experiment that the first argument describes in JSON."""
     task = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)
@@ -83,5 +84,5 @@ def small() -> Any:
 
 
 def _metric(record: dict[str, str]) -> Any:
-    """A metric as NNI's page has it, which is JSON in JSON."""
+    """A metric in the format of NNI's web page, JSON inside JSON."""
     return json.loads(json.loads(record["data"]))

@@ -1,6 +1,6 @@
-"""What trials of real experiments run in tests: the network's size for an accuracy, or trouble on purpose.
+"""Trial function for real experiments in tests: report the network's size as accuracy, or fail on purpose.
 
-Works under both lines of NNI; trials import this module from this folder.
+Works under NNI 2.10.1 and 3.0. Trials import this module from this folder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 
 
 def evaluate(model: Any, folder: str, trouble: Sequence[str] = (), free: int | None = None) -> None:
-    """Report the number of parameters, after leaving a file named after it in ``folder``.
+    """Write a file named after the number of parameters into ``folder``, then report that number.
 
     Args:
-        model: a network, or what makes one.
-        folder: where trials leave their files.
-        trouble: what befalls the first trials, one each: "crash" or "nan".
-        free: how many trials may end before there is a file ``go`` beside ``folder``; None for all.
+        model: a network, or a factory of one.
+        folder: where trials write their files.
+        trouble: failures of the first trials, one each: "crash" or "nan".
+        free: number of trials that may end before the file ``go`` exists next to ``folder``; None for all.
     """
     network = model if isinstance(model, torch.nn.Module) else model()
     with torch.no_grad():
@@ -43,7 +43,7 @@ def evaluate(model: Any, folder: str, trouble: Sequence[str] = (), free: int | N
 
 
 def _first(file: Path) -> bool:
-    """Whether no trial has made ``file`` before."""
+    """Whether this is the first trial to make ``file``."""
     try:
         file.touch(exist_ok=False)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""ONNX models in a few words, for the tests of their reader."""
+"""Short ways to build ONNX models, for tests of the reader."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ RULES = parse_rules(["conv->bn", "conv->relu", "conv->hswish", "bn->relu", "add-
 
 
 def node(op: str, inputs: str, outputs: str, name: str = "", domain: str = "", **attrs: Any) -> NodeProto:
-    """An operator; names of inputs and outputs are separated by blanks, and ``-`` stands for none."""
+    """An operator. Names of inputs and outputs are separated by spaces; ``-`` means none."""
     names = [["" if n == "-" else n for n in text.split()] for text in (inputs, outputs)]
     return helper.make_node(op, *names, name=name or None, domain=domain, **attrs)
 
 
 def weights(*shape: int) -> np.ndarray:
-    """Weights that are not zero."""
+    """Nonzero weights."""
     return np.ones(shape, np.float32)
 
 
 def ints(*values: int) -> np.ndarray:
-    """Sizes or axes, as shape arithmetic has them."""
+    """Integers for shape arithmetic, such as sizes or axes."""
     return np.array(values, np.int64)
 
 
@@ -40,7 +40,7 @@ def model(
     opset: int = 17,
     **kwargs: Any,
 ) -> onnx.ModelProto:
-    """A model over the input ``x`` of shape ``IMAGE``, unless other ``inputs`` are given."""
+    """A model. By default its input is ``x`` of shape ``IMAGE``."""
     shapes = outputs if isinstance(outputs, Mapping) else dict.fromkeys(outputs)
     graph = helper.make_graph(
         nodes,
@@ -64,14 +64,14 @@ def layer(
     absent: int = 0,
     **attrs: Any,
 ) -> onnx.ModelProto:
-    """A ReLU, and one operator over what it computes and ``constants``, behind ``absent`` inputs left out."""
+    """A ReLU, then an operator on its output, ``absent`` omitted inputs, and ``constants``."""
     inputs = " ".join(["before", *["-"] * absent, *(constants or {})])
     nodes = [node("Relu", "x", "before"), node(op, inputs, outputs, **attrs)]
     return model(nodes, constants, {"x": shape}, outputs.split(), opset)
 
 
 def kernels(graph: Any) -> list[Kernel]:
-    """Kernels of a model graph under rules that all devices have."""
+    """Kernels of a model graph under the fusion rules that all devices share."""
     return [kernel for _, kernel in fuse(graph, RULES).nodes(data="kernel")]
 
 
@@ -81,5 +81,5 @@ def kernel_types(graph: Any) -> list[str]:
 
 
 def ops(graph: Any) -> list[str]:
-    """Operators of a model graph, inputs apart."""
+    """Operators of a model graph, without inputs."""
     return [op for _, op in graph.nodes(data="op") if op != "input"]

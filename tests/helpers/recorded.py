@@ -1,7 +1,8 @@
-"""What the package predicted once: networks and architectures in every format, on every device.
+"""Recorded predictions of networks and architectures, in every format, on every device.
 
-``python tests/helpers/recorded.py`` writes the figures of today to ``recorded.json``, and with ``--check``
-compares today's with the written ones; words behind it choose the figures whose names hold all of them.
+``python tests/helpers/recorded.py`` writes the current figures to ``recorded.json``. With ``--check`` it
+compares the current figures with the recorded ones. Further arguments select the figures whose names contain
+all of them.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from nnmeter_nas.supernet import load_space, make_space
 
 RECORD = Path(__file__).with_name("recorded.json")
-#: Networks of all kinds of layer, as the newer exporter of ONNX takes its time.
+#: Networks that together cover all kinds of layers; few, because the newer ONNX exporter is slow.
 DYNAMO = ("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_large", "resnext50_32x4d",
           "shufflenet_v2_x1_0", "squeezenet1_0")  # fmt: skip
-#: Bundled spaces, and how many architectures of each are written down.
+#: Bundled spaces, and how many architectures of each are recorded.
 SPACES = ("spos", "spos-small", "proxylessnas", "proxylessnas-small", "nasbench201", "nasbench201-small")
 ARCHITECTURES = 4
 
@@ -43,7 +44,7 @@ Figures = dict[str, Any]
 
 
 def figures(graph: Any) -> Figures:
-    """Latency in ms by device, and what is left out, of a finished model graph."""
+    """Latency in ms by device, and the operators left out, of a finished model graph."""
     found: Figures = {}
     for predictor in predictors():
         explained = predictor.explain(graph)
@@ -53,13 +54,13 @@ def figures(graph: Any) -> Figures:
 
 
 def predictors() -> list[Any]:
-    """The bundled predictor of each device, of the version that the figures were written down for."""
+    """The bundled predictor of each device, in the version that the figures were recorded with."""
     return [load_latency_predictor(card["name"], 2.0) for card in list_latency_predictors()
             if card["version"] == 2.0]  # fmt: skip
 
 
 def onnx_of(network: torch.nn.Module, shape: tuple[int, ...], dynamo: bool = False) -> onnx.ModelProto:
-    """The network as an ONNX model, by the exporter that traces or by the one that torch.export serves."""
+    """The network as an ONNX model, from the tracing exporter or from the one based on torch.export."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if dynamo:
@@ -70,7 +71,7 @@ def onnx_of(network: torch.nn.Module, shape: tuple[int, ...], dynamo: bool = Fal
 
 
 def nni_ir_of(network: torch.nn.Module, shape: tuple[int, ...]) -> Any:
-    """The network in the graph IR of NNI 2.10.1."""
+    """The network in NNI 2.10.1's graph IR."""
     from nni.nas.execution.pytorch.converter import convert_to_graph
     from nni.nas.execution.pytorch.converter.graph_gen import GraphConverterWithShape
 
@@ -82,7 +83,7 @@ def nni_ir_of(network: torch.nn.Module, shape: tuple[int, ...]) -> Any:
 
 @cache
 def nni_networks() -> Any:
-    """The reference networks, made of the layers of NNI 2.10.1, which its graph IR can be made of."""
+    """The reference networks, built from NNI 2.10.1's layers so that they convert to its graph IR."""
     folder = Path(tempfile.mkdtemp()) / "networks_of_nni"
     folder.mkdir()
     for path in Path(networks.__file__).parent.glob("*.py"):
@@ -97,7 +98,7 @@ def ir_of(network: torch.nn.Module, shape: tuple[int, ...]) -> Any:
     return to_nnmeter_ir(read_model(network, input_shape=shape))
 
 
-#: How a network is handed over, by format.
+#: Format -> function that converts a network to it.
 FORMATS: dict[str, Callable[[torch.nn.Module, tuple[int, ...]], Any]] = {
     "torch": lambda network, shape: read_model(network, input_shape=shape),
     "onnx": lambda network, shape: read_model(onnx_of(network, shape)),
@@ -111,7 +112,7 @@ FORMATS: dict[str, Callable[[torch.nn.Module, tuple[int, ...]], Any]] = {
 
 
 def network_cases() -> Iterator[tuple[str, str]]:
-    """Each reference network with each format that it is written down in."""
+    """Each reference network, paired with each format that it is recorded in."""
     for name in NETWORKS:
         for form in FORMATS:
             if form != "onnx-dynamo" or name in DYNAMO:
@@ -119,20 +120,20 @@ def network_cases() -> Iterator[tuple[str, str]]:
 
 
 def network_figures(name: str, form: str) -> Figures:
-    """What a reference network takes, read in a format."""
+    """The figures of a reference network read from a format."""
     build = nni_networks().build_network if form == "nni-ir" else build_network
     return figures(FORMATS[form](build(name), input_shape(name)))
 
 
 def architectures(name: str) -> tuple[Any, list[dict[str, str]]]:
-    """A bundled space, and those of its architectures that are written down."""
+    """A bundled space and its recorded architectures."""
     space, draw = load_space(name), random.Random(0)
     choices = space.candidates.items()
     return space, [{label: draw.choice(known) for label, known in choices} for _ in range(ARCHITECTURES)]
 
 
 def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tuple[str, Figures]]:
-    """What architectures of a bundled space take, in each form that NNI 2.10.1 has them in, and looked up."""
+    """The figures of a bundled space's architectures: read from each form of NNI 2.10.1, and looked up."""
     from nni.nas.execution.pytorch.converter import convert_to_graph
     from nni.nas.execution.pytorch.converter.graph_gen import GraphConverterWithShape
     from nni.nas.nn.pytorch.mutator import process_inline_mutation
@@ -165,11 +166,11 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
 
 
 def today(words: Sequence[str] = (), exports: int = ARCHITECTURES) -> Iterator[tuple[str, Figures]]:
-    """The figures of today by name, of the names that hold all ``words``.
+    """The current figures by name, for names that contain all ``words``.
 
     Args:
-        words: as above.
-        exports: of how many architectures a space ONNX is made, which takes long.
+        words: the name must contain all of them.
+        exports: number of architectures per space to export to ONNX, which is slow.
     """
     for name, form in network_cases():
         if all(word in f"{name} {form}".split() for word in words):
@@ -180,7 +181,7 @@ def today(words: Sequence[str] = (), exports: int = ARCHITECTURES) -> Iterator[t
 
 
 def differences(then: Figures, now: Figures) -> list[str]:
-    """What two records of one thing differ in, each with both figures."""
+    """The differences between two records of the same case, each with both figures."""
     return [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted({*then, *now})
@@ -190,7 +191,7 @@ def differences(then: Figures, now: Figures) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the figures of today down, or with ``--check`` compare them with what is written."""
+    """Record the current figures, or with ``--check`` compare them with the recorded ones."""
     if "--check" not in arguments:
         RECORD.write_text(json.dumps(dict(today()), indent=0, sort_keys=True) + "\n")
         return

@@ -1,4 +1,4 @@
-"""Outcomes of searches that the tests of reports share."""
+"""Results of searches, shared by the tests of reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNNING = Trial(5, CHOICES, {"latency_ms": 2.5})
 
 
 def report_of(*trials: Trial) -> SearchReport:
-    """A search on the CPU, within 4 ms, with the given trials."""
+    """A search on the CPU with a limit of 4 ms and the given trials."""
     return SearchReport(
         "spos-small",
         (1, 3, 32, 32),
@@ -32,7 +32,7 @@ def report_of(*trials: Trial) -> SearchReport:
 
 
 def two_devices(*trials: Trial) -> SearchReport:
-    """A search on CPU and GPU that counts operations as well; trials get a GPU latency and operations."""
+    """A search on CPU and GPU that also counts operations; adds GPU latency and operations to the trials."""
     measured = [
         replace(t, values={CPU_MS: ms, GPU_MS: 10.0 - ms, "flops": 1e8 * ms})
         for t in trials

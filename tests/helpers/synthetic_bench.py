@@ -1,4 +1,4 @@
-"""A small bench dataset of made-up models on made-up devices, for tests that need no measured latencies."""
+"""A small bench dataset with made-up models and devices, for tests without measured latencies."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def inception(width: int, kernel: int, size: int) -> dict[str, Any]:
 
 
 def made_up_latency(graph: dict[str, Any], device: str) -> float:
-    """Latency in ms of a device that takes a fixed time a kernel, an operation and a value moved."""
+    """Latency in ms on a device with fixed times per kernel, per operation and per value moved."""
     fused = fuse(read_model(graph), parse_rules(devices()[device]["fusion_rules"]))
     work = Configurations.of(configuration(kernel) for _, kernel in fused.nodes(data="kernel")).work
     return float(np.sum(0.01 + work.macs / 2e7 + (work.read + work.written) / 5e6 + work.weights / 1e8))
 
 
 def write_bench(folder: Path, models: int = 30) -> Path:
-    """Write ``models`` of each of two families into ``folder``; the VPU lacks some figures."""
+    """Write ``models`` of each of two families into ``folder``; some VPU latencies are missing."""
     rng = np.random.default_rng(0)
     for family, build in (("plainnet", small_cnn), ("wideception", inception)):
         lines = []

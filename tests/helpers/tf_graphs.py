@@ -1,4 +1,4 @@
-"""Small frozen TensorFlow graphs, spelled as TensorFlow and Keras export them, built without TensorFlow."""
+"""Small frozen TensorFlow graphs like those TensorFlow and Keras export, built without TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2, tensor_shape_pb2
 
-#: DataType numbers by NumPy's names of them.
+#: NumPy type name -> DataType number.
 DTYPES = {"float32": 1, "int32": 3, "int64": 9, "bool": 10, "float16": 19}
 
 
 def set_attr(node: node_def_pb2.NodeDef, key: str, value: Any) -> None:
-    """Set attribute ``key`` of ``node`` to a value whose Python type tells the field it belongs in."""
+    """Set attribute ``key`` of ``node``; the value's Python type selects the message field."""
     attr: attr_value_pb2.AttrValue = node.attr[key]
     if isinstance(value, bool):
         attr.b = value
@@ -35,7 +35,7 @@ def set_attr(node: node_def_pb2.NodeDef, key: str, value: Any) -> None:
 
 
 def shape_proto(shape: Sequence[int]) -> tensor_shape_pb2.TensorShapeProto:
-    """``shape``, -1 where unknown, as a message."""
+    """Convert ``shape`` (-1 where unknown) to a message."""
     proto = tensor_shape_pb2.TensorShapeProto()
     for size in shape:
         proto.dim.add(size=size)
@@ -43,13 +43,13 @@ def shape_proto(shape: Sequence[int]) -> tensor_shape_pb2.TensorShapeProto:
 
 
 class TfBuilder:
-    """Collects nodes of a GraphDef; every method returns the name of what it added.
+    """Builds a GraphDef. Methods that add a node return its name.
 
     Args:
-        shape: of the placeholder ``input``; None adds none.
+        shape: shape of the placeholder ``input``; None adds no placeholder.
 
     Attributes:
-        graph_def: the message.
+        graph_def: the message built so far.
     """
 
     def __init__(self, shape: Sequence[int] | None = (-1, 32, 32, 3)) -> None:
@@ -80,7 +80,7 @@ class TfBuilder:
         return name
 
     def weights(self, name: str, *shape: int) -> str:
-        """Add a constant of ``shape`` whose content was left out, as the reader never needs it."""
+        """Add a constant of ``shape`` without content, which the reader never needs."""
         node = self.graph_def.node.add(name=name, op="Const")
         tensor = node.attr["value"].tensor
         tensor.dtype = DTYPES["float32"]
@@ -88,7 +88,7 @@ class TfBuilder:
         return name
 
     def with_const(self, name: str, op: str, source: str, value: npt.ArrayLike, **attrs: Any) -> str:
-        """Add ``op`` over ``source`` and a constant."""
+        """Add ``op`` with the operands ``source`` and a constant."""
         return self.add(name, op, [source, self.const(f"{name}/const", value)], **attrs)
 
     def conv(
@@ -131,7 +131,7 @@ class TfBuilder:
         stride: int = 2,
         padding: str = "SAME",
     ) -> str:
-        """Add a pool of square windows."""
+        """Add a pool with square windows."""
         return self.add(
             name, op, [source], ksize=[1, size, size, 1], strides=[1, stride, stride, 1], padding=padding
         )
@@ -141,13 +141,13 @@ class TfBuilder:
         return self.with_const(name, "Mean", source, list(axes), keep_dims=keep_dims)
 
     def dense(self, name: str, source: str, in_features: int, out_features: int, **attrs: Any) -> str:
-        """Add a product with a matrix of weights."""
+        """Add a dense layer: a product with a matrix of weights."""
         return self.add(
             name, "MatMul", [source, self.weights(f"{name}/w", in_features, out_features)], **attrs
         )
 
     def h_swish(self, name: str, source: str, divides: bool = False) -> str:
-        """Add ``x * relu6(x + 3) / 6``, which multiplies by a sixth first unless it ``divides`` last."""
+        """Add ``x * relu6(x + 3) / 6``: divide at the end if ``divides``, else multiply by 1/6 first."""
         shifted = self.with_const(f"{name}/add", "AddV2", source, 3.0)
         clipped = self.add(f"{name}/relu6", "Relu6", [shifted])
         if divides:
@@ -158,9 +158,9 @@ class TfBuilder:
 
 
 def official_mobilenet(blocks: int = 2, width: int = 16) -> graph_pb2.GraphDef:
-    """Inverted residuals with squeeze-excite and h-swish, as nn-Meter's benchmark names and spells them.
+    """Inverted residuals with squeeze-excite and h-swish, named and written as in nn-Meter's benchmark.
 
-    The moving variance comes through an ``Identity`` called ``read``, squeeze-excite pools with a window as
+    The moving variance passes through an ``Identity`` called ``read``. Squeeze-excite pools with a window as
     large as the map.
     """
     b = TfBuilder(None)

@@ -1,4 +1,4 @@
-"""What the tests of the torch reader share: model graphs of functions, and what is in them."""
+"""Helpers for tests of the torch reader: read functions into model graphs and inspect them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nnmeter_nas.readers.torch.module import read_torch_module
 
 
 def ops(graph: nx.DiGraph) -> Counter[str]:
-    """How often each operator occurs, inputs aside."""
+    """Count each operator, without inputs."""
     return Counter(op for _, op in graph.nodes(data="op") if op != "input")
 
 
 def of(graph: nx.DiGraph, op: str) -> list[dict[str, Any]]:
-    """The node data of all operators of a kind, in the order of the trace."""
+    """Node data of all operators of one kind, in trace order."""
     return [data for _, data in graph.nodes(data=True) if data["op"] == op]
 
 

@@ -1,4 +1,4 @@
-"""Small supernets, made without torch, whose choices do or do not change each other's latency."""
+"""Small supernets built without torch. In some of them choices change each other's latency."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def conv(graph: nx.DiGraph, name: str, source: str, channels: int, kernel: int =
 
 
 def choice(graph: nx.DiGraph, label: str, **candidates: str) -> str:
-    """A choice labelled ``label`` between operators, by the name of the candidate."""
+    """A choice with ``label`` between operators, given by candidate name."""
     attrs = {"label": label, "candidates": tuple(candidates)}
     return add_op(graph, f"choice_{label}", "choice", list(candidates.values()), attrs)
 
 
 def classifier(graph: nx.DiGraph, source: str) -> nx.DiGraph:
-    """``graph`` with a pool and a dense layer behind ``source``."""
+    """Add a pool and a dense layer after ``source`` to ``graph``."""
     add_op(graph, "pool", "globalavgpool", [source])
     add_op(graph, "flatten", "flatten", ["pool"])
     set_outputs(graph, [add_op(graph, "fc", "fc", ["flatten"], {"out_features": 10})])
@@ -30,7 +30,7 @@ def classifier(graph: nx.DiGraph, source: str) -> nx.DiGraph:
 
 
 def residual_supernet(layers: int = 3, channels: int = 16, size: int = 16) -> nx.DiGraph:
-    """Residual layers, each a 3x3 or 5x5 convolution or nothing: no choice changes another's latency."""
+    """Residual layers, each a 3x3 or 5x5 convolution or skipped. No choice changes another's latency."""
     graph = new_graph("residual")
     x = conv(graph, "stem", add_input(graph, "input", (1, 3, size, size)), channels)
     for i in range(1, layers + 1):
@@ -42,7 +42,7 @@ def residual_supernet(layers: int = 3, channels: int = 16, size: int = 16) -> nx
 
 
 def width_supernet() -> nx.DiGraph:
-    """The channels chosen first are what the second choice's convolutions read."""
+    """The first choice sets the channels that the second choice's convolutions read."""
     graph = new_graph("widths")
     x = add_input(graph, "input", (1, 3, 32, 32))
     x = choice(graph, "width", **{f"c{c}": conv(graph, f"width.{c}", x, c) for c in (8, 24, 64)})
@@ -52,7 +52,7 @@ def width_supernet() -> nx.DiGraph:
 
 
 def fusing_supernet() -> nx.DiGraph:
-    """A choice of convolutions, and of an addition behind it: they interact where a device fuses both."""
+    """A choice of convolution, then a choice of addition. They interact on devices that fuse the two."""
     graph = new_graph("fusing")
     stem = conv(graph, "stem", add_input(graph, "input", (1, 3, 16, 16)), 16)
     attrs = {"out_channels": 16, "padding": "same"}
@@ -64,7 +64,7 @@ def fusing_supernet() -> nx.DiGraph:
 
 
 def depth_supernet(layers: int = 4) -> nx.DiGraph:
-    """Convolutions of which only the first few run, as another choice says."""
+    """Convolutions, of which another choice runs only the first few."""
     graph = new_graph("depths")
     x, ends = conv(graph, "stem", add_input(graph, "input", (1, 3, 16, 16)), 16), {}
     for i in range(1, layers + 1):
@@ -74,7 +74,7 @@ def depth_supernet(layers: int = 4) -> nx.DiGraph:
 
 
 def entangled_supernet() -> nx.DiGraph:
-    """Channels, size of the map and kernel of one convolution are three choices: no sum of pairs gives it."""
+    """Three choices set a convolution's channels, map size and kernel; no sum of pairs gives its latency."""
     graph = new_graph("entangled")
     x = add_input(graph, "input", (1, 3, 64, 64))
     x = choice(graph, "stride", **{f"s{s}": conv(graph, f"stride.{s}", x, 16, 3, s) for s in (8, 1)})

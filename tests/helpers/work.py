@@ -1,4 +1,4 @@
-"""A latency that needs no predictor pack: the multiplications of a model graph."""
+"""A latency without a predictor pack: the number of multiplications of a model graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import networkx as nx
 
 
 def millions_of_multiplications(graph: nx.DiGraph) -> float:
-    """Multiplications of convolutions and dense layers, in millions."""
+    """Count the multiplications of convolutions and dense layers, in millions."""
     total = 0
     for _, data in graph.nodes(data=True):
         if data["op"] in ("conv", "dwconv"):
@@ -20,8 +20,8 @@ def millions_of_multiplications(graph: nx.DiGraph) -> float:
 
 
 class WorkPredictor:
-    """A device that takes one ms for a million multiplications."""
+    """A device that takes 1 ms per million multiplications."""
 
     def predict(self, graph: nx.DiGraph) -> float:
-        """Latency of a model graph, ms."""
+        """Return the latency of a model graph in ms."""
         return millions_of_multiplications(graph)

@@ -1,4 +1,4 @@
-"""Fusion: each operator runs in one kernel, fused as the device does, with work linear in the graph."""
+"""Fusion puts each operator into one kernel, by the device's rules, with work linear in the graph."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEVICES = (CPU, GPU, GPU_630, VPU)
 RULES: dict[str, FusionRules] = {
     name: parse_rules(about["fusion_rules"]) for name, about in devices().items()
 }
-#: The same in nn-Meter's rule files, which mean their pairs differently.
+#: The same in nn-Meter's rule files, where pairs have another meaning.
 RULES |= {
     f"{name} 1.0": parse_nnmeter_rules(nnmeter_rules(about["fusion_rules"]))
     for name, about in devices().items()
@@ -50,7 +50,7 @@ UNARY: dict[str, dict[str, Any]] = {
     "sigmoid": {},
     "maxpool": {"kernel": (3, 3), "padding": "same"},
 }
-#: h-swish as models spell it: ``(operator, inputs, attrs)`` behind ``x``, named 0, 1, ... in their order.
+#: Forms of h-swish in models: ``(operator, inputs, attrs)`` after ``x``, named 0, 1, ... in order.
 HSWISH_SPELLINGS: dict[str, list[tuple[str, list[str], dict[str, float]]]] = {
     "x * (relu6(x + 3) * 1/6)": [
         ("add", ["x"], {"const": 3.0}),
@@ -135,7 +135,7 @@ def types(graph: nx.DiGraph, device: str = CPU) -> list[str]:
 
 @st.composite
 def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
-    """Finished graphs with branches, joins, views, several outputs and the patterns that fusion looks for."""
+    """Finished graphs with branches, joins, views, several outputs and the patterns that fusion matches."""
     graph = new_graph()
     names = [add_input(graph, "x", SHAPE)]
     kinds = [*UNARY, "add", "mul", "concat", "views", "spelt", "se", "shuffle"]
@@ -153,7 +153,7 @@ def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
             flat = add_op(graph, f"flat{i}", "reshape", [source], {"shape": (1, 8, 64)})
             names.append(add_op(graph, f"back{i}", "reshape", [flat], {"shape": SHAPE}))
         elif kind == "spelt":
-            # Operators inside a pattern may feed others too, and then are no pattern.
+            # Operators inside a pattern may have other consumers; then the pattern does not match.
             names += add_hswish(graph, f"hswish{i}", source, draw(st.sampled_from([*HSWISH_SPELLINGS])))
         elif kind == "se":
             members = add_squeeze_excite(
@@ -176,7 +176,7 @@ def test_every_operator_runs_in_exactly_one_kernel(graph: nx.DiGraph, device: st
 
 
 @given(random_graphs(), st.sampled_from(sorted(RULES)))
-def test_kernel_graph_can_be_scheduled_and_keeps_every_dependency(graph: nx.DiGraph, device: str) -> None:
+def test_kernel_graph_is_acyclic_and_keeps_every_dependency(graph: nx.DiGraph, device: str) -> None:
     fused = fuse(graph, RULES[device])
     assert nx.is_directed_acyclic_graph(fused)
     owner = {m: name for name, kernel in fused.nodes(data="kernel") for m in kernel.members}
@@ -193,7 +193,7 @@ def test_kernel_graph_can_be_scheduled_and_keeps_every_dependency(graph: nx.DiGr
 
 
 @given(random_graphs(), st.sampled_from(sorted(RULES)))
-def test_only_the_end_of_a_kernel_is_read_by_others(graph: nx.DiGraph, device: str) -> None:
+def test_other_kernels_read_only_the_last_operator_of_a_kernel(graph: nx.DiGraph, device: str) -> None:
     for kernel in kernels(graph, device):
         inside = set(kernel.members)
         assert kernel.out_shapes == graph.nodes[kernel.members[-1]]["out_shapes"]
@@ -203,7 +203,7 @@ def test_only_the_end_of_a_kernel_is_read_by_others(graph: nx.DiGraph, device: s
 
 
 @given(random_graphs(), st.sampled_from(sorted(RULES)))
-def test_fusing_leaves_the_model_graph_as_it_was(graph: nx.DiGraph, device: str) -> None:
+def test_fusing_does_not_change_the_model_graph(graph: nx.DiGraph, device: str) -> None:
     before = copy.deepcopy(graph)
     fuse(graph, RULES[device])
     assert dict(graph.nodes(data=True)) == dict(before.nodes(data=True))
@@ -238,7 +238,7 @@ FUSES = {
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("first", "second"), FUSES)
-def test_pair_fuses_on_the_devices_that_fuse_it_and_on_no_other(first: str, second: str, device: str) -> None:
+def test_pair_fuses_exactly_on_the_devices_that_fuse_it(first: str, second: str, device: str) -> None:
     pair = {op: UNARY.get(op, {}) for op in (first, second)}
     graph = graph_of(
         ("other", "sigmoid", ["x"]),
@@ -250,13 +250,13 @@ def test_pair_fuses_on_the_devices_that_fuse_it_and_on_no_other(first: str, seco
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_concat_joins_what_follows_on_gpus_alone(device: str) -> None:
+def test_concat_fuses_with_its_consumer_only_on_gpus(device: str) -> None:
     graph = graph_of(("a", "sigmoid", ["x"]), ("concat", "concat", ["x", "a"]), ("relu", "relu", ["concat"]))
     assert ("concat-relu" in types(graph, device)) == (device in (GPU, GPU_630))
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_convolution_takes_batch_norm_and_relu_along(device: str) -> None:
+def test_convolution_fuses_with_batch_norm_and_relu(device: str) -> None:
     for convolution in ("conv", "dwconv"):
         graph = graph_of(
             ("c", convolution, ["x"], UNARY[convolution]), ("b", "bn", ["c"]), ("r", "relu", ["b"])
@@ -265,7 +265,7 @@ def test_convolution_takes_batch_norm_and_relu_along(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_residual_sum_joins_a_convolution_on_gpus_alone(device: str) -> None:
+def test_residual_sum_fuses_into_a_convolution_only_on_gpus(device: str) -> None:
     graph = graph_of(
         ("c", "conv", ["x"], CONV),
         ("b", "bn", ["c"]),
@@ -276,7 +276,7 @@ def test_residual_sum_joins_a_convolution_on_gpus_alone(device: str) -> None:
     assert types(graph, device) == expected
 
 
-def test_dense_layer_takes_its_relu_along_on_the_cpu() -> None:
+def test_dense_layer_fuses_with_its_relu_on_the_cpu() -> None:
     graph = graph_of(
         ("flat", "flatten", ["x"]), ("fc", "fc", ["flat"], {"out_features": 4}), ("r", "relu", ["fc"])
     )
@@ -284,20 +284,20 @@ def test_dense_layer_takes_its_relu_along_on_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_operator_with_two_readers_fuses_with_neither(device: str) -> None:
+def test_operator_with_two_consumers_fuses_with_neither(device: str) -> None:
     graph = graph_of(("c", "conv", ["x"], CONV), ("r", "relu", ["c"]), ("s", "sigmoid", ["c"]))
     assert types(graph, device) == ["conv", "relu", "sigmoid"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_operator_that_is_an_output_of_the_model_does_not_fuse_away(device: str) -> None:
+def test_model_output_does_not_fuse_with_its_consumer(device: str) -> None:
     graph = graph_of(("c", "conv", ["x"], CONV), ("r", "relu", ["c"]), outputs=["c", "r"])
     assert types(graph, device) == ["conv", "relu"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("spelling", HSWISH_SPELLINGS)
-def test_hswish_is_one_kernel_in_every_spelling(spelling: str, device: str) -> None:
+def test_every_form_of_hswish_is_one_kernel(spelling: str, device: str) -> None:
     graph = new_graph()
     add_input(graph, "x", SHAPE)
     add_op(graph, "s", "sigmoid", ["x"])
@@ -306,7 +306,7 @@ def test_hswish_is_one_kernel_in_every_spelling(spelling: str, device: str) -> N
 
 
 @pytest.mark.parametrize("spelling", HSWISH_SPELLINGS)
-def test_hswish_joins_its_convolution_in_every_spelling(spelling: str) -> None:
+def test_every_form_of_hswish_fuses_into_its_convolution(spelling: str) -> None:
     graph = new_graph()
     add_input(graph, "x", SHAPE)
     add_op(graph, "c", "conv", ["x"], CONV)
@@ -317,7 +317,7 @@ def test_hswish_joins_its_convolution_in_every_spelling(spelling: str) -> None:
 
 @pytest.mark.parametrize("position", range(3))
 @pytest.mark.parametrize("spelling", [s for s, steps in HSWISH_SPELLINGS.items() if len(steps) == 4])
-def test_hswish_whose_middle_is_read_elsewhere_is_not_swallowed(spelling: str, position: int) -> None:
+def test_hswish_with_another_consumer_inside_is_not_fused(spelling: str, position: int) -> None:
     graph = new_graph()
     add_input(graph, "x", SHAPE)
     names = add_hswish(graph, "h", "x", spelling)
@@ -326,7 +326,7 @@ def test_hswish_whose_middle_is_read_elsewhere_is_not_swallowed(spelling: str, p
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(2.0, 1 / 6), (3.0, 0.5)])
-def test_other_constants_make_no_hswish(shift: float, scale: float) -> None:
+def test_other_constants_are_not_hswish(shift: float, scale: float) -> None:
     graph = graph_of(
         ("add", "add", ["x"], {"const": shift}),
         ("clip", "relu6", ["add"]),
@@ -336,7 +336,7 @@ def test_other_constants_make_no_hswish(shift: float, scale: float) -> None:
     assert "hswish" not in types(graph, VPU)
 
 
-def test_gate_of_another_tensor_is_no_hswish() -> None:
+def test_gate_of_another_tensor_is_not_hswish() -> None:
     graph = graph_of(("y", "tanh", ["x"]), ("gate", "hsigmoid", ["x"]), ("product", "mul", ["y", "gate"]))
     assert types(graph) == ["hsigmoid", "mul", "tanh"]
 
@@ -359,7 +359,7 @@ def test_squeeze_excite_is_one_kernel(dense: bool, gate: str, device: str) -> No
 
 
 @pytest.mark.parametrize("position", [0, 1, 2, 3, 4])
-def test_squeeze_excite_whose_middle_is_read_elsewhere_is_not_swallowed(position: int) -> None:
+def test_squeeze_excite_with_another_consumer_inside_is_not_fused(position: int) -> None:
     graph = new_graph()
     add_input(graph, "x", SHAPE)
     members = add_squeeze_excite(graph, "se", "x")
@@ -367,7 +367,7 @@ def test_squeeze_excite_whose_middle_is_read_elsewhere_is_not_swallowed(position
     assert "se" not in types(finish(graph))
 
 
-def test_squeeze_excite_that_gates_another_tensor_is_not_one() -> None:
+def test_gate_of_another_tensor_is_not_squeeze_excite() -> None:
     graph = new_graph()
     add_input(graph, "x", SHAPE)
     members = add_squeeze_excite(graph, "se", "x")
@@ -394,7 +394,7 @@ def test_channel_shuffle_is_one_kernel(device: str) -> None:
     assert types(finish(graph), device) == ["channelshuffle"]
 
 
-def test_other_transpose_is_no_channel_shuffle() -> None:
+def test_other_transpose_is_not_a_channel_shuffle() -> None:
     graph = graph_of(
         ("split", "reshape", ["x"], {"shape": (1, 2, 4, 8, 8)}),
         ("swap", "transpose", ["split"], {"perm": (0, 1, 2, 4, 3)}),
@@ -403,7 +403,7 @@ def test_other_transpose_is_no_channel_shuffle() -> None:
     assert types(graph) == ["transpose"]
 
 
-def test_global_pool_is_one_kernel_in_every_spelling() -> None:
+def test_every_form_of_global_pool_is_one_kernel() -> None:
     for op, attrs in (
         ("globalavgpool", {}),
         ("mean", {"axes": (2, 3)}),
@@ -414,7 +414,7 @@ def test_global_pool_is_one_kernel_in_every_spelling() -> None:
         assert types(graph_of(("pool", op, ["x"], attrs))) == ["globalavgpool"]
 
 
-def test_views_cost_no_kernel_and_keep_dependencies() -> None:
+def test_views_are_not_kernels_and_keep_dependencies() -> None:
     graph = graph_of(
         ("pool", "globalavgpool", ["x"]),
         ("flat", "flatten", ["pool"]),
@@ -425,7 +425,7 @@ def test_views_cost_no_kernel_and_keep_dependencies() -> None:
 
 
 def opcodes_to_fuse(graph: nx.DiGraph, rules: FusionRules) -> int:
-    """Bytecode instructions that fusion runs for ``graph``: a clock that no busy machine disturbs."""
+    """Count the bytecode instructions that fusion runs for ``graph``; exact even on busy machines."""
     count = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -470,12 +470,12 @@ def chain_of_views(size: int) -> nx.DiGraph:
 
 @pytest.mark.parametrize("rules", [GPU, f"{GPU} 1.0"])
 @pytest.mark.parametrize("build", [chain_of_blocks, star, chain_of_views])
-def test_fusing_twice_the_operators_is_about_twice_the_work(build: Any, rules: str) -> None:
+def test_fusing_work_is_linear_in_the_number_of_operators(build: Any, rules: str) -> None:
     small, large = (opcodes_to_fuse(build(size), RULES[rules]) for size in (60, 120))
     assert large < 2.2 * small
 
 
-def test_an_order_of_units_is_made_only_where_several_kernels_could_take_an_operator(
+def test_units_are_sorted_only_if_several_kernels_could_take_an_operator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     walked: list[int] = []

@@ -1,4 +1,4 @@
-"""Accuracy: the bundled packs meet measured latencies of models that they were not trained on."""
+"""Accuracy: the bundled packs predict the measured latencies of models they were not trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEVICES = sorted(devices())
 
 @pytest.fixture(scope="module")
 def unseen(bench_dir: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Predicted and measured ms of held-out models: device -> family -> pairs."""
+    """Predicted and measured latency (ms) of held-out models: device -> family -> pairs."""
     predictors = {device: load_latency_predictor(device) for device in DEVICES}
     found: dict[str, dict[str, list[tuple[float, float]]]] = {device: {} for device in DEVICES}
     for path in dataset_files(bench_dir):
@@ -35,7 +35,7 @@ def unseen(bench_dir: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_unseen_models_of_each_family_are_met(
+def test_predictions_for_unseen_models_of_each_family_are_accurate(
     unseen: dict[str, dict[str, list[tuple[float, float]]]], device: str
 ) -> None:
     assert len(unseen[device]) >= 8, "too few families have a held-out model among the first"
@@ -45,7 +45,7 @@ def test_unseen_models_of_each_family_are_met(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_unseen_models_are_met_and_ranked(
+def test_predictions_for_unseen_models_are_accurate_and_rank_them(
     unseen: dict[str, dict[str, list[tuple[float, float]]]], device: str
 ) -> None:
     predicted, measured = np.array([pair for pairs in unseen[device].values() for pair in pairs]).T

@@ -1,4 +1,4 @@
-"""Downloads from a real HTTPS server on this machine: resumed, checked, whole or not at all."""
+"""Downloads from a real local HTTPS server are resumed, verified and atomic."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nnmeter_nas.packs.nnmeter1.download import discard, download
 
 
 def cached(tmp_path: Path) -> list[str]:
-    """Suffixes of what the folder of downloads holds, locks aside."""
+    """Suffixes of the files in the download folder, without locks."""
     files = (tmp_path / "home" / "cache").glob("*")
     return sorted(path.suffix for path in files if path.suffix != ".lock")
 
 
-def test_file_arrives_whole_with_progress_in_bytes(server: Server) -> None:
+def test_complete_file_arrives_and_progress_is_in_bytes(server: Server) -> None:
     told: list[tuple[str, int, int]] = []
     path = download(server.url, sha256=None, progress=lambda *figures: told.append(figures))
     assert path.read_bytes() == CONTENT
@@ -35,7 +35,7 @@ def test_file_arrives_whole_with_progress_in_bytes(server: Server) -> None:
     assert "zip" in told[-1][0]
 
 
-def test_broken_connections_are_resumed_where_they_broke(server: Server) -> None:
+def test_broken_connections_resume_at_the_last_byte(server: Server) -> None:
     server.breaks = [1000, 300_000, 0, 0, 500]
     assert download(server.url).read_bytes() == CONTENT
     assert [request.get("range") for request in server.requests] == [
@@ -44,7 +44,7 @@ def test_broken_connections_are_resumed_where_they_broke(server: Server) -> None
     assert {request.get("if-range") for request in server.requests[1:]} == {server.etag}
 
 
-def test_a_later_call_goes_on_with_what_an_earlier_one_received(server: Server, tmp_path: Path) -> None:
+def test_later_call_resumes_an_earlier_download(server: Server, tmp_path: Path) -> None:
     server.breaks = [5000] + [0] * download_module.ATTEMPTS
     with pytest.raises(PackError, match="cannot be downloaded"):
         download(server.url)
@@ -54,7 +54,7 @@ def test_a_later_call_goes_on_with_what_an_earlier_one_received(server: Server, 
 
 
 @pytest.mark.parametrize("etag", ['"second"', 'W/"weak"', None])
-def test_file_that_changed_meanwhile_is_fetched_from_its_start(server: Server, etag: str | None) -> None:
+def test_changed_file_is_downloaded_from_the_start(server: Server, etag: str | None) -> None:
     server.breaks = [5000] + [0] * download_module.ATTEMPTS
     with pytest.raises(PackError):
         download(server.url)
@@ -63,12 +63,12 @@ def test_file_that_changed_meanwhile_is_fetched_from_its_start(server: Server, e
     assert download(server.url).read_bytes() == CONTENT[::-1]
 
 
-def test_server_without_ranges_is_asked_for_everything_again(server: Server) -> None:
+def test_server_without_ranges_sends_the_whole_file_again(server: Server) -> None:
     server.breaks, server.ranges = [5000, 9000], False
     assert download(server.url).read_bytes() == CONTENT
 
 
-def test_file_that_is_there_is_fetched_again_only_if_it_changed(server: Server) -> None:
+def test_existing_file_is_downloaded_again_only_if_it_changed(server: Server) -> None:
     path = download(server.url)
     before = path.stat().st_ino
     assert download(server.url) == path
@@ -81,14 +81,14 @@ def test_file_that_is_there_is_fetched_again_only_if_it_changed(server: Server) 
 
 
 @pytest.mark.parametrize("lie", [1, 100_000])
-def test_server_that_promises_more_than_it_sends_is_refused(server: Server, tmp_path: Path, lie: int) -> None:
+def test_download_shorter_than_announced_is_rejected(server: Server, tmp_path: Path, lie: int) -> None:
     server.lie = lie
     with pytest.raises(PackError, match="cannot be downloaded"):
         download(server.url)
     assert ".zip" not in cached(tmp_path)
 
 
-def test_server_that_sends_more_than_it_promises_is_found_out_by_the_hash(
+def test_download_longer_than_announced_fails_the_hash_check(
     server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "right.zip").write_bytes(CONTENT)
@@ -100,7 +100,7 @@ def test_server_that_sends_more_than_it_promises_is_found_out_by_the_hash(
     download(server.url, sha256=sha256(tmp_path / "right.zip").upper())
 
 
-def test_file_that_is_too_large_is_refused(
+def test_file_that_is_too_large_is_rejected(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download_module, "MAX_BYTES", 1000)
@@ -110,7 +110,7 @@ def test_file_that_is_too_large_is_refused(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.zip", "ftp://127.0.0.1/x.zip", "127.0.0.1/x.zip"])
-def test_only_https_is_downloaded(server: Server, url: str) -> None:
+def test_only_https_is_allowed(server: Server, url: str) -> None:
     with pytest.raises(PackError, match="only https://"):
         download(url)
     server.redirect = url if "://" in url else "http://127.0.0.1/x.zip"
@@ -118,7 +118,7 @@ def test_only_https_is_downloaded(server: Server, url: str) -> None:
         download(server.url)
 
 
-def test_redirects_within_https_are_followed_but_not_for_ever(server: Server) -> None:
+def test_redirects_within_https_are_followed_up_to_a_limit(server: Server) -> None:
     server.redirect = f"{server.address}/elsewhere"
     assert download(server.url).read_bytes() == CONTENT
     server.redirect = f"{server.address}/again.zip"
@@ -126,7 +126,7 @@ def test_redirects_within_https_are_followed_but_not_for_ever(server: Server) ->
         download(server.url)
 
 
-def test_passing_errors_are_tried_again_and_others_are_not(server: Server) -> None:
+def test_temporary_errors_are_retried_and_others_are_not(server: Server) -> None:
     server.statuses = [503, 429, 500]
     assert download(server.url).read_bytes() == CONTENT
     server.statuses, before = [404], len(server.requests)
@@ -135,7 +135,7 @@ def test_passing_errors_are_tried_again_and_others_are_not(server: Server) -> No
     assert len(server.requests) == before + 1
 
 
-def test_part_that_the_server_cannot_go_on_with_is_thrown_away(server: Server) -> None:
+def test_partial_file_is_discarded_if_the_server_cannot_resume_it(server: Server) -> None:
     server.breaks = [5000] + [0] * download_module.ATTEMPTS
     with pytest.raises(PackError):
         download(server.url)
@@ -143,7 +143,7 @@ def test_part_that_the_server_cannot_go_on_with_is_thrown_away(server: Server) -
     assert download(server.url).read_bytes() == CONTENT
 
 
-def test_server_of_an_unknown_authority_is_not_trusted(
+def test_server_with_an_unknown_certificate_authority_is_rejected(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -152,7 +152,7 @@ def test_server_of_an_unknown_authority_is_not_trusted(
     assert not server.requests
 
 
-def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_error_when_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     url = "https://127.0.0.1:9/x.zip"
     with pytest.raises(PackError, match=r"1:9/x\.zip cannot be downloaded.*predictors import FILE"):
@@ -160,7 +160,7 @@ def test_offline_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert cached(tmp_path) == []
 
 
-def test_without_httpx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_httpx_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(MissingPackageError, match=r"nnmeter_nas\[download\]"):
         download("https://127.0.0.1:9/x.zip")
@@ -173,7 +173,7 @@ print(download(sys.argv[1]).stat().st_size)
 """
 
 
-def test_two_processes_at_once_fetch_the_file_once(server: Server) -> None:
+def test_two_concurrent_processes_download_the_file_once(server: Server) -> None:
     command = [sys.executable, "-c", DOWNLOAD, server.url]
     both = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in both] == [str(len(CONTENT))] * 2
@@ -181,7 +181,7 @@ def test_two_processes_at_once_fetch_the_file_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_release_is_imported_from_its_address(
+def test_release_is_imported_from_a_url(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_name: bool
 ) -> None:
     monkeypatch.setattr(importing, "RELEASE_URL", f"{server.address}/{{device}}.zip")
@@ -197,7 +197,7 @@ def test_release_is_imported_from_its_address(
     assert len(server.requests) == asked, "what is imported is downloaded again"
 
 
-def test_release_that_lacks_a_kernel_is_refused(
+def test_release_without_a_kernel_is_rejected(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "RELEASE_URL", f"{server.address}/{{device}}.zip")

@@ -1,4 +1,4 @@
-"""Forests: predict what scikit-learn does, from a file a seventh of the pickle's that opens unread."""
+"""Forests predict the same as scikit-learn, from a memory-mapped file a seventh the size of the pickle."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def of_pickle(data: bytes) -> Forest:
 
 
 def around_thresholds(model: Any) -> np.ndarray[Any, Any]:
-    """Rows at each threshold and one step of float32 to either side of it, and rows far off."""
+    """Rows at each threshold, one float32 step below and above it, and far away."""
     trees = [estimator.tree_ for estimator in getattr(model, "estimators_", [model])]
     splits = {(f, t) for tree in trees for f, t in zip(tree.feature, tree.threshold, strict=True) if f >= 0}
     found = []
@@ -62,7 +62,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.filterwarnings("ignore:Some inputs do not have OOB scores")
-def test_predicts_what_scikit_learn_does(model: Any, protocol: int, tmp_path: Path) -> None:
+def test_forest_predicts_the_same_as_scikit_learn(model: Any, protocol: int, tmp_path: Path) -> None:
     (tmp_path / "fc.pkl").write_bytes(pickle.dumps(model, protocol))
     pickled = read_forest(tmp_path / "fc.pkl")
     write_forest(tmp_path / "fc.forest", pickled)
@@ -75,7 +75,7 @@ def test_predicts_what_scikit_learn_does(model: Any, protocol: int, tmp_path: Pa
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("word", [None, "<i4", "<i8", ">i4", ">i8"])
-def test_predicts_what_old_releases_did(protocol: int, word: str | None) -> None:
+def test_forest_predicts_the_same_as_old_releases(protocol: int, word: str | None) -> None:
     model = fitted()
     order = (word or "<")[0]
     dtype = [
@@ -90,13 +90,13 @@ def test_predicts_what_old_releases_did(protocol: int, word: str | None) -> None
     np.testing.assert_allclose(of_pickle(data).predict(rows(50)), model.predict(rows(50)), rtol=1e-9, atol=0)
 
 
-def test_constant_target_is_one_leaf_a_tree() -> None:
+def test_constant_target_gives_one_leaf_per_tree() -> None:
     model = RandomForestRegressor(3).fit(rows(20), np.full(20, 0.125))
     assert of_pickle(pickle.dumps(model)).predict(rows(5)).tolist() == [0.125] * 5
 
 
 @pytest.mark.parametrize("n_features", [1, 255, 256, 300])
-def test_forests_of_any_width_are_stored(n_features: int, tmp_path: Path) -> None:
+def test_forests_with_any_number_of_features_are_stored(n_features: int, tmp_path: Path) -> None:
     model = fitted(RandomForestRegressor(5, max_features=1, random_state=0), n_features)
     write_forest(tmp_path / "wide.forest", of_pickle(pickle.dumps(model)))
     x = rows(100, n_features, seed=1)
@@ -105,14 +105,14 @@ def test_forests_of_any_width_are_stored(n_features: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_stored_form_takes_at_most_15_percent_of_the_pickle(old: bool, tmp_path: Path) -> None:
+def test_stored_forest_is_at_most_15_percent_of_the_pickle(old: bool, tmp_path: Path) -> None:
     model = fitted(RandomForestRegressor(20, random_state=0), count=3000)
     data = release_pickle(model) if old else pickle.dumps(model)
     write_forest(tmp_path / "fc.forest", of_pickle(data))
     assert (tmp_path / "fc.forest").stat().st_size <= 0.15 * len(data)
 
 
-def test_stored_forest_is_mapped_and_not_read(tmp_path: Path) -> None:
+def test_stored_forest_is_memory_mapped(tmp_path: Path) -> None:
     write_forest(tmp_path / "fc.forest", of_pickle(pickle.dumps(fitted())))
     forest = read_forest(tmp_path / "fc.forest")
     for array in (forest.feature, forest.payload):
@@ -122,7 +122,7 @@ def test_stored_forest_is_mapped_and_not_read(tmp_path: Path) -> None:
         assert isinstance(base, mmap.mmap)
 
 
-def test_rows_may_be_many_few_or_none() -> None:
+def test_any_number_of_rows_is_predicted() -> None:
     model = fitted()
     forest = of_pickle(pickle.dumps(model))
     many = rows(30_000, seed=5)
@@ -136,20 +136,20 @@ def test_rows_may_be_many_few_or_none() -> None:
     [rows(3, 3), rows(3, 5), [1.0, 2.0, 3.0, 4.0], np.zeros((2, 2, 4)), [["a", "b", "c", "d"]], [[1, 2], [3]],
      [[1, 2, 3, np.nan]], [[1, 2, 3, np.inf]], [[1, 2, 3, 1e39]], None],
 )  # fmt: skip
-def test_rows_that_are_none_are_refused(bad: Any) -> None:
+def test_invalid_rows_are_rejected(bad: Any) -> None:
     with pytest.raises(ValueError, match="rows") as caught:
         of_pickle(pickle.dumps(fitted())).predict(bad)
     assert isinstance(caught.value, NnMeterNasError)
 
 
 def change_tree(field: str, node: int, value: float) -> bytes:
-    """A pickled forest, one of whose trees has a node changed."""
+    """A pickled forest with one changed node."""
     model = fitted(count=40)
     tree = model.estimators_[2].tree_
     kind, arguments, state = tree.__reduce__()
     state["nodes"][field][node] = value
     other = kind.__new__(kind, *arguments)
-    # __setstate__ would refuse some of these
+    # Patch the bytes, because __setstate__ rejects some values
     data = pickle.dumps(model)
     before, after = tree.__reduce__()[2]["nodes"].tobytes(), state["nodes"].tobytes()
     assert other is not tree
@@ -172,12 +172,12 @@ def change_tree(field: str, node: int, value: float) -> bytes:
         ("threshold", 0, float("nan")),
     ],
 )
-def test_pickled_tree_that_is_no_tree_is_refused(field: str, node: int, value: float) -> None:
+def test_malformed_pickled_tree_is_rejected(field: str, node: int, value: float) -> None:
     with pytest.raises(PackError, match=r"some\.pkl holds no fitted forest"):
         of_pickle(change_tree(field, node, value))
 
 
-def test_unfitted_and_many_target_forests_are_refused() -> None:
+def test_unfitted_and_multi_target_forests_are_rejected() -> None:
     several = RandomForestRegressor(2).fit(rows(20), rows(20, 2))
     for model in (RandomForestRegressor(), several):
         with pytest.raises(PackError, match="holds no fitted forest"):
@@ -191,7 +191,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_stored_forest_cut_short_or_longer_is_refused(stored: bytes, tmp_path: Path) -> None:
+def test_truncated_or_extended_stored_forest_is_rejected(stored: bytes, tmp_path: Path) -> None:
     path = tmp_path / "fc.forest"
     for end in (*range(0, len(stored), 61), len(stored) - 1):
         path.write_bytes(stored[:end])
@@ -208,7 +208,7 @@ def test_stored_forest_cut_short_or_longer_is_refused(stored: bytes, tmp_path: P
         read_forest(tmp_path)
 
 
-def test_path_that_goes_in_circles_ends(stored: bytes, tmp_path: Path) -> None:
+def test_prediction_ends_even_if_a_tree_has_a_cycle(stored: bytes, tmp_path: Path) -> None:
     forest = of_pickle(pickle.dumps(fitted(count=40)))
     payload = forest.payload.copy()
     for right in (0, len(payload), 2**32 - 1):
@@ -220,7 +220,7 @@ def test_path_that_goes_in_circles_ends(stored: bytes, tmp_path: Path) -> None:
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_damaged_stored_forest_ends_in_a_number_or_an_error(
+def test_damaged_stored_forest_gives_a_number_or_an_error(
     stored: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.forest"
@@ -236,7 +236,7 @@ def test_damaged_stored_forest_ends_in_a_number_or_an_error(
         return
 
 
-def test_header_that_promises_what_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_header_that_contradicts_the_content_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "huge.forest"
     for features, trees, nodes, depth in (
         (4, 1, 2**60, 1), (4, 2**31, 4, 1), (4, 0, 0, 0), (4, 1, 0, 0), (4, 1, 1, 2**63), (2**31, 1, 1, 0),

@@ -1,4 +1,4 @@
-"""Import of nn-Meter's predictors: whole or not at all, from folders and zips, and never from an attack."""
+"""Import of nn-Meter's predictors from folders and zips is atomic and rejects attacks."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ from nnmeter_nas.packs.registry import bundled_packs
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for what is imported."""
+    """An empty folder for imported packs."""
     monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A predictor as nn-Meter's release unpacks to, with the card of nothing but its folder's name."""
+    """A predictor like nn-Meter's unpacked release; its only metadata is the folder's name."""
     return write_predictor(tmp_path_factory.mktemp("release") / DEVICE)
 
 
 @pytest.fixture
 def source(release: Path, tmp_path: Path) -> Path:
-    """A copy of the release, to change."""
+    """A copy of the release that tests may change."""
     return shutil.copytree(release, tmp_path / "source" / DEVICE)
 
 
 @pytest.fixture(scope="session")
 def archived(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The zip of a predictor of one forest."""
+    """A zip of a predictor with one forest."""
     folder = tmp_path_factory.mktemp("archived")
     return zipped(write_predictor(folder / DEVICE, {"fc": 4}), folder / "any.zip").read_bytes()
 
 
 def packs(home: Path) -> list[str]:
-    """What is left in the folder of packs."""
+    """The entries in the folder of packs."""
     return sorted(str(path.relative_to(home / "packs")) for path in (home / "packs").rglob("*"))
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "zip without a folder"])
-def test_imported_predictor_predicts_what_its_pickles_do(
+def test_imported_predictor_predicts_the_same_as_its_pickles(
     release: Path, tmp_path: Path, home: Path, kind: str
 ) -> None:
     given: Path = release
@@ -89,7 +89,7 @@ def test_imported_predictor_predicts_what_its_pickles_do(
     verify_pack(folder)
 
 
-def test_imported_version_does_not_displace_the_newest(release: Path) -> None:
+def test_imported_version_is_not_the_default(release: Path) -> None:
     import_predictor(release)
     assert load_latency_predictor(DEVICE).version == 2.0
     imported = load_latency_predictor(DEVICE.upper(), predictor_version=1.0)
@@ -97,7 +97,7 @@ def test_imported_version_does_not_displace_the_newest(release: Path) -> None:
     assert {(card["name"], card["version"]) for card in pack_cards()} >= {(DEVICE, 1.0), (DEVICE, 2.0)}
 
 
-def test_card_says_where_the_pack_comes_from(release: Path, tmp_path: Path) -> None:
+def test_card_names_the_source_of_the_pack(release: Path, tmp_path: Path) -> None:
     archive = zipped(release, tmp_path / "any.zip")
     card = load_pack(import_predictor(archive)).card
     assert card["kind"] == "forests"
@@ -108,7 +108,7 @@ def test_card_says_where_the_pack_comes_from(release: Path, tmp_path: Path) -> N
     assert {kernel: facts["features"] for kernel, facts in card["forests"].items()} == KERNELS
 
 
-def test_meta_and_arguments_name_the_pack(source: Path, home: Path) -> None:
+def test_meta_file_and_arguments_name_the_pack(source: Path, home: Path) -> None:
     meta = {"name": "myPhone", "version": 2.5, "category": "gpu", "kernel_predictors": list(KERNELS)}
     (source / "meta.yaml").write_text(yaml.safe_dump(meta))
     assert import_predictor(source) == home / "packs" / "myPhone" / "2.5"
@@ -116,7 +116,7 @@ def test_meta_and_arguments_name_the_pack(source: Path, home: Path) -> None:
     assert import_predictor(source, name="another", version=3) == home / "packs" / "another" / "3.0"
 
 
-def test_names_of_known_devices_are_spelt_as_there(release: Path, home: Path) -> None:
+def test_names_of_known_devices_get_their_usual_case(release: Path, home: Path) -> None:
     assert import_predictor(release, name=DEVICE.lower()) == home / "packs" / DEVICE / "1.0"
     assert import_predictor(release, name="myPhone") == home / "packs" / "myPhone" / "1.0"
     assert import_predictor(release, name="MYphone") == home / "packs" / "myPhone" / "1.0"
@@ -131,7 +131,7 @@ def test_names_of_known_devices_are_spelt_as_there(release: Path, home: Path) ->
     ],
 )
 @pytest.mark.parametrize("as_zip", [True, False])
-def test_what_is_missing_is_named(
+def test_error_names_missing_files(
     source: Path, tmp_path: Path, home: Path, missing: str, named: str, as_zip: bool
 ) -> None:
     for file in source.glob(missing):
@@ -145,7 +145,7 @@ def test_what_is_missing_is_named(
 @pytest.mark.parametrize(
     "rules", [b"", b"{", b"[]", b'{"BF_conv_relu": true}', b'{"BF_conv_relu": {}}', b"\xff", b"[" * 100_000]
 )
-def test_rule_file_that_holds_no_rules_is_refused(source: Path, home: Path, rules: bytes) -> None:
+def test_rule_file_without_rules_is_rejected(source: Path, home: Path, rules: bytes) -> None:
     (source / "fusion_rules.json").write_bytes(rules)
     with pytest.raises(PackError, match=r"fusion_rules\.json"):
         import_predictor(source)
@@ -157,21 +157,21 @@ def test_rule_file_that_holds_no_rules_is_refused(source: Path, home: Path, rule
     ["- a\n", "{", "name: [1]", "name: ../up", "name: /root", "version: newest", "version: -1",
      "version: .nan", "version: [1]", "category: 5", "kernel_predictors: fc", "kernel_predictors: [[1]]"],
 )  # fmt: skip
-def test_meta_that_makes_no_sense_is_refused(source: Path, home: Path, meta: str) -> None:
+def test_invalid_meta_file_is_rejected(source: Path, home: Path, meta: str) -> None:
     (source / "meta.yaml").write_text(meta)
     with pytest.raises(PackError):
         import_predictor(source)
     assert packs(home) == []
 
 
-def test_meta_that_would_fill_the_memory_is_refused(source: Path) -> None:
+def test_huge_meta_file_is_rejected(source: Path) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)), "name: *a59"]
     (source / "meta.yaml").write_text("\n".join(lines))
     with pytest.raises(PackError, match="name"):
         import_predictor(source)
 
 
-def test_payload_among_the_pickles_is_refused_and_nothing_is_kept(source: Path, home: Path) -> None:
+def test_malicious_pickle_is_rejected_and_nothing_is_kept(source: Path, home: Path) -> None:
     (source / "relu.pkl").write_bytes(b"cposix\nsystem\n(Vtouch payload-ran\ntR.")
     with pytest.raises(PackError, match=r"relu\.pkl .*posix\.system"):
         import_predictor(source)
@@ -179,24 +179,24 @@ def test_payload_among_the_pickles_is_refused_and_nothing_is_kept(source: Path, 
 
 
 @pytest.mark.parametrize("name", [".pkl", "..pkl", "a b.pkl", "-x.pkl"])
-def test_pickle_by_a_name_that_is_no_kernels_is_refused(source: Path, home: Path, name: str) -> None:
+def test_pickle_of_an_unknown_kernel_is_rejected(source: Path, home: Path, name: str) -> None:
     shutil.copy(source / "fc.pkl", source / name)
     if name.startswith("."):
-        import_predictor(source)  # a hidden file, such as file managers leave behind
+        import_predictor(source)  # hidden files, as file managers create them, are ignored
         return
     with pytest.raises(PackError, match="no name of a kernel"):
         import_predictor(source)
     assert packs(home) == []
 
 
-def test_same_source_again_leaves_the_pack_as_it_is(release: Path) -> None:
+def test_importing_the_same_source_again_keeps_the_pack(release: Path) -> None:
     folder = import_predictor(release)
     before = [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in sorted(folder.rglob("*"))]
     assert import_predictor(release) == folder
     assert [(p, p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(folder.rglob("*"))] == before
 
 
-def test_other_content_replaces_a_pack_and_so_does_a_repair(source: Path, home: Path) -> None:
+def test_changed_content_or_a_repair_replaces_a_pack(source: Path, home: Path) -> None:
     folder = import_predictor(source)
     old = load_latency_predictor(DEVICE, 1.0).pack
     (source / "fc.pkl").unlink()
@@ -209,7 +209,7 @@ def test_other_content_replaces_a_pack_and_so_does_a_repair(source: Path, home: 
     assert [name for name in packs(home) if name.startswith(".")] == []
 
 
-def test_failed_import_leaves_the_pack_that_was_there(source: Path) -> None:
+def test_failed_import_keeps_the_existing_pack(source: Path) -> None:
     folder = import_predictor(source)
     (source / "relu.pkl").write_bytes((source / "relu.pkl").read_bytes()[:-9])
     with pytest.raises(PackError, match="relu"):
@@ -217,7 +217,7 @@ def test_failed_import_leaves_the_pack_that_was_there(source: Path) -> None:
     verify_pack(folder)
 
 
-def test_bundled_versions_are_not_replaced(release: Path, home: Path) -> None:
+def test_bundled_versions_cannot_be_replaced(release: Path, home: Path) -> None:
     with pytest.raises(PackError, match="ships with"):
         import_predictor(release, version=2.0)
     assert packs(home) == []
@@ -232,13 +232,13 @@ def link(name: str) -> zipfile.ZipInfo:
 @pytest.mark.parametrize(
     "name", ["../se.pkl", f"{DEVICE}/../../se.pkl", "/tmp/se.pkl", "C:/se.pkl", "..\\se.pkl", "../readme"]
 )
-def test_zip_entry_that_climbs_out_is_refused(release: Path, tmp_path: Path, home: Path, name: str) -> None:
+def test_zip_entry_outside_folder_is_rejected(release: Path, tmp_path: Path, home: Path, name: str) -> None:
     with pytest.raises(PackError, match="outside"):
         import_predictor(zipped(release, tmp_path / "any.zip", **{name: b"x"}))
     assert packs(home) == []
 
 
-def test_zip_with_links_or_doubles_is_refused(release: Path, tmp_path: Path, home: Path) -> None:
+def test_zip_with_links_or_duplicates_is_rejected(release: Path, tmp_path: Path, home: Path) -> None:
     path = zipped(release, tmp_path / "any.zip")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link(f"{DEVICE}/se.pkl"), "/etc/passwd")
@@ -257,7 +257,7 @@ def test_zip_with_links_or_doubles_is_refused(release: Path, tmp_path: Path, hom
     assert packs(home) == []
 
 
-def test_zip_bombs_are_refused_before_they_are_unpacked(
+def test_zip_bombs_are_rejected_before_unpacking(
     release: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = zipped(release, tmp_path / "any.zip", **{f"{DEVICE}/se.pkl": bytes(8 << 20)})
@@ -270,7 +270,7 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(
             patch.setattr(members, limit, value)
             with pytest.raises(PackError, match="more than a predictor can take"):
                 import_predictor(path)
-    # Entries that share the same packed bytes.
+    # Entries that share the same compressed bytes.
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     largest = max(entries, key=lambda entry: entry.compress_size)
@@ -288,7 +288,7 @@ def test_zip_bombs_are_refused_before_they_are_unpacked(
     assert packs(home) == []
 
 
-def test_encrypted_or_damaged_zips_are_refused(release: Path, tmp_path: Path, home: Path) -> None:
+def test_encrypted_or_damaged_zips_are_rejected(release: Path, tmp_path: Path, home: Path) -> None:
     path = zipped(release, tmp_path / "any.zip")
     data = path.read_bytes()
     encrypted = bytearray(data)
@@ -314,7 +314,7 @@ def test_encrypted_or_damaged_zips_are_refused(release: Path, tmp_path: Path, ho
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_zip_of_another_method_is_refused(release: Path, tmp_path: Path, home: Path, method: int) -> None:
+def test_zip_of_another_method_is_rejected(release: Path, tmp_path: Path, home: Path, method: int) -> None:
     path = tmp_path / "any.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         for file in release.iterdir():
@@ -326,7 +326,7 @@ def test_zip_of_another_method_is_refused(release: Path, tmp_path: Path, home: P
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_changed_bytes_of_a_zip_give_a_pack_or_an_error(
+def test_zip_with_changed_bytes_gives_a_pack_or_an_error(
     archived: bytes, tmp_path: Path, home: Path, data: st.DataObject
 ) -> None:
     content, directory = bytearray(archived), archived.index(b"PK\1\2")
@@ -343,7 +343,7 @@ def test_changed_bytes_of_a_zip_give_a_pack_or_an_error(
         remove_predictor(DEVICE)
 
 
-def test_files_that_file_managers_add_to_zips_do_not_matter(release: Path, tmp_path: Path) -> None:
+def test_files_added_to_zips_by_file_managers_are_ignored(release: Path, tmp_path: Path) -> None:
     names = ("__MACOSX/{}/._fc.pkl", "__MACOSX/{}/fc.pkl", "{}/.DS_Store", "{}/._fc.pkl", "{}/readme.txt")
     extra = {name.format(DEVICE): b"x" for name in names}
     folder = import_predictor(zipped(release, tmp_path / "any.zip", **extra))
@@ -363,7 +363,7 @@ def test_hash_of_a_zip_is_checked(release: Path, tmp_path: Path, home: Path) -> 
 @pytest.mark.parametrize(
     "source", ["nowhere.zip", "cortexA76", "", "file:///etc/passwd", "http://127.0.0.1/x.zip"]
 )
-def test_source_that_is_none_is_refused(
+def test_invalid_source_is_rejected(
     source: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -410,7 +410,7 @@ def test_only_imported_packs_are_removed(release: Path, home: Path) -> None:
     assert bundled_packs().is_dir()
 
 
-def test_progress_is_told_in_bytes_of_the_pickles(release: Path) -> None:
+def test_progress_is_reported_in_bytes_of_the_pickles(release: Path) -> None:
     told: list[tuple[str, int, int]] = []
     import_predictor(release, progress=lambda *figures: told.append(figures))
     total = sum(file.stat().st_size for file in release.glob("*.pkl"))
@@ -455,7 +455,7 @@ def test_killed_import_leaves_no_pack_and_the_next_one_works(release: Path, home
     assert [name for name in packs(home) if name.startswith(".")] == []
 
 
-def test_two_processes_that_import_the_same_take_turns(release: Path, home: Path) -> None:
+def test_concurrent_imports_of_the_same_source_take_turns(release: Path, home: Path) -> None:
     first = process(release, "relu")
     assert first.stdout is not None
     while "stored relu.forest" not in first.stdout.readline():

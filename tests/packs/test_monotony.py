@@ -1,4 +1,4 @@
-"""Kernel predictors, far outside the measured range too: never negative or NaN, nor faster for more work."""
+"""Kernel predictors are never negative, NaN, or faster for more work, even far outside the measured range."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from synthetic_bench import inception
 DEVICES = sorted(devices())
 WINDOWED = ("conv", "dwconv", "maxpool", "avgpool")
 MAP = ("hin", "win", "hout", "wout")
-#: Powers of two between which channels and map sizes are drawn: as networks have them, and far beyond.
+#: Exponents of two that bound random channels and map sizes: one range as in networks, one far beyond.
 RANGES = {"usual": ((3, 10), (0, 7.8)), "far outside": ((3, 14), (4, 12))}
-#: Runtimes change algorithm as sizes grow, so measured latencies drop here and there, and predictions with
-#: them. A doubling may lose 5 % in this share of configurations, and never more than the limit.
+#: Runtimes change algorithm as sizes grow, so some measured latencies drop, and predictions follow. In this
+#: share of configurations a doubling may make a kernel more than 5 % faster, but never beyond the limit.
 DROPS, LIMIT = 0.02, 0.8
 
 Sizes = npt.NDArray[np.float64]
@@ -117,8 +117,8 @@ def test_kernel_four_times_as_wide_on_a_larger_map_takes_no_less(
     predictor: LatencyPredictor, kind: str
 ) -> None:
     for span, least in (("usual", 0.85), ("far outside", 0.95)):
-        # Any number of channels: what runtimes waste on odd ones is less than fourfold. The thinnest kernels
-        # on the smallest maps cost a launch and little more, however wide.
+        # Any number of channels: runtimes lose less than a factor of four on odd numbers. Thin kernels on the
+        # smallest maps cost little more than a launch, at any width.
         rows = configurations(kind, span, align=1)
         wide = growths(kind, growths(kind, rows)["channels"])["channels"]
         larger = growths(kind, wide).get("map", wide)
@@ -157,7 +157,7 @@ def network_of(device: str) -> KernelNetwork:
     joined=st.lists(st.integers(0, 5), min_size=3, max_size=3),
     squeezed=st.integers(0, 2**14),
 )
-def test_no_configuration_gets_a_negative_or_undefined_latency(
+def test_no_configuration_has_a_negative_or_undefined_latency(
     device: str,
     kind: str,
     sizes: list[int],
@@ -182,7 +182,7 @@ def test_configurations_predicted_together_and_alone_are_the_same(predictor: Lat
     np.testing.assert_allclose(predictor.pack.predictors.predict(rows), alone, rtol=1e-6)
 
 
-def test_range_measured_is_known(predictor: LatencyPredictor) -> None:
+def test_measured_range_is_known(predictor: LatencyPredictor) -> None:
     network = predictor.pack.predictors
     usual, far = configurations("conv", "usual", 500), configurations("conv", "far outside", 500)
     far = far[far.size("cin") > 8192]

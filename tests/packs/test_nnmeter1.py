@@ -1,4 +1,4 @@
-"""Version 1.0: nn-Meter's rules fuse as they did there, and its forests see the features they saw there."""
+"""Version 1.0: nn-Meter's rules fuse as in nn-Meter, and its forests get the same features."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAP = (1, 24, 56, 56)
 
 
 def rules(*names: str, mon: int = 0) -> dict[str, dict[str, object]]:
-    """Content of a rule file in which these are obeyed."""
+    """Content of a rule file that enables these rules."""
     return {**{f"BF_{name}": {"obey": True} for name in names}, "MON": {"obey": mon}}
 
 
@@ -68,7 +68,7 @@ def forest(n_features: int) -> Forest:
 def chain_kernels(
     ops: Sequence[str], pairs: set[tuple[str, str]], chains: Sequence[tuple[str, ...]]
 ) -> list[str]:
-    """Kernel types of operators in a row, as the rules say it in words."""
+    """Kernel types of a chain of operators, written out from the rules."""
     units: list[tuple[str, bool]] = []
     position = 0
     while position < len(ops):
@@ -96,7 +96,7 @@ def chain_kernels(
         unique=True,
     ),
 )
-def test_operators_in_a_row_fuse_as_the_rules_say(
+def test_chain_of_operators_fuses_by_the_rules(
     ops: list[str], pairs: set[tuple[str, str]], chains: list[tuple[str, ...]]
 ) -> None:
     graph = new_graph()
@@ -108,13 +108,13 @@ def test_operators_in_a_row_fuse_as_the_rules_say(
     assert types(finish(graph), *written) == chain_kernels(ops, pairs, chains)
 
 
-def test_what_may_join_is_asked_of_the_operator_that_a_kernel_starts_with() -> None:
+def test_first_operator_of_a_kernel_decides_what_may_join_it() -> None:
     graph = graph_of(("c", "conv", ["x"], CONV), ("r", "relu", ["c"]), ("a", "add", ["r", "x"]))
     assert types(graph, "conv_relu", "conv_add") == ["conv-relu-add"]
     assert types(graph, "conv_relu", "relu_add") == ["add", "conv-relu"]
 
 
-def test_nothing_joins_a_whole_chain() -> None:
+def test_nothing_joins_a_complete_pattern() -> None:
     graph = graph_of(
         ("c", "conv", ["x"], CONV), ("b", "bn", ["c"]), ("r", "relu", ["b"]), ("a", "add", ["r", "x"])
     )
@@ -123,7 +123,7 @@ def test_nothing_joins_a_whole_chain() -> None:
     assert types(graph, *pairs, "conv_bn_relu") == ["add", "conv-bn-relu"]
 
 
-def test_rules_that_are_not_obeyed_fuse_nothing() -> None:
+def test_disabled_rules_fuse_nothing() -> None:
     graph = graph_of(("c", "conv", ["x"], CONV), ("r", "relu", ["c"]))
     obeyed = {"BF_conv_relu": {"obey": False, "latency": {}}, "RT": {"obey": True}}
     assert [k.type for _, k in fuse(graph, parse_nnmeter_rules(obeyed)).nodes(data="kernel")] == [
@@ -132,13 +132,13 @@ def test_rules_that_are_not_obeyed_fuse_nothing() -> None:
     ]
 
 
-def test_operator_that_two_read_is_joined_by_neither_unless_the_file_says_so() -> None:
+def test_operator_with_two_consumers_fuses_with_neither_by_default() -> None:
     graph = graph_of(("c", "conv", ["x"], CONV), ("r", "relu", ["c"]), ("s", "relu", ["c"]))
     assert types(graph, "conv_relu") == ["conv", "relu", "relu"]
     assert types(graph, "conv_relu", mon=1) == ["conv-relu-relu"]
 
 
-def test_of_two_kernels_that_could_take_an_operator_the_one_that_starts_earlier_does() -> None:
+def test_earlier_of_two_kernels_takes_an_operator() -> None:
     graph = graph_of(
         ("main1", "relu", ["x"]),
         ("main2", "conv", ["main1"], CONV),
@@ -149,15 +149,15 @@ def test_of_two_kernels_that_could_take_an_operator_the_one_that_starts_earlier_
 
 
 @pytest.mark.parametrize("content", [[], {"BF_conv_relu": True}, {"BF_conv_relu": {}}, {"MON": 1}])
-def test_what_is_no_rule_file_is_refused(content: Any) -> None:
+def test_invalid_rule_file_is_rejected(content: Any) -> None:
     with pytest.raises(PackError, match="fusion rule"):
         parse_nnmeter_rules(content)
 
 
-# Features: expected rows are worked out by hand from nn-Meter's formulas.
+# Features: expected rows are computed by hand from nn-Meter's formulas.
 
 
-def test_features_of_a_convolution() -> None:
+def test_convolution_has_nn_meters_features() -> None:
     graph = graph_of(
         ("c", "conv", ["x"], {"kernel": (3, 3), "stride": (2, 2), "padding": "same", "out_channels": 10}),
         ("b", "bn", ["c"]),
@@ -167,7 +167,7 @@ def test_features_of_a_convolution() -> None:
     assert row(graph, "conv_bn") == ("conv-bn-relu", [56, 24, 10, 3, 2, 1.70128, 0.00217])
 
 
-def test_features_of_a_depthwise_convolution() -> None:
+def test_depthwise_convolution_has_nn_meters_features() -> None:
     graph = graph_of(
         ("c", "conv", ["x"], {"kernel": (5, 5), "padding": "same", "out_channels": 24, "groups": 24}),
         shape=MAP,
@@ -176,7 +176,7 @@ def test_features_of_a_depthwise_convolution() -> None:
     assert row(graph) == ("dwconv-bn-relu", [56, 24, 24, 5, 1, 1.956864, 0.000624])
 
 
-def test_stride_that_does_not_divide_the_map_counts_the_fraction() -> None:
+def test_stride_that_does_not_divide_the_map_gives_a_fraction() -> None:
     attrs = {"kernel": (1, 1), "stride": (2, 2), "out_channels": 2}
     # 2 * (1 + 1) = 4 weights; 2 * 3.5 * 3.5 * 4 = 98 operations
     assert row(graph_of(("c", "conv", ["x"], attrs), shape=(1, 1, 7, 7)))[1] == [
@@ -190,19 +190,19 @@ def test_stride_that_does_not_divide_the_map_counts_the_fraction() -> None:
     ]
 
 
-def test_features_of_a_dense_layer() -> None:
+def test_dense_layer_has_nn_meters_features() -> None:
     graph = graph_of(("f", "fc", ["x"], {"out_features": 10}), ("r", "relu", ["f"]), shape=(1, 100))
     # (2 * 100 + 1) * 10 = 2010
     assert row(graph, "fc_relu") == ("fc", [100, 10, 0.001005, 0.00201])
 
 
 @pytest.mark.parametrize("op", ["maxpool", "avgpool"])
-def test_features_of_a_pool(op: str) -> None:
+def test_pool_has_nn_meters_features(op: str) -> None:
     attrs = {"kernel": (3, 3), "stride": (2, 2), "padding": "same"}
     assert row(graph_of(("p", op, ["x"], attrs), shape=MAP)) == (op, [56, 24, 24, 3, 2])
 
 
-def test_average_pool_over_the_whole_map_is_asked_of_the_forest_of_average_pools() -> None:
+def test_average_pool_over_the_whole_map_uses_the_average_pool_forest() -> None:
     graph = graph_of(("p", "avgpool", ["x"], {"kernel": (56, 56)}), shape=MAP)
     assert row(graph) == ("avgpool", [56, 24, 24, 56, 1])
 
@@ -211,7 +211,7 @@ def test_average_pool_over_the_whole_map_is_asked_of_the_forest_of_average_pools
     ("op", "attrs"),
     [("globalavgpool", {}), ("mean", {"axes": (2, 3)}), ("adaptiveavgpool", {"output_size": 1})],
 )
-def test_features_of_a_global_pool(op: str, attrs: dict[str, Any]) -> None:
+def test_global_pool_has_nn_meters_features(op: str, attrs: dict[str, Any]) -> None:
     graph = graph_of(("p", op, ["x"], attrs), shape=MAP)
     [kernel] = kernels(graph)
     assert (kernel.type, kernel_type(kernel)) == ("gap", "globalavgpool")
@@ -219,25 +219,25 @@ def test_features_of_a_global_pool(op: str, attrs: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("op", "attrs"), [("split", {"sections": 2}), ("channelshuffle", {"groups": 2})])
-def test_features_of_moved_data(op: str, attrs: dict[str, Any]) -> None:
+def test_data_movement_has_nn_meters_features(op: str, attrs: dict[str, Any]) -> None:
     assert row(graph_of(("s", op, ["x"], attrs), shape=MAP)) == (op, [56, 24])
 
 
 @pytest.mark.parametrize(
     ("op", "forest"), [("bn", "bn"), ("relu", "relu"), ("relu6", "relu"), ("hswish", "hswish")]
 )
-def test_features_of_an_activation(op: str, forest: str) -> None:
+def test_activation_has_nn_meters_features(op: str, forest: str) -> None:
     assert row(graph_of(("a", op, ["x"]), shape=MAP)) == (forest, [56, 24])
     assert row(graph_of(("a", op, ["x"]), shape=(1, 24))) == (forest, [1, 24])
 
 
-def test_batch_norm_and_relu_have_a_forest_of_their_own() -> None:
+def test_batch_norm_with_relu_has_its_own_forest() -> None:
     graph = graph_of(("b", "bn", ["x"]), ("r", "relu", ["b"]), shape=MAP)
     assert row(graph, "bn_relu") == ("bnrelu", [56, 24])
 
 
 @pytest.mark.parametrize(("fused", "forest"), [((), "add"), (("add_relu",), "addrelu")])
-def test_features_of_a_sum(fused: tuple[str, ...], forest: str) -> None:
+def test_sum_has_nn_meters_features(fused: tuple[str, ...], forest: str) -> None:
     graph = graph_of(("y", "bn", ["x"]), ("a", "add", ["x", "y"]), ("r", "relu", ["a"]), shape=MAP)
     found = {forest_name(k): FEATURES[forest_name(k)](k) for k in kernels(graph, *fused)}
     assert found[forest] == [56, 24, 24]
@@ -252,13 +252,13 @@ def test_features_of_a_sum(fused: tuple[str, ...], forest: str) -> None:
         (6, [56, 6, 24, 24, 24, 24]),
     ],
 )
-def test_features_of_a_concatenation(branches: int, expected: list[float]) -> None:
+def test_concatenation_has_nn_meters_features(branches: int, expected: list[float]) -> None:
     sources = [(f"y{i}", "bn", ["x"]) for i in range(branches)]
     graph = graph_of(*sources, ("c", "concat", [name for name, *_ in sources]), shape=MAP)
     assert row(graph) == ("concat", expected)
 
 
-def test_features_of_squeeze_excite() -> None:
+def test_squeeze_excite_has_nn_meters_features() -> None:
     graph = graph_of(
         ("p", "globalavgpool", ["x"]),
         ("s", "conv", ["p"], {"kernel": (1, 1), "out_channels": 6}),
@@ -275,7 +275,7 @@ def test_features_of_squeeze_excite() -> None:
 
 @pytest.mark.parametrize("tail", ["bn", "relu", "hswish", "add"])
 @pytest.mark.parametrize("op", ["conv", "dwconv"])
-def test_whatever_joins_a_convolution_is_asked_of_its_forest(op: str, tail: str) -> None:
+def test_kernel_that_starts_with_a_convolution_uses_the_convolution_forest(op: str, tail: str) -> None:
     graph = graph_of(
         ("c", *CHAINED[op][:1], ["x"], CHAINED[op][1]), ("t", tail, ["c", "x"] if tail == "add" else ["c"])
     )
@@ -299,7 +299,7 @@ def test_kernels_without_a_forest_are_not_covered() -> None:
     }  # fmt: skip
 
 
-def test_latencies_are_the_forests_in_the_order_of_the_kernels() -> None:
+def test_latencies_are_in_the_order_of_the_kernels() -> None:
     forests = {"conv-bn-relu": forest(7), "relu": forest(2)}
     graph = graph_of(
         ("r1", "relu", ["x"]),

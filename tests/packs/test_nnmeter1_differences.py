@@ -1,6 +1,6 @@
-"""Where version 1.0 is not nn-Meter on purpose: what it does, and that nn-Meter does what is said of it.
+"""Deliberate differences between version 1.0 and nn-Meter: our behaviour, and the documented one of nn-Meter.
 
-``docs/parity.md`` gives the reasons. The last tests run nn-Meter itself, where ``make parity`` has set it up.
+``docs/parity.md`` gives the reasons. The last tests run nn-Meter itself, if ``make parity`` has set it up.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Predicted = tuple[str, list[float]]
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and the kernels that a forest predicts of it: ours, and nn-Meter's."""
+    """A model and its kernels that a forest predicts, ours and nn-Meter's."""
 
     ir: dict[str, Any]
     ours: list[Predicted]
@@ -46,7 +46,7 @@ class Case:
 
 
 def predicted(graph: nx.DiGraph) -> list[Predicted]:
-    """Our kernels that have a forest."""
+    """Our kernels that a forest predicts."""
     kernels = [kernel for _, kernel in fuse(graph, RULES).nodes(data="kernel")]
     return [(k.type, FEATURES[name](k)) for k in kernels if (name := forest_name(k)) in FEATURES]
 
@@ -58,7 +58,7 @@ def convolution(
     strides: tuple[int, int] = (1, 1),
     declared: tuple[int, ...] = (),
 ) -> dict[str, Any]:
-    """A SAME convolution of 16 channels into 16, which may declare another shape than it gets."""
+    """A SAME convolution from 16 to 16 channels, which may declare a wrong shape."""
     b = IrBuilder(shape)
     weights = [*window, 16 // groups, 16]
     attrs = {"weight_shape": weights, "strides": list(strides), "padding": "SAME", "group": groups}
@@ -69,8 +69,8 @@ def convolution(
     return b.nodes
 
 
-def behind_convolution(*kinds: str) -> dict[str, Any]:
-    """A 1x1 convolution, and operators behind it in a row."""
+def after_convolution(*kinds: str) -> dict[str, Any]:
+    """A 1x1 convolution followed by a chain of operators."""
     b = IrBuilder((1, 8, 8, 16))
     last = b.conv("c", "input", 16, 1)
     for i, kind in enumerate(kinds):
@@ -170,17 +170,17 @@ CASES = {
         [("conv", [4, 16, 16, 3, 1, 0.03712, 0.00232])],
     ),
     "bias as an operator": Case(
-        behind_convolution("BiasAdd", "Relu"),
+        after_convolution("BiasAdd", "Relu"),
         [("conv-relu", POINTWISE)],
         [("conv", POINTWISE), ("relu", [8, 16])],
     ),
     "operator that does nothing": Case(
-        behind_convolution("Dropout", "Relu"),
+        after_convolution("Dropout", "Relu"),
         [("conv-relu", POINTWISE)],
         [("conv", POINTWISE), ("relu", [8, 16])],
     ),
     "h-swish as one operator": Case(
-        behind_convolution("Sigmoid", "HardSwish"),
+        after_convolution("Sigmoid", "HardSwish"),
         [("conv", POINTWISE), ("hswish", [8, 16])],
         [("conv", POINTWISE)],
     ),
@@ -231,18 +231,18 @@ def same(found: list[Predicted], expected: list[Predicted]) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_difference(name: str) -> None:
+def test_documented_difference_holds(name: str) -> None:
     same(predicted(read_model(CASES[name].ir)), CASES[name].ours)
 
 
-def test_operator_that_the_model_hands_out_ends_its_kernel() -> None:
+def test_model_output_ends_its_kernel() -> None:
     convolution = ("c", "conv", ["x"], {"kernel": (3, 3), "out_channels": 8})
     both = graph_of(convolution, ("r", "relu", ["c"]), outputs=["c", "r"])
     assert [name for name, _ in predicted(both)] == ["conv", "relu"]
     assert [name for name, _ in predicted(graph_of(convolution, ("r", "relu", ["c"])))] == ["conv-relu"]
 
 
-def test_one_dimensional_convolution_is_one_of_a_map_one_wide() -> None:
+def test_one_dimensional_convolution_is_read_as_a_map_of_width_1() -> None:
     graph = graph_of(
         ("c", "conv", ["x"], {"kernel": (9,), "padding": "same", "out_channels": 4}), shape=(1, 2, 64)
     )
@@ -250,12 +250,12 @@ def test_one_dimensional_convolution_is_one_of_a_map_one_wide() -> None:
     assert predicted(graph) == [("conv", [8, 2, 4, 3, 1, 0.004864, 0.000076])]
 
 
-def test_sum_with_a_constant_reads_one_operand() -> None:
+def test_sum_with_a_constant_has_one_operand() -> None:
     for constant in ({"const": 2.0}, {"const_shape": (1, 8, 1, 1)}):
         assert predicted(graph_of(("a", "add", ["x"], constant))) == [("add", [8, 8, 8])]
 
 
-def test_squeeze_excite_gated_by_a_sigmoid_is_one() -> None:
+def test_squeeze_excite_with_a_sigmoid_gate_is_recognised() -> None:
     graph = graph_of(
         ("p", "globalavgpool", ["x"]),
         ("s", "conv", ["p"], {"kernel": (1, 1), "out_channels": 2}),
@@ -272,7 +272,7 @@ def test_squeeze_excite_gated_by_a_sigmoid_is_one() -> None:
 
 @pytest.fixture(scope="module")
 def nnmeter() -> Path:
-    """The interpreter that has nn-Meter."""
+    """The interpreter that can import nn-Meter."""
     if not NNMETER.exists():
         pytest.skip(f"nn-Meter is not set up: no {NNMETER}; `make parity` sets it up")
     return NNMETER
@@ -285,7 +285,7 @@ def predictor_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_nnmeter_does_what_is_said_of_it(
+def test_nnmeter_behaves_as_documented(
     name: str, nnmeter: Path, predictor_folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.json"
@@ -295,7 +295,7 @@ def test_nnmeter_does_what_is_said_of_it(
 
 
 @pytest.mark.slow
-def test_official_file_with_squeeze_excite_is_read_as_nnmeter_reads_it(
+def test_official_file_with_squeeze_excite_is_read_like_nnmeter(
     nnmeter: Path, predictor_folder: Path, shared_dir: Path, tmp_path: Path
 ) -> None:
     path = shared_dir / "data" / "samples" / "mobilenetv3small_0.json"
@@ -307,7 +307,7 @@ def test_official_file_with_squeeze_excite_is_read_as_nnmeter_reads_it(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kernels_and_totals_of_reference_networks_are_nnmeters(
+def test_kernels_and_totals_of_reference_networks_match_nnmeter(
     nnmeter: Path, bench_dir: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.md"

@@ -1,4 +1,4 @@
-"""The comparison with nn-Meter finds what differs, and lets pass only what is meant to differ."""
+"""The comparison with nn-Meter finds all differences and allows only the deliberate ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def small(groups: int = 1) -> nx.DiGraph:
 
 
 def as_nnmeter(predictor: LatencyPredictor, graph: nx.DiGraph) -> dict[str, Any]:
-    """What nn-Meter would say if it read ``graph`` as we do."""
+    """The result of nn-Meter if it read ``graph`` as we do."""
     nodes = predictor.explain(graph).kernel_graph.nodes
     kernels = [
         {
@@ -56,21 +56,21 @@ def compared(predictor: LatencyPredictor, theirs: dict[str, Any], groups: int = 
     return compare(MODEL, small(groups), predictor, theirs)
 
 
-def test_equal_kernels_and_totals_are_equal(predictor: LatencyPredictor) -> None:
+def test_equal_kernels_and_totals_compare_equal(predictor: LatencyPredictor) -> None:
     found = compared(predictor, as_nnmeter(predictor, small()))
     assert (found.kernels, found.reasons, found.unexplained) == (3, (), "")
     assert found.totals == f"{found.ours_ms:.3f}"
 
 
 @pytest.mark.parametrize("position", range(3))
-def test_kernel_that_differs_is_found(predictor: LatencyPredictor, position: int) -> None:
+def test_different_kernel_is_found(predictor: LatencyPredictor, position: int) -> None:
     for change in ({"type": "relu"}, {"row": [1.0, 2.0]}, {"predicted": False}):
         theirs = as_nnmeter(predictor, small())
         theirs["kernels"][position].update(change)
         assert compared(predictor, theirs).verdicts == ("UNEXPLAINED",)
 
 
-def test_kernel_that_one_lacks_is_found(predictor: LatencyPredictor) -> None:
+def test_missing_kernel_is_found(predictor: LatencyPredictor) -> None:
     theirs = as_nnmeter(predictor, small())
     theirs["kernels"].append(theirs["kernels"][0])
     assert "nn-Meter's ('conv-relu'" in compared(predictor, theirs).unexplained
@@ -78,19 +78,19 @@ def test_kernel_that_one_lacks_is_found(predictor: LatencyPredictor) -> None:
     assert "ours ('conv-relu'" in compared(predictor, theirs).unexplained
 
 
-def test_total_that_the_kernels_do_not_explain_is_found(predictor: LatencyPredictor) -> None:
+def test_total_that_differs_from_its_kernels_is_found(predictor: LatencyPredictor) -> None:
     theirs = as_nnmeter(predictor, small())
     theirs["total"] *= 1 + 1e-6
     assert "a total of" in compared(predictor, theirs).unexplained
 
 
-def test_model_that_ends_in_an_error_there_is_found(predictor: LatencyPredictor) -> None:
+def test_model_that_fails_in_nnmeter_is_found(predictor: LatencyPredictor) -> None:
     found = compared(predictor, {"error": "KeyError: 'type'"})
     assert found.unexplained == "KeyError: 'type'"
     assert math.isnan(found.theirs_ms)
 
 
-def test_deliberate_difference_is_named_and_nothing_beside_it_passes(predictor: LatencyPredictor) -> None:
+def test_only_deliberate_differences_pass_and_they_are_named(predictor: LatencyPredictor) -> None:
     theirs = as_nnmeter(predictor, small())
     found = compared(predictor, theirs, groups=2)
     assert (found.verdicts, found.unexplained) == (("groups",), "")
@@ -99,7 +99,7 @@ def test_deliberate_difference_is_named_and_nothing_beside_it_passes(predictor: 
     assert "maxpool" in compared(predictor, theirs, groups=2).unexplained
 
 
-def test_without_nnmeter_the_command_says_how_to_get_it(
+def test_command_without_nnmeter_says_how_to_install_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")

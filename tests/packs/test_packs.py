@@ -1,4 +1,4 @@
-"""Predictor packs: small, free of pickles, found by name, honest on their cards, refused when damaged."""
+"""Predictor packs are small, free of pickles, found by name, documented by cards, and rejected if damaged."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def bundled(device: str) -> Path:
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
-    """A copy of a bundled pack, to damage."""
+    """A copy of a bundled pack that tests may damage."""
     return shutil.copytree(bundled(DEVICE), tmp_path / DEVICE / "2.0")
 
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pickled forests of nn-Meter's."""
+    """nn-Meter's pickled forests."""
     return write_predictor(tmp_path_factory.mktemp("release") / DEVICE)
 
 
 @pytest.fixture
 def forests(release: Path) -> Path:
-    """An imported pack of forests, to damage."""
+    """An imported pack of forests that tests may damage."""
     return import_predictor(release)
 
 
 def reseal(folder: Path) -> None:
-    """Make the checksums of a changed pack right again."""
+    """Update the checksums of a changed pack."""
     names = [line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()]
     lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
     (folder / "SHA256SUMS").write_text("".join(lines))
@@ -81,14 +81,14 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 
 def change_card(folder: Path, **changes: Any) -> None:
-    """Rewrite the card of ``folder``, checksum and all; None removes an entry."""
+    """Rewrite the card of ``folder`` and update its checksum; None removes an entry."""
     card = {k: v for k, v in {**card_of(folder), **changes}.items() if v is not None}
     (folder / "pack.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     reseal(folder)
 
 
 def change_weights(folder: Path, arrays: dict[str, Any]) -> None:
-    """Replace the arrays of ``folder``, checksum and all."""
+    """Replace the arrays of ``folder`` and update their checksum."""
     np.savez_compressed(folder / "weights.npz", **arrays)
     reseal(folder)
 
@@ -104,7 +104,7 @@ def test_all_four_devices_ship_with_the_package() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_pack_takes_at_most_a_megabyte_and_holds_no_code(device: str) -> None:
+def test_pack_is_at_most_a_megabyte_and_has_no_code(device: str) -> None:
     content = list(bundled(device).iterdir())
     assert sorted(path.name for path in content) == sorted(FILES)
     assert sum(path.stat().st_size for path in content) <= 1_000_000
@@ -112,7 +112,7 @@ def test_pack_takes_at_most_a_megabyte_and_holds_no_code(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_card_says_what_the_pack_is_and_was_trained_on(device: str) -> None:
+def test_card_describes_the_pack_and_its_training_data(device: str) -> None:
     card = card_of(bundled(device))
     assert (card["name"], card["version"]) == (device, VERSION)
     assert card["category"] in ("cpu", "gpu", "vpu")
@@ -124,7 +124,7 @@ def test_card_says_what_the_pack_is_and_was_trained_on(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_card_carries_both_evaluations_for_every_family(device: str) -> None:
+def test_card_has_both_evaluations_for_every_family(device: str) -> None:
     accuracy = card_of(bundled(device))["accuracy"]
     held_out, left_out = accuracy["held_out_ids"], accuracy["leave_one_family_out"]
     families = set(left_out["families"])
@@ -145,7 +145,7 @@ def test_device_names_match_in_any_case(name: str) -> None:
 
 
 @pytest.mark.parametrize("version", [None, 2, 2.0, "2.0"])
-def test_version_may_be_left_out_or_given(version: Any) -> None:
+def test_version_is_optional(version: Any) -> None:
     assert load_latency_predictor(DEVICE, predictor_version=version).version == VERSION
 
 
@@ -158,20 +158,20 @@ def test_version_may_be_left_out_or_given(version: Any) -> None:
         ("myriad", "myriadvpu_openvino2019r2"),
     ],
 )
-def test_misspelt_device_gets_the_nearest_name(typo: str, meant: str) -> None:
+def test_error_for_a_misspelled_device_suggests_the_nearest_name(typo: str, meant: str) -> None:
     with pytest.raises(UnknownDeviceError, match=f"{typo}.*did you mean '{meant}'") as caught:
         load_latency_predictor(typo)
     assert all(device in str(caught.value) for device in DEVICES)
 
 
 @pytest.mark.parametrize("version", [3.0, 0, "newest", float("nan")])
-def test_unknown_version_lists_those_there_are(version: Any) -> None:
+def test_error_for_an_unknown_version_lists_the_known_ones(version: Any) -> None:
     with pytest.raises(UnknownDeviceError, match=rf"{version}.*{DEVICE}.*2\.0"):
         load_latency_predictor(DEVICE, version)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_named(pack: Path, name: str) -> None:
+def test_error_names_a_missing_file(pack: Path, name: str) -> None:
     (pack / name).unlink()
     with pytest.raises(PackError, match=f"incomplete.*{name}"):
         load_pack(pack)
@@ -179,7 +179,7 @@ def test_missing_file_is_named(pack: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pack.yaml", "weights.npz"])
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "emptied", "appended to"])
-def test_damaged_file_is_refused_by_its_hash(pack: Path, name: str, damage: str) -> None:
+def test_damaged_file_fails_the_hash_check(pack: Path, name: str, damage: str) -> None:
     content = bytearray((pack / name).read_bytes())
     if damage == "a flipped bit":
         content[len(content) // 2] ^= 1
@@ -195,25 +195,25 @@ def test_damaged_file_is_refused_by_its_hash(pack: Path, name: str, damage: str)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"0" * 64 + b"  pack.yaml\n"])
-def test_damaged_checksums_are_refused(pack: Path, content: bytes) -> None:
+def test_damaged_checksums_are_rejected(pack: Path, content: bytes) -> None:
     (pack / "SHA256SUMS").write_bytes(content)
     with pytest.raises(PackError, match="damaged"):
         load_pack(pack)
 
 
-def test_folder_without_a_pack_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_pack_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="incomplete"):
         load_pack(tmp_path / "nowhere")
 
 
-def test_pack_of_another_format_asks_for_an_update(pack: Path) -> None:
+def test_error_for_another_pack_format_asks_for_an_update(pack: Path) -> None:
     change_card(pack, format=99)
     with pytest.raises(PackError, match=r"format 99.*update"):
         load_pack(pack)
 
 
 @pytest.mark.parametrize("entry", ["format", "name", "version", "fusion_rules", "kernel_types"])
-def test_card_that_lacks_an_entry_is_refused(pack: Path, entry: str) -> None:
+def test_card_without_an_entry_is_rejected(pack: Path, entry: str) -> None:
     change_card(pack, **{entry: None})
     with pytest.raises(PackError, match=entry):
         load_pack(pack)
@@ -222,48 +222,48 @@ def test_card_that_lacks_an_entry_is_refused(pack: Path, entry: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"version": "newest"}, {"fusion_rules": ["conv"]}, {"fusion_rules": [1]}, {"fusion_rules": 5}]
 )
-def test_card_with_a_senseless_entry_is_refused(pack: Path, changes: dict[str, Any]) -> None:
+def test_card_with_an_invalid_entry_is_rejected(pack: Path, changes: dict[str, Any]) -> None:
     change_card(pack, **changes)
     with pytest.raises(PackError, match=next(iter(changes))):
         load_pack(pack)
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "{", "just text"])
-def test_card_that_is_no_card_is_refused(pack: Path, text: str) -> None:
+def test_invalid_card_is_rejected(pack: Path, text: str) -> None:
     (pack / "pack.yaml").write_text(text, encoding="utf-8")
     reseal(pack)
     with pytest.raises(PackError, match=r"pack\.yaml"):
         load_pack(pack)
 
 
-def test_weights_that_hold_objects_are_refused_unread(pack: Path) -> None:
+def test_weights_with_objects_are_rejected_unread(pack: Path) -> None:
     change_weights(pack, {**weights_of(pack), "center": np.array([{"an": "object"}], dtype=object)})
     with pytest.raises(PackError, match=r"weights\.npz"):
         load_pack(pack)
 
 
 @pytest.mark.parametrize("missing", ["center", "range_low", "member0.group_weights", "member"])
-def test_weights_that_lack_an_array_are_refused(pack: Path, missing: str) -> None:
+def test_weights_without_an_array_are_rejected(pack: Path, missing: str) -> None:
     change_weights(pack, {k: v for k, v in weights_of(pack).items() if not k.startswith(missing)})
     with pytest.raises(PackError, match="weights"):
         load_pack(pack)
 
 
-def test_weights_for_other_kernel_types_are_refused(pack: Path) -> None:
+def test_weights_for_other_kernel_types_are_rejected(pack: Path) -> None:
     arrays = weights_of(pack)
     change_weights(pack, {**arrays, "member0.kind_weights": arrays["member0.kind_weights"][1:]})
     with pytest.raises(PackError, match="do not fit the kernel types"):
         load_pack(pack)
 
 
-def test_weights_that_are_no_archive_are_refused(pack: Path) -> None:
+def test_weights_that_are_not_an_archive_are_rejected(pack: Path) -> None:
     (pack / "weights.npz").write_bytes(b"PK\x03\x04 but no archive")
     reseal(pack)
     with pytest.raises(PackError, match=r"weights\.npz"):
         load_pack(pack)
 
 
-def test_damaged_pack_is_refused_when_a_predictor_is_asked_for(
+def test_loading_a_predictor_rejects_a_damaged_pack(
     pack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "bundled_packs", lambda: pack.parents[1])
@@ -273,7 +273,7 @@ def test_damaged_pack_is_refused_when_a_predictor_is_asked_for(
         load_latency_predictor(DEVICE)
 
 
-def test_saved_pack_predicts_what_the_original_does(tmp_path: Path) -> None:
+def test_saved_pack_predicts_the_same_as_the_original(tmp_path: Path) -> None:
     original = load_pack(bundled(DEVICE))
     save_pack(tmp_path / "copy", original.card, original.predictors)
     copy = load_pack(tmp_path / "copy")
@@ -284,7 +284,7 @@ def test_saved_pack_predicts_what_the_original_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2])
-def test_interrupted_save_leaves_no_pack_that_loads_half(
+def test_interrupted_save_leaves_no_partial_pack(
     pack: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     original = load_pack(pack)
@@ -313,14 +313,14 @@ def test_interrupted_save_leaves_no_pack_that_loads_half(
 
 def test_forests_predict_models(forests: Path) -> None:
     predictor = load_latency_predictor(DEVICE, 1.0)
-    with pytest.warns(LatencyWarning, match="dwconv"):  # of which there is no forest
+    with pytest.warns(LatencyWarning, match="dwconv"):  # has no forest
         assert predictor.predict(small_cnn()) > 0
     assert predictor.pack.card["kind"] == "forests"
     assert load_pack(forests).card == predictor.pack.card
 
 
 @pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "SHA256SUMS", "forests/fc.forest"])
-def test_missing_file_of_a_forest_pack_is_named(forests: Path, name: str) -> None:
+def test_error_names_a_missing_file_of_a_forest_pack(forests: Path, name: str) -> None:
     (forests / name).unlink()
     for check in (load_pack, verify_pack):
         with pytest.raises(PackError, match=f"incomplete.*{name}"):
@@ -328,7 +328,7 @@ def test_missing_file_of_a_forest_pack_is_named(forests: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "forests/fc.forest"])
-def test_damaged_file_of_a_forest_pack_is_named(forests: Path, name: str) -> None:
+def test_error_names_a_damaged_file_of_a_forest_pack(forests: Path, name: str) -> None:
     content = bytearray((forests / name).read_bytes())
     content[-1] ^= 1
     (forests / name).write_bytes(content)
@@ -339,7 +339,7 @@ def test_damaged_file_of_a_forest_pack_is_named(forests: Path, name: str) -> Non
             load_pack(forests)
 
 
-def test_forest_of_another_size_is_refused_unread(forests: Path) -> None:
+def test_forest_of_another_size_is_rejected_unread(forests: Path) -> None:
     with (forests / "forests" / "fc.forest").open("ab") as file:
         file.write(b"more")
     with pytest.raises(PackError, match=r"fc\.forest is damaged"):
@@ -359,7 +359,7 @@ def test_forest_of_another_size_is_refused_unread(forests: Path) -> None:
         {"forests": {5: {"bytes": 1}}},
     ],
 )
-def test_card_of_forests_that_makes_no_sense_is_refused(forests: Path, changes: dict[str, Any]) -> None:
+def test_invalid_card_of_forests_is_rejected(forests: Path, changes: dict[str, Any]) -> None:
     change_card(forests, **changes)
     with pytest.raises(PackError, match=next(iter(changes))):
         load_pack(forests)
@@ -370,14 +370,14 @@ def test_bundled_packs_pass_the_check_of_all_hashes(device: str) -> None:
     verify_pack(bundled(device))
 
 
-def test_checksums_that_leave_a_forest_out_are_found(forests: Path) -> None:
+def test_checksums_without_a_forest_are_found(forests: Path) -> None:
     lines = (forests / "SHA256SUMS").read_text().splitlines(keepends=True)
     (forests / "SHA256SUMS").write_text("".join(line for line in lines if "relu.forest" not in line))
     with pytest.raises(PackError, match=r"lacks forests/conv-bn-relu\.forest, forests/relu\.forest"):
         verify_pack(forests)
 
 
-def test_user_packs_stand_beside_the_bundled_ones(forests: Path) -> None:
+def test_user_packs_are_listed_with_the_bundled_ones(forests: Path) -> None:
     assert pack_folders()[DEVICE, 1.0] == forests
     assert [key for key in pack_folders() if key[0] == DEVICE] == [(DEVICE, 2.0), (DEVICE, 1.0)]
     cards = [(card["name"], card["version"]) for card in pack_cards()]
@@ -386,7 +386,7 @@ def test_user_packs_stand_beside_the_bundled_ones(forests: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["card", "checksums", "foreign", "not a version", "not a pack"])
-def test_damaged_pack_of_the_user_keeps_no_other_from_loading(
+def test_damaged_user_pack_does_not_stop_others_from_loading(
     release: Path, home: Path, damage: str
 ) -> None:
     folder = import_predictor(release, version=3.0)
@@ -415,20 +415,20 @@ def test_damaged_pack_of_the_user_keeps_no_other_from_loading(
         assert load_latency_predictor(device).version == VERSION
 
 
-def test_pack_under_anothers_name_is_refused(forests: Path) -> None:
+def test_pack_under_another_packs_name_is_rejected(forests: Path) -> None:
     forests.rename(forests.parent / "1.5")
     with pytest.raises(PackError, match=f"holds the predictor '{DEVICE}' 1.0, not '{DEVICE}' 1.5"):
         load_latency_predictor(DEVICE, 1.5)
 
 
-def test_replaced_pack_is_loaded_anew_and_an_unchanged_one_is_not(forests: Path, release: Path) -> None:
+def test_only_a_replaced_pack_is_loaded_again(forests: Path, release: Path) -> None:
     first = find_pack(DEVICE, 1.0)
     assert find_pack(DEVICE, 1.0) is first
     change_card(forests, date="2099-01-01")
     assert find_pack(DEVICE, 1.0).card["date"] == "2099-01-01"
 
 
-def test_finding_a_pack_reads_no_other_card(forests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_a_pack_reads_only_its_own_card(forests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     real = pack_module.read_card
 

@@ -1,4 +1,4 @@
-"""Pickles of forests: read as plain data; payloads, damage and bombs are refused without running anything."""
+"""Pickled forests are read as plain data; payloads, damage and bombs are rejected without running code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_forest_becomes_plain_records_and_arrays(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_numbers_strings_containers_and_arrays_survive(protocol: int) -> None:
+def test_numbers_strings_containers_and_arrays_are_decoded(protocol: int) -> None:
     value = {
         "numbers": [0, 1, 255, 65536, -1, 2**70, 0.5, True, False, None, "text", b"bytes", b"", ()],
         "scalars": (np.float64(2.5), np.int32(7), np.bool_(True)),
@@ -71,7 +71,7 @@ def test_numbers_strings_containers_and_arrays_survive(protocol: int) -> None:
         np.testing.assert_array_equal(array, original)
 
 
-def test_joblib_dumps_are_read_unless_compressed(tmp_path: Path) -> None:
+def test_uncompressed_joblib_dumps_are_read(tmp_path: Path) -> None:
     model = fitted()
     joblib.dump(model, tmp_path / "plain.pkl")
     data = (tmp_path / "plain.pkl").read_bytes()
@@ -90,7 +90,7 @@ def test_feature_names_of_a_data_frame_are_read() -> None:
 
 
 class Payload:
-    """Does, when unpickled, what the pickle says."""
+    """Runs the pickle's call when unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -110,7 +110,7 @@ class Stateful:
 
 
 def payloads() -> dict[str, tuple[Any, str]]:
-    """Payload, and what the refusal is to name."""
+    """Payloads, each with the name that the error must contain."""
     import os
 
     touch = "touch payload-ran"
@@ -132,7 +132,7 @@ def payloads() -> dict[str, tuple[Any, str]]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("payload", payloads())
-def test_payload_is_refused_by_its_name_and_does_not_run(
+def test_error_names_a_payload_and_it_does_not_run(
     payload: str, protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -174,14 +174,14 @@ def test_payload_is_refused_by_its_name_and_does_not_run(
         (b"I" + b"9" * 6000 + b"\n.", ""),
     ],
 )
-def test_odd_programs_are_refused(data: bytes, named: str) -> None:
+def test_unusual_programs_are_rejected(data: bytes, named: str) -> None:
     with pytest.raises(PackError) as caught:
         forest(data)
     assert named in str(caught.value)
 
 
 def build_array(shape: bytes, data: bytes, dtype: bytes = b"f8", state: bytes = b"") -> bytes:
-    """Opcodes of an array; ``shape`` and ``data`` are opcodes that push them."""
+    """Opcodes that build an array; ``shape`` and ``data`` are opcodes that push these values."""
     order = state or b"(K\x03X\x01\0\0\0<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
     text = b"X" + struct.pack("<I", len(dtype)) + dtype
     return (
@@ -210,13 +210,13 @@ def test_arrays_must_fit_their_bytes() -> None:
 @pytest.mark.parametrize(
     "dtype", [b"U8", b"M8", b"V8", b"O8", b"c16", b"f8,f8", b"f99", b"(9,9)f8", b"V" + b"9" * 30]
 )
-def test_arrays_of_anything_but_numbers_are_refused(dtype: bytes) -> None:
+def test_non_numeric_arrays_are_rejected(dtype: bytes) -> None:
     with pytest.raises(PackError):
         decode(build_array(b"K\x02\x85", b"C\x10" + bytes(16), dtype))
 
 
 @pytest.mark.parametrize("value", [np.array([{}, 1], object), np.array(["a", None], object)])
-def test_arrays_of_objects_are_refused(value: Any) -> None:
+def test_object_arrays_are_rejected(value: Any) -> None:
     for protocol in PROTOCOLS:
         with pytest.raises(PackError, match="objects"):
             decode(pickle.dumps(value, protocol))
@@ -225,20 +225,20 @@ def test_arrays_of_objects_are_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     "dtype", [[("left_child", "i8"), ("other", "i8")], [("left_child", "i8", (2,))], [("threshold", "U4")]]
 )
-def test_structures_other_than_nodes_are_refused(dtype: Any) -> None:
+def test_structures_other_than_nodes_are_rejected(dtype: Any) -> None:
     for protocol in PROTOCOLS:
         with pytest.raises(PackError, match=r"some\.pkl"):
             decode(pickle.dumps(np.zeros(3, dtype), protocol))
 
 
-def test_pickle_cut_short_anywhere_is_refused() -> None:
+def test_truncated_pickle_is_rejected() -> None:
     for end in range(0, len(SMALL), 7):
         with pytest.raises(PackError, match=r"some\.pkl"):
             forest(SMALL[:end])
 
 
 @pytest.mark.parametrize("tail", [b"\0", b".", SMALL])
-def test_what_follows_the_end_is_refused(tail: bytes) -> None:
+def test_trailing_bytes_are_rejected(tail: bytes) -> None:
     with pytest.raises(PackError, match=f"{len(tail)} bytes follow"):
         forest(SMALL + tail)
 
@@ -263,7 +263,7 @@ def test_any_bytes_give_an_error(data: bytes) -> None:
         forest(data)
 
 
-#: A program of opcodes that push, build, name and refer.
+#: Random programs of opcodes that push, build, name and refer.
 OPCODES = st.sampled_from(
     [
         *(bytes([code]) for code in b"()]}N012aeustldbR\x81\x85\x86\x87\x94"),
@@ -280,7 +280,7 @@ def test_any_program_of_known_opcodes_gives_a_value_or_an_error(program: list[by
         decode(b"\x80\x04" + b"".join(program) + b".")
 
 
-def test_memory_is_bounded_by_the_file() -> None:
+def test_memory_use_is_bounded_by_the_file_size() -> None:
     encode = b"c_codecs\nencode\nq\x01" + b"(X\x40\0\0\0" + b"x" * 64 + b"q\x02X\x06\0\0\0latin1q\x03tRh\x01"
     with pytest.raises(PackError, match="encodes more text than it has"):
         decode(b"\x80\x02" + encode + b"(h\x02h\x03tR0h\x01" * 100 + b".")
@@ -290,7 +290,7 @@ def test_memory_is_bounded_by_the_file() -> None:
         decode(laughs[:-1] + b"}h\0K\x01s.")
 
 
-#: A tuple of four tuples of four tuples, and so on, in entry 0 of the memo: nobody lives to see it printed.
+#: Deeply nested tuples of four tuples in entry 0 of the memo; printing them would never end.
 LAUGHS = b"\x80\x04(X\x01\0\0\0atq\0" + b"0(h\0h\0h\0h\0tq\0" * 60 + b"0"
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 DTYPE = b"cnumpy\ndtype\nX\2\0\0\0f8\x89\x88\x87R"
@@ -326,12 +326,12 @@ FEATURE = b"X\x07\0\0\0feature"
     }.items(),
     ids=lambda item: item[0],
 )
-def test_values_too_large_to_print_or_hash_are_neither(program: tuple[str, bytes]) -> None:
+def test_huge_values_are_never_printed_or_hashed(program: tuple[str, bytes]) -> None:
     with pytest.raises(PackError):
         forest(LAUGHS + program[1] + b".")
 
 
-def test_state_is_given_once() -> None:
+def test_state_is_set_only_once() -> None:
     record = b"\x80\x04csklearn.tree._tree\nTree\n)\x81q\0}X\1\0\0\0aK\1sb"
     assert decode(record + b".").state == {"a": 1}
     with pytest.raises(PackError, match="state"):
@@ -341,21 +341,21 @@ def test_state_is_given_once() -> None:
         decode(b"\x80\x04" + array + b"0(K\1K\0\x85" + F8 + b"\x89C\0tb.")
 
 
-def test_tree_that_a_forest_repeats_is_refused() -> None:
+def test_repeated_tree_in_a_forest_is_rejected() -> None:
     model = fitted()
     model.estimators_ = model.estimators_[:1] * 100_000
     with pytest.raises(PackError, match="100000 trees"):
         forest(pickle.dumps(model, 2))
 
 
-def test_programs_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_programs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickles, "MAX_OPCODES", 1000)
     with pytest.raises(PackError, match="more than 1000 opcodes"):
         decode(b"\x80\x02" + b"}0" * 1000 + b"N.")
 
 
 @pytest.mark.parametrize("value", [[], {}, 5, "text", np.zeros(3), fitted().estimators_, [fitted()]])
-def test_pickle_of_something_else_is_no_forest(value: Any) -> None:
+def test_pickle_of_another_object_is_not_a_forest(value: Any) -> None:
     with pytest.raises(PackError, match="holds no fitted forest"):
         forest(pickle.dumps(value))
 

@@ -1,4 +1,4 @@
-"""Bench dataset: official files are streamed by lines, and a malformed line is named with its number."""
+"""Bench dataset: official files are streamed line by line, and errors name the malformed line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from synthetic_bench import CPU, VPU, write_bench
 
 
 def line(**changes: Any) -> str:
-    """One model of the official schema; a change to ``...`` removes the entry."""
+    """One model in the official schema; changing an entry to ``...`` removes it."""
     record = {"id": "net_0", CPU: 12.5, VPU: None, "graph": small_cnn(blocks=1), **changes}
     return json.dumps({key: value for key, value in record.items() if value is not ...}) + "\n"
 
 
-def test_model_carries_id_family_graph_and_the_latencies_measured(tmp_path: Path) -> None:
+def test_model_has_id_family_graph_and_measured_latencies(tmp_path: Path) -> None:
     path = tmp_path / "nets.jsonl"
     path.write_text(line() + "\n" + line(id="net_1"), encoding="utf-8")
     first, second = iter_models(path)
@@ -49,7 +49,7 @@ def test_official_files_of_every_family_are_read(bench_dir: Path) -> None:
             assert all(ms > 0 for ms in model.latency_ms.values())
 
 
-def test_file_larger_than_memory_is_read_a_line_at_a_time(tmp_path: Path) -> None:
+def test_file_larger_than_memory_is_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "nets.jsonl"
     text = line()
     count = 20_000_000 // len(text)
@@ -65,7 +65,7 @@ def test_file_larger_than_memory_is_read_a_line_at_a_time(tmp_path: Path) -> Non
     assert peak < path.stat().st_size / 10
 
 
-def test_models_before_a_malformed_line_are_still_handed_out(tmp_path: Path) -> None:
+def test_models_before_a_malformed_line_are_still_yielded(tmp_path: Path) -> None:
     path = tmp_path / "nets.jsonl"
     path.write_text(line() + line()[:-20] + "\n" + line(), encoding="utf-8")
     models = iter_models(path)
@@ -97,7 +97,7 @@ def test_models_before_a_malformed_line_are_still_handed_out(tmp_path: Path) -> 
         "\udcff",
     ],
 )
-def test_malformed_line_is_named_with_file_and_number(tmp_path: Path, content: str) -> None:
+def test_error_names_file_and_number_of_a_malformed_line(tmp_path: Path, content: str) -> None:
     path = tmp_path / "nets.jsonl"
     text = line() + "\n" + content.rstrip("\n") + "\n"
     path.write_bytes(text.encode("utf-8", errors="surrogateescape"))
@@ -105,18 +105,18 @@ def test_malformed_line_is_named_with_file_and_number(tmp_path: Path, content: s
         list(iter_models(path))
 
 
-def test_folder_without_dataset_says_what_belongs_there(tmp_path: Path) -> None:
+def test_error_for_a_folder_without_dataset_says_which_files_it_needs(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DatasetError, match=r"<family>s\.jsonl.*datasets\.zip"):
             dataset_files(folder)
 
 
-def test_absent_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"absents\.jsonl"):
         list(iter_models(tmp_path / "absents.jsonl"))
 
 
-def test_changed_dataset_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+def test_changed_dataset_is_detected(tmp_path: Path) -> None:
     write_bench(tmp_path, models=20)
     before = kernel_table.dataset_fingerprint(tmp_path)
     assert kernel_table.dataset_fingerprint(tmp_path) == before
@@ -125,4 +125,4 @@ def test_changed_dataset_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
     position = content.rindex(b'"cortexA76cpu_tflite21": ') + 26
     content[position] = ord("7") if content[position] != ord("7") else ord("8")
     path.write_bytes(content)
-    assert kernel_table.dataset_fingerprint(tmp_path) != before, "one corrected figure changes nothing"
+    assert kernel_table.dataset_fingerprint(tmp_path) != before, "a changed figure is not detected"

@@ -1,4 +1,4 @@
-"""nn-Meter IR out: read again, a model has the kernels that it had, and nn-Meter 2.0 knows every spelling."""
+"""Export to nn-Meter IR: reading it back gives the same kernels, in forms that nn-Meter 2.0 knows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULES = {device: parse_rules(card["fusion_rules"]) for device, card in devices()
 
 
 def kernels(graph: nx.DiGraph, device: str) -> tuple[dict[str, Any], set[tuple[str, str]]]:
-    """Type, shapes and configuration of each kernel by name, and how kernels feed each other."""
+    """Type, shapes and configuration of each kernel by name, and the edges between kernels."""
     fused = fuse(graph, RULES[device])
     found = {}
     for name, kernel in fused.nodes(data="kernel"):
@@ -36,7 +36,7 @@ def kernels(graph: nx.DiGraph, device: str) -> tuple[dict[str, Any], set[tuple[s
 
 
 def assert_same_kernels(graph: nx.DiGraph) -> None:
-    """``graph`` and what is read from its IR have the same kernel graph on every device."""
+    """Assert that ``graph`` and the graph read from its IR have the same kernel graph on every device."""
     before = {name: dict(data) for name, data in graph.nodes(data=True)}
     ir = json.loads(json.dumps(to_nnmeter_ir(graph)))
     assert before == {name: dict(data) for name, data in graph.nodes(data=True)}
@@ -47,7 +47,7 @@ def assert_same_kernels(graph: nx.DiGraph) -> None:
 
 
 class Cnn:
-    """Grows a CNN operator by operator; ``last`` is the operator that the next one is fed by."""
+    """Builds a CNN operator by operator; ``last`` is the input of the next operator."""
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         self.graph = new_graph("cnn")
@@ -55,18 +55,18 @@ class Cnn:
         self.shape = (channels, height, width)
 
     def add(self, op: str, attrs: dict[str, Any] | None = None, *inputs: Any) -> str:
-        """Add an operator, fed by ``last`` unless ``inputs`` are given."""
+        """Add an operator. By default its input is ``last``."""
         name = f"{len(self.graph)}.{op}"
         self.last = add_op(self.graph, name, op, inputs or [self.last], attrs)
         return name
 
-    def settle(self) -> None:
-        """Take the shape of ``last`` from a finished copy, so that choices can depend on it."""
+    def infer_shape(self) -> None:
+        """Infer the shape of ``last`` on a finished copy, so that choices can depend on it."""
         self.shape = finish(copy.deepcopy(self.graph)).nodes[self.last]["out_shapes"][0][1:]
 
 
 def residual_network() -> nx.DiGraph:
-    """A small network with most spellings that exporters use."""
+    """A small network with most forms that exporters write."""
     net = Cnn(3, 32, 24)
     stem = {"kernel": (3, 5), "stride": (2, 1), "padding": [(1, 1), (2, 2)], "out_channels": 16}
     net.add("conv", stem)
@@ -97,7 +97,7 @@ def residual_network() -> nx.DiGraph:
     return finish(net.graph)
 
 
-def test_network_of_every_common_operator_keeps_its_kernels() -> None:
+def test_network_with_every_common_operator_keeps_its_kernels() -> None:
     assert_same_kernels(residual_network())
 
 
@@ -108,7 +108,7 @@ def test_official_models_of_every_family_keep_their_kernels(bench_dir: Path) -> 
         assert_same_kernels(read_model(next(iter_models(path)).graph))
 
 
-def test_real_file_with_wrong_shapes_comes_out_with_right_ones(shared_dir: Path) -> None:
+def test_real_file_with_wrong_shapes_is_exported_with_correct_ones(shared_dir: Path) -> None:
     graph = read_model(shared_dir / "data" / "samples" / "mobilenetv3small_0.json")
     assert graph.graph["shape_mismatches"]
     assert_same_kernels(graph)
@@ -124,7 +124,7 @@ def test_torch_networks_keep_their_kernels() -> None:
         assert_same_kernels(read_model(module, "torch", networks.input_shape(name)))
 
 
-def test_squeeze_excite_and_hswish_are_spelled_as_nn_meter_looks_for_them() -> None:
+def test_squeeze_excite_and_hswish_are_written_as_nn_meter_expects_them() -> None:
     ir = to_nnmeter_ir(residual_network())
     assert Counter(record["attr"]["type"] for record in ir.values())["hswish"] == 1
     pool = next(name for name, record in ir.items() if record["attr"]["type"] == "AvgPool")
@@ -136,7 +136,7 @@ def test_squeeze_excite_and_hswish_are_spelled_as_nn_meter_looks_for_them() -> N
     assert chain == expected.split()
 
 
-def test_shapes_are_nhwc_and_weights_as_tensorflow_has_them() -> None:
+def test_shapes_are_nhwc_and_weights_have_tensorflows_layout() -> None:
     ir = to_nnmeter_ir(residual_network())
     [image] = [record for record in ir.values() if record["attr"]["type"] == "Placeholder"]
     assert image["attr"]["output_shape"] == [[1, 32, 24, 3]]
@@ -149,7 +149,7 @@ def test_shapes_are_nhwc_and_weights_as_tensorflow_has_them() -> None:
     assert depthwise["attr"]["weight_shape"] == [3, 3, 16, 1]
 
 
-def test_every_inbound_is_a_node_that_names_its_consumer() -> None:
+def test_every_inbound_is_a_node_that_lists_its_consumer() -> None:
     ir = to_nnmeter_ir(residual_network())
     for name, record in ir.items():
         for inbound in record["inbounds"]:
@@ -157,7 +157,7 @@ def test_every_inbound_is_a_node_that_names_its_consumer() -> None:
         assert len(record["inbounds"]) == len(record["attr"]["input_shape"])
 
 
-def test_uneven_split_keeps_its_pieces_apart() -> None:
+def test_uneven_split_keeps_its_pieces_separate() -> None:
     net = Cnn(8, 4, 4)
     pieces = net.add("split", {"axis": 1, "sections": [2, 6]})
     left = net.add("conv", {"kernel": (1, 1), "out_channels": 4}, (pieces, 0))
@@ -166,7 +166,7 @@ def test_uneven_split_keeps_its_pieces_apart() -> None:
     assert_same_kernels(finish(net.graph))
 
 
-def test_operators_outside_the_ir_stay_by_name_with_their_shapes() -> None:
+def test_operators_unknown_to_the_ir_keep_name_and_shapes() -> None:
     net = Cnn(4, 8, 8)
     net.add("upsample", {"scale": (2, 2)})
     net.add("pad", {"padding": [(0, 0), (0, 0), (1, 1), (1, 1)]})
@@ -180,7 +180,7 @@ def test_operators_outside_the_ir_stay_by_name_with_their_shapes() -> None:
     assert kinds == {"Placeholder", "ResizeBilinear", "PadV2", "StridedSlice", "Conv2DBackpropInput"}
 
 
-def test_two_inputs_and_two_outputs() -> None:
+def test_model_with_two_inputs_and_two_outputs_keeps_its_kernels() -> None:
     graph = new_graph("two")
     for side in ("left", "right"):
         add_input(graph, side, (1, 4, 8, 8))
@@ -201,7 +201,7 @@ STEPS: dict[str, Callable[[Cnn, st.DataObject], None]] = {}
 
 
 def step(build: Callable[[Cnn, st.DataObject], None]) -> Callable[[Cnn, st.DataObject], None]:
-    """Register one way to grow a network."""
+    """Register a function that adds operators to a network."""
     STEPS[build.__name__] = build
     return build
 
@@ -230,20 +230,20 @@ def pool(net: Cnn, data: st.DataObject) -> None:
 
 @step
 def activation(net: Cnn, data: st.DataObject) -> None:
-    """Operators of one operand and equal shape."""
+    """An operator with one operand that keeps the shape."""
     net.add(data.draw(st.sampled_from(ACTIVATIONS)))
 
 
 @step
 def constant(net: Cnn, data: st.DataObject) -> None:
-    """A scalar, or a value a channel."""
+    """A scalar, or one value per channel."""
     attrs = data.draw(st.sampled_from([{"const": 2.0}, {"const_shape": (net.shape[0], 1, 1)}]))
     net.add(data.draw(st.sampled_from(["add", "mul", "sub", "div"])), attrs)
 
 
 @step
 def residual(net: Cnn, data: st.DataObject) -> None:
-    """A sum or product with what came before."""
+    """A sum or product with an earlier operator."""
     before = net.last
     net.add("conv", {"kernel": (1, 1), "out_channels": net.shape[0]})
     net.add(data.draw(st.sampled_from(["add", "mul", "maximum"])), None, net.last, before)
@@ -251,7 +251,7 @@ def residual(net: Cnn, data: st.DataObject) -> None:
 
 @step
 def branches(net: Cnn, data: st.DataObject) -> None:
-    """Split and join, along any axis but the batch."""
+    """A split and a join, along any axis except the batch."""
     axis = data.draw(st.integers(1, 3))
     size = net.shape[axis - 1]
     if size < 2:
@@ -265,7 +265,7 @@ def branches(net: Cnn, data: st.DataObject) -> None:
 
 @step
 def shuffle(net: Cnn, data: st.DataObject) -> None:
-    """Channels in groups."""
+    """A channel shuffle in groups."""
     if net.shape[0] % 2 == 0:
         net.add("channelshuffle", {"groups": 2})
 
@@ -300,7 +300,7 @@ def test_any_cnn_keeps_its_kernels(data: st.DataObject) -> None:
     net.add("relu")
     for name in data.draw(st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=8)):
         STEPS[name](net, data)
-        net.settle()
+        net.infer_shape()
     if data.draw(st.booleans()):
         net.add("globalavgpool", {"keepdims": data.draw(st.booleans())})
         net.add("flatten")

@@ -1,4 +1,4 @@
-"""NNI's graph IR is read with torch's own shapes, nested, mutated, and without touching NNI's model."""
+"""NNI's graph IR, nested and mutated, is read with torch's shapes and without changing NNI's model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Shape = tuple[int, ...]
 
 
 def convert(module: Any, *shapes: Shape) -> Any:
-    """NNI's graph IR of ``module``, traced with inputs of these shapes."""
+    """Convert ``module`` to NNI's graph IR, traced with inputs of these shapes."""
     module.eval()
     inputs = [torch.zeros(shape) for shape in shapes]
     dummy = inputs[0] if len(inputs) == 1 else tuple(inputs)
@@ -113,7 +113,7 @@ class SizeArithmetic(nn.Module):
 
 
 class ListAttribute(nn.Module):
-    """A flatten whose width stands in a list of the module, which NNI's IR leaves out."""
+    """A flatten whose width is in a list attribute of the module, which NNI's IR omits."""
 
     def __init__(self):
         super().__init__()
@@ -124,7 +124,7 @@ class ListAttribute(nn.Module):
 
 
 class Lists(nn.Module):
-    """Splits, slices, joins and a list that grows."""
+    """Splits, slices, joins and a growing list."""
 
     def __init__(self):
         super().__init__()
@@ -202,18 +202,18 @@ class Applied(nn.Module):
     (Applied(), (1, 8, 10, 6)),
 ], ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else None)
 def test_shapes_agree_with_torch(module: Any, shape: Shape) -> None:
-    # NNI traces no shapes for functions, so that a model that starts with one needs its input shape.
+    # NNI traces no shapes of functions, so a model that starts with one needs an input shape.
     graph = read_nni_ir(convert(module, shape), shape)
     assert output_shapes(graph) == [tuple(module.eval()(torch.zeros(shape)).shape)]
     assert graph.graph["shape_mismatches"] == []
 
 
-def test_a_module_applied_twice_is_paid_for_twice() -> None:
+def test_a_module_applied_twice_is_counted_twice() -> None:
     assert ops(read_nni_ir(convert(Applied(), (1, 8, 10, 6)))).count("conv") == 6
 
 
 class Zero(nn.Module):
-    """NAS-Bench-201's none: the shape of a branch without its work."""
+    """NAS-Bench-201's ``none`` operation: zeros in the shape of the branch, without work."""
 
     def forward(self, x):
         return x[:, :, ::1, ::1].mul(0.0)
@@ -248,9 +248,9 @@ class Widths(nn.Module):
         return self.pick([x, torch.relu(x)])
 
 
-def test_a_mutated_candidate_has_the_shapes_it_has_not_those_of_the_base_model() -> None:
+def test_a_mutated_candidate_has_its_own_shapes_and_not_the_base_models() -> None:
     shape = (1, 3, 16, 12)
-    # NNI cannot trace input choices for shapes; the untraced converter is what it uses without dummy input.
+    # NNI cannot trace shapes through input choices; without dummy input it uses the untraced converter.
     module = Widths()
     base = convert_to_graph(torch.jit.script(module), module)
     mutators = process_inline_mutation(base)
@@ -266,7 +266,7 @@ def test_a_mutated_candidate_has_the_shapes_it_has_not_those_of_the_base_model()
 
 
 class Nested(nn.Module):
-    """A stage of cells that hold cells, repeated by choice, then a choice with a cell among its blocks."""
+    """A stage of nested cells, repeated by choice, followed by a choice that has a cell among its blocks."""
 
     def __init__(self):
         super().__init__()
@@ -288,7 +288,7 @@ class Shortcut(nn.Module):
         return self.act(x) + x
 
 
-def test_cells_in_cells_and_repeats_are_read_as_chosen() -> None:
+def test_nested_cells_and_repeats_are_read_as_chosen() -> None:
     shape = (1, 4, 8, 8)
     module = Nested()
     base = convert_to_graph(torch.jit.script(module), module)
@@ -314,7 +314,7 @@ def test_random_candidates_of_the_search_space_agree_with_torch() -> None:
         assert {data["op"] for _, data in graph.nodes(data=True)} <= set(OPERATORS)
 
 
-def test_reading_leaves_the_nni_model_as_it_was() -> None:
+def test_reading_does_not_change_the_nni_model() -> None:
     space = spos("small", depths=(1,), channels=(16,))
     [candidate] = candidates(space, space.input_shape, 1)
     before = candidate._dump()
@@ -325,11 +325,11 @@ def test_reading_leaves_the_nni_model_as_it_was() -> None:
     assert list(first.nodes) == list(second.nodes)
 
 
-def test_the_given_input_shape_wins_over_the_traced_one() -> None:
+def test_input_shape_overrides_the_traced_shape() -> None:
     ir = convert(Windows(), (1, 3, 33, 50))
     graph = read_nni_ir(ir, input_shape=(1, 3, 64, 64))
     assert graph.nodes[next(iter(graph))]["out_shapes"] == [(1, 3, 64, 64)]
-    assert graph.graph["shape_mismatches"], "the traced shapes differ and are said to"
+    assert graph.graph["shape_mismatches"], "different traced shapes are not reported"
 
 
 class TwoInputs(nn.Module):
@@ -346,7 +346,7 @@ def test_several_inputs_have_their_own_shapes() -> None:
 
 @basic_unit
 class Concat(torch.nn.Module):
-    """A unit NNI does not look into, whose name would be a known operator's."""
+    """A basic unit that NNI does not trace into, named like a known operator."""
 
     def __init__(self, turns: int):
         super().__init__()
@@ -365,43 +365,43 @@ class WithCustom(nn.Module):
         return self.act(self.custom(x))
 
 
-def test_an_unknown_operator_stays_with_the_shape_the_ir_declares() -> None:
+def test_an_unknown_operator_keeps_the_shape_the_ir_declares() -> None:
     graph = read_nni_ir(convert(WithCustom(), (1, 3, 4, 6)))
     assert ops(graph) == ["input", f"{Concat.__module__}.concat", "relu"]
     assert output_shapes(graph) == [(1, 3, 6, 4)]
 
 
-def test_an_unknown_operator_without_a_shape_is_named() -> None:
+def test_error_names_an_unknown_operator_without_a_shape() -> None:
     module = WithCustom()
     ir = convert_to_graph(torch.jit.script(module), module)
     with pytest.raises(ShapeError, match="_model__custom"):
         read_nni_ir(ir, (1, 3, 4, 6))
 
 
-def test_a_space_with_an_open_choice_is_refused_by_its_label() -> None:
+def test_error_for_an_open_choice_names_its_label() -> None:
     space = spos("small", depths=(1,), channels=(16,))
     with pytest.raises(ReaderError, match=r"layer_1.*still open"):
         read_nni_ir(convert(space, space.input_shape))
 
 
-def test_a_missing_input_shape_is_asked_for() -> None:
+def test_error_asks_for_a_missing_input_shape() -> None:
     module = Windows()
     with pytest.raises(ReaderError, match="pass input_shape"):
         read_nni_ir(convert_to_graph(torch.jit.script(module), module))
 
 
-def test_a_batch_of_two_is_refused() -> None:
+def test_a_batch_of_two_is_rejected() -> None:
     with pytest.raises(ShapeError, match="batch"):
         read_nni_ir(convert(Signal(), (2, 8, 40)))
 
 
-def test_contradictory_arguments_name_the_operator() -> None:
+def test_error_for_contradictory_arguments_names_the_operator() -> None:
     ir = convert(Windows(), (1, 3, 33, 50))
     with pytest.raises(ShapeError, match="_model__convs__0"):
         read_nni_ir(ir, (1, 4, 33, 50))
 
 
-def test_a_cyclic_model_is_refused() -> None:
+def test_a_cyclic_model_is_rejected() -> None:
     ir = convert(Signal(), (1, 8, 40))
     graph = ir.graphs["_model__net"]
     first, last = graph.hidden_nodes[0], graph.hidden_nodes[-1]
@@ -420,7 +420,7 @@ class Plain(nn.Module):
         return self.choice(x)
 
 
-def test_a_model_of_the_default_engine_is_refused_with_the_way_out() -> None:
+def test_error_for_a_default_engine_model_names_the_way_out() -> None:
     from nni.nas.nn.pytorch.mutator import extract_mutation_from_pt_module
 
     model, _ = extract_mutation_from_pt_module(Plain())
@@ -428,7 +428,7 @@ def test_a_model_of_the_default_engine_is_refused_with_the_way_out() -> None:
         read_nni_ir(model)
 
 
-def test_anything_else_is_refused() -> None:
+def test_anything_else_is_rejected() -> None:
     with pytest.raises(ReaderError, match="not NNI's graph IR"):
         read_nni_ir(object())
 
@@ -438,8 +438,8 @@ def test_the_reader_imports_neither_torch_nor_nni() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_operator_has_its_shape_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Where the reader needs it, or else when the model graph is finished.
+def test_every_operators_shape_is_inferred_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Either when the reader needs the shape, or when the model graph is finished.
     inferred: list[str] = []
 
     def counting(graph: nx.DiGraph, name: str) -> None:

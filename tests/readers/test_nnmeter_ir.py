@@ -1,4 +1,4 @@
-"""nn-Meter IR: official files are read as they are, quirks included, and a damaged one is named as such."""
+"""nn-Meter IR: official files are read with all their quirks, and damaged files raise clear errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from damaged_ir import assert_read_or_refused, damage
+from damaged_ir import assert_read_or_rejected, damage
 from ir import IrBuilder, small_cnn
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError
 from nnmeter_nas.readers import read_model
@@ -20,24 +20,24 @@ from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
 
 
 def operators(ir: dict[str, Any]) -> Counter[str]:
-    """Canonical operators of the model graph and how often each occurs."""
+    """Count each canonical operator of the model graph."""
     return Counter(op for _, op in read_nnmeter_ir(ir).nodes(data="op") if op != "input")
 
 
-def test_real_file_gets_right_shapes_though_it_carries_wrong_ones(shared_dir: Path) -> None:
+def test_real_file_with_wrong_shapes_is_read_with_correct_ones(shared_dir: Path) -> None:
     graph = read_model(shared_dir / "data" / "samples" / "mobilenetv3small_0.json")
     shapes = {name: data["out_shapes"][0] for name, data in graph.nodes(data=True)}
     assert shapes["input_im_0"] == (1, 3, 224, 224)
     assert shapes["conv1.conv/Conv2D"] == (1, 16, 112, 112)
     [output] = graph.graph["outputs"]
     assert shapes[output] == (1, 1000)
-    assert graph.graph["shape_mismatches"], "the file is known for wrong shapes, which shall be reported"
+    assert graph.graph["shape_mismatches"], "wrong shapes in the file are not reported"
     kinds = Counter(op for _, op in graph.nodes(data="op"))
     assert (kinds["conv"], kinds["dwconv"], kinds["fc"]) == (42, 11, 1)
     assert "constant" not in kinds
 
 
-def test_dict_and_file_are_the_same_model(tmp_path: Path) -> None:
+def test_dict_and_file_give_the_same_model(tmp_path: Path) -> None:
     ir = small_cnn()
     path = tmp_path / "model.json"
     path.write_text(json.dumps(ir), encoding="utf-8")
@@ -47,38 +47,38 @@ def test_dict_and_file_are_the_same_model(tmp_path: Path) -> None:
         assert dict(from_file.nodes(data=True)) == dict(from_dict.nodes(data=True))
 
 
-def test_reading_leaves_the_dict_as_it_was() -> None:
+def test_reading_does_not_change_the_dict() -> None:
     ir = small_cnn()
     before = copy.deepcopy(ir)
     read_model(ir)
     assert ir == before
 
 
-def test_weights_and_biases_are_no_operators_of_their_own() -> None:
+def test_weights_and_biases_are_not_operators() -> None:
     expected = {"conv": 5, "dwconv": 2, "relu": 1, "relu6": 2, "bn": 2, "add": 2, "maxpool": 1}
     assert operators(small_cnn()) == {**expected, "globalavgpool": 1, "fc": 1}
 
 
-def test_input_shape_replaces_the_one_in_the_file() -> None:
+def test_input_shape_overrides_the_one_in_the_file() -> None:
     graph = read_model(small_cnn(), input_shape=(1, 3, 64, 48))
     assert graph.nodes["stem"]["out_shapes"] == [(1, 8, 32, 24)]
     assert graph.nodes["fc"]["out_shapes"] == [(1, 10)]
 
 
-def test_batch_left_open_is_batch_1() -> None:
+def test_unknown_batch_is_1() -> None:
     ir = small_cnn()
     ir["input"]["attr"]["output_shape"] = [[-1, 32, 32, 3]]
     assert read_model(ir).nodes["input"]["out_shapes"] == [(1, 3, 32, 32)]
 
 
-def test_other_batch_is_refused_by_name() -> None:
+def test_error_for_another_batch_names_the_input() -> None:
     ir = small_cnn()
     ir["input"]["attr"]["output_shape"] = [[2, 32, 32, 3]]
     with pytest.raises(ShapeError, match=r"operator 'input'.*batch is 2"):
         read_model(ir)
 
 
-def test_bias_as_a_sum_with_a_vector_goes_along_the_channels() -> None:
+def test_bias_written_as_sum_with_a_vector_applies_to_channels() -> None:
     b = IrBuilder()
     last = b.conv("conv", "input", 8, stride=2)
     b.const("bias", [8])
@@ -88,7 +88,7 @@ def test_bias_as_a_sum_with_a_vector_goes_along_the_channels() -> None:
     assert not graph.graph["shape_mismatches"]
 
 
-def test_shape_computed_from_constants_is_no_operator() -> None:
+def test_shape_computed_from_constants_is_not_an_operator() -> None:
     b = IrBuilder()
     for i in range(3):
         b.const(f"size{i}", [], [i + 1])
@@ -97,7 +97,7 @@ def test_shape_computed_from_constants_is_no_operator() -> None:
     assert operators(b.nodes) == {"relu": 1, "reshape": 1}
 
 
-def test_outputs_of_a_split_are_told_apart_by_their_number() -> None:
+def test_slot_numbers_select_the_outputs_of_a_split() -> None:
     b = IrBuilder((1, 8, 8, 4))
     b.add("split", "Split", ["input"], [1, 8, 8, 2], {"num_split": 2, "axis": 3})
     b.shapes["split:1"] = [1, 8, 8, 2]
@@ -145,41 +145,41 @@ def cell(zeroed: set[str]) -> dict[str, Any]:
     return b.nodes
 
 
-def test_candidate_times_zero_is_pruned_from_a_cell() -> None:
+def test_candidate_multiplied_by_zero_is_pruned_from_a_cell() -> None:
     assert operators(cell(set())) == {"relu": 7, "conv": 6, "add": 3, "globalavgpool": 1, "fc": 1}
-    # Without 12 and 23, state 2 and all that feeds it alone is dead or costs its own edge.
+    # Without edges 12 and 23, state 2 and everything that feeds only state 2 is dead.
     assert operators(cell({"23", "13"})) == {"relu": 2, "conv": 1, "globalavgpool": 1, "fc": 1}
     assert operators(cell({"12"})) == {"relu": 6, "conv": 5, "add": 2, "globalavgpool": 1, "fc": 1}
 
 
-def test_truncated_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_truncated_file(tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     path.write_text(json.dumps(small_cnn())[:-100], encoding="utf-8")
     with pytest.raises(ReaderError, match=r"cut\.json is not valid JSON"):
         read_model(path)
 
 
-def test_absent_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ReaderError, match=r"absent\.json.*No such file"):
         read_model(tmp_path / "absent.json")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', '{"id": 1}', '{"nodes": []}', '{"a": {}}'])
-def test_other_json_is_not_taken_for_a_model(content: str, tmp_path: Path) -> None:
+def test_other_json_is_rejected(content: str, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ReaderError, match="nn-Meter IR"):
         read_model(path)
 
 
-def test_binary_file_is_not_taken_for_a_model(tmp_path: Path) -> None:
+def test_binary_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "model.json"
     path.write_bytes(bytes(range(256)))
     with pytest.raises(ReaderError, match=r"model\.json is not valid JSON"):
         read_model(path)
 
 
-def test_node_without_type_is_named() -> None:
+def test_error_names_a_node_without_type() -> None:
     ir = small_cnn()
     del ir["b0/relu6"]["attr"]["type"]
     with pytest.raises(ReaderError, match="'b0/relu6' has no type"):
@@ -187,7 +187,7 @@ def test_node_without_type_is_named() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["weight_shape", "strides", "padding"])
-def test_convolution_without_an_attribute_is_named(attribute: str) -> None:
+def test_error_names_a_convolution_without_an_attribute(attribute: str) -> None:
     ir = small_cnn()
     del ir["b0/expand"]["attr"]["attr"][attribute]
     ir["b0/expand"]["attr"]["attr"].pop("pads")
@@ -195,26 +195,26 @@ def test_convolution_without_an_attribute_is_named(attribute: str) -> None:
         read_model(ir)
 
 
-def test_operator_cut_off_from_the_input_is_named() -> None:
+def test_error_names_an_operator_disconnected_from_the_input() -> None:
     ir = small_cnn()
     ir["b0/expand"]["inbounds"] = ["gone", "b0/expand/weights"]
     with pytest.raises(GraphError, match=r"'b0/expand'.*gone"):
         read_model(ir)
 
 
-def test_loop_is_named() -> None:
+def test_error_names_a_cycle() -> None:
     ir = small_cnn()
     ir["b0/expand"]["inbounds"] = ["b0/project"]
     with pytest.raises(GraphError, match=r"cyclic.*b0/project"):
         read_model(ir)
 
 
-def test_empty_model_is_refused() -> None:
+def test_empty_model_is_rejected() -> None:
     with pytest.raises(GraphError, match="empty"):
         read_model({})
 
 
-def test_weights_that_contradict_the_map_are_named() -> None:
+def test_error_names_weights_that_contradict_the_feature_map() -> None:
     ir = small_cnn()
     ir["b1/project"]["attr"]["attr"]["weight_shape"] = [1, 1, 5, 8]
     with pytest.raises(ShapeError, match=r"'b1/project'.*5 channels.*16"):
@@ -236,7 +236,7 @@ MODEL = json.dumps(small_cnn(blocks=1))
 
 @settings(max_examples=400)
 @given(st.data())
-def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
+def test_damaged_model_is_read_or_raises_an_error_of_the_package(data: st.DataObject) -> None:
     ir = json.loads(MODEL)
     damage(ir, data)
-    assert_read_or_refused(ir)
+    assert_read_or_rejected(ir)

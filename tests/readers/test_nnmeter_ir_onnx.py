@@ -1,4 +1,4 @@
-"""IR that nn-Meter made from ONNX reads all the same: it has no input, no types of weights, and NCHW axes."""
+"""nn-Meter IR made from ONNX can be read, although it has no input, no weight types, and NCHW axes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from damaged_ir import GPU_RULES, assert_read_or_refused, damage
+from damaged_ir import GPU_RULES, assert_read_or_rejected, damage
 from nnmeter_nas.errors import ReaderError
 from nnmeter_nas.kernels.fusion import fuse
 from nnmeter_nas.readers import read_model
 
 
 class OnnxIr:
-    """Collects nodes as nn-Meter's ONNX converter leaves them; shapes of feature maps are NHWC."""
+    """Builds nodes like nn-Meter's ONNX converter; shapes of feature maps are NHWC."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Any] = {}
@@ -35,7 +35,7 @@ class OnnxIr:
         attrs: dict[str, Any] | None = None,
         before: Sequence[int] = (),
     ) -> str:
-        """Add an operator; one that reads the model's input says so by ``before`` alone."""
+        """Add an operator. For one that reads the model's input, give only ``before``."""
         self.shapes[name] = list(shape)
         shapes = [list(before)] if before else [self.shapes[i] for i in inbounds]
         body = {"type": kind, "attr": attrs or {}, "input_shape": shapes, "output_shape": [list(shape)]}
@@ -45,7 +45,7 @@ class OnnxIr:
         return name
 
     def constant(self, name: str) -> str:
-        """Add a weight or scalar, of which the converter keeps the name alone."""
+        """Add a weight or scalar; the converter keeps only its name."""
         self.nodes[name] = {"attr": {}, "inbounds": [], "outbounds": []}
         self.shapes[name] = []
         return name
@@ -62,7 +62,7 @@ class OnnxIr:
 
 
 def network() -> dict[str, Any]:
-    """Every operator that the converter spells in its own way."""
+    """Every operator that the converter writes in its own way."""
     ir = OnnxIr()
     stem = ir.conv("stem", "", 8, kernel=3, stride=2)
     shift = ir.add("add", "Add", [stem, ir.constant("three")], [1, 8, 8, 8])
@@ -92,13 +92,13 @@ def test_every_operator_gets_its_shape_and_kernel() -> None:
     assert kernels == {"conv": 2, "dwconv": 1, "concat": 1, "channelshuffle": 1, "globalavgpool": 1, "fc": 1}
 
 
-def test_file_of_get_ir_is_recognised(tmp_path: Path) -> None:
+def test_file_written_by_get_ir_is_recognised(tmp_path: Path) -> None:
     path = tmp_path / "net_onnx_ir.json"
     path.write_text(json.dumps(network()), encoding="utf-8")
     assert read_model(path).nodes["dw"]["op"] == "dwconv"
 
 
-def test_reading_leaves_the_dict_as_it_was() -> None:
+def test_reading_does_not_change_the_dict() -> None:
     ir = network()
     before = copy.deepcopy(ir)
     read_model(ir)
@@ -116,13 +116,13 @@ def test_sibling_slices_are_a_split() -> None:
     assert graph.nodes["slice"]["out_shapes"] == [(1, 3, 16, 16), (1, 5, 16, 16)]
 
 
-def test_lone_slice_stays_an_operator_that_is_reported() -> None:
+def test_single_slice_stays_an_operator_and_is_reported() -> None:
     ir = OnnxIr()
     ir.add("slice", "Slice", [ir.conv("stem", "", 8)], [1, 16, 16, 3])
     assert read_model(ir.nodes).nodes["slice"]["op"] == "stridedslice"
 
 
-def test_damage_is_said_with_the_way_out() -> None:
+def test_error_for_damage_names_the_way_out() -> None:
     ir = network()
     del ir["stem"]["attr"]["attr"]["kernel_shape"]
     with pytest.raises(ReaderError, match=r"made from ONNX, but damaged.*kernel_shape.*ONNX file"):
@@ -133,7 +133,7 @@ NETWORK = json.dumps(network())
 
 
 @given(st.data())
-def test_damaged_model_is_read_or_refused_by_the_package_itself(data: st.DataObject) -> None:
+def test_damaged_model_is_read_or_raises_an_error_of_the_package(data: st.DataObject) -> None:
     ir = json.loads(NETWORK)
     damage(ir, data)
-    assert_read_or_refused(ir)
+    assert_read_or_rejected(ir)

@@ -1,4 +1,4 @@
-"""Networks that torch exported come out of their ONNX files as the kernels that the torch reader sees."""
+"""Networks exported by torch to ONNX have the same kernels as with the torch reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def exported(
     shape: Sequence[int] = IMAGE,
     dynamic: Mapping[int, str] | None = None,
 ) -> onnx.ModelProto:
-    """What torch exports: by TorchScript at ``opset``, or by ``torch.export`` without one."""
+    """Export with torch: through TorchScript if ``opset`` is given, else through ``torch.export``."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         image = (torch.zeros(shape),)
@@ -52,13 +52,13 @@ def exported(
 
 
 def kernels(graph: nx.DiGraph) -> list[Counter[Any]]:
-    """On each device, how often each kernel runs."""
+    """Count each kernel, per device."""
     graphs = [find_pack(device, None).kernel_graph(graph) for device in DEVICES]
     return [Counter(_seen(kernel) for _, kernel in found.nodes(data="kernel")) for found in graphs]
 
 
 def _seen(kernel: Kernel) -> Any:
-    """All that predictors see of a kernel; of one that they do not predict, its operator and shapes."""
+    """The features of a kernel that predictors see; operator and shapes if it is not predicted."""
     if kernel_type(kernel) is not None:
         return configuration(kernel)
     return kernel.op, tuple(kernel.in_shapes), tuple(kernel.out_shapes)
@@ -82,7 +82,7 @@ class MobileBlock(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """Half of the channels pass a convolution, and all are shuffled."""
+    """A convolution on half of the channels, then a shuffle of all channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShapeArithmetic(nn.Module):
-    """Sizes that are computed from the input's."""
+    """Sizes computed from the input's size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,14 +141,14 @@ def test_torchscript_exports_have_the_kernels_of_their_modules(
     assert kernels(read_onnx(proto, IMAGE)) == kernels(read_torch_module(module(), IMAGE))
 
 
-def test_a_batch_of_8_that_the_export_fixed_is_read_at_batch_1() -> None:
+def test_model_exported_at_fixed_batch_8_is_read_at_batch_1() -> None:
     for module in (ShuffleUnit, ShapeArithmetic):
         proto = exported(module(), 13, (8, *IMAGE[1:]))
         assert kernels(read_onnx(proto, IMAGE)) == kernels(read_torch_module(module(), IMAGE))
 
 
 class SqueezesHeight(nn.Module):
-    """What is exported as an ``If``, since the height may turn out to be other than 1."""
+    """A squeeze that is exported as an ``If``, because the height may not be 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class SqueezesHeight(nn.Module):
 
 
 @pytest.mark.parametrize(("height", "shape"), [(1, (1, 4, 32)), (5, (1, 4, 5, 32))])
-def test_branches_of_an_exported_squeeze_are_decided_by_shapes(height: int, shape: Sequence[int]) -> None:
+def test_shapes_decide_the_branch_of_an_exported_squeeze(height: int, shape: Sequence[int]) -> None:
     proto = exported(SqueezesHeight(), 13, (1, 3, 1, 32), {2: "H"})
     assert "If" in {node.op_type for node in proto.graph.node}
     graph = read_onnx(proto, (1, 3, height, 32))
@@ -167,7 +167,7 @@ def test_branches_of_an_exported_squeeze_are_decided_by_shapes(height: int, shap
 
 
 class DetectionHead(nn.Module):
-    """Keeps the boxes that score well; how many do, only the data tell."""
+    """Keeps the boxes with a good score; their number depends on the data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class DetectionHead(nn.Module):
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17])
-def test_a_detection_head_is_read_though_data_decide_its_shapes(opset: int) -> None:
+def test_a_detection_head_with_data_dependent_shapes_is_read(opset: int) -> None:
     proto = exported(DetectionHead(), opset)
     assert {"NonZero", "If"} <= {node.op_type for node in proto.graph.node}
     ops = Counter(op for _, op in read_onnx(proto).nodes(data="op"))
@@ -199,7 +199,7 @@ def repeated(x: Tensor, times: int) -> Tensor:
 
 
 class Loops(nn.Module):
-    """A scripted loop, as often as the map is high."""
+    """A scripted loop with one iteration per row of the map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class Loops(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-def test_exported_loops_are_refused_with_a_way_out() -> None:
+def test_error_for_exported_loops_names_the_way_out() -> None:
     proto = exported(Loops(), 13, dynamic={2: "H"})
     with pytest.raises(ReaderError, match=r"operator '.*Loop.*control flow \(Loop\).*export the model"):
         read_onnx(proto, IMAGE)
@@ -218,7 +218,7 @@ def test_exported_loops_are_refused_with_a_way_out() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", [17, 20, None])
-def test_a_transformer_has_the_kernels_of_its_module(opset: int | None) -> None:
+def test_exported_transformer_has_the_kernels_of_its_module(opset: int | None) -> None:
     proto = exported(Attention(), opset)
     assert kernels(read_onnx(proto)) == kernels(read_torch_module(Attention(), IMAGE))
 
@@ -229,7 +229,7 @@ def test_torch_exports_have_the_kernels_of_their_modules(module: type[nn.Module]
     assert kernels(read_onnx(exported(module(), None))) == kernels(read_torch_module(module(), IMAGE))
 
 
-#: Deeper or wider versions of networks that are tested, which take long to export.
+#: Skipped: deeper or wider versions of tested networks, which are slow to export.
 SIBLINGS = {"vgg13", "vgg16", "vgg19", "resnet34", "wide_resnet50_2", "squeezenet1_0", "densenet161"}
 
 

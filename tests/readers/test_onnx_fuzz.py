@@ -1,4 +1,4 @@
-"""Damaged and hostile ONNX models: a clear error or a graph, never another exception, never much memory."""
+"""Damaged and hostile ONNX models give a clear error or a graph, with little memory."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def small_network() -> onnx.ModelProto:
 
 NETWORK = small_network()
 BYTES = NETWORK.SerializeToString()
-#: The opset, which comes behind the graph in the file.
+#: The opset, which follows the graph in the file.
 AFTER_THE_GRAPH = onnx.ModelProto(opset_import=NETWORK.opset_import[:1]).SerializeToString()
 
 
-def read_or_refuse(source: Any) -> None:
-    """Any error but ours fails the test."""
+def read_or_reject(source: Any) -> None:
+    """Read the model; any error except the package's own fails the test."""
     try:
         graph = read_onnx(source)
     except NnMeterNasError:
@@ -86,7 +86,7 @@ def read_or_refuse(source: Any) -> None:
     assert all(data["out_shapes"] for _, data in graph.nodes(data=True))
 
 
-def test_the_network_that_is_damaged_below_is_read_whole() -> None:
+def test_undamaged_network_is_read_completely() -> None:
     assert read_onnx(NETWORK).graph["outputs"] == ["y", "g.squeeze"]
 
 
@@ -106,13 +106,13 @@ edits = st.lists(
 
 @settings(max_examples=300)
 @given(edits=edits)
-def test_changed_bytes_make_an_error_or_a_graph(file: Path, edits: list[tuple[int, str, bytes]]) -> None:
+def test_changed_bytes_give_an_error_or_a_graph(file: Path, edits: list[tuple[int, str, bytes]]) -> None:
     damaged = bytearray(BYTES)
     for at, kind, content in edits:
         end = {"set": at + len(content), "drop": at + 4, "insert": at}[kind]
         damaged[at:end] = b"" if kind == "drop" else content
     file.write_bytes(damaged)
-    read_or_refuse(file)
+    read_or_reject(file)
 
 
 @settings(max_examples=100)
@@ -121,14 +121,14 @@ def test_changed_bytes_make_an_error_or_a_graph(file: Path, edits: list[tuple[in
         st.binary(max_size=200), st.integers(0, BYTES.index(AFTER_THE_GRAPH)).map(lambda n: BYTES[:n])
     )
 )
-def test_random_and_truncated_files_make_an_error(file: Path, content: bytes) -> None:
+def test_random_and_truncated_files_raise_an_error(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ReaderError):
         read_onnx(file)
 
 
 def mutate_attribute(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
-    """Give an operator an attribute of another value or type, or take one away."""
+    """Change the value or type of an operator's attribute, or remove it."""
     chosen = draw(st.sampled_from(list(proto.graph.node)))
     names = sorted({a.name for n in proto.graph.node for a in n.attribute})
     name = draw(st.sampled_from(names))
@@ -147,7 +147,7 @@ def mutate_attribute(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
 
 
 def mutate_names(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
-    """Let an operator read or make another tensor."""
+    """Rename an input or output of an operator."""
     chosen = draw(st.sampled_from(list(proto.graph.node)))
     names = [
         "",
@@ -166,7 +166,7 @@ def mutate_names(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
 
 
 def mutate_constant(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
-    """Give a constant other values, or sizes that it does not have."""
+    """Change a constant's values, or give it the wrong sizes."""
     chosen = draw(st.sampled_from(list(proto.graph.initializer)))
     if draw(st.booleans()):
         values = draw(st.lists(st.sampled_from(EXTREMES), max_size=6))
@@ -176,7 +176,7 @@ def mutate_constant(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
 
 
 def mutate_operator(proto: onnx.ModelProto, draw: Callable[..., Any]) -> None:
-    """Make an operator another one, or move it."""
+    """Change an operator's type, or move it."""
     nodes = list(proto.graph.node)
     index = draw(st.integers(0, len(nodes) - 1))
     if draw(st.booleans()):
@@ -195,16 +195,16 @@ MUTATIONS = [mutate_attribute, mutate_names, mutate_constant, mutate_operator]
 
 @settings(max_examples=300)
 @given(st.data())
-def test_changed_graphs_make_an_error_or_a_graph(data: st.DataObject) -> None:
+def test_changed_graphs_give_an_error_or_a_graph(data: st.DataObject) -> None:
     proto = onnx.ModelProto.FromString(BYTES)
     for _ in range(data.draw(st.integers(1, 4))):
         data.draw(st.sampled_from(MUTATIONS))(proto, data.draw)
-    read_or_refuse(proto)
+    read_or_reject(proto)
 
 
 @settings(max_examples=200)
 @given(st.data())
-def test_any_operator_on_anything_makes_an_error_or_a_graph(data: st.DataObject) -> None:
+def test_any_operator_on_any_input_gives_an_error_or_a_graph(data: st.DataObject) -> None:
     shapes = st.lists(st.integers(1, 4), max_size=5)
     constant = st.one_of(
         st.lists(st.sampled_from(EXTREMES), max_size=4).map(lambda values: np.array(values, np.int64)),
@@ -223,10 +223,10 @@ def test_any_operator_on_anything_makes_an_error_or_a_graph(data: st.DataObject)
     op = node(data.draw(st.sampled_from(OPERATORS)), "", "y z", **attrs)
     op.input.extend(data.draw(st.lists(st.sampled_from(["", *names]), max_size=5)))
     opset = data.draw(st.sampled_from([9, 11, 13, 18, 22]))
-    read_or_refuse(model([node("Relu", "x", "r"), op], constants, outputs=("r", "y", "z"), opset=opset))
+    read_or_reject(model([node("Relu", "x", "r"), op], constants, outputs=("r", "y", "z"), opset=opset))
 
 
-# What fuzzing found, and what it is not likely to
+# Cases that fuzzing found, and cases it is unlikely to find
 
 
 def filled(shape: list[int]) -> list[onnx.NodeProto]:
@@ -275,18 +275,18 @@ ABSURD = {
 
 
 @pytest.mark.parametrize("case", ABSURD)
-def test_absurd_sizes_are_never_allocated(case: str) -> None:
+def test_huge_sizes_are_never_allocated(case: str) -> None:
     proto = model(ABSURD[case], opset=18)
     tracemalloc.start()
     try:
-        read_or_refuse(proto)
+        read_or_reject(proto)
         assert tracemalloc.get_traced_memory()[1] < 16e6
     finally:
         tracemalloc.stop()
 
 
-def test_absurd_inputs_and_weights_are_only_numbers() -> None:
-    read_or_refuse(model([node("Relu", "x", "y")], inputs={"x": (1, HUGE, HUGE)}))
+def test_huge_inputs_and_weights_need_no_memory() -> None:
+    read_or_reject(model([node("Relu", "x", "y")], inputs={"x": (1, HUGE, HUGE)}))
     proto = model([node("Conv", "x w", "y")], {"w": weights(1, 8, 1, 1)})
     proto.graph.initializer[0].dims[:] = [HUGE, 8, 1, 1]
     proto.graph.initializer[0].raw_data = b""
@@ -317,32 +317,32 @@ INCOMPLETE = {
 
 
 @pytest.mark.parametrize("case", INCOMPLETE)
-def test_what_is_missing_or_out_of_range_is_told_with_its_operator(case: str) -> None:
+def test_error_names_the_operator_with_missing_or_invalid_arguments(case: str) -> None:
     with pytest.raises(NnMeterNasError, match=r"operator '[yz]|constant|disconnected|operator 'c'"):
         read_onnx(INCOMPLETE[case])
 
 
-def test_cycles_are_told() -> None:
+def test_error_names_a_cycle() -> None:
     nodes = [node("Add", "x b", "a", name="one"), node("Relu", "a", "b", name="two"), node("Relu", "b", "y")]
     with pytest.raises(GraphError, match=r"cyclic: (one -> two -> one|two -> one -> two)"):
         read_onnx(model(nodes))
 
 
-def test_tensors_that_nothing_makes_are_told() -> None:
+def test_error_names_a_tensor_that_nothing_makes() -> None:
     with pytest.raises(GraphError, match=r"operator 'y' .*'nothing', which nothing in the model makes"):
         read_onnx(model([node("Add", "x nothing", "y")]))
     with pytest.raises(GraphError, match=r"outputs.*'nothing'"):
         read_onnx(model([node("Relu", "x", "y")], outputs=("nothing",)))
 
 
-def test_tensors_that_are_made_twice_are_told() -> None:
+def test_error_names_a_tensor_that_is_made_twice() -> None:
     with pytest.raises(GraphError, match="'y' is made twice"):
         read_onnx(model([node("Relu", "x", "y"), node("Sigmoid", "x", "y")]))
     with pytest.raises(GraphError, match="'x' is made twice"):
         read_onnx(model([node("Relu", "x", "x")], outputs=("x",)))
 
 
-def test_weights_of_negative_sizes_or_of_too_many_are_told() -> None:
+def test_error_names_weights_with_negative_or_too_many_sizes() -> None:
     proto = model([node("Conv", "x w", "y")], {"w": weights(1, 8, 1, 1)})
     proto.graph.initializer[0].dims[:] = [-1, 8, 1, 1]
     with pytest.raises(ReaderError, match=r"tensor 'w'.*negative"):
@@ -352,15 +352,15 @@ def test_weights_of_negative_sizes_or_of_too_many_are_told() -> None:
         read_onnx(proto)
 
 
-def test_small_constants_that_hold_other_than_their_shape_says_are_told() -> None:
+def test_error_names_a_constant_whose_content_contradicts_its_shape() -> None:
     proto = model([node("Reshape", "x s", "y")], {"s": ints(1, -1)})
     proto.graph.initializer[0].raw_data = b"123"
     with pytest.raises(ReaderError, match=r"operator 'y' .*tensor 's' is malformed"):
         read_onnx(proto)
 
 
-def test_names_that_are_no_text_are_told(file: Path) -> None:
-    """Protobuf hands them out as bytes."""
+def test_names_that_are_not_text_are_rejected(file: Path) -> None:
+    """Protobuf returns them as bytes."""
     proto = model([node("Relu", "x", "tensor_y", name="operator_a")], outputs=("tensor_y",))
     for name in (b"tensor_y", b"operator_a", b"Relu"):
         file.write_bytes(proto.SerializeToString().replace(name, b"\xff" + name[1:]))
@@ -371,13 +371,13 @@ def test_names_that_are_no_text_are_told(file: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x07", BYTES[:-1]]
 )
-def test_files_of_something_else_are_told(file: Path, content: bytes) -> None:
+def test_files_of_other_formats_are_rejected(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ReaderError, match="not an ONNX model"):
         read_onnx(file)
 
 
-def test_files_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
+def test_error_names_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ReaderError, match=r"cannot read .*missing\.onnx.*No such file"):
         read_onnx(tmp_path / "missing.onnx")
     with pytest.raises(ReaderError, match=r"cannot read.*directory"):
@@ -388,22 +388,22 @@ def test_files_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
         read_onnx(5)  # type: ignore[arg-type]
 
 
-def test_models_older_than_todays_broadcasting_are_told_how_to_convert() -> None:
+def test_error_for_old_opsets_says_how_to_convert() -> None:
     with pytest.raises(ReaderError, match=r"opset 6.*version_converter"):
         read_onnx(model([node("Relu", "x", "y")], opset=6))
 
 
-def test_inputs_that_are_no_tensors_are_told() -> None:
+def test_error_names_an_input_that_is_not_a_tensor() -> None:
     proto = model([node("SequenceAt", "x zero", "y")], {"zero": np.array(0)})
     proto.graph.input[0].type.CopyFrom(
         helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, IMAGE))
     )
-    with pytest.raises(ReaderError, match="'x' is no tensor but a sequence_type"):
+    with pytest.raises(ReaderError, match="'x' is a sequence_type, not a tensor"):
         read_onnx(proto)
 
 
-def test_branches_nested_deeply_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In files, protobuf itself sets a limit."""
+def test_deeply_nested_branches_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For files, protobuf itself limits the depth."""
     monkeypatch.setattr("nnmeter_nas.readers.onnx.model.MAX_DEPTH", 5)
     nodes = [node("Relu", "x", "y")]
     other = helper.make_graph([node("Relu", "x", "z")], "other", [], [onnx.ValueInfoProto(name="z")])
@@ -416,12 +416,12 @@ def test_branches_nested_deeply_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
         read_onnx(proto)
 
 
-def test_a_model_that_computes_nothing_from_its_input_is_told() -> None:
+def test_a_model_whose_outputs_ignore_its_input_is_rejected() -> None:
     with pytest.raises(GraphError, match="no output depends on an input"):
         read_onnx(model([node("Relu", "c", "y")], {"c": weights(3)}))
 
 
-def test_shapes_that_contradict_each_other_name_the_operator() -> None:
+def test_error_for_contradictory_shapes_names_the_operator() -> None:
     pool = node("MaxPool", "x", "p", kernel_shape=[2, 2])
     for join in (node("Concat", "x p", "y", axis=1), node("Add", "x p", "y")):
         with pytest.raises(ShapeError, match="operator 'y'"):

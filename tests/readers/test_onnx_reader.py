@@ -1,4 +1,4 @@
-"""Every operator of exported networks comes out in its canonical form, with the shapes that ONNX gives it."""
+"""Every operator of exported networks is read in its canonical form, with ONNX's shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from onnx_models import FLOAT, IMAGE, INT64, ints, kernel_types, layer, model, n
 
 NEWEST = 22
 
-#: Canonical operator, ONNX model of it behind a ReLU.
+#: Canonical operator, and an ONNX model of it after a ReLU.
 LAYERS = [
     ("conv", layer("Conv", {"w": weights(6, 8, 3, 3), "b": weights(6)}, pads=[1, 1, 1, 1], strides=[2, 2])),
     ("conv", layer("Conv", {"w": weights(6, 4, 3, 1)}, group=2, dilations=[2, 1], pads=[0, 1, 2, 3])),
@@ -131,12 +131,12 @@ LAYERS = [
 
 
 def final_shapes(graph: nx.DiGraph) -> list[tuple[int, ...]]:
-    """Shapes of everything that the outputs' operators make."""
+    """Output shapes of the operators that compute the model's outputs."""
     return [shape for name in graph.graph["outputs"] for shape in graph.nodes[name]["out_shapes"]]
 
 
 def shapes_by_onnx(proto: onnx.ModelProto) -> list[tuple[int, ...]]:
-    """Shapes of the outputs by ONNX's own inference."""
+    """Shapes of the outputs from ONNX's own inference."""
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     return [tuple(d.dim_value for d in o.type.tensor_type.shape.dim) for o in inferred.graph.output]
 
@@ -144,13 +144,13 @@ def shapes_by_onnx(proto: onnx.ModelProto) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("op", "proto"), LAYERS, ids=[f"{p.graph.node[-1].op_type}-{i}" for i, (_, p) in enumerate(LAYERS)]
 )
-def test_an_operator_has_its_canonical_form_and_the_shape_that_onnx_infers(
+def test_operator_has_its_canonical_form_and_onnxs_inferred_shape(
     op: str, proto: onnx.ModelProto
 ) -> None:
     graph = read_onnx(proto)
     assert ops(graph) == ["relu", op]
     expected = shapes_by_onnx(proto)
-    # Outputs that the model does not hand out, as the states of an LSTM, are not compared.
+    # Only the model's outputs are compared, not by-products such as the states of an LSTM.
     assert final_shapes(graph)[: len(expected)] == expected
 
 
@@ -174,11 +174,11 @@ def test_an_operator_has_its_canonical_form_and_the_shape_that_onnx_infers(
     ],
     ids=lambda proto: proto.graph.node[-1].op_type,
 )
-def test_what_changes_nothing_leaves_no_operator(proto: onnx.ModelProto) -> None:
+def test_operators_without_effect_are_removed(proto: onnx.ModelProto) -> None:
     assert ops(read_onnx(proto)) == ["relu"]
 
 
-def test_layers_carry_what_their_kernels_are_predicted_by() -> None:
+def test_layers_have_the_attributes_that_predictors_need() -> None:
     proto = layer("Conv", {"w": weights(6, 4, 3, 1)}, group=2, dilations=[2, 1], pads=[0, 1, 2, 3])
     assert read_onnx(proto).nodes["y"]["attrs"] == {
         "kernel": (3, 1), "stride": (1, 1), "dilation": (2, 1), "padding": [(0, 2), (1, 3)], "groups": 2,
@@ -188,14 +188,14 @@ def test_layers_carry_what_their_kernels_are_predicted_by() -> None:
     assert read_onnx(proto).nodes["y"]["attrs"] == {"in_features": 8, "out_features": 5, "bias": False}
 
 
-def test_scales_are_multiplied_in_single_precision_as_by_the_runtimes() -> None:
-    """0.7 is a little less in single precision: times 10, it is 7 there and 6 to ONNX's inference."""
+def test_scales_are_multiplied_in_single_precision_like_in_runtimes() -> None:
+    """10 * 0.7 is 7 in single precision, as in the runtimes, but 6 in ONNX's own inference."""
     proto = layer("Resize", {"s": np.float32([1, 1, 1, 0.7])}, absent=1)
     assert final_shapes(read_onnx(proto)) == [(1, 8, 12, 7)]
 
 
 def test_a_group_normalisation_keeps_its_shape() -> None:
-    """ONNX defines it as a function, and infers no shape for it."""
+    """ONNX defines it as a function and infers no shape."""
     graph = read_onnx(layer("GroupNormalization", {n: weights(8) for n in "ab"}, num_groups=2, opset=21))
     assert ops(graph) == ["relu", "norm"]
     assert final_shapes(graph) == [IMAGE]
@@ -207,13 +207,13 @@ def test_a_slice_of_several_axes_cuts_each_of_them() -> None:
     assert final_shapes(graph) == [(1, 8, 8, 8)]
 
 
-def test_one_position_is_cut_out_and_loses_its_dimension() -> None:
+def test_gathering_one_position_drops_its_dimension() -> None:
     graph = read_onnx(layer("Gather", {"i": np.array(-1)}, axis=2))
     assert ops(graph) == ["relu", "slice", "squeeze"]
     assert final_shapes(graph) == [(1, 8, 10)]
 
 
-def test_a_gemm_adds_a_computed_summand_and_transposes_a_computed_factor() -> None:
+def test_a_gemm_with_computed_operands_becomes_transpose_product_and_sum() -> None:
     nodes = [node("Relu", "x", "r"), node("Gemm", "r w r2", "y", transA=1), node("Relu", "b", "r2")]
     proto = model(nodes, {"w": weights(1, 5)}, {"x": (1, 8), "b": (1, 5)})
     graph = read_onnx(proto)
@@ -221,21 +221,21 @@ def test_a_gemm_adds_a_computed_summand_and_transposes_a_computed_factor() -> No
     assert final_shapes(graph) == [(8, 5)]
 
 
-def test_the_product_of_two_computed_matrices_is_no_dense_layer() -> None:
+def test_the_product_of_two_computed_matrices_is_not_a_dense_layer() -> None:
     nodes = [node("Transpose", "x", "t", perm=[0, 1, 3, 2]), node("MatMul", "x t", "y")]
     graph = read_onnx(model(nodes))
     assert ops(graph) == ["transpose", "matmul"]
     assert final_shapes(graph) == [(1, 8, 12, 12)]
 
 
-def test_convolutions_with_computed_weights_are_reported_and_not_taken_for_layers() -> None:
+def test_convolutions_with_computed_weights_are_reported_as_not_predicted() -> None:
     nodes = [node("Relu", "w", "v"), node("Conv", "x v", "y")]
     graph = read_onnx(model(nodes, None, {"x": IMAGE, "w": (1, 8, 3, 3)}))
     assert ops(graph) == ["relu", "onnx_conv"]
     assert final_shapes(graph) == [(1, 1, 10, 8)]
 
 
-def test_weights_may_come_through_operators_that_only_prepare_them() -> None:
+def test_operators_that_prepare_weights_are_folded() -> None:
     constants = {"q": np.ones((8, 3, 3, 6), np.int8), "scale": np.float32(0.1), "zero": np.int8(0)}
     nodes = [
         node("DequantizeLinear", "q scale zero", "d"),
@@ -256,7 +256,7 @@ def test_sparse_weights_count_by_their_shape() -> None:
     assert final_shapes(read_onnx(proto)) == [(1, 6, 12, 10)]
 
 
-def test_sizes_and_filled_constants_are_shape_arithmetic_too() -> None:
+def test_sizes_and_filled_constants_are_folded_too() -> None:
     nodes = [
         node("Size", "x", "n"),
         node("ConstantOfShape", "one", "ones", value=numpy_helper.from_array(ints(1))),
@@ -266,7 +266,7 @@ def test_sizes_and_filled_constants_are_shape_arithmetic_too() -> None:
     assert final_shapes(read_onnx(model(nodes, {"one": ints(1)}))) == [(1, 8 * 12 * 10)]
 
 
-def test_large_weights_are_prepared_without_being_looked_at() -> None:
+def test_large_weights_are_prepared_without_reading_their_values() -> None:
     tensor = TensorProto(name="q", data_type=FLOAT, dims=[512, 3, 3, 8])  # without any data
     proto = model([node("Transpose", "q", "w", perm=[0, 3, 1, 2]), node("Conv", "x w", "y")])
     proto.graph.initializer.append(tensor)
@@ -274,7 +274,7 @@ def test_large_weights_are_prepared_without_being_looked_at() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["MatMul", "Conv", "ConvTranspose"])
-def test_a_bias_that_is_added_behind_its_layer_is_part_of_it(spelling: str) -> None:
+def test_a_bias_added_after_a_layer_is_part_of_the_layer(spelling: str) -> None:
     weight, bias = {
         "MatMul": (weights(10, 5), weights(5)),
         "Conv": (weights(5, 8, 1, 1), weights(1, 5, 1, 1)),
@@ -287,7 +287,7 @@ def test_a_bias_that_is_added_behind_its_layer_is_part_of_it(spelling: str) -> N
         assert "add" not in ops(graph)
 
 
-def test_an_addition_that_is_no_bias_stays() -> None:
+def test_an_addition_that_is_not_a_bias_stays() -> None:
     constants = {
         "w": weights(5, 8, 1, 1),
         "three": np.float32([3]),
@@ -324,7 +324,7 @@ CONV = node("Conv", "x w", "c")
 
 @pytest.mark.parametrize("spelling", HSIGMOIDS)
 @pytest.mark.parametrize("order", ["c g", "g c"])
-def test_every_spelling_of_h_swish_is_one_kernel_with_its_convolution(spelling: str, order: str) -> None:
+def test_every_form_of_h_swish_fuses_with_its_convolution(spelling: str, order: str) -> None:
     opset = 9 if spelling == "clip-attributes-div" else 13
     nodes = [CONV, *HSIGMOIDS[spelling], node("Mul", order, "y")]
     assert kernel_types(read_onnx(model(nodes, {"w": weights(6, 8, 1, 1)} | SIX, opset=opset))) == [
@@ -341,7 +341,7 @@ def test_h_swish_multiplied_before_it_is_divided_is_one_kernel_too() -> None:
 
 @pytest.mark.parametrize("spelling", [*HSIGMOIDS, "sigmoid"])
 @pytest.mark.parametrize("pool", ["GlobalAveragePool", "ReduceMean"])
-def test_every_spelling_of_squeeze_and_excite_is_one_kernel(spelling: str, pool: str) -> None:
+def test_every_form_of_squeeze_and_excite_is_one_kernel(spelling: str, pool: str) -> None:
     gate = HSIGMOIDS.get(spelling, [node("Sigmoid", "c", "g")])
     squeeze = node(pool, "x", "p", **({"axes": [2, 3]} if pool == "ReduceMean" else {}))
     nodes = [squeeze, node("Conv", "p down", "d"), node("Relu", "d", "r"), node("Conv", "r up", "c"),
@@ -351,7 +351,7 @@ def test_every_spelling_of_squeeze_and_excite_is_one_kernel(spelling: str, pool:
     assert kernel_types(read_onnx(model(nodes, constants, opset=opset))) == ["se"]
 
 
-def test_activations_that_are_exported_in_parts_are_whole_again() -> None:
+def test_activations_exported_as_several_operators_are_recognised() -> None:
     constants = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
     erf = [node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "e one", "a")]
     spellings = {
@@ -365,14 +365,14 @@ def test_activations_that_are_exported_in_parts_are_whole_again() -> None:
     assert ops(read_onnx(model(half_first, constants))) == ["gelu"]
 
 
-def test_relu_and_relu6_as_maximum_and_minimum_are_activations_again() -> None:
+def test_relu_and_relu6_written_as_maximum_and_minimum_are_recognised() -> None:
     constants = {"zero": np.float32(0), "six": np.float32([6])}
     nodes = [node("Max", "x zero", "m"), node("Min", "m six", "y")]
     assert ops(read_onnx(model(nodes[:1], constants, outputs=("m",)))) == ["relu"]
     assert ops(read_onnx(model(nodes, constants))) == ["relu6"]
 
 
-def test_zeros_padded_before_an_average_are_its_padding() -> None:
+def test_zero_padding_before_an_average_pool_becomes_its_padding() -> None:
     nodes = [
         node("Pad", "x", "p", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
         node("AveragePool", "p", "y", kernel_shape=[3, 3]),
@@ -385,7 +385,7 @@ def test_zeros_padded_before_an_average_are_its_padding() -> None:
 
 
 def shuffle(batch: str) -> list[onnx.NodeProto]:
-    """A channel shuffle in two groups that takes the sizes but the channels' from ``Shape``."""
+    """A channel shuffle in two groups that takes all sizes except the channels from ``Shape``."""
     return [
         node("Shape", "x", "s"),
         node("Gather", "s i0", "n"), node("Gather", "s i2", "h"), node("Gather", "s i3", "w"),
@@ -404,19 +404,19 @@ SHUFFLED = {
 }  # fmt: skip
 
 
-def test_a_channel_shuffle_of_computed_sizes_is_one_kernel() -> None:
+def test_a_channel_shuffle_with_computed_sizes_is_one_kernel() -> None:
     graph = read_onnx(model(shuffle("n1"), SHUFFLED, {"x": ["N", 8, "H", "W"]}), (1, 8, 6, 6))
     assert kernel_types(graph) == ["channelshuffle"]
 
 
-def test_a_model_exported_at_another_batch_is_read_at_batch_1_on_demand() -> None:
+def test_input_shape_overrides_another_exported_batch() -> None:
     proto = model(shuffle("batch8"), SHUFFLED, {"x": (8, 8, 6, 6)})
     with pytest.raises(ShapeError, match=r"'x'.*batch is 8.*pass batch 1"):
         read_onnx(proto)
     assert kernel_types(read_onnx(proto, (1, 8, 6, 6))) == ["channelshuffle"]
 
 
-def test_flattening_and_resizing_to_computed_sizes_is_static() -> None:
+def test_flattening_and_resizing_to_computed_sizes_are_folded() -> None:
     nodes = [
         node("Shape", "x", "map", start=2),
         node("Constant", "", "two", value_ints=[2]),
@@ -440,7 +440,7 @@ def test_flattening_and_resizing_to_computed_sizes_is_static() -> None:
     ]
 
 
-def test_adjoining_slices_are_the_split_that_they_were_written_as() -> None:
+def test_adjacent_slices_become_the_split_they_were_written_as() -> None:
     constants = {"zero": ints(0), "three": ints(3), "end": ints(2**63 - 1), "axis": ints(1)}
     nodes = [
         node("Slice", "x zero three axis", "a"), node("Slice", "x three end axis", "b"),
@@ -461,7 +461,7 @@ def test_slices_that_leave_a_gap_stay_slices() -> None:
     assert ops(read_onnx(model(nodes, constants))) == ["slice", "slice", "concat"]
 
 
-def test_constants_count_as_scalars_shapes_or_zeros() -> None:
+def test_constants_become_scalars_shapes_or_zeros() -> None:
     nodes = [
         node("Relu", "x", "r"),
         node("Mul", "r zero", "none"),
@@ -473,13 +473,13 @@ def test_constants_count_as_scalars_shapes_or_zeros() -> None:
     assert final_shapes(graph) == [(1, 10, 12, 10)]
 
 
-def test_zeros_of_the_shape_of_a_tensor_are_dropped_from_sums() -> None:
+def test_zeros_shaped_like_a_tensor_are_dropped_from_sums() -> None:
     nodes = [node("Relu", "x", "r"), node("Shape", "x", "s"), node("ConstantOfShape", "s", "z"),
              node("Add", "r z", "y")]  # fmt: skip
     assert ops(read_onnx(model(nodes, None, {"x": (1, 8, 100, 100)}))) == ["relu"]
 
 
-def test_elementwise_operators_broadcast_without_an_expand() -> None:
+def test_expand_before_an_elementwise_operator_is_removed() -> None:
     nodes = [node("GlobalAveragePool", "x", "p"), node("Shape", "x", "s"), node("Expand", "p s", "e"),
              node("Mul", "x e", "y")]  # fmt: skip
     assert ops(read_onnx(model(nodes))) == ["globalavgpool", "mul"]
@@ -498,14 +498,14 @@ def test_a_symbolic_batch_is_1_and_declared_shapes_follow_it() -> None:
 
 
 @pytest.mark.parametrize("size", ["height", None, -1])
-def test_an_open_map_needs_input_shape(size: Any) -> None:
+def test_an_unknown_map_size_needs_input_shape(size: Any) -> None:
     proto = model([node("Relu", "x", "y")], None, {"x": ["N", 3, size, 32]})
     with pytest.raises(ReaderError, match=r"input 'x' leaves dimension 2 open.*input_shape"):
         read_onnx(proto)
     assert final_shapes(read_onnx(proto, (1, 3, 16, 32))) == [(1, 3, 16, 32)]
 
 
-def test_input_shape_wins_over_the_declared_one() -> None:
+def test_input_shape_overrides_the_declared_shape() -> None:
     info = helper.make_tensor_value_info("r", FLOAT, IMAGE)
     nodes = [node("Relu", "x", "r"), node("Relu", "r", "y")]
     graph = read_onnx(model(nodes, value_info=[info]), [1, 8, 20, 20])
@@ -516,7 +516,7 @@ def test_input_shape_wins_over_the_declared_one() -> None:
 def test_an_input_without_a_shape_needs_one() -> None:
     proto = model([node("Relu", "x", "y")])
     proto.graph.input[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(ReaderError, match="input 'x' carries no shape; pass input_shape"):
+    with pytest.raises(ReaderError, match="input 'x' has no shape; pass input_shape"):
         read_onnx(proto)
     assert final_shapes(read_onnx(proto, (1, 3, 4, 4))) == [(1, 3, 4, 4)]
 
@@ -528,7 +528,7 @@ def test_declared_shapes_are_ignored_for_an_input_of_another_rank() -> None:
     assert graph.graph["shape_mismatches"] == []
 
 
-def test_inputs_go_by_name() -> None:
+def test_input_shapes_are_matched_by_name() -> None:
     proto = model([node("Add", "x z", "y")], None, {"x": IMAGE, "z": ("N", 8, "H", "W")})
     with pytest.raises(ReaderError, match="'z' leaves dimension 2 open"):
         read_onnx(proto)
@@ -537,7 +537,7 @@ def test_inputs_go_by_name() -> None:
         read_onnx(proto, {"zz": IMAGE})
 
 
-def test_weights_that_old_models_list_among_the_inputs_are_weights() -> None:
+def test_weights_listed_as_inputs_in_old_models_stay_weights() -> None:
     inputs = {"x": IMAGE, "w": (6, 8, 1, 1)}
     proto = model([node("Conv", "x w", "y")], {"w": weights(6, 8, 1, 1)}, inputs, opset=9, ir_version=3)
     graph = read_onnx(proto)
@@ -545,13 +545,13 @@ def test_weights_that_old_models_list_among_the_inputs_are_weights() -> None:
     assert ops(graph) == ["conv"]
 
 
-def test_stale_shapes_in_the_model_are_noted() -> None:
+def test_stale_shapes_in_the_model_are_reported() -> None:
     info = helper.make_tensor_value_info("r", FLOAT, (1, 8, 6, 6))
     proto = model([node("Relu", "x", "r"), node("Relu", "r", "y")], value_info=[info])
     assert read_onnx(proto).graph["shape_mismatches"] == [("r", [(1, 8, 6, 6)], [IMAGE])]
 
 
-def test_neither_external_data_nor_the_proto_is_touched(tmp_path: Path) -> None:
+def test_external_data_is_not_read_and_the_proto_not_changed(tmp_path: Path) -> None:
     proto = model([node("Conv", "x w", "y")], {"w": weights(64, 8, 3, 3)})
     before = proto.SerializeToString()
     whole = read_onnx(proto)
@@ -561,7 +561,7 @@ def test_neither_external_data_nor_the_proto_is_touched(tmp_path: Path) -> None:
     assert read_model(tmp_path / "m.onnx").nodes == whole.nodes
 
 
-def test_sizes_that_are_stored_outside_the_model_are_named(tmp_path: Path) -> None:
+def test_error_names_sizes_stored_outside_the_model(tmp_path: Path) -> None:
     proto = model([node("Reshape", "x s", "y")], {"s": ints(1, -1)})
     onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
     with pytest.raises(ReaderError, match=r"'y' .Reshape.*stored outside the model.*size_threshold"):
@@ -581,7 +581,7 @@ def test_reading_a_file_imports_no_torch(tmp_path: Path) -> None:
 # Names and order
 
 
-def test_operators_keep_their_names_where_those_are_unique() -> None:
+def test_operators_keep_unique_names() -> None:
     nodes = [
         node("Relu", "x", "a", name="first"), node("Relu", "a", "b", name="twice"),
         node("Relu", "b", "c", name="twice"), node("Relu", "c", "y", name="x"),
@@ -594,7 +594,7 @@ def test_operators_in_any_order_are_read() -> None:
     assert ops(read_onnx(model(nodes))) == ["tanh", "sigmoid", "relu"]
 
 
-# What has no canonical form
+# Operators without a canonical form
 
 
 def test_a_custom_operator_with_a_declared_shape_is_reported_and_the_rest_predicted() -> None:
@@ -607,14 +607,14 @@ def test_a_custom_operator_with_a_declared_shape_is_reported_and_the_rest_predic
     assert final_shapes(graph) == [(1, 6, 6, 5)]
 
 
-def test_what_follows_a_shape_that_only_the_data_decides_is_not_predicted() -> None:
+def test_operators_after_a_data_dependent_shape_are_not_predicted() -> None:
     nodes = [node("NonZero", "x", "n"), node("Cast", "n", "c", to=FLOAT), node("Relu", "c", "y")]
     graph = read_onnx(model(nodes))
     assert ops(graph) == ["nonzero", "onnx_cast", "onnx_relu"]
     assert final_shapes(graph) == [()]
 
 
-def test_constants_of_unknown_shape_are_no_operators() -> None:
+def test_constants_of_unknown_shape_are_not_operators() -> None:
     nodes = [node("NonZero", "many", "n"), node("Shape", "n", "s"), node("Cast", "s", "c", to=FLOAT),
              node("Expand", "c s", "e"), node("Add", "x e", "y")]  # fmt: skip
     explained = load_latency_predictor("cortexA76cpu_tflite21").explain(model(nodes, {"many": weights(5000)}))
@@ -625,7 +625,7 @@ def test_a_maximum_of_one_tensor_is_read() -> None:
     assert ops(read_onnx(layer("Max"))) == ["relu", "maximum"]
 
 
-def test_microsofts_fused_convolutions_are_taken_apart() -> None:
+def test_microsofts_fused_convolutions_are_split() -> None:
     nodes = [
         node("FusedConv", "x w", "a", domain="com.microsoft", activation="Relu"),
         node("FusedConv", "x w b a", "y", domain="com.microsoft", activation="Clip",
@@ -677,7 +677,7 @@ def ssd() -> onnx.ModelProto:
     return model(nodes, constants, {"x": (1, 3, 32, 32)}, outputs, opset=13)
 
 
-def test_a_detector_is_read_and_its_head_reported() -> None:
+def test_a_detector_is_read_and_its_head_is_reported() -> None:
     graph = read_onnx(ssd())
     found = {data["op"]: data["out_shapes"] for _, data in graph.nodes(data=True)}
     assert ops(graph).count("conv") == 6
@@ -702,7 +702,7 @@ def function_model(*bodies: tuple[str, list[onnx.NodeProto]], calls: list[onnx.N
     return model(calls, {"w": weights(8, 1, 3, 3)}, functions=functions, domains=opsets[1:])
 
 
-def test_local_functions_become_the_operators_in_them() -> None:
+def test_local_functions_are_inlined() -> None:
     leaky = node("LeakyRelu", "c", "b")
     leaky.attribute.append(
         onnx.AttributeProto(name="alpha", ref_attr_name="alpha", type=onnx.AttributeProto.FLOAT)
@@ -719,7 +719,7 @@ def test_local_functions_become_the_operators_in_them() -> None:
     assert "t1/m/soft" in graph
 
 
-def test_attributes_of_a_call_and_defaults_reach_the_operators_of_a_function() -> None:
+def test_call_attributes_and_defaults_reach_a_functions_operators() -> None:
     conv = node("Conv", "a k", "b")
     conv.attribute.append(
         onnx.AttributeProto(name="group", ref_attr_name="groups", type=onnx.AttributeProto.INT)
@@ -732,7 +732,7 @@ def test_attributes_of_a_call_and_defaults_reach_the_operators_of_a_function() -
     assert ops(read_onnx(proto)) == ["dwconv"]
 
 
-def test_operators_of_a_function_without_a_canonical_form_take_its_attributes_too() -> None:
+def test_function_attributes_reach_operators_without_a_canonical_form_too() -> None:
     deep = node("DepthToSpace", "a", "b")
     reference = onnx.AttributeProto(name="blocksize", ref_attr_name="groups", type=onnx.AttributeProto.INT)
     deep.attribute.append(reference)
@@ -740,12 +740,12 @@ def test_operators_of_a_function_without_a_canonical_form_take_its_attributes_to
     assert final_shapes(read_onnx(proto)) == [(1, 2, 24, 20)]
 
 
-def test_functions_that_call_themselves_or_explode_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_that_recurse_or_grow_exponentially_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(name: str, inputs: str, outputs: str) -> onnx.NodeProto:
         return node(name, inputs, outputs, domain="local")
 
     proto = function_model(("F", [call("F", "a", "b")]), calls=[call("F", "x", "y")])
-    with pytest.raises(ReaderError, match=r"'y/b'.*call each other without end"):
+    with pytest.raises(ReaderError, match=r"'y/b'.*call each other recursively"):
         read_onnx(proto)
     doubling = [(f"F{i}", [call(f"F{i + 1}", "a", "m"), call(f"F{i + 1}", "m", "b")]) for i in range(25)]
     proto = function_model(*doubling, ("F25", [node("Relu", "a", "b")]), calls=[call("F0", "x", "y")])
@@ -755,7 +755,7 @@ def test_functions_that_call_themselves_or_explode_are_refused(monkeypatch: pyte
 
 
 def branches(condition: list[onnx.NodeProto], **kwargs: Any) -> onnx.ModelProto:
-    """An ``If`` as torch exports a squeeze: of the dimension, if its size is 1, else nothing."""
+    """An ``If`` like torch's export of a squeeze: squeeze the dimension if its size is 1, else do nothing."""
 
     def branch(op: str, **attrs: Any) -> onnx.GraphProto:
         out = helper.make_tensor_value_info(op, FLOAT, None)
@@ -775,12 +775,12 @@ SIZE_IS_1 = [
 
 
 @pytest.mark.parametrize(("height", "shape"), [(1, (8, 10)), (5, (1, 8, 5, 10))])
-def test_a_branch_that_shapes_decide_is_taken(height: int, shape: tuple[int, ...]) -> None:
+def test_a_branch_decided_by_shapes_is_inlined(height: int, shape: tuple[int, ...]) -> None:
     assert final_shapes(read_onnx(branches(SIZE_IS_1, inputs={"x": (1, 8, height, 10)}))) == [shape]
 
 
-def test_a_branch_between_constants_that_data_decide_is_refused() -> None:
-    """Its operands have no shape that data decide, and neither has it."""
+def test_a_data_dependent_branch_between_constants_is_rejected() -> None:
+    """Neither its operands nor its outputs have data-dependent shapes."""
     def branch(value: float) -> onnx.GraphProto:
         out = onnx.ValueInfoProto(name=f"v{value:.0f}")
         return helper.make_graph([node("Constant", "", out.name, value_float=value)], "branch", [], [out])
@@ -793,7 +793,7 @@ def test_a_branch_between_constants_that_data_decide_is_refused() -> None:
 
 
 @pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
-def test_control_flow_that_data_decide_is_refused_with_a_way_out(op: str) -> None:
+def test_error_for_data_dependent_control_flow_names_the_way_out(op: str) -> None:
     if op == "If":
         proto = branches(
             [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "flag", to=TensorProto.BOOL)]
@@ -858,7 +858,7 @@ FOLDED: list[tuple[str, list[Any], dict[str, Any]]] = [
 
 @settings(max_examples=200)
 @given(st.data())
-def test_constants_are_folded_as_onnx_defines_their_operators(data: st.DataObject) -> None:
+def test_constants_are_folded_as_onnx_defines(data: st.DataObject) -> None:
     op, inputs, attrs = data.draw(st.sampled_from(FOLDED))
     values = [data.draw(strategy) for strategy in inputs]
     names = [f"i{i}" for i in range(len(values))]
@@ -885,7 +885,7 @@ def test_every_folding_is_compared_with_onnx() -> None:
 
 
 @pytest.mark.parametrize(("opset", "attrs"), [(18, {"num_outputs": 3}), (13, {})])
-def test_folded_splits_have_the_sizes_that_onnx_gives(opset: int, attrs: dict[str, int]) -> None:
+def test_folded_splits_have_onnxs_sizes(opset: int, attrs: dict[str, int]) -> None:
     result = fold("Split", Arithmetic([np.arange(6)], attrs, 3))
     assert [array.tolist() for array in result or []] == [[0, 1], [2, 3], [4, 5]]
     result = fold("Split", Arithmetic([np.arange(5), ints(4, 1)], {}, 2))
@@ -906,7 +906,7 @@ def test_folded_splits_have_the_sizes_that_onnx_gives(opset: int, attrs: dict[st
     auto_pad=st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
     ceil_mode=st.booleans(),
 )
-def test_windows_have_the_size_that_onnx_infers(
+def test_windows_have_the_size_onnx_infers(
     op: str,
     size: int,
     kernel: int,
@@ -928,7 +928,7 @@ def test_windows_have_the_size_that_onnx_infers(
     assert final_shapes(read_onnx(proto)) == shapes_by_onnx(proto)
 
 
-def test_a_missing_onnx_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_a_missing_onnx_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'nnmeter_nas\[onnx\]'"):
         read_onnx("model.onnx")

@@ -1,4 +1,4 @@
-"""One network, one latency: whichever format it comes in, the readers find the same kernels."""
+"""One network, one latency: the readers find the same kernels in every format."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 
 torch.set_num_threads(1)
 
-#: Small enough to be exported in about a second.
+#: Small networks, which export in about a second.
 FAST = ("squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x1_0")
-#: Networks of all kinds of layer, as the newer exporter takes its time.
+#: Networks that together cover all kinds of layers; few, because the newer exporter is slow.
 DYNAMO = ("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mobilenet_v3_large", "resnext50_32x4d",
           "shufflenet_v2_x1_0", "squeezenet1_0")  # fmt: skip
 
@@ -36,7 +36,7 @@ def predictors() -> list[Any]:
 
 
 def kernels(kernel_graph: nx.DiGraph) -> Layers:
-    """How often each kernel occurs, by type and shapes, without the batch norms that an export folds."""
+    """Count kernels by type and shapes, without the batch norms that an export folds."""
     found: Layers = Counter()
     for _, kernel in kernel_graph.nodes(data="kernel"):
         kind = kernel.type
@@ -48,7 +48,7 @@ def kernels(kernel_graph: nx.DiGraph) -> Layers:
 
 
 def assert_agree(one: nx.DiGraph, other: nx.DiGraph) -> None:
-    """Both model graphs have the same kernels, connected as often, and the same latency on every device."""
+    """Assert that two model graphs have the same kernels, number of edges, and latency on every device."""
     assert predictors()
     for predictor in predictors():
         first, second = (predictor.explain(graph) for graph in (one, other))
@@ -59,7 +59,7 @@ def assert_agree(one: nx.DiGraph, other: nx.DiGraph) -> None:
 
 
 def exported(network: nn.Module, shape: tuple[int, ...], dynamo: bool) -> Any:
-    """The network as an ONNX model, by the exporter that traces or by the one that torch.export serves."""
+    """The network as an ONNX model, from the tracing exporter or from the one based on torch.export."""
     if dynamo:
         return torch.onnx.export(network, (torch.zeros(shape),), dynamo=True, verbose=False).model_proto
     buffer = io.BytesIO()
@@ -85,7 +85,7 @@ def test_network_is_the_same_through_torch_and_onnx(name: str, dynamo: bool) -> 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", FAST)
-def test_network_is_the_same_as_module_script_and_exported_program(name: str) -> None:
+def test_module_script_and_exported_program_give_the_same_network(name: str) -> None:
     network, shape = build_network(name), input_shape(name)
     graph = read_model(network, input_shape=shape)
     traced = torch.jit.trace(network, torch.zeros(shape))
@@ -95,7 +95,7 @@ def test_network_is_the_same_as_module_script_and_exported_program(name: str) ->
 
 
 def layers(graph: nx.DiGraph) -> Layers:
-    """How often each convolution and dense layer occurs: operator, shapes less the batch, kernel, stride."""
+    """Count convolutions and dense layers by operator, shapes without the batch, kernel and stride."""
     return Counter(
         (data["op"], *(data[shapes][0][1:] for shapes in ("in_shapes", "out_shapes")),
          *(data["attrs"].get(name) for name in ("kernel", "stride")))
@@ -105,7 +105,7 @@ def layers(graph: nx.DiGraph) -> Layers:
 
 
 def bench_layers(bench_dir: Path, family: str) -> Layers:
-    """Layers of a family's standard network as it was measured."""
+    """The layers of a family's standard network, as measured."""
     for path in dataset_files(bench_dir):
         for model in iter_models(path):
             if model.id == f"{family}_0":
@@ -119,8 +119,8 @@ def own_layers(name: str) -> Layers:
     return layers(read_model(network, input_shape=input_shape(name)))
 
 
-#: The convolution that the measured MobileNetV2 and ProxylessNAS have before their first depthwise one, which
-#: expands nothing.
+#: An extra convolution of the measured MobileNetV2 and ProxylessNAS before their first depthwise one. It does
+#: not expand the channels.
 IDLE_EXPANSION = ("conv", (32, 112, 112), (32, 112, 112), (1, 1), (1, 1))
 
 
@@ -138,8 +138,8 @@ def test_reference_network_has_the_layers_of_the_measured_one(
     assert own_layers(name) + Counter(more_measured) == bench_layers(bench_dir, family)
 
 
-def test_googlenet_differs_from_the_measured_one_in_its_kernels_of_5x5_alone(bench_dir: Path) -> None:
-    """Its published weights have 3x3 in the third branch of a module, the paper and the measured one 5x5."""
+def test_googlenet_differs_from_the_measured_one_only_in_its_5x5_kernels(bench_dir: Path) -> None:
+    """The third branch of a module is 3x3 in the published weights, but 5x5 in the paper and as measured."""
     own, measured = own_layers("googlenet"), bench_layers(bench_dir, "googlenet")
     fewer, more = own - measured, measured - own
     assert sum(more.values()) == 9
@@ -147,8 +147,8 @@ def test_googlenet_differs_from_the_measured_one_in_its_kernels_of_5x5_alone(ben
     assert Counter({(*rest, (3, 3), stride): n for (*rest, _, stride), n in more.items()}) == fewer
 
 
-def test_densenet_differs_from_the_measured_one_in_its_end_alone(bench_dir: Path) -> None:
-    """The measured one halves its channels before the classifier too."""
+def test_densenet_differs_from_the_measured_one_only_at_its_end(bench_dir: Path) -> None:
+    """The measured network also halves its channels before the classifier."""
     own, measured = own_layers("densenet121"), bench_layers(bench_dir, "densenet")
     assert own - measured == Counter([("fc", (1024,), (1000,), None, None)])
     assert measured - own == Counter([

@@ -1,4 +1,4 @@
-"""TensorFlow: frozen graphs are read without TensorFlow, with its padding, its layouts and its spellings."""
+"""Frozen TensorFlow graphs are read without TensorFlow, with its padding, layouts and forms of layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RULES = parse_rules(
 
 
 def read(builder: TfBuilder, input_shape: InputShape | None = None) -> nx.DiGraph:
-    """The model graph of what ``builder`` collected."""
+    """Read the graph of ``builder``."""
     return read_tf_graphdef(builder.graph_def, input_shape)
 
 
@@ -41,19 +41,19 @@ def shape(graph: nx.DiGraph, name: str) -> tuple[int, ...]:
 
 
 def operators(graph: nx.DiGraph) -> Counter[str]:
-    """Canonical operators of a model graph and how often each occurs."""
+    """Count each canonical operator of a model graph."""
     return Counter(op for _, op in graph.nodes(data="op") if op != "input")
 
 
 def kernels(graph: nx.DiGraph) -> Counter[str]:
-    """Kernel types under :data:`RULES` and how often each occurs."""
+    """Count each kernel type under :data:`RULES`."""
     return Counter(kernel.type for _, kernel in fuse(graph, RULES).nodes(data="kernel"))
 
 
-# What a user hands over
+# Files, messages and installation
 
 
-def test_file_and_message_are_the_same_model(tmp_path: Path) -> None:
+def test_file_and_message_give_the_same_model(tmp_path: Path) -> None:
     graph_def = official_mobilenet()
     path = tmp_path / "model.pb"
     path.write_bytes(graph_def.SerializeToString())
@@ -62,7 +62,7 @@ def test_file_and_message_are_the_same_model(tmp_path: Path) -> None:
         assert dict(read_model(source).nodes(data=True)) == dict(from_message.nodes(data=True))
 
 
-def test_message_is_left_unchanged() -> None:
+def test_reading_does_not_change_the_message() -> None:
     graph_def = official_mobilenet()
     before = graph_def.SerializeToString(deterministic=True)
     read_tf_graphdef(graph_def)
@@ -113,7 +113,7 @@ def test_benchmark_models_get_the_measured_latency(bench_dir: Path) -> None:
     assert np.mean(within) > 0.9
 
 
-def test_official_spelling_of_a_mobile_network_is_recognised() -> None:
+def test_official_form_of_a_mobile_network_is_recognised() -> None:
     graph = read_tf_graphdef(official_mobilenet(blocks=2))
     assert kernels(graph) == {
         "conv": 3, "conv-bn-hswish": 2, "dwconv": 2, "se": 2, "add": 2, "globalavgpool": 1, "fc": 1,
@@ -121,7 +121,7 @@ def test_official_spelling_of_a_mobile_network_is_recognised() -> None:
     assert not graph.graph["shape_mismatches"]
 
 
-def test_without_tensorboard_the_way_to_install_it_is_named(
+def test_error_without_tensorboard_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.pb"
@@ -134,7 +134,7 @@ def test_without_tensorboard_the_way_to_install_it_is_named(
 # Inputs
 
 
-def test_batch_left_open_is_batch_1() -> None:
+def test_unknown_batch_is_1() -> None:
     b = TfBuilder((-1, 17, 19, 3))
     b.conv("conv", "input", (3, 3, 3, 8), 2)
     graph = read(b)
@@ -142,23 +142,23 @@ def test_batch_left_open_is_batch_1() -> None:
     assert shape(graph, "conv") == (1, 8, 9, 10)
 
 
-def test_other_batch_is_refused_by_name() -> None:
+def test_error_for_another_batch_names_the_input() -> None:
     b = TfBuilder((2, 17, 19, 3))
     b.add("relu", "Relu", ["input"])
     with pytest.raises(ShapeError, match=r"operator 'input'.*batch is 2"):
         read(b)
 
 
-def test_open_map_needs_an_input_shape_which_is_nchw() -> None:
+def test_unknown_map_size_needs_input_shape_in_nchw() -> None:
     b = TfBuilder((-1, -1, -1, 3))
     b.conv("conv", "input", (3, 3, 3, 8), 2)
-    with pytest.raises(ReaderError, match=r"'input'.*left open; pass input_shape, in the order NCHW"):
+    with pytest.raises(ReaderError, match=r"'input'.*unknown sizes; pass input_shape in NCHW order"):
         read(b)
     for given in ((1, 3, 30, 20), [(1, 3, 30, 20)], {"input": (1, 3, 30, 20)}):
         assert shape(read(b, given), "conv") == (1, 8, 15, 10)
 
 
-def test_placeholder_without_shape_needs_one() -> None:
+def test_placeholder_without_shape_needs_input_shape() -> None:
     b = TfBuilder(None)
     b.add("image", "Placeholder", [])
     b.conv("conv", "image", (3, 3, 3, 8))
@@ -167,7 +167,7 @@ def test_placeholder_without_shape_needs_one() -> None:
     assert shape(read(b, (1, 3, 8, 8)), "conv") == (1, 8, 8, 8)
 
 
-def test_several_inputs_by_name_and_in_order() -> None:
+def test_several_input_shapes_are_matched_by_name_or_order() -> None:
     b = TfBuilder((-1, 8, 8, 3))
     b.placeholder("scale", (-1, 3))
     b.add("product", "Mul", ["input", b.with_const("map", "Reshape", "scale", [-1, 1, 1, 3])])
@@ -176,7 +176,7 @@ def test_several_inputs_by_name_and_in_order() -> None:
     assert shape(read(b, [(1, 3, 4, 6), (1, 3)]), "product") == (1, 3, 4, 6)
 
 
-def test_scalar_placeholder_is_a_switch_and_no_input() -> None:
+def test_scalar_placeholder_is_a_switch_and_not_an_input() -> None:
     b = TfBuilder()
     b.placeholder("keep_prob", ())
     b.add("scaled", "RealDiv", ["input", "keep_prob"])
@@ -202,7 +202,7 @@ def test_same_and_valid_padding_are_tensorflows(size: int, kernel: int, stride: 
         assert valid == (-(-(size - kernel + 1) // stride), -(-(size - kernel + 2) // stride))
 
 
-def test_dilation_counts_for_valid_padding_only() -> None:
+def test_dilation_changes_the_output_only_with_valid_padding() -> None:
     b = TfBuilder((1, 20, 20, 3))
     b.conv("same", "input", (3, 3, 3, 8), padding="SAME", dilations=[1, 2, 3, 1])
     b.conv("valid", "input", (3, 3, 3, 8), padding="VALID", dilations=[1, 2, 3, 1])
@@ -212,7 +212,7 @@ def test_dilation_counts_for_valid_padding_only() -> None:
     assert graph.nodes["valid"]["attrs"]["dilation"] == (2, 3)
 
 
-def test_explicit_padding_of_the_map() -> None:
+def test_explicit_padding_pads_the_map() -> None:
     b = TfBuilder((1, 20, 20, 3))
     pads = [0, 0, 1, 2, 3, 0, 0, 0]
     b.conv("conv", "input", (3, 3, 3, 8), 2, "EXPLICIT", explicit_paddings=pads)
@@ -222,7 +222,7 @@ def test_explicit_padding_of_the_map() -> None:
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])
-def test_depthwise_convolution_with_a_multiplier(multiplier: int) -> None:
+def test_depthwise_convolution_with_a_multiplier_has_more_outputs(multiplier: int) -> None:
     b = TfBuilder((1, 9, 9, 6))
     b.conv("conv", "input", (3, 3, 6, multiplier), 2, depthwise=True)
     data = read(b).nodes["conv"]
@@ -230,7 +230,7 @@ def test_depthwise_convolution_with_a_multiplier(multiplier: int) -> None:
     assert data["out_shapes"] == [(1, 6 * multiplier, 5, 5)]
 
 
-def test_grouped_convolution_by_its_weights() -> None:
+def test_weights_determine_the_groups_of_a_convolution() -> None:
     b = TfBuilder((1, 9, 9, 8))
     b.conv("conv", "input", (3, 3, 2, 16))
     assert read(b).nodes["conv"]["attrs"]["groups"] == 4
@@ -241,7 +241,7 @@ def test_grouped_convolution_by_its_weights() -> None:
     [(2, 2, "SAME", 18), (3, 2, "SAME", 17), (4, 2, "VALID", 20), (3, 1, "SAME", 9), (2, 3, "VALID", 26),
      (2, 3, "VALID", 27), (5, 1, "VALID", 13)],
 )  # fmt: skip
-def test_transposed_convolution_has_the_output_that_its_operand_says(
+def test_transposed_convolution_has_the_output_size_of_its_operand(
     kernel: int, stride: int, padding: str, size: int
 ) -> None:
     b = TfBuilder((1, 9, 9, 8))
@@ -253,7 +253,7 @@ def test_transposed_convolution_has_the_output_that_its_operand_says(
     assert (data["op"], data["out_shapes"]) == ("convtranspose", [(1, 5, size, size)])
 
 
-def test_transposed_convolution_to_a_size_it_cannot_make() -> None:
+def test_transposed_convolution_to_an_impossible_size_is_rejected() -> None:
     b = TfBuilder((1, 9, 9, 8))
     operands = [b.const("size", [1, 40, 40, 5]), b.weights("weights", 3, 3, 5, 8), "input"]
     b.add("up", "Conv2DBackpropInput", operands, strides=[1, 2, 2, 1], padding="SAME")
@@ -261,7 +261,7 @@ def test_transposed_convolution_to_a_size_it_cannot_make() -> None:
         read(b)
 
 
-def test_dilation_spelled_as_blocks_moved_to_the_batch() -> None:
+def test_dilation_written_as_space_to_batch_is_recognised() -> None:
     b = TfBuilder((1, 65, 45, 3))
     padded = b.const("paddings", [[2, 3], [2, 3]])
     blocks = b.add("blocks", "SpaceToBatchND", ["input", b.const("block", [2, 2]), padded])
@@ -274,7 +274,7 @@ def test_dilation_spelled_as_blocks_moved_to_the_batch() -> None:
     assert shape(graph, "conv") == (1, 16, 65, 45)
 
 
-def test_padding_in_front_of_a_convolution_is_its_own() -> None:
+def test_padding_before_a_convolution_becomes_its_padding() -> None:
     b = TfBuilder((1, 32, 32, 3))
     pad = b.with_const("pad", "Pad", "input", [[0, 0], [0, 1], [0, 1], [0, 0]])
     b.conv("conv", pad, (3, 3, 3, 8), 2, "VALID")
@@ -284,7 +284,7 @@ def test_padding_in_front_of_a_convolution_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("op", ["MirrorPad", "PadV2", "Pad"])
-def test_padding_that_no_convolution_has_stays(op: str) -> None:
+def test_padding_without_a_convolution_stays(op: str) -> None:
     b = TfBuilder((1, 32, 32, 3))
     paddings = b.const("paddings", [[0, 0], [1, 2], [3, 4], [0, 2 if op == "Pad" else 0]])
     extra = {"MirrorPad": {"mode": "REFLECT"}}.get(op, {})
@@ -311,7 +311,7 @@ def test_channels_first_graph_keeps_its_axes() -> None:
     assert shape(graph, "conv") == (1, 16, 32, 24)
 
 
-def test_turning_nhwc_to_nchw_costs_nothing_in_a_channels_first_graph() -> None:
+def test_nhwc_to_nchw_is_free_in_a_channels_first_graph() -> None:
     b = TfBuilder((-1, 64, 48, 3))
     turned = b.with_const("turn", "Transpose", "input", [0, 3, 1, 2])
     weights = b.weights("weights", 3, 3, 3, 16)
@@ -323,7 +323,7 @@ def test_turning_nhwc_to_nchw_costs_nothing_in_a_channels_first_graph() -> None:
     assert shape(graph, "pool") == (1, 16, 32, 24)
 
 
-def test_transposition_in_a_channels_last_graph_moves_data() -> None:
+def test_transpose_in_a_channels_last_graph_moves_data() -> None:
     b = TfBuilder((-1, 8, 6, 3))
     b.with_const("turn", "Transpose", "input", [0, 3, 1, 2])
     b.with_const("flat", "Reshape", "turn", [-1, 3 * 8 * 6])
@@ -349,7 +349,7 @@ def test_concat_split_and_slices_find_their_axis() -> None:
     assert shape(graph, "relu") == (1, 2, 4, 4)
 
 
-def test_ellipsis_and_new_axis_of_a_strided_slice() -> None:
+def test_ellipsis_and_new_axis_of_a_strided_slice_are_read() -> None:
     b = TfBuilder((-1, 8, 6, 4))
     bounds = [b.const("begin", [0, 0, 1]), b.const("end", [0, 0, 3]), b.const("steps", [1, 1, 1])]
     b.add("cut", "StridedSlice", ["input", *bounds], ellipsis_mask=1, new_axis_mask=2)
@@ -359,7 +359,7 @@ def test_ellipsis_and_new_axis_of_a_strided_slice() -> None:
     assert shape(read(b), "mean") == (1, 2)
 
 
-def test_mean_over_other_axes_is_no_global_pool() -> None:
+def test_mean_over_other_axes_is_not_a_global_pool() -> None:
     b = TfBuilder((-1, 8, 6, 4))
     b.mean("channels", "input", (3,), keep_dims=True)
     b.mean("rows", "input", (1,))
@@ -371,7 +371,7 @@ def test_mean_over_other_axes_is_no_global_pool() -> None:
     assert shape(graph, "map") == (1, 4)
 
 
-def test_dense_layer_on_a_map_works_on_every_position() -> None:
+def test_dense_layer_on_a_map_applies_to_every_position() -> None:
     b = TfBuilder((-1, 8, 6, 4))
     rows = b.with_const("rows", "Reshape", "input", [-1, 4])
     product = b.dense("fc", rows, 4, 10)
@@ -394,7 +394,7 @@ def test_attention_multiplies_computed_matrices() -> None:
 # Fusion
 
 
-def test_bias_and_activation_join_the_convolution() -> None:
+def test_bias_and_activation_fuse_into_the_convolution() -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     last = b.add("relu", "Relu", [b.bias("bias", last, 8)])
@@ -403,7 +403,7 @@ def test_bias_and_activation_join_the_convolution() -> None:
     assert kernels(read(b)) == {"conv-relu": 1, "dwconv-bn-relu6": 1}
 
 
-def test_batch_norm_spelled_as_product_and_sum_folds_into_the_convolution() -> None:
+def test_batch_norm_written_as_product_and_sum_folds_into_the_convolution() -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     last = b.add("scaled", "Mul", [last, b.weights("scale", 8)])
@@ -412,7 +412,7 @@ def test_batch_norm_spelled_as_product_and_sum_folds_into_the_convolution() -> N
     assert kernels(read(b)) == {"conv-bn-relu": 1}
 
 
-def test_batch_norm_whose_scale_is_computed_from_constants() -> None:
+def test_batch_norm_scale_may_be_computed_from_constants() -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     inverse = b.add("rsqrt", "Rsqrt", [b.with_const("eps", "Add", b.weights("variance", 8), 1e-3)])
@@ -422,7 +422,7 @@ def test_batch_norm_whose_scale_is_computed_from_constants() -> None:
     assert kernels(read(b)) == {"conv-bn": 1}
 
 
-def test_batch_norm_by_hand_without_a_convolution_is_one_kernel() -> None:
+def test_hand_written_batch_norm_without_a_convolution_is_one_kernel() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     last = b.add("scaled", "Mul", ["input", b.weights("scale", 4)])
     b.add("relu", "Relu", [b.add("shifted", "AddV2", [last, b.weights("offset", 4)])])
@@ -430,21 +430,21 @@ def test_batch_norm_by_hand_without_a_convolution_is_one_kernel() -> None:
 
 
 @pytest.mark.parametrize("constant", [(32, 1, 1), (32, 32, 8), (32, 1, 8)])
-def test_constant_that_is_no_vector_of_channels_is_no_batch_norm(constant: tuple[int, ...]) -> None:
+def test_constant_that_is_not_per_channel_is_not_a_batch_norm(constant: tuple[int, ...]) -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     b.add("sum", "AddV2", [last, b.weights("table", *constant)])
     assert kernels(read(b)) == {"conv": 1, "add": 1}
 
 
-def test_constant_minus_the_map_is_no_bias() -> None:
+def test_constant_minus_the_map_is_not_a_bias() -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     b.add("difference", "Sub", [b.weights("table", 8), last])
     assert kernels(read(b)) == {"conv": 1, "sub": 1}
 
 
-def test_convolution_read_twice_keeps_its_bias_apart() -> None:
+def test_convolution_with_two_consumers_keeps_its_bias_separate() -> None:
     b = TfBuilder()
     last = b.conv("conv", "input", (3, 3, 3, 8))
     b.add("relu", "Relu", [last])
@@ -460,7 +460,7 @@ def test_h_swish_is_one_operator(divides: bool) -> None:
     assert kernels(read(b)) == {"conv-bn-hswish": 1}
 
 
-def test_swish_is_one_operator_also_with_its_factor_of_one() -> None:
+def test_swish_with_a_factor_of_one_is_one_operator_too() -> None:
     b = TfBuilder()
     gate = b.add("gate", "Sigmoid", [b.with_const("beta", "Mul", "input", 1.0)])
     b.add("swish", "Mul", ["input", gate])
@@ -521,7 +521,7 @@ def test_channel_shuffle_is_one_kernel(spelling: str) -> None:
 
 
 @pytest.mark.parametrize("behind", ["Squeeze", "Reshape"])
-def test_global_pool_spelled_as_mean_or_window_with_a_view_behind(behind: str) -> None:
+def test_global_pool_written_as_mean_or_window_with_a_view_is_recognised(behind: str) -> None:
     b = TfBuilder((-1, 7, 7, 16))
     b.mean("mean", "input", keep_dims=True)
     b.pool("window", "input", "AvgPool", 7, 1, "VALID")
@@ -534,7 +534,7 @@ def test_global_pool_spelled_as_mean_or_window_with_a_view_behind(behind: str) -
     assert kernels(read(b)) == {"globalavgpool": 2, "fc": 2}
 
 
-def test_layers_fused_by_tensorflows_optimiser_come_apart() -> None:
+def test_layers_fused_by_tensorflows_optimiser_are_split() -> None:
     b = TfBuilder()
     weights = [b.weights("w", 3, 3, 3, 8), b.weights("b", 8)]
     b.add("conv", "_FusedConv2D", ["input", *weights], strides=[1, 1, 1, 1], padding="SAME")
@@ -545,7 +545,7 @@ def test_layers_fused_by_tensorflows_optimiser_come_apart() -> None:
 # Shape arithmetic, branches, functions
 
 
-def test_flatten_computed_from_the_shape() -> None:
+def test_flatten_to_a_computed_shape_is_folded() -> None:
     b = TfBuilder((-1, 7, 5, 16))
     size = b.add("shape", "Shape", ["input"])
     bounds = [b.const(f"bound{i}", [v]) for i, v in enumerate((1, 4, 1))]
@@ -556,7 +556,7 @@ def test_flatten_computed_from_the_shape() -> None:
     assert operators(read(b)) == {"reshape": 1, "fc": 1}
 
 
-def test_size_doubled_from_the_shape() -> None:
+def test_size_computed_from_the_shape_is_folded() -> None:
     b = TfBuilder((-1, 7, 5, 16))
     size = b.add("shape", "Shape", ["input"])
     bounds = [b.const(f"bound{i}", [v]) for i, v in enumerate((1, 3, 1))]
@@ -566,7 +566,7 @@ def test_size_doubled_from_the_shape() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_branch_behind_a_constant_condition_is_chosen(training: bool) -> None:
+def test_branch_with_a_constant_condition_is_resolved(training: bool) -> None:
     b = TfBuilder((-1, 8, 8, 4))
     condition = b.const("is_training", training)
     b.add("switch", "Switch", ["input", condition])
@@ -576,7 +576,7 @@ def test_branch_behind_a_constant_condition_is_chosen(training: bool) -> None:
     assert operators(read(b)) == {"tanh" if training else "relu": 1, "maxpool": 1}
 
 
-def test_branch_chosen_at_run_time_is_refused() -> None:
+def test_branch_chosen_at_run_time_is_rejected() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.placeholder("is_training", ())
     b.add("switch", "Switch", ["input", "is_training"])
@@ -585,7 +585,7 @@ def test_branch_chosen_at_run_time_is_refused() -> None:
         read(b)
 
 
-def test_default_of_a_placeholder_counts() -> None:
+def test_placeholder_with_default_is_read() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("is_training", "PlaceholderWithDefault", [b.const("no", False)], shape=shape_proto(()))
     b.add("switch", "Switch", ["input", "is_training"])
@@ -594,7 +594,7 @@ def test_default_of_a_placeholder_counts() -> None:
 
 
 def with_function(body_op: str = "Relu", calls_itself: bool = False) -> TfBuilder:
-    """A graph that calls a function of two results, which splits its argument and activates one half."""
+    """A graph that calls a function with two results: it splits its argument and activates one half."""
     b = TfBuilder((-1, 8, 8, 4))
     function = b.graph_def.library.function.add()
     function.signature.name = "halves"
@@ -624,12 +624,12 @@ def test_called_functions_are_inlined() -> None:
     assert list(graph.predecessors("conv")) == ["call/act"]
 
 
-def test_function_that_calls_itself_is_refused() -> None:
-    with pytest.raises(ReaderError, match=r"'call/again' calls the function 'halves' within itself"):
+def test_recursive_function_is_rejected() -> None:
+    with pytest.raises(ReaderError, match=r"'call/again' calls the function 'halves' recursively"):
         read(with_function(calls_itself=True))
 
 
-def test_call_of_a_function_that_is_not_there_names_it() -> None:
+def test_error_names_a_missing_function() -> None:
     b = with_function()
     del b.graph_def.library.function[:]
     with pytest.raises(ReaderError, match=r"'call'.*calls the function 'halves', which is not in the graph"):
@@ -658,7 +658,7 @@ def test_detection_head_is_read_and_reported_as_not_predicted() -> None:
     assert found.latency_ms > 0
 
 
-def test_unknown_operator_stays_with_the_shape_that_the_graph_declares() -> None:
+def test_unknown_operator_keeps_the_shape_the_graph_declares() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("own", "MyOperator", ["input"])
     b.conv("conv", "own", (1, 1, 6, 8))
@@ -670,14 +670,14 @@ def test_unknown_operator_stays_with_the_shape_that_the_graph_declares() -> None
     assert shape(graph, "conv") == (1, 8, 4, 4)
 
 
-def test_unknown_operator_on_constants_alone_does_not_matter() -> None:
+def test_unknown_operator_on_constants_is_ignored() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("quantised", "MyDecoder", [b.weights("packed", 100)])
     b.add("listener", "Identity", ["quantised:3"])
     b.conv("conv", "input", (1, 1, 4, 8))
     assert operators(read(b)) == {"conv": 1}
     b.add("sum", "Add", ["conv", "quantised"])
-    with pytest.raises(ReaderError, match=r"'sum'.*shape of its operand 'quantised' cannot be told"):
+    with pytest.raises(ReaderError, match=r"'sum'.*shape of its operand 'quantised' is unknown"):
         read(b)
 
 
@@ -702,7 +702,7 @@ def test_unknown_operator_on_constants_alone_does_not_matter() -> None:
         ("ExpandDims", [0], {}, (1, 6, 4, 1, 8)),
     ],
 )
-def test_shapes_of_other_operators(
+def test_other_operators_have_the_right_shapes(
     op: str, constants: list[Any], attrs: dict[str, Any], expected: tuple[int, ...]
 ) -> None:
     b = TfBuilder((-1, 8, 6, 4))
@@ -724,7 +724,7 @@ def test_pack_and_unpack_add_and_drop_an_axis() -> None:
     assert shape(graph, "relu") == (1, 2, 6, 4)
 
 
-def test_convolution_along_one_axis_runs_as_one_of_height_1() -> None:
+def test_one_dimensional_convolution_becomes_one_of_height_1() -> None:
     b = TfBuilder((-1, 50, 4))
     b.with_const("map", "ExpandDims", "input", 1)
     last = b.conv("conv", "map", (1, 3, 4, 8), 2)
@@ -736,7 +736,7 @@ def test_convolution_along_one_axis_runs_as_one_of_height_1() -> None:
     assert shape(graph, "relu") == (1, 25, 8)
 
 
-def test_dense_layer_spelled_as_einsum() -> None:
+def test_dense_layer_written_as_einsum_is_recognised() -> None:
     b = TfBuilder((-1, 10, 8))
     b.add("fc", "Einsum", ["input", b.weights("w", 8, 5)], equation="abc,cd->abd")
     b.add("other", "Einsum", ["input", b.weights("heads", 8, 2, 3)], equation="abc,cde->abde")
@@ -747,11 +747,11 @@ def test_dense_layer_spelled_as_einsum() -> None:
     assert shape(graph, "other") == (1, 3, 10, 2)
 
 
-# What is no frozen graph
+# Files that are not frozen graphs
 
 
 @pytest.mark.parametrize("op", ["VariableV2", "VarHandleOp", "ReadVariableOp"])
-def test_graph_that_is_not_frozen_says_how_to_freeze_it(op: str) -> None:
+def test_error_for_an_unfrozen_graph_says_how_to_freeze_it(op: str) -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("weights", op, [])
     b.add("conv", "Conv2D", ["input", "weights"], strides=[1, 1, 1, 1], padding="SAME")
@@ -762,14 +762,14 @@ def test_graph_that_is_not_frozen_says_how_to_freeze_it(op: str) -> None:
 @pytest.mark.parametrize(
     "op", ["While", "StatelessIf", "Enter", "NextIteration", "TensorArrayV3", "TensorListStack"]
 )
-def test_control_flow_is_refused_by_name(op: str) -> None:
+def test_error_names_control_flow(op: str) -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("loop", op, ["input"])
     with pytest.raises(ReaderError, match=rf"'loop' \({op}\) is control flow"):
         read(b)
 
 
-def test_saved_model_is_told_from_a_frozen_graph(tmp_path: Path) -> None:
+def test_saved_model_is_recognised_and_rejected(tmp_path: Path) -> None:
     path = tmp_path / "saved_model.pb"
     path.write_bytes(b"\x08\x01\x12\x04\x0a\x02\x08\x01")
     with pytest.raises(ReaderError, match=r"is a SavedModel.*freeze it"):
@@ -779,7 +779,7 @@ def test_saved_model_is_told_from_a_frozen_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 40, b"This is not a graph.\n" * 5, b'node {\n  name: "x"\n}\n', b"{}"]
 )
-def test_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_not_a_graph_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.pb"
     path.write_bytes(content)
     with pytest.raises(ReaderError, match=r"model\.pb is not a frozen TensorFlow graph"):
@@ -793,17 +793,17 @@ def test_text_form_is_recognised(tmp_path: Path) -> None:
         read_model(path)
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ReaderError, match=r"cannot read .*none\.pb: No such file"):
         read_model(tmp_path / "none.pb")
 
 
-def test_what_is_neither_path_nor_message_is_named() -> None:
+def test_error_names_the_type_of_an_invalid_model() -> None:
     with pytest.raises(ReaderError, match=r"'int' is neither"):
         read_model(3, model_type="pb")
 
 
-def test_missing_operand_cycle_and_second_name_are_graph_errors() -> None:
+def test_missing_operand_cycle_and_duplicate_name_are_graph_errors() -> None:
     missing = TfBuilder()
     missing.add("relu", "Relu", ["nowhere"])
     with pytest.raises(GraphError, match=r"'relu'.*'nowhere' does not exist"):
@@ -824,7 +824,7 @@ def test_missing_operand_cycle_and_second_name_are_graph_errors() -> None:
         read(slot)
 
 
-def test_graph_without_operators_is_empty() -> None:
+def test_graph_without_operators_is_rejected() -> None:
     with pytest.raises(GraphError, match="empty"):
         read_tf_graphdef(TfBuilder().graph_def)
     with pytest.raises(GraphError, match="empty"):
@@ -843,7 +843,7 @@ def test_graph_without_operators_is_empty() -> None:
         ("dilations", [1, -1, 1, 1], r"dilation=\(-1, 1\)"),
     ],
 )
-def test_attribute_of_the_wrong_kind_is_named_with_its_node(key: str, value: Any, message: str) -> None:
+def test_error_names_an_attribute_of_the_wrong_kind_and_its_node(key: str, value: Any, message: str) -> None:
     b = TfBuilder()
     b.conv("conv", "input", (3, 3, 3, 8))
     b.graph_def.node[-1].attr[key].Clear()
@@ -852,7 +852,7 @@ def test_attribute_of_the_wrong_kind_is_named_with_its_node(key: str, value: Any
         read(b)
 
 
-def test_weights_that_do_not_fit_are_named() -> None:
+def test_error_names_weights_that_do_not_fit() -> None:
     b = TfBuilder()
     b.conv("conv", "input", (3, 3, 5, 8))
     with pytest.raises(ShapeError, match=r"'conv'.*weights take 5 channels, its input has 3"):

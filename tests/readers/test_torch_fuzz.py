@@ -1,4 +1,4 @@
-"""Any small network: the torch reader finds its operators and shapes, and leaves it alone."""
+"""Any small network: the torch reader finds its operators and shapes, and does not change it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Drawn = tuple["Network", Shape, Counter[str]]
 
 @dataclass
 class Step:
-    """One thing that a network does: a function of tensors, and the operators that it is."""
+    """One step of a network: a function of tensors, and the operators it should be read as."""
 
     function: Callable[..., Any]
     ops: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ def divisor(draw: Draw, value: int) -> int:
 
 
 def conv(draw: Draw, shape: Shape) -> Step:
-    """A convolution as a module or as a call; any kernel, stride, padding, dilation and groups that fit."""
+    """A convolution, as module or function, with any valid kernel, stride, padding, dilation and groups."""
     channels, *sizes = shape[1:]
     dilation = number(draw, 1, 2)
     kernel = tuple(number(draw, 1, min(3, (size - 1) // dilation + 1)) for size in sizes)
@@ -105,7 +105,7 @@ def activation(draw: Draw, shape: Shape) -> Step:
 
 
 def pool(draw: Draw, shape: Shape) -> Step:
-    """A window no larger than the map; one that covers it whole is a global average pool."""
+    """A pool with a window up to the map's size; one over the whole map is a global average pool."""
     sizes = shape[2:]
     kernel = tuple(number(draw, 1, min(3, size)) for size in sizes)
     stride, padding = number(draw, 1, 3), number(draw, 0, min(kernel) // 2)
@@ -128,7 +128,7 @@ def global_pool(draw: Draw, shape: Shape) -> Step:
 
 
 def gate(draw: Draw, shape: Shape) -> Step:
-    """Squeeze-excite, by broadcasting or by an explicit expansion."""
+    """Squeeze-excite, with broadcasting or with an explicit expand."""
     narrow, wide = nn.Conv2d(shape[1], 2, 1), nn.Conv2d(2, shape[1], 1)
     expand = draw(st.booleans())
 
@@ -152,7 +152,7 @@ def resize(draw: Draw, shape: Shape) -> Step:
 
 
 def cut_and_join(draw: Draw, shape: Shape) -> Step:
-    """Parts along an axis, joined in another order or added up."""
+    """A split along an axis whose parts are concatenated in another order or added."""
     axis = number(draw, 1, len(shape) - 1)
     parts, first = divisor(draw, shape[axis]), number(draw, 1, shape[axis] - 1)
     uneven = [first, shape[axis] - first] if first < shape[axis] else [first]
@@ -169,7 +169,7 @@ def cut_and_join(draw: Draw, shape: Shape) -> Step:
 
 
 def cut(draw: Draw, shape: Shape) -> Step:
-    """A slice or a position; at stride 1 from the start a slice of everything is nothing."""
+    """A slice or a single index. A slice that keeps everything is removed."""
     axis = number(draw, 1, len(shape) - 1)
     start, step = number(draw, 0, shape[axis] - 1), number(draw, 1, 2)
     index = (slice(None),) * axis
@@ -219,7 +219,7 @@ def product(draw: Draw, shape: Shape) -> Step:
 
 
 def join(draw: Draw, shape: Shape) -> Step:
-    """Two tensors of one shape."""
+    """An operator on two tensors of the same shape."""
     axis = number(draw, 1, len(shape) - 1)
     return draw(st.sampled_from([
         Step(lambda x, y: x + y, ["add"]),
@@ -238,7 +238,7 @@ MOST_VALUES = 2000
 
 
 class Network(nn.Module):
-    """Runs its steps one by one, each on results of earlier ones, and returns what none of them took."""
+    """Runs its steps in order, each on earlier results, and returns the results that no step used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class Network(nn.Module):
 
 
 def result(function: Callable[..., Any], operands: list[torch.Tensor]) -> Any:
-    """What ``function`` gives in eval mode; None where torch refuses operands as small as these."""
+    """Run ``function`` in eval mode; None if torch rejects operands that small."""
     function = copy.deepcopy(function)
     try:
         with torch.inference_mode():
@@ -269,13 +269,13 @@ def result(function: Callable[..., Any], operands: list[torch.Tensor]) -> Any:
 
 
 def aliased(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether they are views of the same memory, so that a write to one makes an operator of the other."""
+    """Whether two tensors share memory, so that a write to one adds an operator for the other."""
     return one is not other and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 @st.composite
 def networks(draw: Draw) -> Drawn:
-    """A network, the shape of its input, and how often each operator occurs in it."""
+    """Draw a network, its input shape, and the count of each of its operators."""
     shape = (1, number(draw, 1, 8), number(draw, 1, 9), number(draw, 1, 9))
     network, ops = Network(), Counter[str]()
     values = [torch.zeros(shape)]
@@ -305,7 +305,7 @@ def networks(draw: Draw) -> Drawn:
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @given(networks())
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_any_network_is_read_as_it_runs_and_stays_as_it_was(drawn: Drawn) -> None:
+def test_any_network_is_read_correctly_and_not_changed(drawn: Drawn) -> None:
     network, shape, ops = drawn
     state = copy.deepcopy(network.state_dict())
     attributes = {name: sorted(vars(module)) for name, module in network.named_modules()}
@@ -316,7 +316,7 @@ def test_any_network_is_read_as_it_runs_and_stays_as_it_was(drawn: Drawn) -> Non
     assert {name: sorted(vars(module)) for name, module in network.named_modules()} == attributes
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     found = Counter(op for _, op in graph.nodes(data="op") if op != "input")
-    assert found.pop("concat", 0) <= ops.pop("concat", 0)  # joins of joins are one, of one part none
+    assert found.pop("concat", 0) <= ops.pop("concat", 0)  # nested concats merge, single ones vanish
     assert found == ops
     assert graph.graph["shape_mismatches"] == []
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What users pass to their modules besides one image: several inputs, names, token ids, masks."""
+"""Inputs of torch modules other than one image: several inputs, names, token ids, masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_graphs import of, ops, read
 
 
 class Masked(nn.Module):
-    """Takes its mask by keyword alone, and has an argument that is no tensor."""
+    """Has a keyword-only mask, and an argument that is not a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,26 +31,26 @@ class TakesAnything(nn.Module):
         return image + more["depth"]
 
 
-def test_inputs_go_to_the_arguments_that_they_are_named_after() -> None:
+def test_inputs_go_to_the_arguments_with_their_names() -> None:
     graph = read_torch_module(Masked(), {"image": (1, 3, 8, 8), "mask": (1, 1, 8, 8)})
     assert ops(graph) == {"conv": 1, "mul": 2}
     assert graph.nodes["mask"]["out_shapes"] == [(1, 1, 8, 8)]
     assert ops(read_torch_module(Masked(), (1, 3, 8, 8))) == {"conv": 1, "mul": 1}
 
 
-def test_arguments_that_forward_collects_are_named_too() -> None:
+def test_inputs_may_be_named_after_collected_keyword_arguments() -> None:
     shapes = {"image": (1, 3, 8, 8), "depth": (1, 1, 8, 8)}
     assert ops(read_torch_module(TakesAnything(), shapes)) == {"add": 1}
 
 
-def test_inputs_of_wrapped_modules_are_named_as_those_of_the_module() -> None:
+def test_inputs_of_wrapped_modules_have_the_modules_names() -> None:
     shapes = {"image": (1, 3, 8, 8), "mask": (1, 1, 8, 8)}
     assert ops(read_torch_module(torch.compile(Masked()), shapes)) == {"conv": 1, "mul": 2}
     assert ops(read_torch_module(nn.DataParallel(Masked()), shapes)) == {"conv": 1, "mul": 2}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
-def test_inputs_of_torchscript_are_named_as_in_its_schema() -> None:
+def test_inputs_of_torchscript_have_its_schemas_names() -> None:
     traced = torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
     assert ops(read_torch_module(traced, {"input": (1, 3, 8, 8)})) == {"conv": 1}
     with pytest.raises(ReaderError, match=r"'image'; .*Known: input"):
@@ -65,7 +65,7 @@ def test_inputs_of_torchscript_are_named_as_in_its_schema() -> None:
         (Masked(), [(1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8)], "from 2 to 3 positional arguments"),
     ],
 )
-def test_input_that_does_not_fit_is_named(module: nn.Module, shapes: Any, message: str) -> None:
+def test_error_names_an_input_that_does_not_fit(module: nn.Module, shapes: Any, message: str) -> None:
     with pytest.raises(ReaderError, match=message):
         read_torch_module(module, shapes)
 
@@ -86,7 +86,7 @@ class Captioned(nn.Module):
 @pytest.mark.parametrize(
     ("words", "name"), [(nn.Embedding(50, 4), "embedding"), (nn.EmbeddingBag(50, 16), "embedding_bag")]
 )
-def test_token_ids_need_no_other_word_than_their_shape(words: nn.Module, name: str) -> None:
+def test_token_ids_need_only_a_shape(words: nn.Module, name: str) -> None:
     graph = read_torch_module(Captioned(words), {"image": (1, 3, 8, 8), "ids": (1, 4)})
     counts = ops(graph)
     assert (counts["conv"], counts["globalavgpool"], counts[name]) == (1, 1, 1)

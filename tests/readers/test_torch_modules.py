@@ -1,4 +1,4 @@
-"""Every kind of torch module that users have is read, and is theirs again afterwards."""
+"""Every kind of torch module is read, and stays usable and unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def small() -> nn.Sequential:
 
 
 class Hostile(nn.Module):
-    """Control flow that torch.fx cannot trace: over shapes, attributes by name, containers, exceptions."""
+    """Control flow that torch.fx cannot trace: on shapes, attribute names, containers and exceptions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def test_control_flow_over_shapes_and_names_is_followed() -> None:
 
 
 class Shuffle(nn.Module):
-    """Reads sizes, which TorchScript counts as tensors."""
+    """Reads sizes, which TorchScript treats as tensors."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, channels, height, width = x.shape
@@ -70,19 +70,19 @@ class Shuffle(nn.Module):
 
 
 @pytest.mark.parametrize("script", [torch.jit.script, lambda m: torch.jit.trace(m, torch.zeros(1, 4, 8, 8))])
-def test_torchscript_that_counts_sizes_is_read(script: Callable[[nn.Module], nn.Module]) -> None:
+def test_torchscript_that_computes_with_sizes_is_read(script: Callable[[nn.Module], nn.Module]) -> None:
     assert ops(read_torch_module(script(Shuffle()), (1, 4, 8, 8))) == {"reshape": 2, "transpose": 1}
 
 
 def test_frozen_torchscript_is_read() -> None:
-    """Freezing folds batch norm into the convolution, and takes the mode away."""
+    """Freezing folds batch norm into the convolution and removes the mode."""
     frozen = torch.jit.freeze(torch.jit.script(small().eval()))
     counts = ops(read_torch_module(frozen, IMAGE))
     assert (counts["conv"], counts["relu"]) == (1, 1)
 
 
 class Mixed(nn.Module):
-    """What torch.export turns into operators and submodules of its own."""
+    """Code that torch.export turns into its own operators and submodules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def test_exported_program_is_read_at_its_own_shapes(decomposed: bool) -> None:
     assert ops(named) == counts
 
 
-def test_exported_program_is_read_at_another_shape_where_it_allows_one() -> None:
+def test_exported_program_is_read_at_another_shape_if_it_allows_that() -> None:
     free = {"input": {2: torch.export.Dim.DYNAMIC}}
     program = torch.export.export(small().eval(), (torch.zeros(IMAGE),), dynamic_shapes=free)
     assert of(read_torch_module(program, (1, 3, 12, 8)), "conv")[0]["out_shapes"] == [(1, 4, 10, 6)]
@@ -120,12 +120,12 @@ def test_exported_program_is_read_at_another_shape_where_it_allows_one() -> None
 
 
 @pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks:UserWarning")
-def test_part_that_is_compiled_is_read() -> None:
+def test_compiled_submodule_is_read() -> None:
     net = nn.Sequential(torch.compile(nn.Conv2d(3, 4, 3)), nn.ReLU())
     assert ops(read_torch_module(net, IMAGE)) == {"conv": 1, "relu": 1}
 
 
-def test_control_flow_operators_are_refused_by_name() -> None:
+def test_error_names_control_flow_operators() -> None:
     def forward(x: torch.Tensor) -> Any:
         return torch.cond(x.sum() > 0, lambda t: t.relu(), lambda t: t.tanh(), (x,))
 
@@ -133,7 +133,7 @@ def test_control_flow_operators_are_refused_by_name() -> None:
         read(forward, IMAGE)
 
 
-def test_hooks_are_run_and_stay() -> None:
+def test_hooks_run_and_are_kept() -> None:
     conv = nn.Conv2d(3, 4, 3)
     conv.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     conv.register_forward_hook(lambda module, args, out: out.relu())
@@ -143,7 +143,7 @@ def test_hooks_are_run_and_stay() -> None:
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_part_is_read(reentrant: bool) -> None:
+def test_checkpointed_submodule_is_read(reentrant: bool) -> None:
     conv = nn.Conv2d(3, 4, 3)
     graph = read(lambda x: checkpoint(conv, x, use_reentrant=reentrant).relu(), IMAGE)
     assert ops(graph) == {"conv": 1, "relu": 1}
@@ -161,19 +161,19 @@ def test_checkpointed_part_is_read(reentrant: bool) -> None:
         lambda conv: conv.double(),
     ],
 )
-def test_convolution_stays_one_however_its_weights_are_kept(keep: Callable[[nn.Module], Any]) -> None:
+def test_convolution_is_read_with_any_kind_of_weights(keep: Callable[[nn.Module], Any]) -> None:
     conv = nn.Conv2d(3, 4, 3)
     keep(conv)
     assert ops(read_torch_module(nn.Sequential(conv), IMAGE)) == {"conv": 1}
 
 
-def test_shared_weights_are_computed_with_each_time() -> None:
+def test_layers_with_shared_weights_count_each_time() -> None:
     first, second = nn.Linear(8, 8), nn.Linear(8, 8)
     second.weight = first.weight
     assert ops(read_torch_module(nn.Sequential(first, second, first), (1, 8))) == {"fc": 3}
 
 
-def test_types_that_layers_are_mixed_of_do_not_matter() -> None:
+def test_mixed_types_of_layers_do_not_matter() -> None:
     half, whole = nn.Conv2d(3, 4, 3).half(), nn.Conv2d(4, 4, 3)
     assert ops(read_torch_module(nn.Sequential(half, whole), IMAGE)) == {"conv": 2}
 
@@ -188,15 +188,15 @@ class Autocast(nn.Module):
             return self.conv(x).float().relu()
 
 
-def test_autocast_works_before_and_after() -> None:
-    """Autocast keeps casts of weights; those of a reading have no data, and must not be used by a run."""
+def test_autocast_still_works_after_reading() -> None:
+    """Autocast caches cast weights. The reader's have no data, so a later run must not use them."""
     module = Autocast()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert ops(read_torch_module(module, IMAGE)) == {"conv": 1, "relu": 1}
         assert module(torch.ones(IMAGE)).device.type == "cpu"
 
 
-def test_random_numbers_of_the_user_are_not_drawn() -> None:
+def test_reading_does_not_change_the_users_random_state() -> None:
     state = torch.get_rng_state()
     read(lambda x: x + torch.rand(x.shape), IMAGE)
     assert torch.equal(torch.get_rng_state(), state)
@@ -211,7 +211,7 @@ class Detections:
 Pair = collections.namedtuple("Pair", "left right")
 
 
-def test_outputs_in_dataclasses_and_named_tuples_are_all_kept() -> None:
+def test_all_outputs_in_dataclasses_and_named_tuples_are_kept() -> None:
     def forward(x: torch.Tensor) -> tuple[Any, ...]:
         return Detections(x.relu(), (x.tanh(),)), Pair(x.exp(), collections.OrderedDict(a=x.abs()))
 
@@ -238,7 +238,7 @@ class Recurrent(nn.Module):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*outside the range measured:nnmeter_nas.LatencyWarning")
-def test_what_is_not_predicted_is_reported(module: nn.Module, unpredicted: str) -> None:
+def test_operators_that_are_not_predicted_are_reported(module: nn.Module, unpredicted: str) -> None:
     predictor = load_latency_predictor("cortexA76cpu_tflite21")
     assert unpredicted in predictor.explain(module, input_shape=(1, 5, 16)).unpredicted.values()
     with pytest.warns(LatencyWarning, match="are not predicted on cortexA76cpu"):
@@ -255,7 +255,7 @@ def _(x: torch.Tensor, times: int) -> torch.Tensor:
     return x.new_empty(x.shape[0], times)
 
 
-def test_operator_of_another_library_does_not_pass_for_one_of_torch() -> None:
+def test_operator_of_another_library_is_not_mistaken_for_torchs() -> None:
     graph = read(lambda x: foreign_relu(x, 5), (1, 3))
     assert ops(graph) == {"nnmeter_nas_test_relu": 1}
     assert of(graph, "nnmeter_nas_test_relu")[0]["out_shapes"] == [(1, 5)]

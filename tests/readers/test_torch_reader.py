@@ -1,4 +1,4 @@
-"""The torch reader: what users' modules hold arrives in the model graph, and they stay as they were."""
+"""The torch reader puts all operators of a module into the model graph and does not change the module."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The standard network, 224x224."""
+    """The standard network for 224x224 images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MobileNetV2(nn.Module):
 
 
 class ResNeXtBlock(nn.Module):
-    """A bottleneck with grouped convolution and a downsampling shortcut."""
+    """A bottleneck with a grouped convolution and a downsampling shortcut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ResNeXtBlock(nn.Module):
 
 
 class ShuffleBlock(nn.Module):
-    """Channel split, a branch, concatenation and channel shuffle."""
+    """A channel split, a branch, a concatenation and a channel shuffle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class SqueezeExcite(nn.Module):
         return x * scale.expand_as(x)
 
 
-def test_mobilenet_v2_arrives_operator_by_operator() -> None:
+def test_mobilenet_v2_has_the_expected_operators() -> None:
     graph = read_torch_module(MobileNetV2(), (1, 3, 224, 224))
     assert ops(graph) == {"conv": 35, "dwconv": 17, "bn": 52, "relu6": 35, "add": 10, "globalavgpool": 1,
                           "flatten": 1, "fc": 1}
@@ -135,7 +135,7 @@ def test_grouped_residual_block_keeps_its_groups_and_its_shortcut() -> None:
     assert add["out_shapes"] == [(1, 256, 28, 28)]
 
 
-def test_channel_split_and_shuffle_arrive() -> None:
+def test_channel_split_and_shuffle_are_read() -> None:
     graph = read_torch_module(ShuffleBlock(), (1, 16, 28, 28))
     assert ops(graph) == {"split": 1, "conv": 1, "dwconv": 1, "bn": 2, "relu": 1, "concat": 1, "reshape": 2,
                           "transpose": 1}
@@ -164,14 +164,14 @@ def test_squeeze_excite_multiplies_without_an_operator_for_the_expansion() -> No
         (lambda x: x * F.hardtanh(x + 3, 0.0, 6.0).div(6), {"add": 1, "relu6": 1, "mul": 1, "div": 1}),
     ],
 )
-def test_every_spelling_of_hswish_arrives(spelling: Any, expected: dict[str, int]) -> None:
+def test_every_form_of_hswish_is_read(spelling: Any, expected: dict[str, int]) -> None:
     graph = read(spelling, (1, 8, 4, 4))
     assert ops(graph) == expected
     if "add" in expected:
         assert of(graph, "add")[0]["attrs"]["const"] == 3.0
 
 
-def test_one_dimensional_network_arrives() -> None:
+def test_one_dimensional_network_is_read() -> None:
     net = nn.Sequential(nn.Conv1d(2, 8, 9, 4, 4), nn.BatchNorm1d(8), nn.ReLU(),
                         nn.MaxPool1d(3, ceil_mode=True), nn.Conv1d(8, 8, 3, dilation=2, groups=8),
                         nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 4))
@@ -181,7 +181,7 @@ def test_one_dimensional_network_arrives() -> None:
                           "flatten": 1, "fc": 1}
 
 
-def test_decoder_with_transposed_convolution_and_resizing_arrives() -> None:
+def test_decoder_with_transposed_convolution_and_resizing_is_read() -> None:
     net = nn.Sequential(nn.ConvTranspose2d(8, 6, (2, 3), 2, 1, output_padding=1, groups=2), nn.LeakyReLU(),
                         nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReflectionPad2d(1),
                         nn.ConvTranspose2d(6, 3, 4, 2, 1))
@@ -193,7 +193,7 @@ def test_decoder_with_transposed_convolution_and_resizing_arrives() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
-def test_same_padding_is_that_of_torch() -> None:
+def test_same_padding_matches_torch() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, (4, 3), padding="same", dilation=(1, 2)))
     graph = read_torch_module(net, (1, 3, 9, 8))
     assert graph.nodes["0"]["attrs"]["padding"] == [(1, 2), (2, 2)]
@@ -224,7 +224,7 @@ def test_zero_candidate_costs_nothing(zero: Any) -> None:
     assert ops(graph) == {"relu": 1}
 
 
-def test_several_inputs_arrive_in_the_order_of_forward() -> None:
+def test_several_inputs_are_in_the_order_of_forward() -> None:
     def merge(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.cat([a, F.interpolate(b, size=a.shape[2:])], 1)
 
@@ -233,32 +233,32 @@ def test_several_inputs_arrive_in_the_order_of_forward() -> None:
     assert graph.nodes["concat"]["in_shapes"] == [(1, 2, 8, 6), (1, 3, 8, 6)]
 
 
-def test_outputs_in_dicts_and_tuples_are_all_kept() -> None:
+def test_all_outputs_in_dicts_and_tuples_are_kept() -> None:
     graph = read(lambda x: {"a": F.relu(x), "b": (torch.sigmoid(x), [x.tanh()])}, (1, 4, 2, 2))
     assert graph.graph["outputs"] == ["relu", "sigmoid", "tanh"]
 
 
-def test_matrix_products_are_dense_layers_only_where_weights_are_constant() -> None:
+def test_matrix_products_are_dense_layers_only_with_constant_weights() -> None:
     weights = torch.ones(6, 5)
     graph = read(lambda x: (x @ weights) @ (x @ weights).transpose(-1, -2), (1, 4, 6))
     assert ops(graph) == {"fc": 2, "transpose": 1, "matmul": 1}
     assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5, "bias": False}
 
 
-def test_attention_is_read_down_to_its_products() -> None:
+def test_attention_is_read_as_its_products() -> None:
     graph = read_torch_module(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), (1, 5, 16))
     counts = ops(graph)
     assert (counts["fc"], counts["matmul"], counts["softmax"], counts["norm"]) == (4, 2, 1, 2)
     assert graph.graph["shape_mismatches"] == []
 
 
-def test_indexing_and_stacking_arrive_as_slices_and_joins() -> None:
+def test_indexing_and_stacking_become_slices_and_concats() -> None:
     graph = read(lambda x: torch.stack([x[:, 0], *x[:, 1:3].unbind(1)], dim=-1)[..., ::2], (1, 4, 6, 5))
     assert ops(graph) == {"slice": 3, "squeeze": 3, "split": 1, "unsqueeze": 3, "concat": 1}
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 6, 5, 2)]
 
 
-def test_in_place_writes_into_a_part_keep_what_was_written() -> None:
+def test_in_place_writes_to_a_slice_are_kept() -> None:
     def shift(x: torch.Tensor) -> torch.Tensor:
         out = torch.zeros_like(x)
         out[:, :2] = F.relu(x[:, 2:])
@@ -269,7 +269,7 @@ def test_in_place_writes_into_a_part_keep_what_was_written() -> None:
     assert ops(graph) == {"slice": 2, "relu": 1, "sigmoid": 1, "scatter": 2}
 
 
-def test_in_place_operator_on_a_view_reaches_the_tensor_it_views() -> None:
+def test_in_place_operator_on_a_view_changes_the_viewed_tensor() -> None:
     def relu_through_a_view(x: torch.Tensor) -> torch.Tensor:
         y = x + 1
         y.view(1, -1).relu_()
@@ -283,7 +283,7 @@ def test_unknown_operator_stays_a_node_with_its_traced_shape() -> None:
     assert graph.nodes["im2col"]["out_shapes"] == [(1, 32, 9)]
 
 
-def test_computed_convolution_weights_do_not_pass_for_a_convolution() -> None:
+def test_convolution_with_computed_weights_is_not_read_as_a_convolution() -> None:
     graph = read(lambda x, w: F.conv2d(x, w), (1, 4, 8, 8), (1, 4, 3, 3))
     assert ops(graph) == {"conv2d": 1}
 
@@ -311,7 +311,7 @@ def test_wrapped_module_is_read(wrap: Callable[[nn.Module], nn.Module]) -> None:
     assert ops(read_torch_module(wrap(net), (1, 3, 8, 8))) == {"conv": 1, "relu": 1}
 
 
-def test_parametrised_weights_are_no_operators() -> None:
+def test_parametrised_weights_are_not_operators() -> None:
     net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)))
     assert ops(read_torch_module(net, (1, 3, 8, 8))) == {"conv": 1}
 
@@ -327,7 +327,7 @@ def test_module_on_the_meta_device_is_read() -> None:
 
 
 class Forgetful(nn.Module):
-    """Counts its calls and keeps what it computed: everything a trace must not leave behind."""
+    """Counts its calls and stores its results. A trace must leave neither behind."""
 
     calls: torch.Tensor
 
@@ -352,7 +352,7 @@ class Forgetful(nn.Module):
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_module_is_the_same_after_reading(broken: bool) -> None:
+def test_reading_does_not_change_the_module(broken: bool) -> None:
     module = Forgetful()
     state = copy.deepcopy(module.state_dict())
     weight = module.conv.weight
@@ -368,7 +368,7 @@ def test_module_is_the_same_after_reading(broken: bool) -> None:
     module(torch.zeros(1, 3, 8, 8)).sum().backward()
 
 
-def test_batch_statistics_do_not_move() -> None:
+def test_reading_does_not_change_batch_statistics() -> None:
     norm = nn.BatchNorm2d(3)
     read_torch_module(nn.Sequential(norm, nn.ReLU()), (1, 3, 8, 8))
     assert norm.num_batches_tracked == 0
@@ -376,8 +376,8 @@ def test_batch_statistics_do_not_move() -> None:
     assert not norm.running_mean.any()
 
 
-def test_weights_are_never_computed_with() -> None:
-    """A weight-standardised convolution of 4 TB would not fit if its weights were touched."""
+def test_reading_never_computes_with_weights() -> None:
+    """A weight-standardised convolution of 4 TB would not fit in memory if its weights were read."""
 
     class Standardised(nn.Module):
         def __init__(self) -> None:
@@ -408,7 +408,7 @@ class BranchesOnValues(nn.Module):
 @pytest.mark.parametrize(
     ("module", "shape", "message"),
     [
-        (nn.Conv2d(3, 4, 3), 8, "input_shape=8 is no shape: pass a tuple"),
+        (nn.Conv2d(3, 4, 3), 8, "input_shape=8 is not a shape: pass a tuple"),
         (nn.Conv2d(3, 4, 3), (), r"input_shape=\(\)"),
         (nn.Conv2d(3, 4, 3), (1, 3, -8, 8), "input_shape"),
         (nn.Conv2d(3, 4, 3), "1,3,8,8", "input_shape"),
@@ -421,22 +421,22 @@ class BranchesOnValues(nn.Module):
         (lambda x: x, (1, 3, 8, 8), r"expected a torch\.nn\.Module or .*, got function"),
     ],
 )
-def test_unreadable_module_is_named_with_the_way_out(module: Any, shape: Any, message: str) -> None:
+def test_error_names_an_unreadable_module_and_the_way_out(module: Any, shape: Any, message: str) -> None:
     with pytest.raises(ReaderError, match=message):
         read_torch_module(module, shape)
 
 
-def test_module_that_returns_no_computed_tensor_is_refused() -> None:
+def test_module_that_returns_no_computed_tensor_is_rejected() -> None:
     with pytest.raises(ReaderError, match="returned int without a tensor computed from its input"):
         read(lambda x: x.dim(), (1, 3, 8, 8))
 
 
-def test_module_without_operators_is_refused() -> None:
+def test_module_without_operators_is_rejected() -> None:
     with pytest.raises(GraphError, match="empty"):
         read_torch_module(nn.Identity(), (1, 3, 8, 8))
 
 
-def test_batch_other_than_one_is_refused() -> None:
+def test_batch_other_than_one_is_rejected() -> None:
     with pytest.raises(ShapeError, match="batch is 8"):
         read_torch_module(nn.Conv2d(3, 4, 3), (8, 3, 8, 8))
 

@@ -1,4 +1,4 @@
-"""What a forward writes in place, and the values that it looks at: the torch reader keeps track of both."""
+"""The torch reader tracks in-place writes of ``forward``, and values on which it branches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnmeter_nas.readers.torch.module import read_torch_module
 from torch_graphs import of, ops, read
 
 
-def test_parts_written_into_a_new_tensor_are_all_kept() -> None:
+def test_all_slices_written_into_a_new_tensor_are_kept() -> None:
     def assemble(x: torch.Tensor) -> torch.Tensor:
         out = torch.empty(1, 8, 4, 4, device=x.device)
         out[:, :4] = F.relu(x)
@@ -22,7 +22,7 @@ def test_parts_written_into_a_new_tensor_are_all_kept() -> None:
     assert ops(read(assemble, (1, 4, 4, 4))) == {"relu": 1, "scatter": 2, "sigmoid": 1}
 
 
-def test_writing_one_half_leaves_the_other_as_it_was() -> None:
+def test_writing_one_half_does_not_change_the_other() -> None:
     def half(x: torch.Tensor) -> torch.Tensor:
         left, right = F.max_pool2d(x, 2).chunk(2, 1)
         left = F.relu(left, inplace=True)
@@ -54,7 +54,7 @@ def test_writing_through_a_reshaped_view_changes_the_tensor() -> None:
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 2, 3, 3)]
 
 
-def test_shapes_changed_in_place_are_those_from_before() -> None:
+def test_in_place_shape_change_starts_from_the_old_shape() -> None:
     def squeeze(x: torch.Tensor) -> torch.Tensor:
         x = F.adaptive_avg_pool2d(x, 1).squeeze_()
         return x.unsqueeze_(0).t_()
@@ -65,7 +65,7 @@ def test_shapes_changed_in_place_are_those_from_before() -> None:
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(6, 1)]
 
 
-def test_data_given_to_a_tensor_is_what_it_then_holds() -> None:
+def test_assigning_data_replaces_a_tensors_value() -> None:
     def swap(x: torch.Tensor) -> torch.Tensor:
         y = torch.exp(x)
         y.data = torch.tanh(x)
@@ -87,7 +87,7 @@ def test_coordinates_made_in_forward_are_constants(fit: str) -> None:
     assert of(graph, "concat")[0]["out_shapes"] == [(1, 5, 4, 4)]
 
 
-def test_results_are_collected_from_an_empty_tensor_on() -> None:
+def test_results_may_be_appended_to_an_empty_tensor() -> None:
     def collect(x: torch.Tensor) -> torch.Tensor:
         out = torch.tensor([], device=x.device)
         for part in x.chunk(2, 1):
@@ -99,7 +99,7 @@ def test_results_are_collected_from_an_empty_tensor_on() -> None:
 
 
 class Counting(nn.Module):
-    """Branches on what it keeps: a flag, a number of steps, a learnt threshold."""
+    """Branches on stored values: a flag, a number of steps, a learned threshold."""
 
     steps: torch.Tensor
 
@@ -116,13 +116,13 @@ class Counting(nn.Module):
         return x
 
 
-def test_branches_on_what_the_module_keeps_are_followed() -> None:
+def test_branches_on_stored_values_are_followed() -> None:
     assert ops(read_torch_module(Counting(1.0), (1, 3))) == {"exp": 1, "relu": 4}
     assert ops(read_torch_module(Counting(0.0), (1, 3))) == {"relu": 4}
 
 
 class CountsUp(nn.Module):
-    """Would run forever on a value that its own writing does not change."""
+    """Would run forever if the reader ignored its write to the value it branches on."""
 
     steps: torch.Tensor
 
@@ -138,7 +138,7 @@ class CountsUp(nn.Module):
 
 
 @pytest.mark.parametrize("same", [torch.Tensor.detach, lambda x: x.data, lambda x: x.view(1)[0]])
-def test_integer_that_the_module_keeps_is_never_written(same: object) -> None:
+def test_integer_stored_in_the_module_is_never_written(same: object) -> None:
     module = Counting(0.0)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -151,7 +151,7 @@ def test_integer_that_the_module_keeps_is_never_written(same: object) -> None:
     assert module.steps == 3
 
 
-def test_value_that_forward_changes_cannot_be_branched_on() -> None:
+def test_branch_on_a_value_that_forward_changes_is_rejected() -> None:
     module = CountsUp()
     with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
         read_torch_module(module, (1, 3))
@@ -159,13 +159,13 @@ def test_value_that_forward_changes_cannot_be_branched_on() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.Tensor.nonzero, lambda x: x[x > 0], lambda x: x * x.max().item()])
-def test_shapes_and_values_that_data_decides_are_refused(value: object) -> None:
+def test_data_dependent_shapes_and_values_are_rejected(value: object) -> None:
     assert callable(value)
     with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
         read(value, (1, 3, 4, 4))
 
 
-def test_one_matrix_of_weights_in_a_batch_is_a_dense_layer() -> None:
+def test_batched_product_with_one_weight_matrix_is_a_dense_layer() -> None:
     weights = torch.ones(1, 6, 5)
     graph = read(lambda x: torch.bmm(x, weights), (1, 4, 6))
     assert of(graph, "fc")[0]["attrs"] == {"in_features": 6, "out_features": 5, "bias": False}
@@ -173,7 +173,7 @@ def test_one_matrix_of_weights_in_a_batch_is_a_dense_layer() -> None:
     assert ops(read(lambda x: x @ several, (1, 4, 3, 6))) == {"aten_matmul": 1}
 
 
-def test_gated_linear_unit_and_largest_value_arrive_in_known_operators() -> None:
+def test_gated_linear_unit_and_maximum_become_known_operators() -> None:
     assert ops(read(lambda x: F.glu(x, 1), (1, 4, 3, 3))) == {"split": 1, "sigmoid": 1, "mul": 1}
     graph = read(lambda x: x.amax((-1, -2)), (1, 4, 3, 3))
     assert ops(graph) == {"maxpool": 1, "squeeze": 1}

@@ -1,4 +1,4 @@
-"""Ranking a space finds its very best architectures without listing it, and ones next to a wanted latency."""
+"""Ranking a space finds its best architectures, and those closest to a given latency, without listing it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def additive(positions: int = 20, candidates: int = 4) -> Terms:
 
 
 @given(terms=any_terms(), count=st.integers(1, 50))
-def test_best_architectures_are_those_that_listing_all_finds(terms: Terms, count: int) -> None:
+def test_best_architectures_match_a_full_listing(terms: Terms, count: int) -> None:
     every = every_architecture(terms.sizes)
     listed = sorted(zip(terms.values(every).tolist(), every.tolist(), strict=True))[:count]
     assert least(terms, count).tolist() == [row for _, row in listed]
@@ -48,7 +48,7 @@ def test_best_architectures_are_found_without_listing(terms: Terms, count: int) 
     assert len(np.unique(found, axis=0)) == len(found)
 
 
-def test_best_architectures_of_a_space_that_none_can_list() -> None:
+def test_best_architectures_of_a_huge_space_are_found() -> None:
     terms = additive(60, 5)
     best = fastest(terms, 100)
     values = terms.values(best)
@@ -56,13 +56,13 @@ def test_best_architectures_of_a_space_that_none_can_list() -> None:
     assert np.all(np.diff(values) >= 0)
 
 
-def test_more_interactions_than_can_be_told_apart_are_refused() -> None:
+def test_too_many_interactions_are_rejected() -> None:
     with pytest.raises(LookupTableError, match=r"too many choices interact.*rank a sample"):
         least(far_apart(), 1)
 
 
 @pytest.mark.parametrize("target", [5.5, 8.0, 12.0, 14.5])
-def test_close_architectures_are_close_all_over_a_large_space(target: float) -> None:
+def test_architectures_close_to_any_latency_are_found_in_a_large_space(target: float) -> None:
     terms = additive()
     found = closest(terms, target, 10)
     misses = np.abs(terms.values(found) - target)
@@ -74,18 +74,18 @@ def test_close_architectures_are_close_all_over_a_large_space(target: float) -> 
     assert terms.values(within)[0] > target - 0.01
 
 
-def test_architectures_are_close_below_a_limit_that_few_meet() -> None:
+def test_architectures_close_to_a_tight_limit_are_found() -> None:
     terms = additive()
     limit = terms.values(least(terms, 50))[-1]
     assert terms.values(closest(terms, limit, 1, limit=limit)) == limit
 
 
-def test_nothing_is_close_where_all_exceed_the_limit() -> None:
+def test_no_architecture_is_close_if_all_exceed_the_limit() -> None:
     terms = Terms((2, 2), 0.0, {(0,): np.array([1.0, 2.0]), (1,): np.array([3.0, 4.0])})
     with pytest.raises(SearchError, match="values go from 4 to 6"):
         closest(terms, 1.0, 5, limit=3.0)
 
 
-def test_random_architectures_are_of_every_candidate() -> None:
+def test_random_architectures_use_every_candidate() -> None:
     found = random_architectures(Terms((2, 3), 0.0, {}), 300, seed=1)
     assert {tuple(row) for row in found.tolist()} == set(itertools.product(range(2), range(3)))

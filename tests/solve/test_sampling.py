@@ -1,4 +1,4 @@
-"""Architectures inside limits are drawn uniformly, as brute force shows, however few of all they are."""
+"""Architectures within limits are drawn uniformly, compared with brute force, even if they are rare."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from nnmeter_nas.solve.sampling import UniformSampler
 
 @pytest.fixture
 def nothing_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has small spaces drawn from as large ones are."""
+    """Make the sampler treat small spaces like large ones."""
     monkeypatch.setattr(sampling, "LISTED", 0)
 
 
 def inside(terms: Terms, at_most: float, at_least: float) -> set[tuple[int, ...]]:
-    """All architectures inside the limits."""
+    """All architectures within the limits."""
     every = every_architecture(terms.sizes)
     values = terms.values(every)
     return {tuple(row) for row in every[(at_least <= values) & (values <= at_most)].tolist()}
 
 
 def assert_uniform(counts: Any, weights: Any = 1.0) -> None:
-    """Counts are as drawn with probabilities in proportion to ``weights``, by a chi-square test."""
+    """Assert with a chi-square test that counts match probabilities proportional to ``weights``."""
     counts, expected = np.asarray(counts, dtype=float), np.broadcast_to(weights, np.shape(counts))
     expected = expected * counts.sum() / expected.sum()
     freedom = len(counts) - 1
@@ -42,7 +42,7 @@ def assert_uniform(counts: Any, weights: Any = 1.0) -> None:
 
 
 def grid(*factors: tuple[int, ...], sizes: tuple[int, ...] = (3, 2, 4, 3)) -> Terms:
-    """Terms of the positions given, of values that share nothing."""
+    """Terms over the given positions, with values that are all different."""
     random = np.random.default_rng(len(factors))
     return Terms(sizes, 2.0, {known: random.gamma(2.0, size=[sizes[p] for p in known]) for known in factors})
 
@@ -55,12 +55,12 @@ SPACES = {
     "ties": Terms((3, 2, 4, 3), 0.0, {(p,): np.arange(s) * 0.1 for p, s in enumerate((3, 2, 4, 3))}),
     "indifferent": Terms((3, 2, 4, 3), 1.0, {(2,): np.array([1.0, 2.0, 3.0, 4.0])}),
 }
-#: Quantiles of all values between which values are to lie.
+#: Lower and upper limits, as quantiles of all values.
 LIMITS = [(0.0, 0.3), (0.6, 1.0), (0.4, 0.7), (0.0, 1.0)]
 
 
 def limits(terms: Terms, low: float, high: float) -> tuple[float, float]:
-    """Values of architectures at two quantiles; none at the ends."""
+    """Values of architectures at two quantiles; None at the ends."""
     values = np.sort(terms.values(every_architecture(terms.sizes)))
     at_least = values[int(low * (len(values) - 1))] if low else -math.inf
     return (values[int(high * (len(values) - 1))] if high < 1 else math.inf), at_least
@@ -69,7 +69,7 @@ def limits(terms: Terms, low: float, high: float) -> tuple[float, float]:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("quantiles", LIMITS)
 @pytest.mark.parametrize("way", ["listed", "counted", "coarse", "narrowed"])
-def test_draws_are_uniform_among_what_is_inside(
+def test_draws_are_uniform_within_the_limits(
     space: str, quantiles: tuple[float, float], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = SPACES[space]
@@ -91,7 +91,7 @@ def test_draws_are_uniform_among_what_is_inside(
 
 
 @given(terms=any_terms(), first=st.integers(0, 10**6), second=st.integers(0, 10**6), one_sided=st.booleans())
-def test_everything_inside_is_counted_and_nothing_else_is_drawn(
+def test_all_architectures_within_limits_are_counted_and_only_those_drawn(
     terms: Terms, first: int, second: int, one_sided: bool
 ) -> None:
     every = every_architecture(terms.sizes)
@@ -112,8 +112,8 @@ def test_everything_inside_is_counted_and_nothing_else_is_drawn(
 
 
 @pytest.mark.usefixtures("nothing_listed")
-def test_counts_that_no_integer_holds_are_as_good() -> None:
-    free = (3,) * 60  # 4e28 architectures that only four positions tell apart
+def test_counts_beyond_64_bits_are_as_good() -> None:
+    free = (3,) * 60  # 4e28 architectures; only four positions matter
     terms = Terms((3, 2, 4, 3, *free), 2.0, SPACES["pairs"].factors)
     at_most, at_least = limits(SPACES["pairs"], 0.2, 0.5)
     known = inside(SPACES["pairs"], at_most, at_least)
@@ -125,7 +125,7 @@ def test_counts_that_no_integer_holds_are_as_good() -> None:
 
 
 @pytest.mark.usefixtures("nothing_listed")
-def test_draws_are_the_same_for_the_same_seed_and_independent() -> None:
+def test_draws_are_reproducible_and_independent() -> None:
     sampler = UniformSampler(SPACES["additive"], at_most=6.0)
     first, again = (sampler.draw(4000, np.random.default_rng(5)) for _ in range(2))
     assert first.tolist() == again.tolist()
@@ -135,12 +135,12 @@ def test_draws_are_the_same_for_the_same_seed_and_independent() -> None:
     assert len(np.unique(pairs)) > 0.9 * known**2 * (1 - math.exp(-2000 / known**2))
 
 
-def test_no_draw_is_an_empty_one() -> None:
+def test_drawing_zero_architectures_gives_an_empty_result() -> None:
     assert UniformSampler(SPACES["pairs"]).draw(0, np.random.default_rng(0)).shape == (0, 4)
     assert UniformSampler(table("spos")).draw(0, np.random.default_rng(0)).shape == (0, 20)
 
 
-# Limits with nothing inside
+# Limits that no architecture meets
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -155,7 +155,7 @@ def test_no_draw_is_an_empty_one() -> None:
         (math.nan, 1.0, r"at_most=nan"),
     ],
 )
-def test_limits_that_nothing_meets_are_refused(
+def test_impossible_limits_are_rejected(
     at_most: float, at_least: float, message: str, listed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms = Terms((2, 2, 2), 2.0, {(p,): np.array([0.0, 1.0]) for p in range(3)})
@@ -165,7 +165,7 @@ def test_limits_that_nothing_meets_are_refused(
         UniformSampler(terms, at_most, at_least)
 
 
-def test_gaps_that_no_counts_resolve_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gaps_that_counts_cannot_resolve_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_PATIENCE", 2**12)
     terms = Terms((2,) * 40, 0.0, {(p,): np.array([0.0, 1.0]) for p in range(40)})
     with pytest.raises(SearchError, match=r"as far as drawing \d+ near the limits tells"):
@@ -176,15 +176,15 @@ def test_gaps_that_no_counts_resolve_end_the_search(monkeypatch: pytest.MonkeyPa
 
 
 def table(space: str, device: str = "cortexA76cpu_tflite21") -> Terms:
-    """The terms of a table that ships with the package."""
+    """The terms of a bundled table."""
     [path] = bundled_tables().glob(f"{space}_*/{device}_2.0.yaml")
     return load_table(path).terms()
 
 
 def halves_within(terms: Terms, limit: float) -> tuple[Any, Any]:
-    """First halves of the architectures of an additive space, and how many second ones keep each in a limit.
+    """First halves of an additive space's architectures, and how many second halves keep each within a limit.
 
-    Lists all halves that do not exceed it by themselves.
+    Lists only halves that do not exceed the limit by themselves.
     """
     columns = [terms.factors[p,] - terms.factors[p,].min() for p in range(len(terms.sizes))]
     budget = limit - terms.constant - sum(float(array.min()) for array in terms.factors.values())
@@ -226,7 +226,7 @@ def test_few_in_a_million_are_drawn_uniformly(space: str, limit: float, share: f
 
 
 @pytest.mark.parametrize(("space", "limit"), [("spos", 44.2), ("proxylessnas", 32.34)])
-def test_one_in_a_million_is_counted_as_a_fine_histogram_does(space: str, limit: float) -> None:
+def test_one_in_a_million_is_counted_like_a_fine_histogram(space: str, limit: float) -> None:
     terms = table(space)
     width, bounds = (limit - terms.constant) / 200_000, []
     for rounded in (np.ceil, np.floor):
@@ -243,7 +243,7 @@ def test_one_in_a_million_is_counted_as_a_fine_histogram_does(space: str, limit:
 
 
 @pytest.mark.parametrize("space", ["spos", "proxylessnas"])
-def test_the_most_extreme_architectures_are_found_at_their_own_values(space: str) -> None:
+def test_extreme_architectures_are_found_at_their_own_values(space: str) -> None:
     terms = table(space)
     least = np.array([[int(terms.factors[p,].argmin()) for p in range(len(terms.sizes))]])
     most = np.array([[int(terms.factors[p,].argmax()) for p in range(len(terms.sizes))]])
@@ -254,7 +254,7 @@ def test_the_most_extreme_architectures_are_found_at_their_own_values(space: str
     assert slow.draw(1, np.random.default_rng(0)).tolist() == most.tolist()
 
 
-def test_narrow_windows_of_large_spaces_are_met() -> None:
+def test_architectures_in_narrow_windows_of_large_spaces_are_found() -> None:
     terms = table("proxylessnas")
     sampler = UniformSampler(terms, at_most=60.001, at_least=60.0)
     values = terms.values(sampler.draw(500, np.random.default_rng(0)))
@@ -262,7 +262,7 @@ def test_narrow_windows_of_large_spaces_are_met() -> None:
     assert np.histogram(values, 4, (60.0, 60.001))[0].min() > 80
 
 
-def test_positions_that_all_interact_are_drawn_from_all_the_same() -> None:
+def test_positions_that_all_interact_are_still_drawn() -> None:
     terms = far_apart()
     values = terms.values(every_architecture(terms.sizes))
     limit = np.quantile(values, 0.01)

@@ -1,4 +1,4 @@
-"""Surveys look at every architecture once: they name the least, and the quantiles of a full list."""
+"""Surveys evaluate every architecture once and find the minimum and the quantiles of a full list."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def all_terms(draw: st.DrawFn) -> Terms:
 
 
 @given(all_terms(), st.integers(1, 9), st.sampled_from([1, 5, 2**15]), st.sampled_from([1, 7, 2**26]))
-def test_survey_is_that_of_a_full_list(terms: Terms, count: int, group: int, chunk: int) -> None:
+def test_survey_matches_a_full_list(terms: Terms, count: int, group: int, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_GROUP", group)
         patch.setattr(module, "_CHUNK", chunk)
@@ -41,7 +41,7 @@ def test_survey_is_that_of_a_full_list(terms: Terms, count: int, group: int, chu
         assert abs(found.quantile(share) - exact) <= width
 
 
-def test_survey_names_those_that_ranking_finds_without_looking() -> None:
+def test_survey_finds_the_same_architectures_as_ranking() -> None:
     sizes = (4,) * 11
     pairs: list[Positions] = [(i, i + 1) for i in range(10)]
     terms = random_terms(sizes, [*((i,) for i in range(11)), *pairs], seed=1)
@@ -50,7 +50,7 @@ def test_survey_names_those_that_ranking_finds_without_looking() -> None:
     np.testing.assert_array_equal(found.least, fastest(terms, 30))
 
 
-def test_survey_ranks_where_too_many_choices_interact_for_ranking_without() -> None:
+def test_survey_works_where_too_many_choices_interact_for_ranking() -> None:
     sizes = (3,) * 12
     pairs: list[Positions] = [(i, j) for i in range(12) for j in range(i + 1, 12)]
     terms = random_terms(sizes, pairs, seed=2)
@@ -60,7 +60,7 @@ def test_survey_ranks_where_too_many_choices_interact_for_ranking_without() -> N
     assert terms.values(survey(terms, 5).least) == pytest.approx(values[:5])
 
 
-def test_survey_on_workers_is_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_survey_on_workers_is_bit_identical(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("joblib")
     monkeypatch.setattr(module, "_CHUNK", 2**16)
     terms = random_terms((4,) * 10, [(i, i + 1) for i in range(9)], seed=3)
@@ -74,12 +74,12 @@ def test_survey_on_workers_is_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("arguments", "sizes"), [({"count": 0}, (2,)), ({"bins": 0}, (2,)), ({}, (2,) * 63)]
 )
-def test_survey_that_there_cannot_be_is_refused(arguments: dict[str, int], sizes: tuple[int, ...]) -> None:
+def test_impossible_survey_is_rejected(arguments: dict[str, int], sizes: tuple[int, ...]) -> None:
     with pytest.raises(LookupTableError, match=r"must be at least 1|too many to look at each"):
         survey(Terms(sizes, 0.0, {}), **arguments)
 
 
-def test_command_ranks_every_architecture_as_it_does_without_looking(
+def test_command_ranks_the_same_with_and_without_a_survey(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("torch")

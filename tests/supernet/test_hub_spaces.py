@@ -1,4 +1,4 @@
-"""The spaces of NNI's hub are read on both lines: model graphs are those of the networks that NNI makes."""
+"""The spaces of NNI's hub are read under both NNI lines, with the model graphs of the networks NNI builds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = [name for name in SPACES if name.startswith("hub-")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_model_graphs_are_of_the_networks_that_nni_makes(name: str) -> None:
+def test_model_graphs_match_the_networks_nni_builds(name: str) -> None:
     space = load_space(name)
     assert space.input_shape == (1, 3, 224, 224)
     assert_as_nni_makes_them(space, lambda: make_space(name), 3)
@@ -40,7 +40,7 @@ def test_choices_are_those_of_the_hub() -> None:
     assert mobile.candidates["s2_i0_se"] == ("identity", "se")
 
 
-def test_a_wider_network_takes_longer() -> None:
+def test_wider_network_takes_longer() -> None:
     space, predictor = load_space("hub-mobilenetv3"), load_latency_predictor("cortexA76cpu_tflite21")
     narrow = {label: known[0] for label, known in space.candidates.items()}
     wide = narrow | {label: "2.0" for label in narrow if label.endswith("width_mult")}
@@ -49,8 +49,8 @@ def test_a_wider_network_takes_longer() -> None:
 
 
 @pytest.mark.slow
-def test_cells_that_their_choices_make_anew_are_made_one_by_one() -> None:
-    """A reduction cell of DARTS strides or not by the input that an operation takes; no trace has both."""
+def test_cells_rebuilt_by_their_choices_are_built_one_by_one() -> None:
+    """An operation in a DARTS reduction cell strides or not depending on its input; no trace has both."""
     darts = importlib.import_module("nni.nas.hub.pytorch").DARTS
 
     def make() -> Any:
@@ -60,19 +60,19 @@ def test_cells_that_their_choices_make_anew_are_made_one_by_one() -> None:
 
 
 @pytest.mark.slow
-def test_searched_channels_of_shufflenet_are_read() -> None:
+def test_searchable_channels_of_shufflenet_are_read() -> None:
     def make() -> Any:
         return hub("ShuffleNetSpace", channel_search=True)
 
     assert_as_nni_makes_them(space_of(make()), make, 2)
 
 
-def test_cells_whose_choices_are_bound_to_each_other_are_refused_by_label() -> None:
+def test_error_for_cells_with_dependent_choices_names_the_label() -> None:
     nasbench101 = importlib.import_module("nni.nas.hub.pytorch").NasBench101
     with pytest.raises(SpaceError, match="'cell"):
         space_of(nasbench101(), (1, 3, 32, 32))
 
 
-def test_names_that_the_hub_lacks_are_refused() -> None:
+def test_unknown_hub_names_are_rejected() -> None:
     with pytest.raises(SpaceError, match="did you mean 'MobileNetV3Space'"):
         hub("MobileNetV3")

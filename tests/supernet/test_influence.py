@@ -1,4 +1,4 @@
-"""Influences are learned from few samples: the tables sum up to what is evaluated, whatever decides it."""
+"""Influences are learned from few samples, and the tables sum to the evaluated values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALUES: dict[str, list[Hashable]] = {f"label_{i}": [0, 1, 2] for i in range(12)}
 
 
 class Network:
-    """Kernels that one layer, or it and others, decide; counts its evaluations."""
+    """A network whose kernels depend on one or more layers; counts its evaluations."""
 
     def __init__(
         self, decided_by: Mapping[str, tuple[str, ...]], conditions: Mapping[str, str], seed: int
@@ -36,7 +36,7 @@ class Network:
         }
 
     def places(self) -> dict[str, Place]:
-        """Places that tell where a kernel runs, and nothing of what else decides it."""
+        """Places that say where a kernel runs, but not what else decides it."""
         met = {name: Place({label: frozenset([1])}) for name, label in self.conditions.items()}
         return {"": Place({}), **met}
 
@@ -46,8 +46,8 @@ def total(tables: list[InfluenceTable], sample: Mapping[str, Hashable]) -> float
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_labels_that_no_place_tells_of_are_found(seed: int) -> None:
-    """The first label has an influence far away, some kernels have three labels, one runs at a condition."""
+def test_influences_that_places_do_not_show_are_found(seed: int) -> None:
+    """The first label acts far away, some kernels depend on three labels, and one runs under a condition."""
     labels = list(VALUES)
     decided_by = {f"block_{i}": (labels[i], labels[i + 1]) for i in range(10)}
     decided_by |= {"far": (labels[0], labels[11]), "deep": (labels[2], labels[5], labels[8]), "fixed": ()}
@@ -61,7 +61,7 @@ def test_labels_that_no_place_tells_of_are_found(seed: int) -> None:
     assert evaluations < 150  # of 531,441 samples
 
 
-def test_tables_have_all_labels_of_a_kernel_and_no_other() -> None:
+def test_tables_have_exactly_the_labels_that_decide_a_kernel() -> None:
     network = Network({"a": ("label_0", "label_4"), "b": ("label_4",), "c": ("label_7",)}, {}, 0)
     tables = learn_influences(network, VALUES, network.places())
     assert sorted(table.labels for table in tables) == [("label_0", "label_4"), ("label_7",)]
@@ -70,7 +70,7 @@ def test_tables_have_all_labels_of_a_kernel_and_no_other() -> None:
         assert set(table.latencies) == combinations
 
 
-def test_what_only_rare_choices_bring_about_is_learned_from_samples_that_have_it() -> None:
+def test_effects_of_rare_choices_are_learned_from_samples_that_have_them() -> None:
     labels = list(VALUES)
     rare: dict[str, Hashable] = dict.fromkeys(labels, 0)
     near = {**rare, labels[5]: 1}
@@ -86,13 +86,13 @@ def test_what_only_rare_choices_bring_about_is_learned_from_samples_that_have_it
     assert total(learned, near) == 1.0
 
 
-def test_a_kernel_that_all_labels_decide_is_refused_by_their_names() -> None:
+def test_error_for_a_kernel_that_all_labels_decide_names_them() -> None:
     network = Network({"everything": tuple(VALUES)}, {}, 0)
     with pytest.raises(SpaceError, match=r"everything depends on 6561 combinations of label_.*, label_"):
         learn_influences(network, VALUES, network.places())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nni.mutable") is not None, reason="NNI 3.0 has profilers")
-def test_latency_profiler_names_the_nni_that_it_needs() -> None:
+def test_latency_profiler_error_names_the_required_nni() -> None:
     with pytest.raises(MissingPackageError, match=r"install nni>=3\.0, or use HardwareLatencyEstimator"):
         importlib.import_module("nnmeter_nas.estimators.latency_profiler")

@@ -1,4 +1,4 @@
-"""Any NNI space of either line becomes a Space: its model graphs are those of the networks that NNI makes."""
+"""Any space of either NNI line becomes a Space with the model graphs of the networks that NNI builds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHAPE = (1, 3, 16, 16)
 
 
 class Branches(nn.Module):  # type: ignore[misc]
-    """Three branches, of which some are taken and summed."""
+    """Three branches; the chosen ones are summed."""
 
     def __init__(self, channels: Any, n_chosen: int | None, label: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Branches(nn.Module):  # type: ignore[misc]
 
 @model_space
 class Everything(ModelSpace):  # type: ignore[misc]
-    """All kinds of choices: values alone, computed with and shared, layers, nested ones, inputs, depths."""
+    """All kinds of choices: single, computed and shared values, layers, nested choices, inputs, depths."""
 
     def __init__(self, stem: int = 8, *, classes: int = 10) -> None:
         super().__init__()
@@ -93,12 +93,12 @@ def everything() -> Any:
     return space_of(Everything(), SHAPE)
 
 
-def test_a_space_of_all_kinds_of_choices_is_as_nni_makes_it(everything: Any) -> None:
+def test_space_with_all_kinds_of_choices_matches_nni(everything: Any) -> None:
     assert (everything.name, everything.input_shape) == ("Everything", SHAPE)
     assert_as_nni_makes_them(everything, Everything, 12)
 
 
-def test_values_are_what_nni_takes_and_candidates_are_their_names(everything: Any) -> None:
+def test_values_are_nnis_and_candidates_are_their_names(everything: Any) -> None:
     pairs = [[0, 1], [0, 2], [1, 2]] if LINE3 else [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]]
     expected = {**VALUES, "pair": tuple(pairs), **dict.fromkeys(("act_0", "act_1", "act_2"), (0, 1))}
     assert set(everything.values) == set(expected)
@@ -109,7 +109,7 @@ def test_values_are_what_nni_takes_and_candidates_are_their_names(everything: An
     assert everything.candidates["any"] == ("0", "1", "2", "0+1", "0+2", "1+2", "0+1+2")
 
 
-def test_architectures_are_taken_with_values_of_nni_too(everything: Any) -> None:
+def test_architectures_may_use_nnis_values(everything: Any) -> None:
     by_name = {label: known[-1] for label, known in everything.candidates.items()}
     by_value = {label: known[-1] for label, known in everything.values.items()}
     graph = everything.model_graph(by_name)
@@ -117,7 +117,7 @@ def test_architectures_are_taken_with_values_of_nni_too(everything: Any) -> None
         assert list(everything.model_graph(architecture)) == list(graph)
 
 
-def test_the_names_and_arguments_of_a_space_reach_its_networks() -> None:
+def test_name_and_arguments_of_a_space_reach_its_networks() -> None:
     space = space_of(Everything(4, classes=7), SHAPE, name="mine")
     assert (space.name, space.values["width"]) == ("mine", (4, 12))
     graph = space.model_graph({label: known[0] for label, known in space.candidates.items()})
@@ -125,15 +125,15 @@ def test_the_names_and_arguments_of_a_space_reach_its_networks() -> None:
 
 
 @pytest.mark.parametrize("space", [Everything, lambda: spos("small"), lambda: proxylessnas("small")])
-def test_places_tell_what_decides_a_latency(space: Callable[[], Any]) -> None:
-    """Learned with them, few networks give the latency of every other one."""
+def test_places_show_what_decides_a_latency(space: Callable[[], Any]) -> None:
+    """With places, the latency of every network is learned from a few."""
     made, predictor = space_of(space(), (1, 3, 32, 32)), load_latency_predictor("cortexA76cpu_tflite21")
     evaluated = []
 
     def evaluate(architecture: Any) -> dict[str, float]:
         evaluated.append(architecture)
         latencies = predictor.explain(made.model_graph(architecture)).kernel_graph.nodes(data="latency_ms")
-        # Predictions in one batch differ from those in another in the last digit.
+        # Predictions in different batches may differ in the last digit.
         return {name: round(ms, 9) for name, ms in latencies if ms is not None}
 
     assert made.places is not None
@@ -148,7 +148,7 @@ def test_places_tell_what_decides_a_latency(space: Callable[[], Any]) -> None:
         assert learned == pytest.approx(whole, rel=1e-5)
 
 
-def test_a_space_of_layers_is_read_in_one_trace() -> None:
+def test_space_of_layer_choices_is_read_in_one_trace() -> None:
     space = space_of(spos("small"))
     assert (space.name, space.input_shape) == ("ShuffleNetV2OneShot", (1, 3, 32, 32))
     assert space.blocks
@@ -157,7 +157,7 @@ def test_a_space_of_layers_is_read_in_one_trace() -> None:
 
 @model_space
 class Shallow(ModelSpace):  # type: ignore[misc]
-    """A choice between layers in a list, one between inputs, one of a depth; one layer nothing reads."""
+    """A choice of a layer in a list, of an input, of a depth, and of an unused layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class Shallow(ModelSpace):  # type: ignore[misc]
         return self.tail(self.skip([chosen, torch.relu(chosen)]))
 
 
-def test_choices_that_nothing_reads_are_choices_still() -> None:
+def test_unused_choices_are_still_choices() -> None:
     space = space_of(Shallow(), SHAPE)
     assert set(space.candidates) == {"layer", "skip", "depth", "unread"}
     assert space.values["skip"] == (([0], [1]) if LINE3 else (0, 1))
@@ -179,7 +179,7 @@ def test_choices_that_nothing_reads_are_choices_still() -> None:
     assert_as_nni_makes_them(space, Shallow, 6)
 
 
-def test_making_networks_leaves_space_and_random_numbers_as_they_were() -> None:
+def test_building_networks_does_not_change_space_or_random_state() -> None:
     module = Everything().train()
     before = [(name, id(part), part.training) for name, part in module.named_modules()]
     weights = {name: value.clone() for name, value in module.state_dict().items()}
@@ -191,7 +191,7 @@ def test_making_networks_leaves_space_and_random_numbers_as_they_were() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
 
 
-def test_a_user_space_is_loaded_by_name_and_made_for_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_space_is_loaded_by_name_and_built_for_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     space = load_space("test_nni_space:Everything", SHAPE)
     assert (space.name, space.input_shape) == ("Everything", SHAPE)
@@ -199,12 +199,12 @@ def test_a_user_space_is_loaded_by_name_and_made_for_experiments(monkeypatch: py
     assert type(make_space("spos-small")).__name__ == "ShuffleNetV2OneShot"
 
 
-def test_what_is_no_module_cannot_be_made_for_experiments() -> None:
+def test_space_that_is_not_a_module_is_rejected_for_experiments() -> None:
     with pytest.raises(SpaceError, match="toy_supernets:residual_supernet is a DiGraph"):
         make_space("toy_supernets:residual_supernet")
 
 
-def test_what_has_no_choice_is_no_space() -> None:
+def test_model_without_choices_is_rejected() -> None:
     @model_space
     class Settled(ModelSpace):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -219,12 +219,12 @@ def test_what_has_no_choice_is_no_space() -> None:
             space_of(module, SHAPE)
 
 
-def test_a_shape_that_does_not_fit_is_refused() -> None:
+def test_shape_that_does_not_fit_is_rejected() -> None:
     with pytest.raises(ReaderError, match="cannot trace Everything"):
         space_of(Everything(), (1, 5, 16, 16))
 
 
-def test_choices_among_too_many_inputs_are_refused_by_label() -> None:
+def test_error_for_too_many_inputs_names_the_choice() -> None:
     @model_space
     class Many(ModelSpace):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -239,7 +239,7 @@ def test_choices_among_too_many_inputs_are_refused_by_label() -> None:
 
 
 @only_3
-def test_choices_whose_values_cannot_be_listed_are_refused_by_label() -> None:
+def test_error_for_unlistable_values_names_the_choice() -> None:
     nni: Any = importlib.import_module("nni")
 
     class Continuous(ModelSpace):  # type: ignore[misc]
@@ -255,7 +255,7 @@ def test_choices_whose_values_cannot_be_listed_are_refused_by_label() -> None:
 
 
 class Unwrapped(torch.nn.Module):
-    """A space whose arguments nothing records."""
+    """A space whose arguments are not recorded."""
 
     def __init__(self, widths: Any) -> None:
         super().__init__()
@@ -266,15 +266,15 @@ class Unwrapped(torch.nn.Module):
 
 
 @only_2_10
-def test_a_space_that_cannot_be_made_again_says_how_it_can() -> None:
+def test_error_for_a_space_that_cannot_be_rebuilt_names_the_way_out() -> None:
     message = r"Unwrapped was made with are not known.*model_wrapper.*chooses width"
     with pytest.raises(SpaceError, match=message):
         space_of(Unwrapped([4, 8]), SHAPE)
 
 
 @only_2_10
-def test_choices_of_plain_parameters_are_choices() -> None:
-    """The module looks as if a ModelParameterChoice were settled; a trace alone would take it for that."""
+def test_parameter_choices_in_plain_modules_are_choices() -> None:
+    """In the module a ModelParameterChoice looks like a fixed value, and so it does in a trace."""
 
     @model_space
     class Plain(ModelSpace):  # type: ignore[misc]
@@ -293,7 +293,7 @@ def test_choices_of_plain_parameters_are_choices() -> None:
 
 
 @only_2_10
-def test_values_that_a_constructor_refuses_are_named() -> None:
+def test_error_names_values_that_a_constructor_rejects() -> None:
     @model_space
     class Picky(ModelSpace):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -309,9 +309,9 @@ def test_values_that_a_constructor_refuses_are_named() -> None:
 
 
 @only_3
-def test_modules_that_freeze_in_their_own_way_are_made_by_nni() -> None:
+def test_modules_with_their_own_freeze_are_built_by_nni() -> None:
     class Doubling(_nas.MutableModule):  # type: ignore[misc]
-        """Runs its choice, and once more if that is a convolution."""
+        """Runs its choice once, or twice if it is a convolution."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""A search space is read in one trace, and every architecture of it is the one that NNI would build."""
+"""A search space is read in one trace, and each of its architectures matches the network NNI builds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHAPE = (1, 3, 16, 16)
 
 
 def kernels(graph: Any, device: str) -> tuple[list[Any], list[tuple[int, int]]]:
-    """Kernels of a model graph and their edges, apart from their names."""
+    """Kernels of a model graph and their edges, without names."""
     found = load_latency_predictor(device).pack.kernel_graph(graph)
     position = {name: i for i, name in enumerate(found)}
     nodes = [(k.type, k.attrs, k.in_shapes, k.out_shapes) for _, k in found.nodes(data="kernel")]
@@ -41,7 +41,7 @@ def kernels(graph: Any, device: str) -> tuple[list[Any], list[tuple[int, int]]]:
 
 
 def assert_same_as_frozen(make: Callable[[], Any], architectures: int, shape: tuple[int, ...]) -> None:
-    """Random architectures selected from the supernet run the kernels of those that NNI builds."""
+    """Assert that random architectures of the supernet have the kernels of the networks NNI builds."""
     supernet = read_supernet(make(), shape)
     rng = random.Random(0)
     for _ in range(architectures):
@@ -55,24 +55,24 @@ def assert_same_as_frozen(make: Callable[[], Any], architectures: int, shape: tu
 
 
 @pytest.mark.parametrize("make", [spos, proxylessnas])
-def test_architectures_of_small_spaces_are_those_that_nni_builds(make: Any) -> None:
+def test_architectures_of_small_spaces_match_nnis(make: Any) -> None:
     assert_same_as_frozen(lambda: make("small"), 6, make("small").input_shape)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [spos, proxylessnas])
-def test_architectures_of_imagenet_spaces_are_those_that_nni_builds(make: Any) -> None:
+def test_architectures_of_imagenet_spaces_match_nnis(make: Any) -> None:
     assert_same_as_frozen(make, 3, make().input_shape)
 
 
-def test_choices_come_in_the_order_of_the_data() -> None:
+def test_choices_are_in_execution_order() -> None:
     found = choices(read_supernet(spos("small"), spos("small").input_shape))
     assert list(found) == [f"layer_{i}" for i in range(1, 7)]
     assert set(found.values()) == {("k3", "k5", "k7", "xception")}
 
 
 def space_of(make_layers: Callable[[], list[Any]]) -> Any:
-    """A space whose layers run one after the other; NNI 3.0 wants its choices made while it is."""
+    """A space that runs its layers in a row. NNI 3.0 requires choices to be made inside its constructor."""
 
     @model_space
     class Row(ModelSpace):
@@ -87,7 +87,7 @@ def space_of(make_layers: Callable[[], list[Any]]) -> Any:
 
 
 class Halving(torch.nn.Module):
-    """A plain torch module, of no NNI class."""
+    """A plain torch module without an NNI class."""
 
     def forward(self, x: Any) -> Any:
         return torch.nn.functional.avg_pool2d(x, 2)
@@ -101,7 +101,7 @@ def test_plain_torch_modules_and_lists_of_candidates_are_read() -> None:
     assert [d["op"] for _, d in select(supernet, {"a": 1}).nodes(data=True)] == ["input", "avgpool"]
 
 
-def test_a_candidate_that_works_in_place_leaves_the_others_their_input() -> None:
+def test_in_place_candidate_does_not_change_the_others_input() -> None:
     def layers() -> list[Any]:
         inplace = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 8, 3))
         return [LayerChoice([inplace, nn.Conv2d(3, 8, 3)], label="a")]
@@ -111,7 +111,7 @@ def test_a_candidate_that_works_in_place_leaves_the_others_their_input() -> None
     assert [d["op"] for _, d in select(supernet, {"a": "1"}).nodes(data=True)] == ["input", "conv"]
 
 
-def test_what_a_choice_changes_for_later_layers_is_inferred_anew() -> None:
+def test_effects_of_a_choice_on_later_layers_are_inferred_again() -> None:
     def layers() -> list[Any]:
         strides = [nn.Conv2d(3, 8, 3, stride=s, padding=1) for s in (1, 2)]
         return [LayerChoice(strides, label="stride"), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1)]
@@ -124,7 +124,7 @@ def test_what_a_choice_changes_for_later_layers_is_inferred_anew() -> None:
     assert shapes[1] == [SHAPE, (1, 8, 8, 8), (1, 4, 6, 6), (1, 4, 1, 1)]
 
 
-def test_choices_nest() -> None:
+def test_nested_choices_are_read() -> None:
     def layers() -> list[Any]:
         inner = OrderedDict(k1=nn.Conv2d(8, 8, 1), k3=nn.Conv2d(8, 8, 3, padding=1))
         deep = nn.Sequential(nn.Conv2d(3, 8, 1), LayerChoice(inner, label="inner"))
@@ -143,7 +143,7 @@ def test_choices_nest() -> None:
 
 
 class Branches(ModelSpace):  # type: ignore[misc]
-    """Two branches between which, or from both of which, an input choice takes."""
+    """Two branches and an input choice of one or both of them."""
 
     def __init__(self, n_chosen: int | None = 1) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Branches(ModelSpace):  # type: ignore[misc]
 def test_input_choices_are_read() -> None:
     supernet = read_supernet(model_space(Branches)(), SHAPE)
     assert choices(supernet) == {"skip": ("0", "1")}
-    # NNI 3.0 samples a list where inputs are chosen.
+    # NNI 3.0 samples a list for a choice of inputs.
     assert [list(select(supernet, {"skip": c})) for c in ("0", [1])] == [
         ["input", "small"],
         ["input", "large"],
@@ -165,7 +165,7 @@ def test_input_choices_are_read() -> None:
 
 
 def repeated() -> Any:
-    """A space that repeats a layer choice once to three times."""
+    """A space that repeats a layer choice one to three times."""
 
     @model_space
     class Repeated(ModelSpace):
@@ -185,7 +185,7 @@ def repeated() -> Any:
     return Repeated()
 
 
-def test_depths_of_repetitions_are_read() -> None:
+def test_choices_of_depth_are_read() -> None:
     supernet = read_supernet(repeated(), SHAPE)
     acts = ("relu", "sigmoid")
     assert choices(supernet) == {"act_0": acts, "act_1": acts, "act_2": acts, "depth": ("1", "2", "3")}
@@ -196,7 +196,7 @@ def test_depths_of_repetitions_are_read() -> None:
         assert kernels(selected, DEVICE) == kernels(built, DEVICE)
 
 
-def test_conditions_are_the_candidates_that_an_operator_needs() -> None:
+def test_conditions_are_the_candidates_an_operator_needs() -> None:
     needed = conditions(read_supernet(repeated(), SHAPE))
     for name, met in {
         "stem": {},
@@ -208,12 +208,12 @@ def test_conditions_are_the_candidates_that_an_operator_needs() -> None:
         assert needed[name] == met
 
 
-def test_choosing_several_inputs_is_refused_by_label() -> None:
+def test_error_for_choosing_several_inputs_names_the_label() -> None:
     with pytest.raises(SpaceError, match="'skip' has n_chosen=2"):
         read_supernet(model_space(Branches)(2), SHAPE)
 
 
-def test_choices_that_a_trace_would_settle_are_refused_by_label() -> None:
+def test_error_for_choices_fixed_by_tracing_names_the_label() -> None:
     value_choice = importlib.import_module("nni.nas.nn.pytorch").ValueChoice
 
     def layers() -> list[Any]:
@@ -224,9 +224,9 @@ def test_choices_that_a_trace_would_settle_are_refused_by_label() -> None:
         read_supernet(space_of(layers), SHAPE)
 
 
-def test_reading_leaves_the_space_as_it_was() -> None:
+def test_reading_does_not_change_the_space() -> None:
     def state() -> list[tuple[bool, set[str]]]:
-        # NNI 3.0 makes its list of a module's choices when first asked for it.
+        # NNI 3.0 builds its list of a module's choices on first access.
         return [(part.training, set(vars(part)) - {"_mutables"}) for part in space.modules()]
 
     space = proxylessnas("small").train()
@@ -236,14 +236,14 @@ def test_reading_leaves_the_space_as_it_was() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in space.state_dict().items())
 
 
-def test_a_space_that_fails_to_run_is_left_as_it_was() -> None:
+def test_failed_reading_does_not_change_the_space() -> None:
     space = space_of(lambda: [LayerChoice([nn.Conv2d(5, 8, 3)], label="a")])
     with pytest.raises(ReaderError, match="cannot trace"):
         read_supernet(space, SHAPE)
     assert not any("forward" in vars(part) for part in space.modules())
 
 
-def test_candidates_that_hand_on_different_things_are_refused() -> None:
+def test_candidates_with_different_kinds_of_output_are_rejected() -> None:
     class Pair(torch.nn.Module):
         def forward(self, x: Any) -> Any:
             return x, x
@@ -254,19 +254,19 @@ def test_candidates_that_hand_on_different_things_are_refused() -> None:
 
 
 @pytest.mark.parametrize("module", [torch.nn.Conv2d(3, 8, 3), "a space"])
-def test_what_has_no_choice_is_no_space(module: Any) -> None:
+def test_model_without_choices_is_rejected(module: Any) -> None:
     with pytest.raises(SpaceError, match="no search space"):
         read_supernet(module, SHAPE)
 
 
-def test_selecting_leaves_the_supernet_as_it_was() -> None:
+def test_selecting_does_not_change_the_supernet() -> None:
     supernet = residual_supernet()
     before = {name: (data["op"], list(data["inputs"])) for name, data in supernet.nodes(data=True)}
     select(supernet, dict.fromkeys(choices(supernet), "zero"))
     assert {name: (data["op"], data["inputs"]) for name, data in supernet.nodes(data=True)} == before
 
 
-def test_a_zero_candidate_leaves_the_skip_path_alone() -> None:
+def test_zero_candidate_does_not_remove_the_skip_path() -> None:
     supernet = residual_supernet(layers=2)
     graph = select(supernet, {"layer_1": "zero", "layer_2": "k3"})
     assert [name for name in graph if name.startswith("layer")] == [
@@ -275,7 +275,7 @@ def test_a_zero_candidate_leaves_the_skip_path_alone() -> None:
     assert graph.nodes["layer_2.add"]["inputs"] == [("stem.relu", 0), ("layer_2.k3.relu", 0)]
 
 
-def test_choices_of_one_label_go_together() -> None:
+def test_choices_with_the_same_label_are_made_together() -> None:
     graph = new_graph()
     x = add_input(graph, "input", SHAPE)
     for i in (1, 2):
@@ -287,7 +287,7 @@ def test_choices_of_one_label_go_together() -> None:
     assert {"1.k5", "2.k5"} < set(select(graph, {"kernel": "k5"}))
 
 
-def test_choices_of_one_label_with_other_candidates_are_refused() -> None:
+def test_choices_with_the_same_label_but_other_candidates_are_rejected() -> None:
     graph = new_graph()
     x = add_input(graph, "input", SHAPE)
     for i, candidates in enumerate([("a", "b"), ("a", "c")]):
@@ -317,6 +317,6 @@ def test_a_choice_may_be_an_output() -> None:
         (["k3", "k5"], "of type list"),
     ],
 )
-def test_architectures_of_another_space_are_refused_by_label(architecture: Any, message: str) -> None:
+def test_error_for_another_spaces_architecture_names_the_label(architecture: Any, message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         plain_architecture(architecture, choices(residual_supernet(layers=2)))

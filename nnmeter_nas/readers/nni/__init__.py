@@ -1,1 +1,1 @@
-"""Reader of NNI's graph IR, of 2.10.1 and 3.0."""
+"""Reader of NNI's graph IR, for NNI 2.10.1 and 3.0."""

@@ -1,11 +1,11 @@
 """Reader of NNI's graph IR: 2.10.1's ``nni.retiarii.graph.Model``, 3.0's ``GraphModelSpace``.
 
-The IR is a graph of graphs: a ``_cell`` node stands for another graph of the model. Reading is
-evaluating the root graph once, nodes in topological order: a value is a tensor of the model graph
-built meanwhile, a number, or a list of such. Constants, sizes and lists are gone when it ends.
+The IR is a graph of graphs: a ``_cell`` node stands for another graph of the model. The reader
+evaluates the root graph once, in topological order, and builds the model graph as it goes. A value is
+a tensor of that model graph, a number, or a list of values. Constants, sizes and lists are folded away.
 
-NNI's model is only looked at. Shapes that the IR carries stem from tracing the base model and are
-stale where a choice changed them, so that only the input's is trusted.
+The reader does not change NNI's model. The IR's shapes come from tracing the base model and are stale
+where a choice changed them, so the reader trusts only the input's shape.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from ..inputs import InputShape, shapes_by_input
 from .operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
 
 _UNPACK = ("prim::ListUnpack", "prim::TupleUnpack")
-#: Types of nearly all arguments; asking one for an attribute that it lacks takes long.
+#: Types that cannot be open choices. Most arguments have one of them, and ``hasattr`` is slow when it fails.
 _SETTLED = frozenset({int, float, bool, str, tuple, list, type(None)})
 _OPEN_CHOICES = ("LayerChoice", "InputChoice", "ValueChoice", "ModelParameterChoice", "Placeholder")
 
 
 def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph:
-    """The model graph of one candidate of an NNI search space.
+    """Read one candidate of an NNI search space into a model graph.
 
     Args:
         model: a mutated ``nni.retiarii.graph.Model`` of the graph engine, or a frozen
-            ``GraphModelSpace`` of NNI 3.0. Neither is changed.
-        input_shape: NCHW, batch 1, or for several inputs a list or a dict by name. By default the
-            shape of the dummy input that NNI traced the base model with.
+            ``GraphModelSpace`` of NNI 3.0. It is not changed.
+        input_shape: NCHW shape with batch 1. For several inputs, a list of shapes or a dict by input
+            name. The default is the shape of the dummy input with which NNI traced the base model.
 
     Raises:
-        ReaderError: not a graph IR, a choice is still open, no input shape is known, or an operator
-            has arguments that make no sense; names the node.
+        ReaderError: the model is not graph IR, a choice is still open, an input shape is unknown, or an
+            operator has invalid arguments. The message names the node.
         ShapeError: shapes are missing or contradict each other.
-        GraphError: cyclic, or without operators between input and output.
+        GraphError: the graph is cyclic, or has no operator between input and output.
     """
     root = getattr(model, "root_graph", None)
     if root is None:
@@ -59,17 +59,17 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
 
 
 class GraphBuilder:
-    """Evaluates graphs of an NNI model, and builds a model graph meanwhile.
+    """Evaluates the graphs of an NNI model and builds a model graph from them.
 
     Args:
-        model: NNI's, as :func:`read_nni_ir` takes it.
+        model: NNI's model, as in :func:`read_nni_ir`.
 
     Attributes:
-        model: as given.
-        graph: the model graph in the making.
-        node: the NNI node that is being read.
-        added: operators that it has added.
-        inferred: operators whose shapes are inferred already.
+        model: NNI's model.
+        graph: the model graph built so far.
+        node: the NNI node being read.
+        added: operators added for that node.
+        inferred: operators whose shapes are already inferred.
     """
 
     def __init__(self, model: Any) -> None:
@@ -91,7 +91,7 @@ class GraphBuilder:
 
     def shape(self, tensor: Tensor) -> Shape:
         """The inferred shape of ``tensor``."""
-        for name in self._uninferred:  # in the order in which they were added, producers first
+        for name in self._uninferred:  # in the order they were added, so producers come first
             infer_operator(self.graph, name)
         self.inferred.update(self._uninferred)
         self._uninferred.clear()
@@ -99,8 +99,8 @@ class GraphBuilder:
         return shapes[tensor.slot]
 
     def evaluate(self, graph: Any, arguments: list[Any]) -> Any:
-        """What ``graph``, the root or a cell, returns for ``arguments``."""
-        # Keyed by identity, which is what NNI's nodes hash to as well, in a method of Python.
+        """Evaluate ``graph``, the root or a cell, on ``arguments`` and return its result."""
+        # Keyed by id: NNI's nodes hash by identity too, but through a slow Python method.
         values: dict[int, Any] = {id(graph.input_node): arguments}
         incoming: dict[int, list[Any]] = {}
         for edge in graph.edges:
@@ -127,7 +127,7 @@ class GraphBuilder:
         if operation.type == "prim::Constant":
             return _constant(operation.parameters.get("value"))
         if operation.type == "prim::GetAttr":
-            # The IR keeps numbers and texts; any other attribute of a module is taken for a weight.
+            # The IR stores numbers and strings. Any other attribute of a module is treated as a weight.
             value = operation.parameters.get("value")
             return Weight() if value is None else value
         _require_frozen(node, operation)
@@ -147,8 +147,8 @@ class GraphBuilder:
             ) from error
 
     def _note_claim(self, operation: Any, result: Any) -> None:
-        """Keep the shape the IR claims for the current node's result, to be checked, not trusted."""
-        # A node without an operator of its own, such as a cut that keeps all, hands another's result on.
+        """Store the shape the IR claims for the current node's result; ``finish`` checks it."""
+        # A node that adds no operator, such as a slice that keeps everything, returns another node's result.
         if not isinstance(result, Tensor) or result.producer not in self.added:
             return
         claimed = _claimed_shapes(operation)
@@ -156,18 +156,18 @@ class GraphBuilder:
             self.graph.nodes[result.producer]["declared"] = claimed
 
     def _unknown(self, operation: Any, operands: list[Any]) -> Any:
-        """Keep an operator no table knows, with the shapes the IR claims for it."""
+        """Add an operator that no table knows, with the shapes the IR claims for it."""
         declared = _claimed_shapes(operation)
         path = operator_name(operation.type).lower().replace("::", ".")
         name = path.rpartition(".")[2]
-        # Somebody's own module may be called like an operator of ours without being it.
+        # A user's module may have the name of one of our operators without being that operator.
         name = path if name in OPERATORS else name
         first = self._add(name, list(tensors_in(operands)), dict(operation.parameters or {}), declared)
         return first if len(declared) < 2 else [Tensor(first.producer, i) for i in range(len(declared))]
 
     def _add(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any],
              declared: list[Shape] | None) -> Tensor:
-        # A module that is applied twice, or one that becomes several operators, needs more names.
+        # A module that is applied twice, or becomes several operators, needs several names.
         name, count = self.node.name, 1
         while name in self.graph:
             count += 1
@@ -178,12 +178,12 @@ class GraphBuilder:
 
 
 def _live_nodes(graph: Any, incoming: dict[int, list[Any]]) -> list[Any]:
-    """Nodes of an IR graph that its output depends on, and the output, producers first.
+    """Return the output node and all nodes it depends on, producers first.
 
-    ``incoming`` are the edges that end in each node, by the node's ``id``.
+    ``incoming`` holds the edges into each node, by the node's ``id``.
     """
     order: list[Any] = []
-    # Of each node that was entered, whether it is done.
+    # id of each visited node -> whether all its producers are in ``order``.
     done = {id(graph.output_node): False}
     path = [(graph.output_node, iter(incoming.get(id(graph.output_node), ())))]
     while path:
@@ -207,18 +207,18 @@ def _live_nodes(graph: Any, incoming: dict[int, list[Any]]) -> list[Any]:
 
 
 def _pick(edge: Any, value: Any) -> Any:
-    """What runs along ``edge``, given what its head evaluates to."""
+    """Return the value that ``edge`` carries, given the value of the node it leaves."""
     if isinstance(value, list) and edge.head_slot is not None:
         return value[edge.head_slot]
-    # An unpacking with one result has no slots.
+    # An unpack node with one result has no slots.
     return value[0] if edge.head.operation.type in _UNPACK else value
 
 
 def operation_of(model: Any, node: Any) -> Any:
-    """A node's operation; a module that is applied again refers to the node of its first use.
+    """Return a node's operation. A node that reuses a module refers to the node that used it first.
 
     Raises:
-        ReaderError: that node does not exist.
+        ReaderError: the node of the first use does not exist.
     """
     if node.operation.type != "shared":
         return node.operation
@@ -230,26 +230,26 @@ def operation_of(model: Any, node: Any) -> Any:
 
 
 def _claimed_shapes(operation: Any) -> list[Shape]:
-    """Output shapes that the IR carries for an operation, if any."""
+    """Return the output shapes that the IR stores for an operation, if any."""
     shapes = (operation.attributes or {}).get("output_shape") or []
     return [tuple(map(int, shape)) for shape in shapes if shape]
 
 
 def _constant(value: Any) -> Any:
-    """A constant's value: tensors of one element as numbers, others as weights, tuples as lists."""
+    """Convert a constant: one-element tensors to numbers, other tensors to weights, tuples to lists."""
     if hasattr(value, "numel"):
         return value.item() if value.numel() == 1 else Weight(tuple(value.shape))
     return list(value) if isinstance(value, tuple) else value
 
 
 def _require_frozen(node: Any, operation: Any) -> None:
-    """Refuse a node whose choice NNI has not made yet."""
+    """Raise if NNI has not made the node's choice yet."""
     parameters = operation.parameters or {}
     choice = None
     if "mutation" in parameters or operator_name(operation.type) in _OPEN_CHOICES:
         choice = parameters.get("label", node.name)
     else:
-        # A value choice as an argument: 2.10.1's has inner_choices, 3.0's leaf_mutables.
+        # A value choice as an argument: NNI 2.10.1's has inner_choices, NNI 3.0's has leaf_mutables.
         choice = next((getattr(value, "label", key) for key, value in parameters.items()
                        if type(value) not in _SETTLED
                        and (hasattr(value, "inner_choices") or hasattr(value, "leaf_mutables"))), None)
@@ -261,10 +261,10 @@ def _require_frozen(node: Any, operation: Any) -> None:
 
 
 def root_inputs(model: Any, input_shape: InputShape | None) -> list[tuple[str, Shape]]:
-    """Name and shape of each input of a model; arguments as :func:`read_nni_ir` takes them.
+    """Return the name and shape of each model input. The arguments are those of :func:`read_nni_ir`.
 
     Raises:
-        ReaderError: an input's shape is not known, or ``input_shape`` does not fit.
+        ReaderError: an input's shape is unknown, or ``input_shape`` does not match the inputs.
     """
     root = model.root_graph
     names = [str(name) for name in root.input_node.operation.io_names or ["input"]]
@@ -278,7 +278,7 @@ def root_inputs(model: Any, input_shape: InputShape | None) -> list[tuple[str, S
 
 
 def _traced_shape(model: Any, graph: Any, slot: int) -> Shape | None:
-    """The shape of input ``slot`` of ``graph`` at some consumer, nested cells included."""
+    """Return the shape of input ``slot`` of ``graph`` that a consumer stores, searching nested cells too."""
     for edge in graph.edges:
         if edge.head is not graph.input_node or (edge.head_slot or 0) != slot:
             continue

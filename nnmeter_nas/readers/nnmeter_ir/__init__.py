@@ -1,1 +1,1 @@
-"""Reader and writer of nn-Meter IR, and of the bench dataset that is made of it."""
+"""Reader and writer of nn-Meter IR, and reader of the bench dataset, whose models are in nn-Meter IR."""

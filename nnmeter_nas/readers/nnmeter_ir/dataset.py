@@ -1,4 +1,4 @@
-"""The nn-Meter benchmark dataset in its official schema, one model a line, streamed."""
+"""Stream the nn-Meter benchmark dataset in its official schema: JSON lines, one model per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_DEVICES = ("id", "graph")
 
 @dataclass(frozen=True)
 class BenchModel:
-    """One measured model: ``latency_ms`` by device (those with a figure), ``graph`` in nn-Meter IR."""
+    """One measured model: ``latency_ms`` by device (measured ones only) and ``graph`` in nn-Meter IR."""
 
     id: str
     family: str
@@ -25,10 +25,10 @@ class BenchModel:
 
 
 def dataset_files(folder: str | Path) -> list[Path]:
-    """The ``<family>s.jsonl`` files of ``folder``, sorted.
+    """Return the ``<family>s.jsonl`` files of ``folder``, sorted.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: the folder has no such file.
     """
     files = sorted(Path(folder).glob("*.jsonl"))
     if not files:
@@ -39,7 +39,7 @@ def dataset_files(folder: str | Path) -> list[Path]:
 
 
 def family_of(path: Path) -> str:
-    """Family of a file's models.
+    """Return the model family of a dataset file.
 
     >>> family_of(Path("proxylessnass.jsonl"))
     'proxylessnas'
@@ -48,22 +48,24 @@ def family_of(path: Path) -> str:
 
 
 def iter_models(path: str | Path, start: int = 0, end: int | None = None) -> Iterator[BenchModel]:
-    """Stream the models of one file; memory holds one line at a time.
+    """Yield the models of one file, with one line in memory at a time.
 
     Args:
         path: the file.
-        start, end: bytes between which a line has to start; those of the whole file unless they are given.
+        start, end: yield only models whose line starts at a byte in ``[start, end)``. The default is the
+            whole file.
 
     Raises:
-        DatasetError: there is no such file, or a line is not of the schema; names file and line.
+        DatasetError: the file does not exist, or a line does not follow the schema. The message names the
+            file and line.
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetError(f"{path} is no file of the bench dataset")
+        raise DatasetError(f"{path} does not exist or is not a file; pass a .jsonl file of the bench dataset")
     with path.open("rb") as lines:
         if start:
             lines.seek(start - 1)
-            lines.readline()  # the rest of a line that starts before
+            lines.readline()  # skip the rest of the line that starts before ``start``
         position = lines.tell()
         for line in lines:
             if end is not None and position >= end:
@@ -74,7 +76,7 @@ def iter_models(path: str | Path, start: int = 0, end: int | None = None) -> Ite
 
 
 def _model(path: Path, line: bytes, position: int) -> BenchModel:
-    """The model in a line that starts at byte ``position`` of ``path``."""
+    """Parse ``line``, which starts at byte ``position`` of ``path``."""
     try:
         record = json.loads(line)
         latency = {k: _milliseconds(v) for k, v in record.items() if k not in _NOT_DEVICES and v is not None}
@@ -87,7 +89,7 @@ def _model(path: Path, line: bytes, position: int) -> BenchModel:
 
 
 def _line_number(path: Path, position: int) -> int:
-    """Number, from 1, of the line that starts at byte ``position``."""
+    """Return the number, counted from 1, of the line that starts at byte ``position``."""
     number = 1
     with path.open("rb") as lines:
         for line in lines:
@@ -101,5 +103,5 @@ def _line_number(path: Path, position: int) -> int:
 def _milliseconds(value: Any) -> float:
     latency = float(value)
     if not 0 < latency < math.inf:
-        raise ValueError(f"latency {value} is no positive number of milliseconds")
+        raise ValueError(f"latency {value} is not a positive number of milliseconds")
     return latency

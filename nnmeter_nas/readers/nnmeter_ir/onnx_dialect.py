@@ -1,7 +1,7 @@
-"""nn-Meter IR as nn-Meter's ONNX converter writes it, rewritten into the dialect of its TensorFlow converter.
+"""Rewrite the nn-Meter IR of nn-Meter's ONNX converter into that of its TensorFlow converter.
 
-That converter drops the model's input and all values, leaves weights as nodes without a type, and gives
-axes in NCHW order beside shapes in NHWC.
+The ONNX converter drops the model's input and all values, stores weights as nodes without a type, and mixes
+axes in NCHW order with shapes in NHWC order.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _ONNX_TYPES = frozenset(
     {"Conv", "BatchNormalization", "Gemm", "GlobalAveragePool", "ReduceMean", "AveragePool", "Clip", "Concat"}
 )
 _FEATURE_MAP_RANK = 4
-#: What a hard sigmoid adds and divides by; the file names these operands, but lacks their values.
+#: The constants of a hard sigmoid. The file names these operands but lacks their values.
 _HSIGMOID_SHIFT, _HSIGMOID_SCALE = 3.0, 6.0
 
 
 def is_onnx_dialect(nodes: Mapping[str, Any]) -> bool:
-    """Whether ``nodes`` came from ONNX: they lack an input and have ONNX's names of operators."""
+    """Whether ``nodes`` came from ONNX: they have no input and use ONNX's operator names."""
     bodies = (record.get("attr") for record in nodes.values())
     types = {str(body.get("type")) for body in bodies if isinstance(body, Mapping)}
     return "Placeholder" not in types and not _ONNX_TYPES.isdisjoint(types)
 
 
 def from_onnx_dialect(nodes: Mapping[str, Any]) -> dict[str, Any]:
-    """``nodes`` with inputs and constants spelled out, axes in NHWC order and weights' shapes given."""
+    """Return ``nodes`` with inputs and constants added, axes in NHWC order and the shapes of weights."""
     constants = {name for name, record in nodes.items() if not record["attr"]}
     rewritten: dict[str, Any] = {}
     inputs: dict[tuple[int, ...], str] = {}
@@ -60,14 +60,14 @@ def _node(
 
 
 def _nhwc(shape: Sequence[int]) -> list[int]:
-    """The shape in NHWC; the converter did so itself for feature maps, and for no other rank."""
+    """Return the shape in NHWC. The converter has already done this for rank 4, but for no higher rank."""
     if len(shape) <= _FEATURE_MAP_RANK:
         return list(shape)
     return [shape[i] for i in _nhwc_order(len(shape))]
 
 
 def _nhwc_order(rank: int) -> list[int]:
-    """Axes of an NC...HW tensor in the order of an NHW...C one; lower ranks have no map."""
+    """Return the axes of an NC...HW tensor in NHW...C order. Ranks below 4 keep their order."""
     return list(range(rank)) if rank < _FEATURE_MAP_RANK else [0, rank - 2, rank - 1, *range(1, rank - 2)]
 
 
@@ -78,7 +78,7 @@ def _axis(axis: int, rank: int) -> int:
 def _operator(
     kind: str, attrs: dict[str, Any], before: list[Any], after: list[Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Type and attributes of an operator in the TensorFlow dialect."""
+    """Return an operator's type and attributes in the TensorFlow dialect."""
     rank = len(before[0])
     if kind == "Conv":
         groups, width, breadth = attrs.get("group", 1), before[0][-1], after[0][-1]
@@ -87,7 +87,7 @@ def _operator(
     if kind in ("MaxPool", "AveragePool"):
         return kind, {**_window(attrs), "ksize": attrs["kernel_shape"]}
     if kind == "Clip":
-        # Bounds are attributes up to opset 10; behind it they are lost, and ReLU6 is what networks clip with.
+        # Up to opset 10 the bounds are attributes. Later they are lost; ReLU6 is the usual clip.
         return ("Relu6" if attrs.get("max", _HSIGMOID_SCALE) == _HSIGMOID_SCALE else "Relu"), {}
     if kind == "Concat":
         return "ConcatV2", {"axis": _axis(attrs["axis"], rank)}
@@ -105,7 +105,7 @@ def _operator(
 
 
 def _window(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Stride, padding and dilation of a window over a map, with ONNX's defaults."""
+    """Return stride, padding, dilation and ceil mode of a window operator, with ONNX's defaults."""
     return {
         "strides": attrs.get("strides", [1, 1]),
         "pads": attrs.get("pads", [0, 0, 0, 0]),
@@ -115,7 +115,10 @@ def _window(attrs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _slices(before: list[int], after: list[list[int]]) -> tuple[str, dict[str, Any]]:
-    """The converter makes all slices of a tensor one node: a split, if they are its parts along one axis."""
+    """Return a Slice node's type and attributes: a split if its outputs partition the tensor along an axis.
+
+    The converter merges all slices of a tensor into one node.
+    """
     for axis, size in enumerate(before):
         parts = [shape[axis] for shape in after if len(shape) == len(before)]
         if len(parts) > 1 and sum(parts) == size:
@@ -124,7 +127,10 @@ def _slices(before: list[int], after: list[list[int]]) -> tuple[str, dict[str, A
 
 
 def _lost_constant(name: str, nodes: Mapping[str, Any], constants: set[str]) -> float | None:
-    """The scalar operand of a hard sigmoid's addition or division, told from the clip between them."""
+    """Recover the scalar operand of a hard sigmoid's addition or division; None for other nodes.
+
+    The clip between the two tells that they form a hard sigmoid.
+    """
     record = nodes[name]
     kind = record["attr"]["type"]
     if constants.isdisjoint(record["inbounds"]):

@@ -1,4 +1,4 @@
-"""Reader for nn-Meter IR: a dict, or a JSON file, of TensorFlow-style nodes in NHWC."""
+"""Read nn-Meter IR, a dict or JSON file of TensorFlow-style nodes in NHWC."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ _TRANSLATED = frozenset(
     {"conv", "maxpool", "avgpool", "fc", "concat", "split", "mean", "reshape", "transpose", "clip"}
 )
 _INPUT_TYPES = ("Placeholder", "Input")
-#: What does not depend on the values of the input.
+#: Types whose output does not depend on the input's values.
 _CONSTANT_TYPES = ("Const", "Shape")
-#: What reading an attribute that is absent or of another type raises.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
+#: Errors raised when an attribute is missing or has the wrong type.
+_ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _FEATURE_MAP_RANK = 4
 
 
 def read_nnmeter_ir(
     model: Mapping[str, Any] | str | PathLike[str], input_shape: InputShape | None = None
 ) -> nx.DiGraph:
-    """Read an nn-Meter IR ``model`` (dict or path of a JSON file) into a model graph.
+    """Read nn-Meter IR into a model graph.
 
-    Shapes carried by the file serve only where nothing better is known (the width of a dense layer,
-    the target of a reshape); all others are inferred. Operands that the file names but does not hold
-    are the weights of their consumer and are left out.
+    Shapes are inferred. The file's own shapes are used only where nothing better is known (the width of
+    a dense layer, the target of a reshape). Operands that the file names but does not contain are weights
+    and are left out.
 
     Args:
-        model: the IR; shapes in it are NHWC.
-        input_shape: NCHW shape that replaces the one of the placeholder; for several inputs a list of
-            shapes, or a dict by name.
+        model: the IR as a dict, or the path of a JSON file. Its shapes are NHWC.
+        input_shape: NCHW shape that overrides the placeholder's. For several inputs, a list of shapes or
+            a dict by input name.
 
     Raises:
-        ReaderError: not JSON, or not nn-Meter IR.
-        GraphError, ShapeError: the graph in it is malformed.
+        ReaderError: the file is not JSON or not nn-Meter IR.
+        GraphError, ShapeError: the model's graph is malformed.
     """
     name, nodes = _load(model)
     if is_onnx_dialect(nodes):
         try:
             nodes = from_onnx_dialect(nodes)
-        except _MALFORMED as error:
+        except _ATTRIBUTE_ERRORS as error:
             raise ReaderError(
                 f"{name} is nn-Meter IR made from ONNX, but damaged ({type(error).__name__}: {error}); "
-                "make it again, or pass the ONNX file itself"
+                "convert it again, or pass the ONNX file itself"
             ) from error
     graph = new_graph(name)
     constants = _constants(nodes)
@@ -70,7 +70,7 @@ def read_nnmeter_ir(
                 _add_operator(graph, node, kind, nodes, constants)
         except NnMeterNasError:
             raise
-        except _MALFORMED as error:
+        except _ATTRIBUTE_ERRORS as error:
             raise ReaderError(
                 f"operator {node!r} ({kind}): attribute {error} is missing or malformed"
             ) from error
@@ -80,7 +80,7 @@ def read_nnmeter_ir(
 def _add_operator(
     graph: nx.DiGraph, node: str, kind: str, nodes: Mapping[str, Any], constants: set[str]
 ) -> None:
-    """Add ``node``, fed by what is computed; constant operands become attributes."""
+    """Add ``node`` with its computed operands. Constant operands become attributes."""
     record = nodes[node]
     inbounds = _inbounds(node, record)
     found = [operand for operand in (_operand(i, nodes) for i in inbounds) if operand is not None]
@@ -111,7 +111,7 @@ def _operator(kind: str) -> str:
 
 
 def _constants(nodes: Mapping[str, Any]) -> set[str]:
-    """Names of the constants, and of what is computed from constants and static shapes alone."""
+    """Return the names of constants and of nodes computed only from constants and static shapes."""
     constants = {n for n, record in nodes.items() if _type(n, record) in _CONSTANT_TYPES}
     sources = {
         n: [operand[0] if operand else None for operand in (_operand(i, nodes) for i in _inbounds(n, record))]
@@ -130,7 +130,7 @@ def _inbounds(node: str, record: Mapping[str, Any]) -> list[str]:
 
 
 def _operand(inbound: str, nodes: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Producer and output slot of an inbound, written ``name`` or ``name:slot``; None if it is not there."""
+    """Split an inbound, ``name`` or ``name:slot``, into producer and output slot; None if it is missing."""
     if inbound in nodes:
         return inbound, 0
     name, _, slot = inbound.rpartition(":")
@@ -138,7 +138,7 @@ def _operand(inbound: str, nodes: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def _load(model: Mapping[str, Any] | str | PathLike[str]) -> tuple[str, Mapping[str, Any]]:
-    """Name and nodes of an IR given as a dict or a path."""
+    """Return the display name and the nodes of an IR given as a dict or path."""
     name = "nn-Meter IR"
     if isinstance(model, (str, PathLike)):
         path = Path(model)
@@ -152,7 +152,7 @@ def _load(model: Mapping[str, Any] | str | PathLike[str]) -> tuple[str, Mapping[
     if not isinstance(model, Mapping) or not all(
         isinstance(n, str) and isinstance(record, Mapping) for n, record in model.items()
     ):
-        raise ReaderError(f"{name} is not nn-Meter IR: expected an object of nodes by name")
+        raise ReaderError(f"{name} is not nn-Meter IR: expected an object that maps node names to nodes")
     return name, model
 
 
@@ -164,7 +164,7 @@ def _type(node: str, record: Mapping[str, Any]) -> str:
 
 
 def to_nchw(shape: Sequence[int]) -> Shape:
-    """NHWC to NCHW; further dimensions behind the map are channels split up.
+    """Convert a shape from NHWC to NCHW. Dimensions after the map's are split channels and move with them.
 
     >>> to_nchw([1, 28, 28, 2, 58]), to_nchw([1, 1000])
     ((1, 2, 58, 28, 28), (1, 1000))
@@ -180,7 +180,7 @@ def _axis_to_nchw(axis: int, rank: int) -> int:
 def _input_shape(node: str, record: Mapping[str, Any]) -> Shape:
     shapes = record["attr"].get("output_shape") or [record["attr"].get("attr", {}).get("shape")]
     if not shapes[0]:
-        raise ReaderError(f"input {node!r} carries no shape; pass input_shape")
+        raise ReaderError(f"input {node!r} has no shape; pass input_shape")
     batch, *rest = shapes[0]
     return to_nchw([1 if batch == -1 else batch, *rest])
 
@@ -193,7 +193,7 @@ def _declared(record: Mapping[str, Any]) -> list[Shape] | None:
 
 
 def _constant(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes that a constant operand gives its consumer."""
+    """Return the attributes that a constant operand adds to its consumer."""
     attrs = record["attr"].get("attr") or {}
     shape, values = attrs.get("tensor_shape") or [], attrs.get("constant") or []
     if len(values) == 1 or (not shape and values):
@@ -202,7 +202,7 @@ def _constant(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _padding(attrs: Mapping[str, Any]) -> Any:
-    """``padding`` SAME or VALID, else ``pads`` as (top, left, bottom, right)."""
+    """Return ``padding`` ("same" or "valid"), or else pairs of ``pads`` (top, left, bottom, right)."""
     padding = attrs.get("padding")
     if isinstance(padding, str):
         return padding.lower()
@@ -211,7 +211,7 @@ def _padding(attrs: Mapping[str, Any]) -> Any:
 
 
 def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Canonical attributes of one node."""
+    """Return the canonical attributes of one node."""
     attrs, body = record["attr"].get("attr") or {}, record["attr"]
     if op == "conv":
         *kernel, in_channels, width = attrs["weight_shape"]
@@ -241,7 +241,7 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
     if op == "split":
         return {"axis": _axis_to_nchw(attrs.get("axis", rank - 1), rank), "sections": attrs["num_split"]}
     if op == "mean":
-        # A mean over the map of a feature map whose shape the file got wrong is still one.
+        # A mean over axes 1 and 2 is a global pool, even where the file has the wrong rank for its operand.
         axes = attrs["reduction_indices"]
         rank = max(rank, _FEATURE_MAP_RANK if set(axes) == {1, 2} else rank)
         keepdims = len(body["output_shape"][0]) == rank
@@ -264,7 +264,7 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
 
 
 def _permutation(perm: Sequence[int] | None, body: Mapping[str, Any]) -> Shape:
-    """NCHW permutation of a transpose; where the file has none, its shapes tell which axes moved."""
+    """Return a transpose's permutation in NCHW. Without ``perm``, derive it from the node's shapes."""
     before, after = list(body["input_shape"][0]), list(body["output_shape"][0])
     if perm is None:
         perm = _moved_axes(before, after)
@@ -273,7 +273,7 @@ def _permutation(perm: Sequence[int] | None, body: Mapping[str, Any]) -> Shape:
 
 
 def _moved_axes(before: list[int], after: list[int]) -> list[int]:
-    """A permutation that makes ``after`` of ``before``; a swap of the last two axes where that fits."""
+    """Return a permutation that turns ``before`` into ``after``, preferring a swap of the last two axes."""
     last = len(before) - 1
     if after == [*before[:-2], before[-1], before[-2]]:
         return [*range(last - 1), last, last - 1]

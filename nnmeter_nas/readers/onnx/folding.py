@@ -1,7 +1,7 @@
-"""Constant folding of the shape arithmetic in ONNX graphs: one table, one NumPy expression an operator.
+"""Constant folding of shape arithmetic in ONNX graphs: a table with one NumPy expression per operator.
 
-Only small arrays come in, and what would grow beyond :data:`~nnmeter_nas.readers.onnx.values.MAX_ELEMENTS`
-is left unfolded before it is made.
+Operands are small arrays. A result larger than :data:`~nnmeter_nas.readers.onnx.values.MAX_ELEMENTS` is never
+computed; its operator stays unfolded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Arithmetic:
     """One operator on small constants.
 
     Attributes:
-        inputs: its inputs; None for optional ones that are absent.
-        attrs: its attributes.
-        outputs: how many outputs it has.
+        inputs: the operator's inputs; None for a missing optional input.
+        attrs: the operator's attributes.
+        outputs: number of outputs.
     """
 
     inputs: Sequence[Array | None]
@@ -32,14 +32,14 @@ class Arithmetic:
     outputs: int
 
     def __getitem__(self, index: int) -> Array:
-        """Input ``index``, which must be there."""
+        """Return input ``index``, which is required."""
         value = self.inputs[index]
         if value is None:
             raise ValueError(f"input {index} is missing")
         return value
 
     def ints(self, attribute: str, index: int) -> tuple[int, ...] | None:
-        """Integers that older opsets give as an attribute and newer ones as an input."""
+        """Return integers that are an attribute in older opsets and an input in newer ones."""
         if attribute in self.attrs:
             return tuple(int(i) for i in self.attrs[attribute])
         given = self.inputs[index] if index < len(self.inputs) else None
@@ -52,10 +52,10 @@ FOLDINGS: dict[str, Folding] = {}
 
 
 def fold(op: str, arithmetic: Arithmetic) -> list[Array] | None:
-    """The outputs of ``op``; None if it is not known here, or too large.
+    """Return the outputs of ``op``, or None if it has no folding or its result is too large.
 
     Raises:
-        ValueError, TypeError, LookupError, ArithmeticError: its inputs or attributes are malformed.
+        ValueError, TypeError, LookupError, ArithmeticError: the inputs or attributes are malformed.
     """
     folding = FOLDINGS.get(op)
     with np.errstate(all="ignore"):
@@ -79,7 +79,7 @@ def onnx_op(*ops: str) -> Callable[[Folding], Folding]:
 def _elementwise(
     function: Callable[..., Any], keeps_type: bool = True
 ) -> Callable[[Arithmetic], Array | None]:
-    """``function`` of all inputs, with broadcasting."""
+    """Make a folding that applies ``function`` to all inputs, with broadcasting."""
 
     def folding(a: Arithmetic) -> Array | None:
         arrays = [a[i] for i in range(len(a.inputs))]
@@ -92,12 +92,12 @@ def _elementwise(
 
 
 def _variadic(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """``function`` of two as one of any number."""
+    """Turn a function of two arguments into one of any number."""
     return lambda first, *others: functools.reduce(function, others, first)
 
 
 def _divide(left: Array, right: Array) -> Any:
-    """Integers are divided towards zero."""
+    """Divide; integer division truncates towards zero."""
     return np.trunc(left / right) if left.dtype.kind in "iu" else left / right
 
 
@@ -134,7 +134,7 @@ FOLDINGS |= {
 
 @onnx_op("Mod")
 def _mod(a: Arithmetic) -> Array | None:
-    """The sign is the divisor's, or with ``fmod`` the dividend's."""
+    """The result has the divisor's sign, or with ``fmod`` the dividend's."""
     return _elementwise(np.fmod if a.attrs.get("fmod") else np.mod)(a)
 
 
@@ -190,7 +190,7 @@ def _split(a: Arithmetic) -> list[Array]:
 
 
 def split_evenly(size: int, parts: int) -> list[int]:
-    """Sizes of ``parts`` pieces of ``size``, of which the last may be smaller.
+    """Split ``size`` into ``parts`` equal pieces and return their sizes; the last may be smaller.
 
     >>> split_evenly(7, 3)
     [3, 3, 1]
@@ -214,13 +214,13 @@ def slices(
     axes: Sequence[int] | None,
     steps: Sequence[int] | None,
 ) -> list[tuple[int, slice]]:
-    """The axes that a ``Slice`` cuts and how; ONNX's bounds mean what Python's do.
+    """Return the axes that a ``Slice`` cuts, each with its Python slice; ONNX's bounds work like Python's.
 
     Raises:
-        ValueError: the lists differ in length, or starts or ends are missing.
+        ValueError: the lists differ in length, or ``starts`` or ``ends`` is missing.
     """
     if starts is None or ends is None:
-        raise ValueError("starts or ends are missing")
+        raise ValueError("starts or ends is missing")
     cuts = map(slice, starts, ends, steps or [1] * len(starts))
     return list(zip(axes or range(len(starts)), cuts, strict=True))
 
@@ -278,7 +278,7 @@ def _non_zero(a: Arithmetic) -> Array:
 
 @onnx_op("ScatterND")
 def _scatter(a: Arithmetic) -> Array | None:
-    """As assignments to a shape's elements are exported."""
+    """Exporters write assignments to elements of a shape this way."""
     if a.attrs.get("reduction", "none") != "none":
         return None
     result = a[0].copy()
@@ -287,7 +287,7 @@ def _scatter(a: Arithmetic) -> Array | None:
 
 
 def _reduction(function: Callable[..., Any]) -> Folding:
-    """``function`` over the given axes, or over all."""
+    """Make a folding that applies ``function`` over the given axes, by default all."""
 
     def folding(a: Arithmetic) -> Array:
         axes, keepdims = a.ints("axes", 1) or None, bool(a.attrs.get("keepdims", 1))

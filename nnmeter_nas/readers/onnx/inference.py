@@ -1,4 +1,4 @@
-"""Shapes of single ONNX operators by ONNX's own inference, for those that no shape rule of ours knows."""
+"""Infer the shapes of single operators with ONNX itself, for operators without a shape rule of ours."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .values import Value
 if TYPE_CHECKING:
     from onnx import NodeProto, TensorProto, TypeProto
 
-#: Operators whose inference takes time or memory by what an attribute says, whatever the size of the model.
+#: Operators whose inference can take unbounded time or memory, because an attribute sets the amount.
 _UNBOUNDED = frozenset({"Split", "SplitToSequence"})
 
 
 def inferred_types(
     node: NodeProto, attrs: Mapping[str, Any], inputs: Sequence[Value | None], opset: int
 ) -> dict[str, tuple[Shape | None, int]]:
-    """Shape (None where it depends on data) and element type of the outputs of ``node``, by name.
+    """Infer shape and element type of each output of ``node``, by name. A shape that depends on data is None.
 
-    Outputs of which nothing is known are left out: those of operators that ONNX does not define, or whose
-    inputs and attributes contradict each other.
+    Returns an empty dict if ONNX does not define the operator, or if its inputs and attributes contradict
+    each other.
     """
     from onnx import checker, defs, helper, shape_inference
 
@@ -58,7 +58,7 @@ def _type(value: Value) -> TypeProto:
 
 
 def _tensor(name: str, value: Value) -> TensorProto | None:
-    """A small constant as ONNX keeps it."""
+    """Convert a small constant to ONNX's message; None for other values."""
     from onnx import numpy_helper
 
     numbers = value.numbers()
@@ -66,11 +66,11 @@ def _tensor(name: str, value: Value) -> TensorProto | None:
 
 
 def static_shape(proto: TypeProto, symbols: Mapping[str, int]) -> Shape | None:
-    """Shape of a declared type; None if a size is open, and not that of a symbol, or zero.
+    """Return the shape of a declared type, or None if any size is unknown or zero.
 
     Args:
         proto: the type.
-        symbols: sizes that the names of symbolic dimensions stand for.
+        symbols: known sizes of symbolic dimensions, by name.
     """
     if not proto.HasField("tensor_type") or not proto.tensor_type.HasField("shape"):
         return None

@@ -1,8 +1,8 @@
-"""Reader of ONNX models: walks the operators in order, folding the shape arithmetic among them on the way.
+"""Read ONNX models: visit the operators in topological order and fold shape arithmetic on the way.
 
-Every tensor name of the file becomes a :class:`~nnmeter_nas.readers.onnx.values.Value`: computed (it has an
-operand in the model graph), weights (only the shape counts, so the values are not looked at), or a small
-constant. Shapes are inferred operator by operator, so that ``Shape`` of a computed tensor is a constant.
+Every tensor becomes a :class:`~nnmeter_nas.readers.onnx.values.Value`: computed (it has an operand in the
+model graph), a weight (the reader uses only its shape), or a small constant. Shapes are inferred operator by
+operator, so ``Shape`` of a computed tensor is a constant.
 """
 
 from __future__ import annotations
@@ -33,37 +33,36 @@ if TYPE_CHECKING:
 
 #: The first opset whose operators broadcast as NumPy does.
 FIRST_OPSET = 7
-#: Local functions and branches may be nested this deep, and call one another for this many operators in all.
+#: Maximum nesting depth of local functions and branches.
 MAX_DEPTH = 32
+#: Maximum number of operators, with local functions and branches inlined.
 MAX_OPERATORS = 100_000
 _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
-#: What reading an attribute or a constant that is absent, of another type or out of range raises.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
+#: Errors raised when an attribute or constant is missing, has the wrong type or is out of range.
+_ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape | None = None) -> nx.DiGraph:
     """Read an ONNX model into a model graph.
 
-    Neither values of weights nor external data are loaded, and ``model`` is left as it is.
+    The reader loads neither the values of weights nor external data, and does not change ``model``.
 
     Args:
         model: path of an ONNX file, or an ``onnx.ModelProto``; opset 7 or newer.
-        input_shape: shape that replaces the declared one of the input; for several inputs a list of shapes,
-            or a dict by name. A symbolic batch is 1 without it, other symbolic sizes need it.
+        input_shape: shape that overrides the declared one. For several inputs, a list of shapes or a dict by
+            input name. Without it a symbolic batch is 1; other symbolic sizes require it.
 
     Returns:
-        The finished model graph. Nodes are named as in the model, or after their first output where it gives
-        no name or the same one twice. Operators without a canonical form, and all that depends on a shape
-        that only the data decides, such as the boxes that a detection head leaves, stay nodes under their
-        own name.
+        The finished model graph. A node has its name in the model, or the name of its first output if the
+        model gives it no unique name. Operators keep their ONNX name if they have no canonical form, or if
+        their shapes depend on data (such as the boxes selected by a detection head).
 
     Raises:
-        ReaderError: it is no ONNX model or damaged, has control flow that depends on data, or leaves a size
-            open.
-        GraphError: its operators form no graph from its inputs to its outputs.
-        ShapeError: its shapes contradict each other, or the batch is not 1.
+        ReaderError: not an ONNX model, a damaged one, control flow that depends on data, or an unknown size.
+        GraphError: the operators do not connect the inputs to the outputs, or form a cycle.
+        ShapeError: shapes contradict each other, or the batch is not 1.
         MissingPackageError: the package onnx is not installed.
     """
     load_extra("onnx", "onnx", "reading ONNX models")
@@ -75,7 +74,7 @@ def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape |
 
 
 def _load(model: Any) -> ModelProto:
-    """The model itself, or what the file at that path holds."""
+    """Return ``model`` itself, or load it if it is a path."""
     from onnx import ModelProto
 
     decode_error = load_extra("google.protobuf.message", "onnx", "reading ONNX models").DecodeError
@@ -93,23 +92,23 @@ def _load(model: Any) -> ModelProto:
         kind = type(model).__name__
         raise ReaderError(f"expected the path of an ONNX file or an onnx.ModelProto, got {kind}")
     if not proto.graph.node:
-        raise ReaderError(f"{name!r} is not an ONNX model, or an empty one: it has no operators")
+        raise ReaderError(f"{name!r} is not an ONNX model, or is empty: it has no operators")
     if not proto.opset_import:
-        raise ReaderError(f"{name!r} is truncated or incomplete: it does not say of which opset it is")
+        raise ReaderError(f"{name!r} is truncated or incomplete: it does not declare its opset")
     return proto
 
 
 @dataclass(slots=True)
 class _Scope:
-    """Where the names in a graph, a branch of it or a local function mean something.
+    """The names that are visible in a graph, a branch or a local function.
 
     Attributes:
         values: tensors by name.
-        opsets: version by domain.
-        prefix: of the names of operators; empty in the model's own graph.
-        attributes: of the operator that called the function.
-        calls: local functions that are being read, outermost first.
-        reads: how often each name is read.
+        opsets: opset version by domain.
+        prefix: prefix of operator names; empty in the main graph.
+        attributes: attributes of the operator that called the function.
+        calls: local functions being read, outermost first.
+        reads: how often each tensor is read, by name.
     """
 
     values: MutableMapping[str, Value]
@@ -125,9 +124,9 @@ class _Reader:
 
     def __init__(self, model: ModelProto, input_shape: InputShape | None) -> None:
         self._model = model
-        self._given = input_shape
-        self._graph = new_graph(_text(model.graph.name))
-        self._functions = {_key(f.domain, f.name, f.overload): f for f in model.functions}
+        self._input_shape = input_shape
+        self._graph = new_graph(_valid_name(model.graph.name))
+        self._functions = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
         self._node_names = Counter(node.name for node in model.graph.node)
         self._declared: dict[str, ValueInfoProto] = {}
         self._symbols: dict[str, int] = {}
@@ -135,18 +134,18 @@ class _Reader:
         self._operators = 0
 
     def read(self) -> nx.DiGraph:
-        """The finished model graph."""
+        """Return the finished model graph."""
         proto = self._model.graph
         scope = _Scope({}, _opsets(self._model.opset_import))
         if scope.opsets.get("", FIRST_OPSET) < FIRST_OPSET:
             raise ReaderError(
-                f"the model is of opset {scope.opsets['']}, and {FIRST_OPSET} is the first that can be read; "
+                f"the model has opset {scope.opsets['']}; the oldest readable opset is {FIRST_OPSET}; "
                 "convert it with onnx.version_converter.convert_version"
             )
         self._add_initializers(proto, scope)
         self._add_inputs([info for info in proto.input if info.name not in scope.values], scope)
         self._add_operators(proto.node, [info.name for info in proto.output], scope)
-        outputs = [_find(scope, info.name, "the model's outputs") for info in proto.output]
+        outputs = [_lookup(scope, info.name, "the model's outputs") for info in proto.output]
         computed = [value.operand[0] for value in outputs if value.operand is not None]
         if outputs and not computed:
             raise GraphError("the graph is disconnected: no output depends on an input")
@@ -155,15 +154,15 @@ class _Reader:
         return finish(self._graph)
 
     def _add_initializers(self, proto: GraphProto, scope: _Scope) -> None:
-        """Weights, which older models list among the inputs too."""
+        """Bind the weights. Older models list them among the inputs too."""
         for tensor in proto.initializer:
             _bind(scope, tensor.name, weights(tensor))
         for sparse in proto.sparse_initializer:
             _bind(scope, sparse.values.name, sparse_weights(sparse))
 
     def _add_inputs(self, infos: Sequence[ValueInfoProto], scope: _Scope) -> None:
-        """The inputs of the model, and what its symbolic sizes stand for."""
-        given = shapes_by_input(self._given, [info.name for info in infos])
+        """Add the model inputs, and resolve the model's symbolic sizes."""
+        given = shapes_by_input(self._input_shape, [info.name for info in infos])
         as_declared = True
         for info in infos:
             shape = given.get(info.name) or self._declared_shape(info)
@@ -179,16 +178,16 @@ class _Reader:
             infer_operator(self._graph, add_input(self._graph, info.name, shape))
             _bind(scope, info.name, Value(shape, info.type.tensor_type.elem_type, (info.name, 0)))
         self._symbols.pop("", None)
-        if as_declared:  # what the model says of other tensors holds for these inputs
+        if as_declared:  # only then are the declared shapes of other tensors valid
             self._declared = {v.name: v for v in (*self._model.graph.value_info, *self._model.graph.output)}
 
     def _declared_shape(self, info: ValueInfoProto) -> Shape:
-        """Declared shape of an input, at batch 1 if that is symbolic."""
+        """Return the declared shape of an input, with a symbolic batch as 1."""
         way_out = f"pass input_shape, for example input_shape={{{info.name!r}: (1, 3, 224, 224)}}"
         if not info.type.HasField("tensor_type"):
-            raise ReaderError(f"input {info.name!r} is no tensor but a {info.type.WhichOneof('value')}")
+            raise ReaderError(f"input {info.name!r} is a {info.type.WhichOneof('value')}, not a tensor")
         if not info.type.tensor_type.HasField("shape"):
-            raise ReaderError(f"input {info.name!r} carries no shape; {way_out}")
+            raise ReaderError(f"input {info.name!r} has no shape; {way_out}")
         sizes = []
         for axis, dim in enumerate(info.type.tensor_type.shape.dim):
             if dim.dim_value <= 0 and axis > 0:
@@ -198,39 +197,39 @@ class _Reader:
         return tuple(sizes)
 
     def _add_operators(self, nodes: Sequence[NodeProto], outputs: Sequence[str], scope: _Scope) -> None:
-        """Read ``nodes`` in an order in which operands come first."""
+        """Read ``nodes``, producers before consumers."""
         scope.reads.update(name for node in nodes for name in node.input)
         scope.reads.update(outputs)
         for node in _ordered(nodes, scope):
             self._operators += 1
             if self._operators > MAX_OPERATORS:
-                raise ReaderError(f"the model runs more than {MAX_OPERATORS} operators")
+                raise ReaderError(f"the model has more than {MAX_OPERATORS} operators")
             self._add_operator(node, scope)
 
     def _add_operator(self, node: NodeProto, scope: _Scope) -> None:
         """Read one operator and bind its outputs."""
-        name, key = self._name(node, scope), _key(node.domain, node.op_type, node.overload)
-        inputs = [_find(scope, i, f"operator {name!r}") if i else None for i in node.input]
-        with _naming(name, key):
+        name, key = self._name(node, scope), _function_key(node.domain, node.op_type, node.overload)
+        inputs = [_lookup(scope, i, f"operator {name!r}") if i else None for i in node.input]
+        with _error_context(name, key):
             attrs = attributes(node, scope.attributes)
         if key in self._functions:
-            values = self._call(key, name, inputs, attrs, scope)
+            values = self._inline_function(key, name, inputs, attrs, scope)
         elif node.domain in _OWN_DOMAINS and node.op_type in _CONTROL_FLOW:
             values = self._control_flow(node, name, inputs, attrs, scope)
         else:
-            with _naming(name, key):
+            with _error_context(name, key):
                 values = translate(self._node(node, name, inputs, attrs, scope))
         self._declare(node, values, scope)
-        # Outputs beyond what was translated are by-products, such as the indices of a max pool.
+        # Further outputs are by-products, such as the indices of a max pool.
         values += [Value(None, 0, values[0].operand)] * (len(node.output) - len(values)) if values else []
         for output, value in zip(node.output, values, strict=False):
             if output:
                 _bind(scope, output, replace(value, read_once=scope.reads[output] == 1))
 
     def _name(self, node: NodeProto, scope: _Scope) -> str:
-        """Its own name if no other operator has it, else its first output's."""
+        """Return a unique name: the operator's own, or that of its first output if its own is not unique."""
         own = node.name if scope.prefix or self._node_names[node.name] == 1 else ""
-        name = base = scope.prefix + _text(own or next((o for o in node.output if o), node.op_type))
+        name = base = scope.prefix + _valid_name(own or next((o for o in node.output if o), node.op_type))
         while name in self._graph:
             self._node_names[base] += 1
             name = f"{base}_{self._node_names[base]}"
@@ -239,7 +238,7 @@ class _Reader:
     def _node(
         self, node: NodeProto, name: str, inputs: list[Value | None], attrs: dict[str, Any], scope: _Scope
     ) -> Node:
-        """What the translation of an operator gets to see of it."""
+        """Wrap an operator for its translation."""
         own = node.domain in _OWN_DOMAINS
         op = node.op_type if own else f"{node.domain}.{node.op_type}"
 
@@ -252,7 +251,7 @@ class _Reader:
         return Node(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
 
     def _declare(self, node: NodeProto, values: Sequence[Value], scope: _Scope) -> None:
-        """Note on an operator the shapes that the model declares for it; they are checked at the end."""
+        """Store the shapes that the model declares for an operator; ``finish`` checks them."""
         makers = {value.operand[0] for value in values if value.operand is not None}
         shapes = [self._declared_as(output, scope) for output in node.output]
         if len(makers) == 1 and None not in shapes:
@@ -261,19 +260,21 @@ class _Reader:
                 data["declared"] = shapes
 
     def _declared_as(self, output: str, scope: _Scope) -> Shape | None:
-        """The shape that the model declares for a tensor; it does for those of its own graph."""
+        """Return the declared shape of a tensor, or None. Only the main graph declares shapes."""
         declared = None if scope.prefix else self._declared.get(output)
         return static_shape(declared.type, self._symbols) if declared is not None else None
 
-    def _call(
+    def _inline_function(
         self, key: str, name: str, inputs: list[Value | None], attrs: Mapping[str, Any], scope: _Scope
     ) -> list[Value]:
-        """The outputs of a local function, whose operators become the model's."""
+        """Inline a local function and return its outputs."""
         function = self._functions[key]
-        with _naming(name, key):
+        with _error_context(name, key):
             if key in scope.calls or len(scope.calls) >= MAX_DEPTH:
                 calls = " -> ".join([*scope.calls[-3:], key])
-                raise ReaderError(f"the local functions {calls} call each other without end")
+                raise ReaderError(
+                    f"the local functions {calls} call each other recursively, or more than {MAX_DEPTH} deep"
+                )
             opsets = _opsets(function.opset_import) or scope.opsets
             inner_attrs = function_attributes(function, attrs)
             inner = _Scope({}, opsets, f"{name}/", inner_attrs, (*scope.calls, key))
@@ -282,7 +283,7 @@ class _Reader:
                 if value is not None:
                     _bind(inner, parameter, replace(value, read_once=False))
         self._add_operators(function.node, function.output, inner)
-        return [_find(inner, output, f"the function {key!r}") for output in function.output]
+        return [_lookup(inner, output, f"the function {key!r}") for output in function.output]
 
     def _control_flow(
         self,
@@ -292,14 +293,15 @@ class _Reader:
         attrs: Mapping[str, Any],
         scope: _Scope,
     ) -> list[Value]:
-        """The outputs of an ``If`` of which it is known which branch is taken.
+        """Inline the taken branch of an ``If`` with a constant condition and return its outputs.
 
-        One that only works on shapes that data decide, as in the head of a detector, stays an operator.
+        The ``If`` stays an operator if its condition is not constant and every tensor its branches use has a
+        data-dependent shape, as in the head of a detector.
         """
-        with _naming(name, node.op_type):
+        with _error_context(name, node.op_type):
             flag = inputs[0] if node.op_type == "If" and inputs else None
             condition = flag.numbers() if flag is not None else None
-            if flag is not None and condition is None and (used := _open_operands(attrs, scope)):
+            if flag is not None and condition is None and (used := _data_dependent_operands(attrs, scope)):
                 types: list[OutputType] = [(self._declared_as(output, scope), 0) for output in node.output]
                 operands = [*inputs, *used]
                 return translate(
@@ -307,8 +309,8 @@ class _Reader:
                 )
             if condition is None or condition.size != 1:
                 raise ReaderError(
-                    f"control flow ({node.op_type}) that depends on data has no latency of its own; export "
-                    "the model with a fixed input shape and without it, for example by "
+                    f"control flow ({node.op_type}) that depends on data has no fixed latency; export the "
+                    "model with a fixed input shape and without control flow, for example with "
                     "torch.onnx.export(..., dynamo=True), or cut that part off with onnx.utils.extract_model"
                 )
             if len(scope.calls) >= MAX_DEPTH:
@@ -319,51 +321,51 @@ class _Reader:
             self._add_initializers(branch, inner)
             outputs = [info.name for info in branch.output]
         self._add_operators(branch.node, outputs, inner)
-        return [_find(inner, output, f"the branch of {name!r}") for output in outputs]
+        return [_lookup(inner, output, f"the branch of {name!r}") for output in outputs]
 
 
-def _open_operands(attrs: Mapping[str, Any], scope: _Scope) -> list[Value]:
-    """What the branches of an ``If`` compute with, if data decide the shapes of all of that."""
-    names = {name for key in _BRANCHES for name in _names_read(attrs[key])} & scope.values.keys()
+def _data_dependent_operands(attrs: Mapping[str, Any], scope: _Scope) -> list[Value]:
+    """Return the computed tensors that an ``If``'s branches use; none if the shape of any is known."""
+    names = {name for key in _BRANCHES for name in _tensors_read(attrs[key])} & scope.values.keys()
     computed = [value for name in sorted(names) if not (value := scope.values[name]).is_constant]
     return computed if all(value.shape is None for value in computed) else []
 
 
-def _names_read(graph: GraphProto) -> Iterator[str]:
-    """Names of the tensors that the operators of a branch read, those in branches of theirs included."""
+def _tensors_read(graph: GraphProto) -> Iterator[str]:
+    """Yield the names of tensors that the operators of a branch read, nested branches included."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _names_read(attribute.g)
+                yield from _tensors_read(attribute.g)
 
 
 @contextmanager
-def _naming(name: str, op: str) -> Iterator[None]:
-    """Let errors in one operator name it."""
+def _error_context(name: str, op: str) -> Iterator[None]:
+    """Add the operator's name to errors raised inside the ``with`` block."""
     try:
         yield
     except GraphError:  # names it already
         raise
     except NnMeterNasError as error:
         raise ReaderError(f"operator {name!r} ({op}): {error}") from error
-    except _MALFORMED as error:
+    except _ATTRIBUTE_ERRORS as error:
         raise ReaderError(
             f"operator {name!r} ({op}): an attribute or input is missing or malformed "
             f"({type(error).__name__}: {error})"
         ) from error
 
 
-def _key(domain: str, name: str, overload: str) -> str:
-    """By what operators refer to a local function."""
-    return "::".join(_text(part) for part in (domain, name, overload) if part)
+def _function_key(domain: str, name: str, overload: str) -> str:
+    """Return the key of a local function, by which operators refer to it."""
+    return "::".join(_valid_name(part) for part in (domain, name, overload) if part)
 
 
-def _text(name: Any) -> str:
-    """``name``, which protobuf gives as bytes if they are not UTF-8.
+def _valid_name(name: Any) -> str:
+    """Return ``name`` if it is a string; protobuf returns invalid UTF-8 as bytes.
 
     Raises:
-        ReaderError: they are not.
+        ReaderError: the name is not valid UTF-8.
     """
     if not isinstance(name, str):
         raise ReaderError(f"the model is damaged: the name {name!r} is not text")
@@ -371,37 +373,37 @@ def _text(name: Any) -> str:
 
 
 def _opsets(imports: Any) -> dict[str, int]:
-    """Version of each domain, ONNX's own being the empty one."""
+    """Return the opset version of each domain; ONNX's own domain is the empty string."""
     return {"" if i.domain in _OWN_DOMAINS else i.domain: i.version for i in imports}
 
 
-def _find(scope: _Scope, name: str, reader: str) -> Value:
-    """The tensor of that name.
+def _lookup(scope: _Scope, name: str, reader: str) -> Value:
+    """Return the tensor called ``name``; errors name the ``reader``.
 
     Raises:
-        GraphError: nothing makes it.
+        GraphError: no earlier operator makes it.
     """
     if name not in scope.values:
-        raise GraphError(f"{reader} read the tensor {name!r}, which nothing in the model makes before")
+        raise GraphError(f"{reader} read the tensor {name!r}, which nothing in the model makes before that")
     return scope.values[name]
 
 
 def _bind(scope: _Scope, name: str, value: Value) -> None:
-    """Let ``name`` mean ``value``.
+    """Bind ``name`` to ``value``.
 
     Raises:
-        GraphError: it has a meaning already.
+        GraphError: the name is already bound.
     """
     if name in scope.values:
         raise GraphError(f"the tensor {name!r} is made twice")
-    scope.values[_text(name)] = value
+    scope.values[_valid_name(name)] = value
 
 
 def _ordered(nodes: Sequence[NodeProto], scope: _Scope) -> Iterator[NodeProto]:
-    """``nodes`` as they are if each comes behind what it reads, as ONNX wants it; else sorted so.
+    """Return ``nodes`` with producers before consumers; sort them if they are not, as ONNX requires.
 
     Raises:
-        GraphError: they form a cycle.
+        GraphError: the nodes form a cycle.
     """
     makers = {output: index for index, node in enumerate(nodes) for output in node.output if output}
     sources = [[makers[i] for i in node.input if i in makers and i not in scope.values] for node in nodes]

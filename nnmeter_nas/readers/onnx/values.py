@@ -1,4 +1,4 @@
-"""What the tensors and attributes of an ONNX graph hold: a computed operand, weights, or a small constant."""
+"""Values of tensors and attributes in an ONNX graph. A tensor is computed, a weight, or a small constant."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 Operand = tuple[str, int]
 Array = npt.NDArray[Any]
 
-#: Constants of more elements than this are weights: their shape counts, their values are never looked at.
+#: Larger constants are weights: the reader uses their shape and never their values.
 MAX_ELEMENTS = 1024
-#: No tensor of a real model has more dimensions, nor has an array of NumPy.
+#: Limit on the number of dimensions of a tensor; it is NumPy's.
 MAX_RANK = 64
 
 
@@ -30,13 +30,13 @@ class Value:
     """One tensor of an ONNX graph.
 
     Attributes:
-        shape: its shape; None if that depends on data.
-        elem_type: ONNX's number of its element type.
-        operand: what computes it in the model graph; None for weights and constants.
-        tensor: the initializer that holds it.
-        data: its values, where they are a small constant that was folded.
-        zero: whether a constant without ``data`` is known to hold zeros.
-        read_once: whether one operator reads it, and the model does not hand it out.
+        shape: its shape; None if it depends on data.
+        elem_type: ONNX's number for the element type.
+        operand: producer and output slot in the model graph; None for weights and constants.
+        tensor: the initializer that stores it, if any.
+        data: its values if it is a folded constant.
+        zero: whether a constant without ``data`` is known to be all zeros.
+        read_once: whether exactly one operator reads it and it is not a model output.
     """
 
     shape: Shape | None
@@ -49,12 +49,12 @@ class Value:
 
     @property
     def is_constant(self) -> bool:
-        """Whether no operator of the model graph computes it."""
+        """Whether it is a weight or constant, not computed by the model graph."""
         return self.operand is None
 
     @property
     def rank(self) -> int:
-        """Number of dimensions of a tensor whose shape is known."""
+        """Number of dimensions; requires a known shape."""
         assert self.shape is not None
         return len(self.shape)
 
@@ -64,10 +64,10 @@ class Value:
         return self.tensor is not None and self.tensor.data_location == self.tensor.EXTERNAL
 
     def numbers(self) -> Array | None:
-        """Its values if it is a small constant inside the model, else None.
+        """Return the values of a small constant stored in the model; None for other values.
 
         Raises:
-            ReaderError: its values are not what its shape says.
+            ReaderError: the values do not match the shape.
         """
         if self.data is not None or self.tensor is None or self.is_external or not is_small(self.shape):
             return self.data
@@ -79,7 +79,7 @@ class Value:
             raise ReaderError(f"tensor {self.tensor.name!r} is malformed: {error}") from error
 
     def holds_zeros(self) -> bool:
-        """Whether it is a constant of nothing but zeros, as far as the model itself tells."""
+        """Whether it is known to be a constant of zeros. Values stored outside the model are unknown."""
         numbers = self.numbers()
         if numbers is not None:
             return numbers.dtype != object and not numbers.any()
@@ -93,25 +93,25 @@ def is_small(shape: Shape | None) -> bool:
 
 
 def weights(tensor: TensorProto) -> Value:
-    """The value of an initializer.
+    """Return the value of an initializer.
 
     Raises:
-        ReaderError: it has a negative size, or too many dimensions.
+        ReaderError: the tensor has a negative size or too many dimensions.
     """
     return Value(_checked(tuple(tensor.dims), tensor.name), tensor.data_type, tensor=tensor)
 
 
 def sparse_weights(tensor: SparseTensorProto) -> Value:
-    """The value of a sparse constant, of which only the shape is known.
+    """Return the value of a sparse constant, with its shape but without its numbers.
 
     Raises:
-        ReaderError: it has a negative size, or too many dimensions.
+        ReaderError: the tensor has a negative size or too many dimensions.
     """
     return Value(_checked(tuple(tensor.dims), tensor.values.name), tensor.values.data_type)
 
 
 def folded(array: Any) -> Value:
-    """The value of a constant that was computed while reading."""
+    """Return the value of a constant that the reader computed."""
     from onnx import helper
 
     array = np.asarray(array)
@@ -119,10 +119,10 @@ def folded(array: Any) -> Value:
 
 
 def constant_node(attrs: Mapping[str, Any]) -> Value:
-    """The value of a ``Constant`` operator, by whichever of its attributes holds it.
+    """Return the value of a ``Constant`` operator, from any of the attributes that may hold it.
 
     Raises:
-        ReaderError: none does.
+        ReaderError: none of its attributes holds a value.
     """
     for name, value in attrs.items():
         if name == "value":
@@ -140,18 +140,19 @@ def constant_node(attrs: Mapping[str, Any]) -> Value:
 
 def _checked(shape: Shape, name: str) -> Shape:
     if len(shape) > MAX_RANK:
-        raise ReaderError(f"tensor {name!r} has {len(shape)} dimensions, and {MAX_RANK} is the most")
+        raise ReaderError(f"tensor {name!r} has {len(shape)} dimensions; the maximum is {MAX_RANK}")
     if any(size < 0 for size in shape):
         raise ReaderError(f"tensor {name!r} has the shape {shape}, with a negative size")
     return shape
 
 
 def attributes(node: NodeProto, caller: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of ``node`` by name: numbers, text, lists of them, tensors or graphs.
+    """Return the attributes of ``node`` by name: numbers, strings, lists of these, tensors or graphs.
 
     Args:
         node: the operator.
-        caller: attributes of the operator whose local function ``node`` is part of, for references to them.
+        caller: if ``node`` is in a local function, the attributes of the operator that calls the function;
+            ``node`` may refer to them.
     """
     found = {}
     for attribute in node.attribute:
@@ -174,5 +175,5 @@ def _attribute(attribute: AttributeProto) -> Any:
 
 
 def function_attributes(function: Any, attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``attrs`` of a call mean inside a local function: its defaults, overridden by them."""
+    """Return a local function's default attributes, overridden by the ``attrs`` of the call."""
     return {a.name: _attribute(a) for a in function.attribute_proto} | dict(attrs)

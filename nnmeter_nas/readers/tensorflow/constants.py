@@ -1,7 +1,7 @@
-"""Constants of a TensorFlow graph: shapes of all, values of small ones, and arithmetic on these.
+"""Constant folding in TensorFlow graphs.
 
-Graphs compute shapes with operators of their own (``Shape``, ``StridedSlice``, ``Pack``, ...). Their operands
-are a few integers, so NumPy evaluates them; weights are never decoded, and nothing large is made.
+Graphs compute shapes with operators (``Shape``, ``StridedSlice``, ``Pack``, ...) on a few integers. NumPy
+evaluates these. Weights are never decoded, and large results are never computed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Fold = Callable[[Node, list[Values]], "Values | list[Values]"]
 
 #: TensorFlow counts elements with 64 bits.
 MAX_ELEMENTS = 2**63 - 1
-#: Constants of more elements are weights.
+#: Larger constants are weights.
 MAX_VALUES = 256
-#: Values of all operands together that are worth computing with.
+#: Operators with more operand values in total are not folded.
 _MAX_OPERANDS = 4096
-#: Bit masks of ``StridedSlice``, each an attribute ``<name>_mask``.
+#: Bit masks of ``StridedSlice``. Each is an attribute ``<name>_mask``.
 SLICE_MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
-#: NumPy's limit.
+#: NumPy's limit on the number of dimensions.
 MAX_RANK = 64
 _HALF, _BFLOAT16 = 19, 14
-#: DataType number -> element type in ``tensor_content``, and the field that lists values instead.
+#: DataType number -> element type in ``tensor_content``, and the field that may list the values instead.
 _TYPES = {
     1: ("<f4", "float_val"), 2: ("<f8", "double_val"), 3: ("<i4", "int_val"), 4: ("u1", "int_val"),
     5: ("<i2", "int_val"), 6: ("i1", "int_val"), 9: ("<i8", "int64_val"), 10: ("?", "bool_val"),
@@ -47,30 +47,30 @@ class _TooLargeError(Exception):
 
 
 def static_shape(proto: Any) -> Shape | None:
-    """Shape in a ``TensorShapeProto``, -1 where a size is unknown; None if even the rank is.
+    """Return the shape in a ``TensorShapeProto``. Unknown sizes are -1; an unknown rank gives None.
 
     Raises:
-        ReaderError: more dimensions or elements than any tensor has.
+        ReaderError: the shape has too many dimensions or elements.
     """
     if proto.unknown_rank:
         return None
     if len(proto.dim) > MAX_RANK:
-        raise ReaderError(f"a shape has {len(proto.dim)} dimensions")
+        raise ReaderError(f"a shape has {len(proto.dim)} dimensions; the maximum is {MAX_RANK}")
     shape = tuple(int(dim.size) for dim in proto.dim)
     if math.prod(map(abs, shape)) > MAX_ELEMENTS:
-        raise ReaderError(f"a shape {shape} is larger than any tensor")
+        raise ReaderError(f"shape {shape} is larger than any tensor can be")
     return shape
 
 
 def decoded(proto: Any) -> Values | None:
-    """Values of a ``TensorProto`` as int64, float64 or bool; None if it is large or holds no numbers.
+    """Return the values of a ``TensorProto`` as int64, float64 or bool; None if it is large or not numeric.
 
     Raises:
-        ReaderError: its content is not of its shape.
+        ReaderError: the content does not match the shape.
     """
     shape = static_shape(proto.tensor_shape)
     if shape is None or any(size < 0 for size in shape):
-        raise ReaderError(f"a constant of unknown shape {shape}")
+        raise ReaderError(f"a constant has the unknown shape {shape}")
     count = math.prod(shape)
     if count > MAX_VALUES or proto.dtype not in _TYPES:
         return None
@@ -83,7 +83,7 @@ def decoded(proto: Any) -> Values | None:
         listed = getattr(proto, field)
         if len(listed) > count:
             raise ReaderError(f"a constant of shape {shape} holds {len(listed)} values")
-        # TensorFlow lists repeated last values once, and zeros not at all.
+        # TensorFlow lists a repeated last value once, and leaves out zeros.
         flat = np.array([*listed, *[listed[-1] if listed else 0] * (count - len(listed))]).astype(dtype)
     return _widened(flat, proto.dtype).reshape(shape)
 
@@ -97,7 +97,7 @@ def _widened(flat: Values, data_type: int) -> Values:
 
 
 def folded(node: Node, values: list[Values]) -> list[Values] | None:
-    """Results of ``node`` on known ``values``; None if it is not evaluated here, or too large."""
+    """Evaluate ``node`` on known ``values``; None if it has no folding or its result is too large."""
     fold = FOLDS.get(node.op)
     if fold is None or sum(value.size for value in values) > _MAX_OPERANDS:
         return None
@@ -110,7 +110,7 @@ def folded(node: Node, values: list[Values]) -> list[Values] | None:
 
 
 def fold(*ops: str) -> Callable[[Fold], Fold]:
-    """Register the decorated function as what evaluates the operators ``ops``."""
+    """Register the decorated function to evaluate the operators ``ops``."""
 
     def register(function: Fold) -> Fold:
         for op in ops:
@@ -138,14 +138,14 @@ def _binary(node: Node, values: list[Values]) -> Values:
 
 
 def _refuse_large(shape: Sequence[int]) -> None:
-    """Leave a result of ``shape`` uncomputed if it is large."""
+    """Raise before computing a result of ``shape`` if it is too large."""
     if math.prod(max(size, 1) for size in shape) > MAX_VALUES:
         raise _TooLargeError
 
 
 @fold("Div", "TruncateDiv")
 def _div(node: Node, values: list[Values]) -> Values:
-    """Whole numbers stay whole, cut towards zero."""
+    """Divide; integer division truncates towards zero."""
     _refuse_large(np.broadcast_shapes(*(value.shape for value in values)))
     quotient = np.true_divide(*values)
     return quotient if values[0].dtype.kind == "f" else np.trunc(quotient).astype(np.int64)
@@ -179,7 +179,7 @@ def _reduction(node: Node, values: list[Values]) -> Values:
 
 @fold("Cast")
 def _cast(node: Node, values: list[Values]) -> Values:
-    """To whole numbers where the destination has them, cut towards zero; to float64 elsewhere."""
+    """Cast to float64, bool or int64, by the target type. Unknown target types count as float64."""
     target = _TYPES.get(node.value("DstT", "type") or 0, ("<f8", ""))[0]
     floating = target == "<f8" or node.value("DstT", "type") in (1, _HALF, _BFLOAT16)
     return values[0].astype(np.float64 if floating else bool if target == "?" else np.int64)
@@ -290,5 +290,5 @@ def _tile(node: Node, values: list[Values]) -> Values:
 
 
 def whole(values: Values) -> Sequence[int]:
-    """``values`` as a list of Python integers, flattened."""
+    """Flatten ``values`` into a list of Python integers."""
     return [int(v) for v in values.ravel()]

@@ -1,4 +1,4 @@
-"""Reader for frozen TensorFlow graphs: a ``.pb`` file or a ``GraphDef`` message, read without TensorFlow."""
+"""Read frozen TensorFlow graphs (a ``.pb`` file or a ``GraphDef`` message) without TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .nodes import Node, naming, nodes_in_order
 from .operators import Call, Tensor, is_known, known, layout, translate
 
 _PURPOSE = "reading TensorFlow graphs"
-#: A constant of which not even the shape is known: random numbers, anchors computed by loops of operators.
+#: A constant of unknown shape, such as random numbers or anchors that loops compute.
 _OPAQUE = Tensor(None, constant=True)
-#: Outputs of what a constant condition leaves out.
+#: Outputs of a node on a branch that is not taken.
 _DEAD: list[Tensor | None] = [None]
-#: More tensors than any network has.
+#: Maximum number of tensors in a graph; real networks have far fewer.
 MAX_OUTPUTS = 200_000
-#: How the binary form of a SavedModel starts: schema version 1, then the first meta graph.
+#: First bytes of a binary SavedModel: schema version 1, then the first meta graph.
 _SAVED_MODEL = b"\x08\x01\x12"
 _FREEZE = (
     "freeze it with convert_variables_to_constants_v2 of tensorflow.python.framework.convert_to_constants"
@@ -39,35 +39,35 @@ _MERGES = frozenset({"Merge", "RefMerge"})
 def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph:
     """Read a frozen TensorFlow graph into a model graph.
 
-    Shapes are inferred from the placeholders on, and what the graph computes from shapes and other small
-    constants is evaluated. Operators without canonical form stay nodes under their own name in lower case.
-    What every converter folds (biases, batch norm spelled as products and sums, dilation, padding before a
-    convolution) is folded. The message is left unchanged.
+    Shapes are inferred from the placeholders. Arithmetic on shapes and other small constants is evaluated.
+    Biases, batch norm written as products and sums, dilation, and padding before a convolution are folded, as
+    every converter does. Operators without a canonical form keep their own name in lower case. ``model`` is
+    not changed.
 
     Args:
-        model: path of a ``.pb`` file, or a ``GraphDef`` of tensorboard or TensorFlow.
-        input_shape: NCHW shape that replaces the one of the placeholder; for several inputs a list of shapes,
-            or a dict by name.
+        model: path of a ``.pb`` file, or a ``GraphDef`` from tensorboard or TensorFlow.
+        input_shape: NCHW shape that overrides the placeholder's. For several inputs, a list of shapes or a
+            dict by input name.
 
     Raises:
-        ReaderError: not a frozen graph, control flow, or an operator of which no shape is known.
+        ReaderError: not a frozen graph, control flow, or an operator of unknown shape.
         GraphError, ShapeError: the graph is malformed.
-        MissingPackageError: tensorboard, which brings the message classes, is not installed.
+        MissingPackageError: tensorboard, which provides the message classes, is not installed.
     """
     name, graph_def = _load(model)
     nodes = nodes_in_order(graph_def)
     graph = new_graph(name)
-    reading = _Reading(graph, nodes, input_shape)
+    reader = _GraphDefReader(graph, nodes, input_shape)
     for node in nodes:
         with naming(node):
-            reading.read(node)
-    set_outputs(graph, reading.outputs())
+            reader.read(node)
+    set_outputs(graph, reader.outputs())
     fold_spellings(graph)
     return finish(graph)
 
 
 def _load(model: Any) -> tuple[str, Any]:
-    """Name and ``GraphDef`` of what the caller passed."""
+    """Return the display name and the ``GraphDef`` of the caller's ``model``."""
     if not isinstance(model, str | PathLike):
         if not hasattr(model, "node") or not hasattr(model, "library"):
             raise ReaderError(f"{type(model).__name__!r} is neither the path of a .pb file nor a GraphDef")
@@ -80,7 +80,7 @@ def _load(model: Any) -> tuple[str, Any]:
     except OSError as error:
         raise ReaderError(f"cannot read {path}: {error.strerror or error}") from error
     if content.startswith(_SAVED_MODEL):
-        raise ReaderError(f"{path} is a SavedModel, whose weights are kept in files beside it; {_FREEZE}")
+        raise ReaderError(f"{path} is a SavedModel, which stores its weights in separate files; {_FREEZE}")
     try:
         graph_def = graph_pb2.GraphDef.FromString(content)
     except decode_error as error:
@@ -92,13 +92,13 @@ def _load(model: Any) -> tuple[str, Any]:
     return path.name, graph_def
 
 
-class _Reading:
-    """One pass over the nodes of a GraphDef that fills a model graph.
+class _GraphDefReader:
+    """Fills a model graph in one pass over the nodes of a GraphDef.
 
     Args:
         graph: an empty model graph.
-        nodes: in topological order.
-        input_shape: as the caller of the reader passed it.
+        nodes: the nodes in topological order.
+        input_shape: as in :func:`read_tf_graphdef`.
     """
 
     def __init__(self, graph: nx.DiGraph, nodes: list[Node], input_shape: InputShape | None) -> None:
@@ -110,21 +110,21 @@ class _Reading:
         self._inputs = _inputs(nodes)
         self._shapes = shapes_by_input(input_shape, self._inputs)
         self._channels_first = any(_is_channels_first(node) for node in nodes)
-        self._made = 0
+        self._tensor_count = 0
 
     def outputs(self) -> list[str]:
-        """Operators that compute what the GraphDef hands out."""
+        """Return the operators that compute the outputs of the GraphDef."""
         ends = (node.name for node in self._nodes if not self._consumers[node.name])
         tensors = (tensor for name in ends for tensor in self._tensors[name])
         return list(dict.fromkeys(t.operand[0] for t in tensors if t and t.operand and not t.constant))
 
     def read(self, node: Node) -> None:
-        """Add ``node``, whose operands were read."""
+        """Read ``node``. Its operands must have been read already."""
         inputs = [self._operand(node, *operand) for operand in node.inputs]
         self._tensors[node.name] = outputs = self._read(node, inputs)
-        self._made += len(outputs)
-        if self._made > MAX_OUTPUTS:
-            raise ReaderError(f"up to here the graph cuts its tensors into more than {MAX_OUTPUTS} pieces")
+        self._tensor_count += len(outputs)
+        if self._tensor_count > MAX_OUTPUTS:
+            raise ReaderError(f"up to this operator the graph has more than {MAX_OUTPUTS} tensors")
 
     def _operand(self, node: Node, producer: str, slot: int) -> Tensor | None:
         outputs = self._tensors[producer]
@@ -135,7 +135,7 @@ class _Reading:
         return outputs[slot]
 
     def _read(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None]:
-        """What ``node`` hands on; None is a branch that is not taken."""
+        """Return the outputs of ``node``. An output is None on a branch that is not taken."""
         if node.op in _MERGES:
             return _merged(inputs)
         live = [tensor for tensor in inputs if tensor is not None]
@@ -157,7 +157,7 @@ class _Reading:
         if constant and (unknown or not inputs):
             return [_OPAQUE]
         if unknown:
-            raise ReaderError(f"the shape of its operand {node.inputs[unknown[0]][0]!r} cannot be told")
+            raise ReaderError(f"the shape of its operand {node.inputs[unknown[0]][0]!r} is unknown")
         results = _static(node, inputs)
         if results is not None:
             return results
@@ -166,12 +166,12 @@ class _Reading:
         return translate(Call(self._graph, node, inputs, self._channels_first, self._fresh))
 
     def _input(self, node: Node) -> Tensor:
-        """A placeholder; an unknown batch is 1, other unknown sizes the caller must give."""
+        """Add a placeholder. An unknown batch is 1; the caller must give any other unknown size."""
         proto = node.value("shape", "shape")
         shape = None if proto is None else static_shape(proto)
         given = self._shapes.get(node.name)
         if given is None and not shape:
-            raise ReaderError("the input carries no shape; pass input_shape")
+            raise ReaderError("the input has no shape; pass input_shape")
         rank = len(given or shape or ())
         order = layout(rank, self._channels_first and self._feeds_channels_first(node.name))
         if given is not None:
@@ -183,7 +183,7 @@ class _Reading:
         return Tensor(sizes, order, (name, 0))
 
     def _feeds_channels_first(self, name: str) -> bool:
-        """Whether the first layer behind ``name`` takes it as NCHW, without a transposition before it."""
+        """Whether the first layer after ``name`` reads it as NCHW, with no transpose in between."""
         by_name = {node.name: node for node in self._nodes}
         seen, waiting = {name}, [name]
         while waiting:
@@ -197,10 +197,10 @@ class _Reading:
         return True
 
     def _constant(self, node: Node) -> Tensor:
-        """Weights by their shape, small constants by their values."""
+        """Read a constant: weights by shape only, small constants with their values."""
         proto = node.value("value", "tensor")
         if proto is None:
-            raise ReaderError("a constant without value")
+            raise ReaderError("the constant has no value")
         value = decoded(proto)
         if value is not None:
             return known(value)
@@ -208,7 +208,7 @@ class _Reading:
         return Tensor(shape, layout(len(shape), self._channels_first), constant=True)
 
     def _fresh(self, name: str) -> str:
-        """``name``, with a number behind it if it is taken."""
+        """Return ``name``, with a number appended if the name is taken."""
         fresh, number = name, 1
         while fresh in self._taken:
             number += 1
@@ -218,15 +218,15 @@ class _Reading:
 
 
 def _closed(shape: Shape) -> Shape:
-    """``shape`` with its open batch as 1."""
+    """Return ``shape`` with an unknown batch as 1."""
     batch, *rest = shape
     if any(size < 1 for size in rest):
-        raise ReaderError(f"sizes of its shape {shape} are left open; pass input_shape, in the order NCHW")
+        raise ReaderError(f"its shape {shape} has unknown sizes; pass input_shape in NCHW order")
     return (1 if batch == -1 else batch, *rest)
 
 
 def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
-    """Names of the consumers of every node."""
+    """Return the names of each node's consumers."""
     consumers: dict[str, list[str]] = {node.name: [] for node in nodes}
     for node in nodes:
         for producer, _ in node.inputs:
@@ -235,7 +235,7 @@ def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
 
 
 def _inputs(nodes: list[Node]) -> list[str]:
-    """Placeholders of images; scalar ones are switches such as ``is_training`` if there are others."""
+    """Return the model inputs: scalar placeholders such as ``is_training`` only if there are no others."""
     for op in ("Placeholder", "PlaceholderWithDefault"):
         found = [node for node in nodes if node.op == op]
         images = [node.name for node in found if not _is_scalar(node)]
@@ -256,7 +256,7 @@ def _is_channels_first(node: Node) -> bool:
 
 
 def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
-    """What follows from the shapes of ``inputs``, or from their values where all are known; else None."""
+    """Evaluate ``node`` from the shapes of ``inputs``, or from their values if all are known; else None."""
     if node.op in ("Shape", "ShapeN"):
         return [known(np.array(tensor.sizes, dtype=np.int64)) for tensor in inputs]
     if node.op == "Size":
@@ -271,22 +271,25 @@ def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
 
 
 def _switched(node: Node, inputs: list[Tensor]) -> list[Tensor | None]:
-    """The data on the side that a constant condition takes: output 0 if it is false, 1 if it is true."""
+    """Return the outputs of a Switch: the data is output 1 if the condition is true, else output 0."""
     data, condition = inputs
     if condition.value is None:
         raise ReaderError(
-            f"control flow: {node.inputs[1][0]!r} chooses a branch at run time. Freeze the graph with a "
-            "constant for it, such as is_training=False"
+            f"control flow: {node.inputs[1][0]!r} chooses a branch at run time. When freezing the graph, "
+            "replace it by a constant, such as is_training=False"
         )
     return [None, data] if condition.value.any() else [data, None]
 
 
 def _merged(inputs: list[Tensor | None]) -> list[Tensor | None]:
-    """The one operand whose branch is taken, and its number."""
+    """Return the outputs of a Merge: the operand on the taken branch, and its index."""
     live = [(i, tensor) for i, tensor in enumerate(inputs) if tensor is not None]
     if not live:
         return _DEAD
     if len(live) > 1:
-        raise ReaderError("control flow: which of its branches is taken is known only at run time")
+        raise ReaderError(
+            "control flow: its branch is chosen at run time. When freezing the graph, replace the condition "
+            "by a constant"
+        )
     [(number, tensor)] = live
     return [tensor, known(np.array(number))]

@@ -1,4 +1,4 @@
-"""The nodes of a TensorFlow GraphDef: checked, function calls inlined, in topological order."""
+"""Check the nodes of a TensorFlow GraphDef, inline function calls and sort the nodes topologically."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import networkx as nx
 
 from ...errors import GraphError, ReaderError
 
-#: A graph with more nodes than this, functions inlined, is no network; calls of calls would grow without end.
+#: Maximum number of nodes with functions inlined; nested calls can grow the graph exponentially.
 MAX_NODES = 100_000
 _MAX_NESTING = 64
 _MAX_NAME = 1024
-#: Digits of an output slot; more are no number.
+#: Maximum number of digits of an output slot; longer suffixes belong to the name.
 _MAX_SLOT_DIGITS = 6
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _VARIABLES = frozenset(
@@ -26,7 +26,7 @@ _CONTROL_FLOW = frozenset(
      "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond", "MapDefun"}
 )  # fmt: skip
 _CONTROL_FLOW_PREFIXES = ("TensorArray", "TensorList", "Stack")
-#: Output arguments of the operators that have several: inside functions, operands name them.
+#: Output arguments of operators with several outputs. Operands inside functions refer to them by name.
 _OUTPUT_ARGUMENTS = {
     "FusedBatchNorm": ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2"),
     "FusedBatchNormV2": ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2"),
@@ -49,10 +49,10 @@ class Node:
     """One operator of a GraphDef.
 
     Attributes:
-        name: its name, below that of the call it was inlined from.
+        name: the node's name, prefixed with the name of the call that it was inlined from.
         op: TensorFlow's name of the operator.
-        inputs: its operands, each ``(producer, output slot)``; control inputs are left out.
-        attr: its attributes, ``AttrValue`` messages by name.
+        inputs: operands as ``(producer, output slot)``, without control inputs.
+        attr: attributes, ``AttrValue`` messages by name.
     """
 
     name: str
@@ -61,10 +61,14 @@ class Node:
     attr: Mapping[str, Any]
 
     def value(self, key: str, kind: str) -> Any:
-        """Attribute ``key``, which is of ``kind`` (a field of ``AttrValue``), or None if it is not there.
+        """Return attribute ``key``, or None if it is missing.
+
+        Args:
+            key: name of the attribute.
+            kind: the field of ``AttrValue`` that holds it.
 
         Raises:
-            ReaderError: it is of another kind.
+            ReaderError: the attribute is of another kind.
         """
         if key not in self.attr:
             return None
@@ -74,21 +78,21 @@ class Node:
         return getattr(self.attr[key], kind)
 
     def integer(self, key: str, default: int = 0) -> int:
-        """A whole number."""
+        """Return an integer attribute."""
         value = self.value(key, "i")
         return default if value is None else int(value)
 
     def integers(self, key: str, default: Sequence[int] = ()) -> list[int]:
-        """A list of whole numbers."""
+        """Return an attribute that is a list of integers."""
         value = self.value(key, "list")
         return list(default) if value is None else [int(i) for i in value.i]
 
     def flag(self, key: str) -> bool:
-        """Yes or no; no if it is not there, as TensorFlow leaves defaults out."""
+        """Return a boolean attribute; False if it is missing, because TensorFlow omits defaults."""
         return bool(self.value(key, "b"))
 
     def text(self, key: str, default: str = "") -> str:
-        """A word."""
+        """Return a string attribute."""
         value = self.value(key, "s")
         return default if value is None else bytes(value).decode("utf-8", "replace")
 
@@ -103,7 +107,7 @@ class Node:
 
 @contextmanager
 def naming(node: Node) -> Iterator[None]:
-    """Errors raised within name ``node``; what malformed attributes raise becomes a ReaderError."""
+    """Add the node's name to errors raised inside; errors from malformed attributes become ReaderError."""
     try:
         yield
     except ReaderError as error:
@@ -118,13 +122,13 @@ def naming(node: Node) -> Iterator[None]:
 
 
 def nodes_in_order(graph_def: Any) -> list[Node]:
-    """All nodes of ``graph_def`` with the functions they call in their place, producers before consumers.
+    """Return all nodes of ``graph_def`` with function calls inlined, producers before consumers.
 
     Raises:
-        ReaderError: variables (the graph is not frozen), control flow, functions that call themselves.
-        GraphError: a name used twice, an operand that does not exist, a cycle.
+        ReaderError: the graph has variables (it is not frozen), control flow, or recursive functions.
+        GraphError: a name is used twice, an operand does not exist, or the graph is cyclic.
     """
-    nodes = _inlined(graph_def)
+    nodes = _inline_calls(graph_def)
     for node in nodes.values():
         if node.op in _VARIABLES:
             raise ReaderError(
@@ -134,8 +138,8 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
             )
         if node.op in _CONTROL_FLOW or node.op.startswith(_CONTROL_FLOW_PREFIXES):
             raise ReaderError(
-                f"operator {node.name!r} ({node.op}) is control flow: what runs is known only at run time. "
-                "Export the network without its loops and conditions"
+                f"operator {node.name!r} ({node.op}) is control flow: it depends on data. Export the "
+                "network without its loops and conditions"
             )
     order = nx.DiGraph()
     order.add_nodes_from(nodes)
@@ -150,21 +154,23 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
     return [nodes[name] for name in nx.topological_sort(order)]
 
 
-def _inlined(graph_def: Any) -> dict[str, Node]:
-    """Nodes by name; a call becomes the body of its function and an ``IdentityN`` of its results."""
+def _inline_calls(graph_def: Any) -> dict[str, Node]:
+    """Return the nodes by name. A call becomes its function's body and an ``IdentityN`` of the results."""
     functions = {function.signature.name: function for function in graph_def.library.function}
     nodes: dict[str, Node] = {}
     waiting: list[tuple[Node, tuple[str, ...]]] = [(_node(proto), ()) for proto in reversed(graph_def.node)]
     while waiting:
         node, callers = waiting.pop()
-        function = _called(node, functions)
+        function = _called_function(node, functions)
         if function is not None:
-            body, results = _body(node, function, functions)
+            body, results = _function_body(node, function, functions)
             name = function.signature.name
             if name in callers:
-                raise ReaderError(f"operator {node.name!r} calls the function {name!r} within itself")
+                raise ReaderError(f"operator {node.name!r} calls the function {name!r} recursively")
             if len(callers) > _MAX_NESTING:
-                raise ReaderError(f"operator {node.name!r} is the {len(callers)}th call within another")
+                raise ReaderError(
+                    f"operator {node.name!r} nests function calls more than {_MAX_NESTING} deep"
+                )
             waiting += [(inner, (*callers, name)) for inner in body]
             node = Node(node.name, "IdentityN", results, {})
         if node.name in nodes:
@@ -180,7 +186,7 @@ def _inlined(graph_def: Any) -> dict[str, Node]:
 
 
 def _node(proto: Any) -> Node:
-    """A node at the top of a GraphDef, where operands are ``name``, ``name:slot`` or ``^name``."""
+    """Convert a top-level node of a GraphDef, whose operands are ``name``, ``name:slot`` or ``^name``."""
     inputs = []
     for operand in proto.input:
         if not operand.startswith("^"):
@@ -193,11 +199,11 @@ def _is_slot(written: str) -> bool:
     return written.isdecimal() and len(written) <= _MAX_SLOT_DIGITS
 
 
-def _called(node: Node, functions: Mapping[str, Any]) -> Any:
-    """The function that ``node`` calls, or None if it is an operator.
+def _called_function(node: Node, functions: Mapping[str, Any]) -> Any:
+    """Return the function that ``node`` calls, or None if it is an operator.
 
     Raises:
-        ReaderError: the graph does not hold that function.
+        ReaderError: the function is not in the graph.
     """
     if node.op not in _CALLS:
         return functions.get(node.op)
@@ -211,15 +217,15 @@ def _called(node: Node, functions: Mapping[str, Any]) -> Any:
     return functions[name]
 
 
-def _body(
+def _function_body(
     call: Node, function: Any, functions: Mapping[str, Any]
 ) -> tuple[list[Node], tuple[tuple[str, int], ...]]:
-    """The nodes of ``function`` called by ``call``, and what it returns."""
+    """Inline ``function`` at ``call``: return its nodes and the operands that it returns."""
     arguments = [argument.name for argument in function.signature.input_arg]
     if len(arguments) != len(call.inputs):
         raise ReaderError(
             f"operator {call.name!r} calls {function.signature.name!r} with {len(call.inputs)} operand(s), "
-            f"which takes {len(arguments)}"
+            f"but the function takes {len(arguments)}"
         )
     kinds = {proto.name: proto.op for proto in function.node_def}
 
@@ -242,7 +248,7 @@ def _body(
 
 
 def _first_slot(op: str, output: str, functions: Mapping[str, Any]) -> int:
-    """Slot at which the output argument ``output`` of an operator or function starts."""
+    """Return the output slot at which the output argument ``output`` of an operator or function starts."""
     names: Iterable[str] = _OUTPUT_ARGUMENTS.get(op, ())
     if op in functions:
         names = [result.name for result in functions[op].signature.output_arg]

@@ -1,4 +1,4 @@
-"""Reader of torch modules: runs ``forward`` on meta tensors, which have shapes alone, and records it."""
+"""Read torch modules: run ``forward`` on meta tensors, which have shapes but no data, and record it."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 def read_torch_module(
     module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
 ) -> nx.DiGraph:
-    """Read a ``torch.nn.Module`` into a model graph, as it behaves in eval mode.
+    """Read a ``torch.nn.Module`` in eval mode into a model graph.
 
-    The module is neither run on data nor changed: its mode, buffers and attributes are as before afterwards.
-    Inputs pass for floats; where the module takes one as indices or as a mask, it stands for integers or
-    truth values.
+    The module does not run on data and does not change: its mode, buffers and attributes are restored.
+    Inputs are floats, but count as integers or booleans where the module uses them as indices or masks.
 
     Args:
-        module: any module whose control flow does not depend on tensor values; compiled, scripted, traced and
-            exported ones too.
-        input_shape: shape of its input, NCHW with batch 1, or a list of shapes, one for each argument of
-            ``forward``, or a dict of shapes by the names of its arguments. If None: the example inputs of an
-            exported program, else the module's attribute ``input_shape``, else ``(1, 3, 224, 224)``.
+        module: a module whose control flow does not depend on tensor values. It may be compiled, scripted,
+            traced or exported.
+        input_shape: NCHW shape with batch 1; or a list of shapes, one per argument of ``forward``; or a dict
+            of shapes by argument name. The default is the shapes of an exported program's example inputs,
+            then the module's attribute ``input_shape``, then ``(1, 3, 224, 224)``.
 
     Returns:
-        The finished model graph. Nodes are named after the submodule that computed them.
+        The finished model graph. Nodes are named after the submodule that computes them.
 
     Raises:
-        ReaderError: it is no module, has lazy parameters, or cannot be traced with these shapes.
+        ReaderError: not a module, a module with lazy parameters, or one that cannot be traced with these
+            shapes.
         GraphError: the module computes nothing from its input.
-        ShapeError: batch other than 1.
+        ShapeError: the batch is not 1.
 
     >>> import torch
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
@@ -55,7 +55,7 @@ def read_torch_module(
 def trace_module(
     module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
 ) -> nx.DiGraph:
-    """The model graph that :func:`read_torch_module` finishes; arguments and errors as there."""
+    """Return the unfinished model graph. Arguments and errors are those of :func:`read_torch_module`."""
     import torch
 
     model, module = module, _plain_module(module)
@@ -71,7 +71,7 @@ def trace_module(
     try:
         by_name = isinstance(input_shape, Mapping)
         args, kwargs = _arguments(model, module, inputs) if by_name else (inputs.values(), {})
-        with _unchanged(module), recorder.module_paths(), torch.inference_mode(), recorder.mode():
+        with _eval_mode(module), recorder.module_paths(), torch.inference_mode(), recorder.mode():
             result = module(*args, **kwargs)
     except NnMeterNasError:
         raise
@@ -99,10 +99,10 @@ def _is_exported(model: Any) -> bool:
 
 
 def _plain_module(model: Any) -> torch.nn.Module:
-    """The module to run: what torch.compile wraps, or the one that an exported program makes.
+    """Return the module to run: unwrap a compiled module or an exported program.
 
     Raises:
-        ReaderError: ``model`` is none of these, or has lazy parameters.
+        ReaderError: ``model`` is neither a module nor an exported program, or has lazy parameters.
     """
     import torch
 
@@ -119,7 +119,7 @@ def _plain_module(model: Any) -> torch.nn.Module:
 
 
 def _own_input_shape(model: Any, module: torch.nn.Module) -> InputShape:
-    """The input shape that ``model`` tells itself, or that of ImageNet."""
+    """Return the input shape stored in ``model``, by default ImageNet's."""
     if _is_exported(model) and model.example_inputs:
         names, shapes = _argument_names(module), [tuple(t.shape) for t in tensors_in(model.example_inputs)]
         return dict(zip(names, shapes, strict=True)) if len(names) == len(shapes) else shapes
@@ -127,7 +127,7 @@ def _own_input_shape(model: Any, module: torch.nn.Module) -> InputShape:
 
 
 def _input_shapes(module: torch.nn.Module, input_shape: InputShape) -> dict[str, Shape]:
-    """Shape of each input; a dict goes by the names of the arguments of ``forward``."""
+    """Return the shape of each input. Keys of a dict are argument names of ``forward``."""
     if isinstance(input_shape, Mapping):
         return shapes_by_input(input_shape, _argument_names(module, input_shape))
     names = [f"input_{i}" for i in range(len(input_shape))] if is_list_of_shapes(input_shape) else ["input"]
@@ -137,10 +137,10 @@ def _input_shapes(module: torch.nn.Module, input_shape: InputShape) -> dict[str,
 def _arguments(
     model: Any, module: torch.nn.Module, inputs: dict[str, torch.Tensor]
 ) -> tuple[Iterable[Any], dict[str, Any]]:
-    """Arguments and keywords that give ``inputs`` to ``forward`` by name."""
+    """Return the positional and keyword arguments that pass ``inputs`` to ``forward`` by name."""
     if hasattr(module.forward, "schema"):
         return (), inputs
-    if _is_exported(model):  # takes as keywords those that it was exported with
+    if _is_exported(model):  # takes only the keywords it was exported with
         examples = model.example_inputs[1] if model.example_inputs else {}
         keywords = {name: tensor for name, tensor in inputs.items() if name in examples}
         positional = [name for name in _argument_names(module) if name in inputs and name not in keywords]
@@ -150,8 +150,8 @@ def _arguments(
 
 
 def _argument_names(module: torch.nn.Module, given: Iterable[str] = ()) -> list[str]:
-    """Names of the arguments of ``forward``; those that are ``given`` as well where it takes any."""
-    if hasattr(module.forward, "schema"):  # of TorchScript, which has no Python signature
+    """Return the argument names of ``forward``. If it takes ``**kwargs``, the ``given`` names count too."""
+    if hasattr(module.forward, "schema"):  # TorchScript has no Python signature
         return [argument.name for argument in module.forward.schema.arguments[1:]]
     parameters = signature(module.forward).parameters.values()
     nameable = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -161,11 +161,11 @@ def _argument_names(module: torch.nn.Module, given: Iterable[str] = ()) -> list[
 
 
 @contextmanager
-def _unchanged(module: torch.nn.Module) -> Iterator[None]:
-    """Put ``module`` into eval mode, and all its submodules' attributes back as they were afterwards.
+def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put ``module`` into eval mode, and restore the mode and attributes of all submodules afterwards.
 
-    Attributes too, for a ``forward`` that keeps what it computes would keep tensors without data. The state
-    of torch's random numbers stays as well.
+    Attributes are restored because a ``forward`` that stores a result would store a tensor without data.
+    The state of torch's random generator is restored too.
     """
     import torch
 
@@ -180,13 +180,13 @@ def _unchanged(module: torch.nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        torch.clear_autocast_cache()  # of weights cast without data
+        torch.clear_autocast_cache()  # it may hold cast weights without data
         for submodule, training, attributes, containers in saved:
             for name in set(vars(submodule)) - set(attributes):
                 del vars(submodule)[name]
             vars(submodule).update(attributes)
             if training is not None:
-                submodule.training = training  # a ScriptModule keeps it elsewhere
+                submodule.training = training  # a ScriptModule does not store it in vars()
             for container, content in containers:
                 container.clear()
                 container.update(content) if isinstance(container, dict) else container.extend(content)

@@ -1,4 +1,4 @@
-"""Models of torchvision by name, built without weights and without memory for them."""
+"""Read torchvision models by name; they are built without allocating weights."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ...errors import MissingPackageError, ReaderError, nearest
 from .. import read_model
 from ..inputs import InputShape
 
-#: nn-Meter's short names of torchvision's models.
+#: nn-Meter's short names of torchvision models.
 SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0"}
-#: Models that were made for another input than 224 x 224.
+#: Models whose default input is not 224 x 224.
 _INPUT_SHAPES = {"inception_v3": (1, 3, 299, 299)}
 
 
 def read_torchvision(name: str, input_shape: InputShape | None = None) -> nx.DiGraph:
-    """The model graph of ``torchvision.models.<name>``.
+    """Read ``torchvision.models.<name>`` into a model graph.
 
     Args:
-        name: as torchvision or nn-Meter calls it.
-        input_shape: NCHW; by default that which the model was made for.
+        name: torchvision's or nn-Meter's name of the model.
+        input_shape: NCHW shape. The default is the shape that the model was designed for.
 
     Raises:
-        MissingPackageError: torchvision is not installed, or does not fit the torch that is.
-        ReaderError: there is no such model, or it cannot be traced.
+        MissingPackageError: torchvision is not installed, or does not match the installed torch.
+        ReaderError: the model does not exist or cannot be traced.
     """
     name = SHORT_NAMES.get(name, name)
     return read_model(_build(name), "torch", input_shape or _INPUT_SHAPES.get(name, (1, 3, 224, 224)))
@@ -43,15 +43,15 @@ def _build(name: str) -> Any:
         known = [n for n in public if callable(getattr(models, n))]
         raise ReaderError(f"torchvision has no model {name!r}; {nearest(name, known)}")
     with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")  # about initial weights, of which there are none
+        warnings.simplefilter("ignore")  # about weight initialisation, which does not matter here
         return build(weights=None)
 
 
 def _torchvision_models() -> Any:
     try:
         return import_module("torchvision.models")
-    except (ImportError, RuntimeError, OSError) as error:  # the latter two if it was built for another torch
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError and OSError: built for another torch
         raise MissingPackageError(
-            "models by name need the torchvision that belongs to the installed torch, and its import failed: "
-            f"{error}; install both together (pip install torch torchvision), or pass an ONNX file"
+            "reading a model by name needs a torchvision that matches the installed torch, but importing it "
+            f"failed: {error}; install both together (pip install torch torchvision), or pass an ONNX file"
         ) from error

@@ -1,10 +1,10 @@
-"""Records what a torch module computes: every ATen call of its ``forward``, as operators of a model graph.
+"""Record the ATen calls of a torch module's ``forward`` as operators of a model graph.
 
-Under inference mode torch hands every call to a dispatch mode as the ATen operator the author wrote
-(``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So a light recorder sees
-what ``torch.export`` would, functional calls and Python control flow included, in a fraction of its time.
-Tensors that existed before the trace, the weights above all, are stood in for by meta tensors: they are
-neither read nor written nor copied.
+In inference mode, torch passes each call to a dispatch mode as the ATen operator the author wrote
+(``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So this recorder sees what
+``torch.export`` sees, including functional calls and Python control flow, in a fraction of the time. Meta
+tensors replace the tensors that existed before the trace, mostly weights, so these are never read, written
+or copied.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .operators import OPAQUE, Call, Operand, is_known, translate
 if TYPE_CHECKING:
     import torch
 
-#: Arguments of ATen operators that must be integers, and those that must be truth values.
+#: Arguments of ATen operators that must be integers, and arguments that must be booleans.
 _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
 _BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in nested sequences, mappings and the attributes of a dataclass."""
+    """Yield all tensors in nested lists, tuples, dicts and dataclasses."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -47,13 +47,13 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _each(function: Callable[[Any], Any], value: Any) -> Any:
-    """``function`` of a value, or of each item of a list: ATen nests no deeper."""
+    """Apply ``function`` to a value, or to each item of a list. ATen nests no deeper."""
     return [function(v) for v in value] if isinstance(value, list | tuple) else function(value)
 
 
 @cache
 def _typed_arguments(func: Any) -> list[tuple[int, str, torch.dtype]]:
-    """Position, name and type of the tensors that an ATen operator takes only as integers or truth values."""
+    """Return position, name and type of an ATen operator's arguments that must be integers or booleans."""
     import torch
 
     found = []
@@ -67,7 +67,7 @@ def _typed_arguments(func: Any) -> list[tuple[int, str, torch.dtype]]:
 
 @cache
 def _shape_keepers() -> frozenset[Any]:
-    """Common ATen operators with one result, of the shape and type of their first argument."""
+    """Return common ATen operators whose one result has the shape and type of the first argument."""
     import torch
 
     names = ("batch_norm", "dropout", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
@@ -77,7 +77,7 @@ def _shape_keepers() -> frozenset[Any]:
 
 
 def _fits(args: Sequence[Any]) -> bool:
-    """Whether the first argument is of floats, and the tensors behind it hold one value per channel."""
+    """Whether the first argument has floats and all other tensors have one value per channel."""
     import torch
 
     channels = args[0].shape[1:2]
@@ -87,7 +87,7 @@ def _fits(args: Sequence[Any]) -> bool:
 
 
 def _floats_as(value: Any, dtype: torch.dtype) -> Any:
-    """``value``, a tensor or a list of them, with those of floats as ``dtype``."""
+    """Convert the float tensors in ``value``, a tensor or a list of tensors, to ``dtype``."""
     import torch
 
     def convert(item: Any) -> Any:
@@ -97,12 +97,12 @@ def _floats_as(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _overlap(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two views of the same storage have an element in common."""
+    """Whether two views of the same storage share an element."""
     return np.shares_memory(_layout(one), _layout(other))
 
 
 def _on_device(device: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call, with ``device`` for every device among them."""
+    """Return the arguments of a call with every device replaced by ``device``."""
     import torch
 
     def move(value: Any) -> Any:
@@ -112,7 +112,7 @@ def _on_device(device: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tupl
 
 
 def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
-    """An array at made-up addresses, never to be read, that lies in memory as ``view`` does."""
+    """Return an array with the memory layout of ``view`` at a made-up address. It must never be read."""
     size = view.element_size()
     return np.asarray(SimpleNamespace(__array_interface__={
         "version": 3, "typestr": f"|V{size}", "shape": tuple(view.shape),
@@ -124,15 +124,16 @@ def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
 class Recorder:
     """Turns a stream of ATen calls into a model graph.
 
-    Every tensor of the trace is one of: *computed* from a model input (it has an operand), a *constant*
-    made during the trace from nothing but numbers and integers that the module keeps (its values are known),
-    or *foreign*, a weight or whatever else existed before or follows from such (only its shape is known).
+    Every tensor of the trace is one of three kinds: *computed* from a model input (it has an operand);
+    *constant*, made during the trace only from numbers and from integers that the module stores (its values
+    are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (only
+    its shape is known).
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.graph = new_graph(type(module).__name__)
         self._root = type(module).__name__
-        # Name of each submodule, and whether it has no parts.
+        # Name of each submodule, and whether it is a leaf.
         self._modules = {
             id(m): (path, next(m.children(), None) is None) for path, m in module.named_modules()
         }
@@ -143,28 +144,28 @@ class Recorder:
         self._constants: dict[int, torch.Tensor] = {}
         self._images: dict[int, torch.Tensor] = {}
         self._storages: dict[int, torch.UntypedStorage] = {}
-        self._written: set[int] = set()  # by the ids of the values of _seen
-        # By storage, the tensors seen: views of it to write through to, and references that keep ids valid.
+        self._written: set[int] = set()  # ids of the dicts in _seen
+        # Tensors seen, by storage and id: in-place writes update these views; holding them keeps ids valid.
         self._seen: dict[int, dict[int, torch.Tensor]] = {}
 
     def add_input(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Make ``tensor`` a model input of that name."""
+        """Make ``tensor`` a model input called ``name``."""
         add_input(self.graph, name, tensor.shape)
         self._bind(tensor, (name, 0))
         return tensor
 
     def operand(self, value: Any) -> Operand | None:
-        """The operand that stands for ``value``, if it is a computed tensor."""
+        """Return the operand of ``value`` if it is a computed tensor, else None."""
         return self._operands.get(id(value))
 
     def where(self) -> str:
-        """The submodule and the ATen operator that the trace has come to."""
+        """Name the submodule and the ATen operator at which the trace is, for error messages."""
         path = self._stack[-1][0] if self._stack else ""
         module = f"submodule {path!r}" if path else self._root
         return f"{module} at {self._func}" if self._func is not None else module
 
     def mode(self) -> Any:
-        """A context manager under which this recorder gets every ATen call."""
+        """Return a context manager that sends every ATen call to this recorder."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         recorder = self
@@ -184,7 +185,7 @@ class Recorder:
 
     @contextmanager
     def module_paths(self) -> Iterator[None]:
-        """Keep track of the submodule that is running, without a hook on any module."""
+        """Track the running submodule with global hooks, so no hook is added to a module."""
         from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
         def enter(module: torch.nn.Module, args: Any) -> None:
@@ -203,7 +204,7 @@ class Recorder:
                 hook.remove()
 
     def call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any) -> Any:
-        """Record one ATen call and return what it returns, on meta tensors unless all is constant."""
+        """Record one ATen call and return its result. Runs on meta tensors unless all are constant."""
         self._func = func
         schema = func._schema
         namespace, op = schema.name.split("::")
@@ -218,7 +219,7 @@ class Recorder:
         if not schema.returns:
             if computed and schema.is_mutable:
                 raise NotImplementedError("it changes tensors in place and returns none")
-            return None  # an assertion, say of the device
+            return None  # an assertion, for example about the device
         if not computed and self._reads_values(schema, tensors):
             return func(*args, **kwargs)
         if computed and op == "_has_compatible_shallow_copy_type":  # torch asks before x.data = y
@@ -238,7 +239,7 @@ class Recorder:
     def _write(
         self, func: Any, op: str, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
     ) -> Any:
-        """Record a call that changes some of its arguments, and return these."""
+        """Record an in-place call and return its result, with the caller's own tensors in it."""
         computed = any(id(t) in self._operands for t in tensors)
         before = self._before(func, args)
         originals = {id(self._image(t)): t for t in tensors}
@@ -252,7 +253,7 @@ class Recorder:
         return result
 
     def _before(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
-        """``args``; of an operator such as ``squeeze_`` with the shape that it is about to change."""
+        """Return ``args``; for operators such as ``squeeze_``, with a view of the old shape first."""
         import torch
 
         operand = self.operand(args[0]) if torch.Tag.inplace_view in func.tags else None
@@ -263,7 +264,7 @@ class Recorder:
         return (before, *args[1:])
 
     def _make_constant(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a call on constants for real, on the CPU wherever the module would have them."""
+        """Run a call on constants for real, on the CPU even if the module asks for another device."""
         args, kwargs = _on_device("cpu", args, kwargs)
         result = func(*args, **kwargs)
         for tensor in tensors_in(result):
@@ -272,7 +273,7 @@ class Recorder:
         return result
 
     def _lift(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What ``torch.tensor`` made: a constant, unless it was made on the meta device and has no values."""
+        """Register the result of ``torch.tensor`` as a constant, unless it is on the meta device."""
         if tensor.device.type == "meta":
             return tensor
         tensor = tensor.cpu()
@@ -281,26 +282,26 @@ class Recorder:
         return tensor
 
     def _is_number(self, tensor: torch.Tensor, schema: Any) -> bool:
-        """Whether a call can use an integer for real: one that the module keeps, or a size in TorchScript."""
+        """Whether a call may use the value of ``tensor``: an integer of the module, or a TorchScript size."""
         if tensor.dim() or tensor.is_floating_point() or not self._has_values(tensor):
             return False
         return not (schema.is_mutable or any(r.alias_info for r in schema.returns))
 
     def _reads_values(self, schema: Any, tensors: list[torch.Tensor]) -> bool:
-        """Whether a call asks for a number or a truth value that the weights can tell, as they still are."""
+        """Whether a call returns a number or boolean that unchanged weights determine."""
         asks = all(str(r.type) in ("bool", "number") for r in schema.returns)
         return asks and all(map(self._has_values, tensors))
 
     def _has_values(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor still is what it was before the trace, or is a constant."""
+        """Whether a tensor's values are known: it is a constant, or unchanged since before the trace."""
         return tensor.device.type != "meta" and id(self._sharing(tensor)) not in self._written
 
     def _run(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> Any:
-        """What ``func`` returns for the shapes of its arguments, in which are ``tensors``.
+        """Run ``func`` on meta tensors. ``tensors`` are all tensors in its arguments.
 
-        Inputs are floats, for want of a word about it; where an operator takes integers or truth values, they
-        stand for such. Weights of another type, as the input's is a guess, and autocast does not see meta
-        tensors, are taken as the computed operands' type.
+        The types of model inputs are unknown, so they are floats. They are converted where an operator needs
+        integers or booleans. Weights are converted to the type of the computed operands, because the input's
+        type is a guess and autocast ignores meta tensors.
         """
         import torch
 
@@ -321,9 +322,9 @@ class Recorder:
         return func(*args, **kwargs)
 
     def _image(self, value: Any) -> Any:
-        """The meta tensor that stands in for a tensor; anything else as it is.
+        """Return the meta tensor that replaces a tensor; return any other value unchanged.
 
-        Tensors that share memory have images that do.
+        Meta tensors of tensors that share memory share memory too.
         """
         import torch
 
@@ -340,7 +341,7 @@ class Recorder:
         return self._images[id(value)]
 
     def _storage_image(self, storage: torch.UntypedStorage) -> torch.UntypedStorage:
-        """The memory without data that stands in for ``storage``; what is seen of one is seen of both."""
+        """Return the meta storage that replaces ``storage``. Both share one entry in ``_seen``."""
         import torch
 
         if storage._cdata not in self._storages:
@@ -351,7 +352,7 @@ class Recorder:
 
     def _record(self, op: str, schema: Any, args: Sequence[Any], kwargs: dict[str, Any],
                 outputs: list[torch.Tensor]) -> None:
-        """Add the operators of one call to the model graph; none if it returned no tensor."""
+        """Add the operators of one call to the model graph, unless it returned no tensor."""
         if not outputs:
             return
         named = {a.name: kwargs.get(a.name, a.default_value) for a in schema.arguments}
@@ -359,12 +360,12 @@ class Recorder:
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
         call = Call(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
                     lambda value: self._constants.get(id(value)), self._add)
-        # Outputs beyond the operands are by-products, such as the indices of a max pool.
+        # Further outputs are by-products, such as the indices of a max pool.
         for tensor, operand in zip(outputs, translate(call), strict=False):
             self._bind(tensor, operand)
 
     def _add(self, op: str, inputs: Sequence[Operand], attrs: Any, shapes: list[Shape]) -> str:
-        """Add an operator named after the running submodule, or after itself within one that has parts."""
+        """Add an operator named after the running submodule, plus its own name unless that is a leaf."""
         path, is_leaf = self._stack[-1] if self._stack else ("", False)
         base = name = path if is_leaf and path and path not in self.graph else f"{path}.{op}".lstrip(".")
         while name in self.graph:
@@ -373,13 +374,13 @@ class Recorder:
         return add_op(self.graph, name, op, inputs, attrs, shapes)
 
     def _bind(self, tensor: torch.Tensor, operand: Operand) -> None:
-        """Let ``tensor`` stand for ``operand`` from here on."""
+        """Map ``tensor`` to ``operand`` from now on."""
         self._constants.pop(id(tensor), None)
         self._operands[id(tensor)] = operand
         self._see(tensor)
 
     def _take_data(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
-        """Let ``tensor`` stand for what ``source`` does, if anything."""
+        """Map ``tensor`` to the operand of ``source``, if it has one."""
         self._operands.pop(id(tensor), None)
         operand = self.operand(source)
         if operand is not None:
@@ -389,18 +390,18 @@ class Recorder:
         self._sharing(tensor)[id(tensor)] = tensor
 
     def _sharing(self, tensor: torch.Tensor) -> dict[int, torch.Tensor]:
-        """The tensors seen that share the memory of ``tensor``, or of what it stands in for."""
+        """Return the seen tensors that share memory with ``tensor``, or with the tensor it replaces."""
         return self._seen.setdefault(tensor.untyped_storage()._cdata, {})
 
     def _write_through(self, written: torch.Tensor) -> None:
-        """After an in-place operator: all other views of what it wrote have changed as well."""
+        """After an in-place operator, update all other views of the memory it wrote."""
         source = self.operand(written)
         sharing = self._sharing(written)
         self._written.add(id(sharing))
         for view in list(sharing.values()):
             if view is written or not _overlap(view, written):
                 continue
-            if source is None:  # weights were written, so its values are no longer known
+            if source is None:  # written from weights, so its values are no longer known
                 self._constants.pop(id(view), None)
             elif view.shape == written.shape and view.stride() == written.stride():
                 self._bind(view, source)
