@@ -19,7 +19,7 @@ from nnmeter_nas.graph.shapes import infer_shapes
 from nnmeter_nas.graph.traversal import topological_order
 from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
-from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
 from nnmeter_nas.supernet.named import load_space
 

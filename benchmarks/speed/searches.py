@@ -15,7 +15,7 @@ from nnmeter_nas.costs.bundled import bundled_table
 from nnmeter_nas.search_spaces import spos
 from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
-from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
 from nnmeter_nas.supernet.named import load_space
 

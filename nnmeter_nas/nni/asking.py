@@ -13,7 +13,7 @@ from ..supernet.named import load_space
 from ..supernet.nni_space import space_of
 from ..supernet.space import Space
 from .events import Ended, Event, Submitted, unended
-from .patches import mend_nni
+from .patches import patch_when_experiment_starts
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class AskingStrategy:
     What :meth:`ask` answers may depend on the arguments and on the order of what was asked and told before,
     and on nothing else; asking when the answer is None must change nothing.
 
-    Making one mends NNI; see :mod:`.mends`. It pickles, and copies, as its arguments alone.
+    While one exists, an experiment that starts is patched so that it runs to its end; see :mod:`.patches`.
+    A strategy pickles, and copies, as its arguments alone.
 
     Args:
         space: what to search, a ``Space``, a module of NNI, or a name that ``load_space`` knows; None for the
@@ -110,7 +111,7 @@ class AskingStrategy:
         self._to_replay: list[Event] = []
         self._waits = False
         self._is_whole = False
-        mend_nni()
+        patch_when_experiment_starts(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (type(self), *self._arguments), {"seed": self.seed}

@@ -224,7 +224,7 @@ def test_a_filter_past_its_patience_predicts_nothing(monkeypatch: pytest.MonkeyP
 
     from nnmeter_nas.search_spaces import spos
     from nnmeter_nas.strategies import LatencyFilter
-    from nnmeter_nas.strategies.looked_up import PATIENCE
+    from nnmeter_nas.strategies.table_lookup import CHECKED
 
     space = spos("small", depths=(2, 1), channels=(16, 32))
     base, mutators = preprocess_model(space, None, None, full_ir=False)

@@ -29,7 +29,7 @@ from nnmeter_nas.nni.events import Ended, Event, Submitted, from_record, to_reco
 from nnmeter_nas.readers.nni.ir import read_nni_ir  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter  # noqa: E402
-from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
+from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
 pytestmark = pytest.mark.nni3

@@ -30,7 +30,7 @@ from nnmeter_nas.errors import ReaderError, SearchError, UnknownDeviceError  # n
 from nnmeter_nas.nni import build_module  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
-from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
+from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
 ENGINES = ("graph", "py")
