@@ -63,13 +63,21 @@ class TableLookup:
         return self._looked_up(sample) if self._left_to_check <= 0 else None
 
     def learn(self, candidate: Any, sample: Mapping[str, Any], read: float) -> None:
-        """Take in that ``candidate``, for which :meth:`latency` gave None, takes ``read`` ms."""
+        """Take in that ``candidate``, for which :meth:`latency` gave None, takes ``read`` ms.
+
+        Raises:
+            SpaceError, ReaderError: the space that was given cannot be loaded.
+        """
         self._read += 1
         if self._dropped or (self._origin is None and self._given is None):
             return
+        if self._space is None and self._given is not None:
+            self._space = self._load(self._given, candidate)
         try:
             if self._space is None:
-                self._space = self._find_space(candidate)
+                assert self._origin is not None
+                self._space = self._load(self._origin.make(), candidate)
+            if self._read == 1:
                 self._keep(self._known(self._space))
             if not self._positions and self._read >= sum(map(len, self._space.candidates.values())):
                 self._keep(self._built(self._space))
@@ -123,17 +131,16 @@ class TableLookup:
             total += values
         return float(total)
 
-    def _find_space(self, candidate: Any) -> Space:
-        """The space that was given, or else that ``candidate`` is of."""
+    def _load(self, space: Any, candidate: Any) -> Space:
+        """What ``space`` names or holds, with the input shape of ``candidate`` if that has one."""
         shape = self._input_shape
         if shape is None and carries_operators(candidate):
             shape = traced_shape(candidate)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NNI warns of what is new in torch
-            given = self._given if self._given is not None else self._origin and self._origin.make()
-            space = space_given(given, shape)
-        assert space is not None
-        return space
+            loaded = space_given(space, shape)
+        assert loaded is not None
+        return loaded
 
     def _known(self, space: Space) -> Terms | None:
         """Latency in ``space`` from the package or the cache."""
