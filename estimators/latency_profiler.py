@@ -35,7 +35,7 @@ class LatencyProfiler(_ExpressionProfiler):
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
     dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.supernet.influence`.
 
-    Making the first one mends what keeps NNI's penalties and filters from their effect; see
+    Making the first one patches what keeps NNI's penalties and filters from their effect; see
     :func:`nnmeter_nas.nni.oneshot.patch_oneshot`.
 
     Args:

@@ -79,20 +79,20 @@ class TableLookup:
                 self._space = self._load(self._origin.make(), candidate)
             if self._read == 1:
                 self._keep(self._known(self._space))
-            if not self._positions and self._read >= sum(map(len, self._space.candidates.values())):
+            if not self._indices and self._read >= sum(map(len, self._space.candidates.values())):
                 self._keep(self._built(self._space))
-                if not self._positions:
+                if not self._indices:
                     self._drop("no table of it is exact")
         except NnMeterNasError as error:
             self._drop(str(error))
-        if self._positions:
+        if self._indices:
             self._check(sample, read)
 
     def _forget(self) -> None:
         """Begin with a space of which nothing is known."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
         self._space: Space | None = None
-        self._positions: dict[str, tuple[int, dict[str, int]]] = {}
+        self._indices: dict[str, dict[str, int]] = {}  # of candidates, by label and name
         self._factors: list[tuple[tuple[int, ...], Any]] = []
         self._constant = 0.0
 
@@ -104,7 +104,7 @@ class TableLookup:
 
     def _check(self, sample: Mapping[str, Any], read: float) -> None:
         """Compare what is looked up with what was ``read``, and drop the table if they differ."""
-        if missing := self._positions.keys() - sample.keys():
+        if missing := self._indices.keys() - sample.keys():
             self._drop(f"they have no choice {min(missing)!r}, and the space has")
             return
         found = self._looked_up(sample)
@@ -118,10 +118,10 @@ class TableLookup:
     def _looked_up(self, sample: Mapping[str, Any]) -> float | None:
         """The sum of the table's terms, ms; None if the table lacks one of the choices."""
         try:
-            row = {
-                position: index[value if type(value) is str else candidate_name(value)]
-                for value, (position, index) in ((sample[k], at) for k, at in self._positions.items())
-            }
+            row = [
+                index[value if type(value := sample[label]) is str else candidate_name(value)]
+                for label, index in self._indices.items()
+            ]
         except KeyError:
             return None
         total = self._constant
@@ -160,9 +160,9 @@ class TableLookup:
         """Keep terms as plain lists, which take less time than NumPy for one architecture."""
         if terms is None or self._space is None:
             return
-        self._positions = {
-            label: (position, {name: i for i, name in enumerate(known)})
-            for position, (label, known) in enumerate(self._space.candidates.items())
+        self._indices = {
+            label: {name: i for i, name in enumerate(known)}
+            for label, known in self._space.candidates.items()
         }
         self._factors = [(positions, values.tolist()) for positions, values in terms.factors.items()]
         self._constant = terms.constant

@@ -10,6 +10,9 @@ from typing import Any
 from ..readers.nni.ir import root_inputs
 from .patches import experiment_space
 
+#: How the graph engine's names of candidate blocks begin; the label and the name follow.
+_PREFIX = "layerchoice_"
+
 
 def carries_operators(candidate: Any) -> bool:
     """Whether ``candidate`` is a graph IR with operators, as under the graph engine."""
@@ -33,12 +36,15 @@ def sample_of(candidate: Any) -> dict[str, Any]:
 
 def plain_sample(sample: dict[str, Any]) -> dict[str, Any]:
     """``sample`` without the prefixes that the graph engine gives to names of blocks."""
-    return {label: plain_value(label, value) for label, value in sample.items()}
+    return {
+        label: plain_value(label, value) if type(value) is str and value.startswith(_PREFIX) else value
+        for label, value in sample.items()
+    }
 
 
 def plain_value(label: str, value: Any) -> Any:
     """``value`` of the choice ``label`` without the prefix that the graph engine gives to names of blocks."""
-    return value.removeprefix(f"layerchoice_{label}_") if isinstance(value, str) else value
+    return value.removeprefix(f"{_PREFIX}{label}_") if isinstance(value, str) else value
 
 
 def build_module(candidate: Any) -> Any:
