@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from nnmeter_nas.costs import measures
 from nnmeter_nas.costs.terms import Terms
-from nnmeter_nas.errors import NnMeterNasError
+from nnmeter_nas.errors import LookupTableError, NnMeterNasError
 from nnmeter_nas.nni import Origin, carries_operators, origin_of, traced_shape
 from nnmeter_nas.nni.asking import space_given
 from nnmeter_nas.predictor import LatencyPredictor
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Candidates of a space that are read whole, to test its table, before the table is trusted.
 CHECKED = 3
+#: Models read for each block of a space, after which building its table is given up; most take three.
+_MOST_READ = 20
 #: Relative difference up to which a latency that is looked up equals that of the model read whole.
 _SAME = 1e-6
 
@@ -50,16 +53,18 @@ class TableLookup:
     ) -> None:
         self._predictor, self._given, self._input_shape = predictor, space, input_shape
         self._origin: Origin | None = None
+        self._space: Space | None = None
+        self._indices: dict[str, dict[str, int]] = {}  # of candidates, by label and name
+        self._factors: list[tuple[tuple[int, ...], Any]] = []
+        self._constant = 0.0
         self._forget()
 
     def latency(self, candidate: Any, sample: Mapping[str, Any]) -> float | None:
         """Latency in ms, or None if the candidate has to be read whole."""
         origin = origin_of(candidate)
-        if origin is not None and not origin.is_of(self._origin):
+        if not (origin.is_of(self._origin) if origin is not None else self._origin is None):
             self._origin = origin
             self._forget()
-        elif origin is None and self._given is None:
-            return None
         return self._looked_up(sample) if self._left_to_check <= 0 else None
 
     def learn(self, candidate: Any, sample: Mapping[str, Any], read: float) -> None:
@@ -79,7 +84,7 @@ class TableLookup:
                 self._space = self._load(self._origin.make(), candidate)
             if self._read == 1:
                 self._keep(self._known(self._space))
-            if not self._indices and self._read >= sum(map(len, self._space.candidates.values())):
+            if not self._indices and self._read >= _blocks(self._space):
                 self._keep(self._built(self._space))
                 if not self._indices:
                     self._drop("no table of it is exact")
@@ -91,10 +96,7 @@ class TableLookup:
     def _forget(self) -> None:
         """Begin with a space of which nothing is known."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
-        self._space: Space | None = None
-        self._indices: dict[str, dict[str, int]] = {}  # of candidates, by label and name
-        self._factors: list[tuple[tuple[int, ...], Any]] = []
-        self._constant = 0.0
+        self._space, self._indices = None, {}
 
     def _drop(self, why: str) -> None:
         """Read whole every further candidate of this space."""
@@ -153,7 +155,7 @@ class TableLookup:
         logger.info("building the lookup table of %s on %s", space.name, self._predictor.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            measures.latency(space, self._predictor)
+            measures.latency(space, self._predictor, functools.partial(_stop_if_endless, space))
         return self._known(space)
 
     def _keep(self, terms: Terms | None) -> None:
@@ -166,3 +168,14 @@ class TableLookup:
         }
         self._factors = [(positions, values.tolist()) for positions, values in terms.factors.items()]
         self._constant = terms.constant
+
+
+def _blocks(space: Space) -> int:
+    """How many blocks ``space`` has, over all of its choices."""
+    return sum(map(len, space.candidates.values()))
+
+
+def _stop_if_endless(space: Space, read: int) -> None:
+    """Raise a LookupTableError if ``read`` models are more than a table of ``space`` is worth."""
+    if read > _MOST_READ * _blocks(space):
+        raise LookupTableError(f"after {read} models of {space.name!r}, its table is not at hand")

@@ -25,7 +25,7 @@ _SHAPE = (1, 3, 224, 224)
 
 
 def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
-    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1 makes them for its strategy ``Random``.
+    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1 makes them for ``Random``.
 
     Args:
         engine: "graph", or "py" for the default one.

@@ -161,7 +161,7 @@ def patched_profiler(former: bool = False) -> Iterator[ModuleType]:
     with contextlib.ExitStack() as patches:
         patches.enter_context(patch.dict(sys.modules, onnxruntime=ModuleType("onnxruntime")))
         patches.enter_context(patch.object(module, "tempfile", SimpleNamespace(TemporaryFile=io.BytesIO)))
-        patches.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter tells each of its steps
+        patches.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter tells each step
         if former:
             patches.enter_context(patch("torch.onnx.export", partial(torch.onnx.export, dynamo=False)))
             patches.enter_context(patch("onnxsim.simplify", partial(_simplified, onnxsim.simplify)))

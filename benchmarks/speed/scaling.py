@@ -23,8 +23,8 @@ from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
 from nnmeter_nas.supernet.named import load_space
 
-from .figures import Figure, Sample
 from .candidates import spos_candidates
+from .figures import Figure, Sample
 from .synthetic import synthetic_graph
 
 #: Units of the two kinds of curves.

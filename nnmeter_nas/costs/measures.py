@@ -128,7 +128,7 @@ def latencies(
 
 
 def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True) -> Terms | None:
-    """Latency in ms from the package or the cache, or else as a lookup table that is built; None if it is off.
+    """Latency in ms from the package or the cache, else as a lookup table that is built; None if that is off.
 
     Args:
         space: what to measure.

@@ -1,4 +1,4 @@
-"""What strategies need of a candidate, in whichever line of NNI it was made."""
+"""What filters and strategies need of a candidate, whichever line of NNI made it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def carries_operators(candidate: Any) -> bool:
 
 
 def sample_of(candidate: Any) -> dict[str, Any]:
-    """The choice made under each label, as one writes it in a fixed architecture.
+    """The choice made under each label, as in a fixed architecture of NNI.
 
     The graph engine calls candidate blocks ``layerchoice_<label>_<name>``; here they are ``<name>``.
     """
@@ -82,13 +82,13 @@ class Origin:
 def origin_of(candidate: Any) -> Origin | None:
     """The space that ``candidate`` is of; None if it cannot be found.
 
-    The default engine of 2.10.1 and the formats of 3.0 without operators keep the space's class and arguments.
-    Graphs keep neither: they are of the space that the experiment under way searches.
+    The default engine of 2.10.1 and the formats of 3.0 without operators keep the class and arguments of the
+    space. Graphs keep neither: they are of the space that the experiment under way searches.
     """
     if carries_operators(candidate):
         space, history = experiment_space(), candidate.history
         return Origin((space, history[0].from_), lambda: space) if space is not None and history else None
-    model = getattr(candidate, "model", None)
+    model: Any = getattr(candidate, "model", None)
     if hasattr(model, "trace_symbol"):  # 3.0, simplified
         return Origin((model.trace_symbol, list(model.trace_args), model.trace_kwargs), model.get)
     if hasattr(candidate, "model_space"):  # 3.0, raw

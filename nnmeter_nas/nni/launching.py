@@ -1,4 +1,4 @@
-"""Start NNI's manager for a search of ours: patiently, quietly, and with its records in the search's folder."""
+"""How a search of ours starts NNI's manager: with patience, quietly, and with its records in one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nni.runtime.log import silence_stdout
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the manager may take to answer; NNI gives it 3, and the first start from a cold disk takes more.
+#: Seconds that the manager may take to answer. NNI gives it 3; the first start from a cold disk takes more.
 PATIENCE_S = 30
 
 
