@@ -35,8 +35,8 @@ class LatencyProfiler(_ExpressionProfiler):
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
     dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.supernet.influence`.
 
-    Making the first one mends what keeps NNI's penalties and filters from their effect; see
-    :func:`nnmeter_nas.nni.oneshot.mend_strategies`.
+    Making the first one patches what keeps NNI's penalties and filters from their effect; see
+    :func:`nnmeter_nas.nni.oneshot.patch_oneshot`.
 
     Args:
         space: ``nni.nas.nn.pytorch.ModelSpace``, before a one-shot strategy has changed it; not changed here.
@@ -75,7 +75,7 @@ class LatencyProfiler(_ExpressionProfiler):
         seed: int = 0,
     ) -> None:
         super().__init__(space)
-        nni_lines.mend_strategies()
+        nni_lines.patch_oneshot()
         self.predictor = (
             load_latency_predictor(applied_hardware, predictor_version)
             if isinstance(applied_hardware, str)

@@ -7,8 +7,8 @@
 ``nasbench201(size="full", **overrides)`` gives a space of a known size; the constructor is
 ``NASBench201Space(input_size=32, classes=10, in_channels=3, channels=16, cells=5)``. Choices are labelled
 ``edge_<from>_<to>`` by the nodes that they join, the same in all cells; their candidates are
-:data:`OPERATIONS`. Making one mends NNI's graph engine, which would not take choices that share a label; see
-:func:`nnmeter_nas.nni.graph_engine.tell_repeated_choices_apart`.
+:data:`OPERATIONS`. Making a space patches NNI's graph engine, which does not take choices that share a label;
+see :func:`nnmeter_nas.nni.graph_engine.tell_repeated_choices_apart`.
 
 Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
 """

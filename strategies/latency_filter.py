@@ -23,7 +23,7 @@ from nnmeter_nas import nni as nni_lines
 from nnmeter_nas.errors import GraphError, ReaderError, SearchError
 
 if TYPE_CHECKING:
-    from .looked_up import LookedUp
+    from .table_lookup import TableLookup
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +42,19 @@ class Candidate:
 class LatencyFilter:
     """Accept a candidate if its predicted latency is at most ``threshold``.
 
-    Under the default engine and simplified format a network has to be built to be predicted. Where one trace
-    reads the space, its lookup table therefore takes over after some candidates, if it gives the very same.
+    Call it with what NNI passes to a filter: a ``Model`` (2.10.1) or an ``ExecutableModelSpace`` (3.0).
 
-    Call it with what NNI passes to a filter: a ``Model`` (2.10.1) or an ``ExecutableModelSpace``
-    (3.0). One without operators, as under the default engine, is built under its sample and read as
-    a torch module, with ``input_shape`` or else the module's own attribute of that name.
+    Inside a space that is known, a candidate is looked up in the space's table; see
+    :class:`~nnmeter_nas.strategies.table_lookup.TableLookup`. The space is ``space``, or what the candidate
+    or the experiment under way tells. Any other candidate is read whole: from its operators, or where it
+    carries none, as under the default engine, from the torch module that NNI builds of it. Both ways give the
+    same latency.
 
-    Making the first one mends NNI: in 2.10.1 every graph-engine experiment with choices, and now and then
-    any other one, ends early; in 3.0 none resumes; see :mod:`nnmeter_nas.nni.patches`.
-    Pickled, as in the checkpoints of 2.10.1, it is its arguments alone. In those of 3.0 it keeps its counts
-    and the accepted candidates, so that a search that is resumed goes on counting.
+    While a filter exists, an experiment that starts is patched so that it runs to its end; see
+    :mod:`nnmeter_nas.nni.patches`. Making a filter patches nothing.
+
+    Pickled, as in the checkpoints of 2.10.1, a filter is its arguments alone. In those of 3.0 it keeps its
+    counts and the accepted candidates, so that a resumed search goes on counting.
 
     Args:
         threshold: latency limit, ms.
@@ -62,8 +64,11 @@ class LatencyFilter:
         reverse: accept only candidates slower than ``threshold``.
         patience: rejections in a row after which the search stops. Keep it below the number of
             candidates in the space: a strategy that runs out of new ones asks the filter no more.
-        strict: raise on a candidate that cannot be read, instead of rejecting it with a log line.
+        strict: raise on a candidate that cannot be read; by default it is rejected with a log line.
         input_shape: NCHW, batch 1; by default what the candidate carries.
+        space: the space that the candidates are of, as strategies take it: a name that ``load_space`` knows,
+            a ``Space`` or a module of NNI. By default it is found where NNI lets one find it. Has no effect
+            on a predictor that is not a ``LatencyPredictor``.
 
     Attributes:
         seen: candidates asked about; each is accepted or rejected.
@@ -87,6 +92,7 @@ class LatencyFilter:
         patience: int = 500,
         strict: bool = False,
         input_shape: Sequence[int] | None = None,
+        space: Any = None,
     ) -> None:
         if not isinstance(threshold, (int, float)) or not 0 < threshold < math.inf:
             raise ValueError(f"threshold={threshold!r} must be a positive number of milliseconds")
@@ -99,6 +105,7 @@ class LatencyFilter:
         self.patience = patience
         self.strict = strict
         self.input_shape = input_shape
+        self.space = space
         self.seen = self.accepted = self.rejected = self.unreadable = 0
         self.fastest_ms: float | None = None
         self.slowest_ms: float | None = None
@@ -106,8 +113,8 @@ class LatencyFilter:
         self._rejected_in_a_row = 0
         self._reading_error = ""
         self._predictor = _load(predictor, predictor_version)
-        self._looked_up = _looked_up(self._predictor, input_shape)
-        nni_lines.mend_nni()
+        self._table = _table(self._predictor, space, input_shape)
+        nni_lines.patch_when_experiment_starts(self)
 
     def __call__(self, model: Any) -> bool:
         """Whether ``model`` is to be tried.
@@ -163,7 +170,8 @@ class LatencyFilter:
         self.candidates = [Candidate(dict(sample), ms) for sample, ms in state_dict["candidates"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {"patience": self.patience, "strict": self.strict, "input_shape": self.input_shape}
+        names = ("patience", "strict", "input_shape", "space")
+        options = {name: getattr(self, name) for name in names}
         return _rebuild, (self.threshold, self.predictor, self.predictor_version, self.reverse, options)
 
     def __repr__(self) -> str:
@@ -188,18 +196,18 @@ class LatencyFilter:
         return latency
 
     def _priced(self, model: Any, sample: dict[str, Any]) -> float:
-        """Latency of a candidate, ms: looked up where its space allows, else predicted."""
-        if self._looked_up is None:
+        """Latency of a candidate, ms: looked up where its space has a table, else of its model read whole."""
+        if self._table is None:
             return float(self._predictor.predict(_read(model, self.input_shape)))
-        latency = self._looked_up.latency(model, sample)
+        latency = self._table.latency(model, sample)
         if latency is None:
-            latency = self._predicted(model)
-            self._looked_up.learn(model, sample, latency)
+            latency = self._read_whole(model)
+            self._table.learn(model, sample, latency)
         return latency
 
-    def _predicted(self, model: Any) -> float:
-        """Latency of a candidate as a predictor of ours has it, ms."""
-        if nni_lines.carries_operators(model):  # of which it reads only what no earlier candidate had
+    def _read_whole(self, model: Any) -> float:
+        """Latency of a candidate's model as a predictor of ours has it, ms."""
+        if nni_lines.carries_operators(model):  # it reads only what no earlier candidate had
             return float(self._predictor.predict(model, "nni-ir", self.input_shape))
         return float(self._predictor.predict(_read(model, self.input_shape)))
 
@@ -234,15 +242,15 @@ def _load(predictor: Any, version: float | None) -> Any:
     return load_latency_predictor(predictor, version)
 
 
-def _looked_up(predictor: Any, input_shape: Sequence[int] | None) -> LookedUp | None:
+def _table(predictor: Any, space: Any, input_shape: Sequence[int] | None) -> TableLookup | None:
     """What looks latencies up, if they are those of a predictor pack."""
     from nnmeter_nas.predictor import LatencyPredictor
 
     if type(predictor) is not LatencyPredictor:
         return None
-    from .looked_up import LookedUp
+    from .table_lookup import TableLookup
 
-    return LookedUp(predictor, input_shape)
+    return TableLookup(predictor, space, input_shape)
 
 
 def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
@@ -255,7 +263,7 @@ def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
 
     try:
         module = nni_lines.build_module(model)
-    except Exception as error:
+    except Exception as error:  # whatever the constructor of a user's space raises
         raise ReaderError(f"the candidate cannot be built ({type(error).__name__}: {error})") from error
     shape = input_shape or getattr(module, "input_shape", None)
     if shape is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import tempfile
@@ -23,24 +24,32 @@ CANDIDATES, SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
 
 
-def spos_candidates(count: int, seed: int = 0) -> list[Any]:
-    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1's graph engine makes them."""
+def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
+    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1 makes them for ``Random``.
+
+    Args:
+        engine: "graph", or "py" for the default one.
+        seed: of the choices.
+
+    Yields:
+        Candidates without end, each made when it is asked for.
+    """
     from nni.nas.experiment.pytorch import preprocess_model
     from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
     from nni.retiarii.evaluator import FunctionalEvaluator
 
+    graph = engine == "graph"
     evaluator = FunctionalEvaluator(print)
-    base, mutators = preprocess_model(spos("imagenet"), evaluator, [], True, list(_SHAPE))
+    base, mutators = preprocess_model(spos("imagenet"), evaluator, [], graph, list(_SHAPE) if graph else None)
     choices, draw = dry_run_for_search_space(base, mutators), random.Random(seed)
-    return [
-        get_targeted_model(base, mutators, {key: draw.choice(values) for key, values in choices.items()})
-        for _ in range(count)
-    ]
+    while True:
+        sample = {key: draw.choice(values) for key, values in choices.items()}
+        yield get_targeted_model(base, mutators, sample)
 
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
     """A candidate's graph IR to ms: warm, on a fresh predictor, and with our own pack."""
-    drawn = spos_candidates(SEEN + CANDIDATES)
+    drawn = list(itertools.islice(spos_candidates(), SEEN + CANDIDATES))
     seen, candidates = drawn[:SEEN], drawn[SEEN:]
     # No agreement is asked for: of NNI's graph IR nn-Meter leaves out, at 0 ms, the channel shuffles, splits,
     # concats and the pool, which it knows by other names.

@@ -130,13 +130,13 @@ def nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats:
     Args:
         space: of blocks of NNI hub's ProxylessNAS, with the input (1, 3, 224, 224).
         predictor: makes a fresh predictor of nn-Meter.
-        former: see :func:`mended_profiler`.
+        former: see :func:`patched_profiler`.
         repeats: how often it is made.
     """
     blocks = import_module("nni.nas.hub.pytorch.proxylessnas")
     leaves = (blocks.ConvBNReLU, blocks.DepthwiseSeparableConv, blocks.InvertedResidual)
     made: list[Any] = []
-    with mended_profiler(former) as module:
+    with patched_profiler(former) as module:
         module.to_onnx(blocks.ConvBNReLU(3, 8), torch.zeros(1, 3, 8, 8))  # the first export takes longer
         image = torch.zeros(_SHAPE)
         profile = partial(module.NnMeterProfiler, space, image, custom_leaf_types=leaves)
@@ -145,8 +145,8 @@ def nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats:
 
 
 @contextlib.contextmanager
-def mended_profiler(former: bool = False) -> Iterator[ModuleType]:
-    """The module of NNI's profiler while its ``to_onnx`` is mended.
+def patched_profiler(former: bool = False) -> Iterator[ModuleType]:
+    """The module of NNI's profiler while its ``to_onnx`` is patched.
 
     What is missing is as little as this: torch no longer writes into files that are open, but does into
     memory; onnxruntime, which NNI imports and does not use, stays out of our environments.
@@ -158,13 +158,13 @@ def mended_profiler(former: bool = False) -> Iterator[ModuleType]:
     module = import_module("nni.nas.profiler.pytorch.nn_meter")
     onnxsim = import_module("onnxsim")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.ExitStack() as mends:
-        mends.enter_context(patch.dict(sys.modules, onnxruntime=ModuleType("onnxruntime")))
-        mends.enter_context(patch.object(module, "tempfile", SimpleNamespace(TemporaryFile=io.BytesIO)))
-        mends.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter tells each of its steps
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(patch.dict(sys.modules, onnxruntime=ModuleType("onnxruntime")))
+        patches.enter_context(patch.object(module, "tempfile", SimpleNamespace(TemporaryFile=io.BytesIO)))
+        patches.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter tells each step
         if former:
-            mends.enter_context(patch("torch.onnx.export", partial(torch.onnx.export, dynamo=False)))
-            mends.enter_context(patch("onnxsim.simplify", partial(_simplified, onnxsim.simplify)))
+            patches.enter_context(patch("torch.onnx.export", partial(torch.onnx.export, dynamo=False)))
+            patches.enter_context(patch("onnxsim.simplify", partial(_simplified, onnxsim.simplify)))
         yield module
 
 

@@ -19,12 +19,12 @@ from nnmeter_nas.graph.shapes import infer_shapes
 from nnmeter_nas.graph.traversal import topological_order
 from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
-from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
 from nnmeter_nas.supernet.named import load_space
 
+from .candidates import spos_candidates
 from .figures import Figure, Sample
-from .searches import simplified_candidates
 from .synthetic import synthetic_graph
 
 #: What the two kinds of curves count.
@@ -88,18 +88,18 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
     def look_up(count: int) -> Sample:
         return timed(lambda: None, lambda _: table.latencies(rows[:count]))
 
-    accept = _patient_filter(device)
+    accept = _trusting_filter(device)
     yield _exponent("whole-graph prediction", CANDIDATES, _curve(predict, 10, predicted))
     yield _exponent("LatencyFilter's look-up", CANDIDATES, _curve(accept, 10, looked_up))
     yield _exponent("LatencyTable.latencies", CANDIDATES, _curve(look_up, 10, looked_up))
 
 
-def _patient_filter(device: str) -> Callable[[int], Sample]:
-    """Time a filter that already uses its table, on the same thousand candidates repeatedly."""
-    candidates = list(itertools.islice(simplified_candidates(), 1000))
-    # No candidate meets this limit, so no accepted candidates pile up.
+def _trusting_filter(device: str) -> Callable[[int], Sample]:
+    """Times a filter that trusts its table, asked about the same thousand candidates again and again."""
+    candidates = list(itertools.islice(spos_candidates("py"), 1000))
+    # A limit that none meets, so that no accepted candidates pile up.
     accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
-    for candidate in candidates[: PATIENCE + 1]:
+    for candidate in candidates[:CHECKED]:
         accept(candidate)
 
     def ask(count: int) -> None:

@@ -5,39 +5,49 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.costs.bundled import bundled_table
-from nnmeter_nas.search_spaces import spos
 from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.strategies import LatencyFilter
-from nnmeter_nas.strategies.looked_up import PATIENCE
+from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
 from nnmeter_nas.supernet.named import load_space
 
+from .candidates import spos_candidates
 from .figures import Figure, Sample, measured
 
-#: Candidates filtered, and architectures ranked, in one repeat.
-_FILTERED, _RANKED, _PREDICTED = 200, 1_000_000, 20
+#: Architectures ranked in one repeat, and predicted.
+_RANKED, _PREDICTED = 1_000_000, 20
+#: Name of each engine of NNI 2.10.1 -> how often it is measured, and candidates that are filtered each time.
+_ENGINES = {"default": (9, 200), "graph": (5, 4)}
 
 
-def filter_figures(device: str) -> Iterator[Figure]:
-    """A filter's share of NNI 2.10.1's ``Random``, default engine, on the ImageNet-sized SPOS space."""
-    candidates = simplified_candidates()
-    accept = LatencyFilter(1e9, device)
-    for candidate in itertools.islice(candidates, PATIENCE + 1):
-        accept(candidate)
-    gc.collect()
-    made, filtered = zip(*(made_and_filtered(candidates, accept, _FILTERED) for _ in range(9)), strict=True)
-    yield Figure(
-        "one candidate in NNI's Random, default engine, SPOS: the filter, and making it", "ms",
-        ours=Sample(filtered), rival=Sample(made), rival_name="NNI making it", at_least=20,
-        note=f"in turns, as a search has them; from the {PATIENCE + 1}st candidate on",
-    )  # fmt: skip
+def filter_figures(device: str, engines: Mapping[str, tuple[int, int]] = _ENGINES) -> Iterator[Figure]:
+    """A filter's share of NNI 2.10.1's ``Random`` on the ImageNet-sized SPOS space, under both engines.
+
+    Args:
+        device: applied hardware.
+        engines: by name, the repeats and the candidates filtered in each.
+    """
+    for engine, (repeats, count) in engines.items():
+        candidates = spos_candidates("graph" if engine == "graph" else "py")
+        # Under the graph engine the experiment tells the space, and there is none here.
+        accept = LatencyFilter(1e9, device, space="spos" if engine == "graph" else None)
+        for candidate in itertools.islice(candidates, CHECKED):
+            accept(candidate)
+        gc.collect()
+        pairs = [made_and_filtered(candidates, accept, count) for _ in range(repeats)]
+        made, filtered = zip(*pairs, strict=True)
+        yield Figure(
+            f"one candidate in NNI's Random, {engine} engine, SPOS: the filter, and making it", "ms",
+            ours=Sample(filtered), rival=Sample(made), rival_name="NNI making it", at_least=20,
+            note="in turns, as a search has them; bundled table",
+        )  # fmt: skip
 
 
 def made_and_filtered(
@@ -59,18 +69,6 @@ def made_and_filtered(
         filtered += time.perf_counter() - between
         made += between - start
     return 1e3 * made / count, 1e3 * filtered / count
-
-
-def simplified_candidates() -> Iterator[Any]:
-    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1's default engine makes them."""
-    from nni.nas.experiment.pytorch import preprocess_model
-    from nni.nas.strategy.bruteforce import random_generator
-    from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
-    from nni.retiarii.evaluator import FunctionalEvaluator
-
-    base, mutators = preprocess_model(spos("imagenet"), FunctionalEvaluator(print), [], False)
-    for sample in random_generator(dry_run_for_search_space(base, mutators)):
-        yield get_targeted_model(base, mutators, sample)
 
 
 def ranking_figures(device: str) -> Iterator[Figure]:

@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 
 from .imports import PACKAGE, PROFILER, Finder
-from .nni_profiler import mend_profiler, restore_profiler
+from .nni_profiler import patch_profiler, restore_profiler
 
 __all__ = ["install", "uninstall"]
 
@@ -39,7 +39,7 @@ def install() -> None:
     _displaced.update(_take_modules())
     sys.meta_path.insert(0, _finder)
     if PROFILER in sys.modules:
-        mend_profiler(sys.modules[PROFILER])
+        patch_profiler(sys.modules[PROFILER])
 
 
 def uninstall() -> None:

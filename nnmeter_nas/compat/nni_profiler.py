@@ -20,22 +20,22 @@ logger = logging.getLogger(__name__)
 _ORIGINALS = "_before_nnmeter_nas"
 
 
-def mend_profiler(profiler: ModuleType) -> None:
+def patch_profiler(profiler: ModuleType) -> None:
     """Let NNI's module ``profiler`` read layers and load predictors through this package."""
     from . import interface
 
-    mended = {
+    patched = {
         "to_onnx": layer_graph,
         "load_latency_predictor": interface.load_latency_predictor,
         "nnMeterPredictor": interface.nnMeterPredictor,
     }
-    setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in mended})
-    vars(profiler).update(mended)
+    setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in patched})
+    vars(profiler).update(patched)
     logger.info("%s: layers are read directly, not exported to ONNX", profiler.__name__)
 
 
 def restore_profiler(profiler: ModuleType) -> None:
-    """Undo :func:`mend_profiler`."""
+    """Undo :func:`patch_profiler`."""
     vars(profiler).update(vars(profiler).pop(_ORIGINALS))
 
 

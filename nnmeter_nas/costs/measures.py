@@ -127,8 +127,13 @@ def latencies(
     return measures
 
 
-def exact_latency(space: Space, predictor: LatencyPredictor) -> Terms | None:
-    """Latency in ms as it is known, or as a lookup table, which is built if need be; None if that is off.
+def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True) -> Terms | None:
+    """Latency in ms from the package or the cache, else as a lookup table that is built; None if that is off.
+
+    Args:
+        space: what to measure.
+        predictor: of the device.
+        build: if False, None where neither the package nor the cache has it.
 
     Raises:
         LookupTableError, SpaceError, GraphError: as building a lookup table raises.
@@ -136,8 +141,11 @@ def exact_latency(space: Space, predictor: LatencyPredictor) -> Terms | None:
     table = _bundled_table(space, predictor)
     if table is None and (listed := _listed_latency(space, predictor)):
         return listed.terms
-    table = table or cached_table(space, predictor)
-    return table.terms() if table.worst_error <= EXACT else None
+    if table is None and build:
+        table = cached_table(space, predictor)
+    elif table is None:
+        table = find_table(table_path(space, predictor), space, predictor)
+    return table.terms() if table is not None and table.worst_error <= EXACT else None
 
 
 def list_latencies(

@@ -1,49 +1,57 @@
-"""What strategies need of NNI, the same names for 2.10.1 and 3.0.
+"""The one place that knows NNI: which line is installed, what is patched, and how its engines are used.
 
-``NniStrategy``, ``build_network`` and ``measure_trial`` are those of the line that is installed; NNI is
-imported when one of them is first asked for. Without NNI, ``NniStrategy`` is what both lines have in common.
+The same names serve 2.10.1 and 3.0. ``NniStrategy``, ``build_network`` and ``measure_trial`` are those of the
+line that is installed; NNI is imported when one of them is first asked for. Without NNI, ``NniStrategy`` is
+what both lines have in common.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ..extras import load_extra
 from .candidates import (
+    Origin,
     build_module,
-    build_space,
     carries_operators,
     origin_of,
     plain_sample,
     sample_of,
+    traced_shape,
 )
-from .patches import mend_nni
+from .line import NAS, RETIARII, nni_line
+from .patches import patch, patch_when_experiment_starts, unpatch
 
 if TYPE_CHECKING:
     from .asking import AskingStrategy as NniStrategy
     from .nas import build_network, measure_trial
 
 __all__ = [
+    "NAS",
+    "RETIARII",
     "NniStrategy",
+    "Origin",
     "build_module",
     "build_network",
-    "build_space",
     "carries_operators",
     "measure_trial",
-    "mend_nni",
+    "nni_line",
     "origin_of",
+    "patch",
+    "patch_when_experiment_starts",
     "plain_sample",
     "sample_of",
+    "traced_shape",
+    "unpatch",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in ("NniStrategy", "build_network", "measure_trial"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "NniStrategy" and importlib.util.find_spec("nni") is None:
+    line = nni_line()
+    if name == "NniStrategy" and line is None:
         return importlib.import_module(".asking", __name__).AskingStrategy
     load_extra("nni.nas", "nni", "searching for architectures")
-    line = "nas" if importlib.util.find_spec("nni.mutable") is not None else "retiarii"
-    return getattr(importlib.import_module(f".{line}", __name__), name)
+    return getattr(importlib.import_module(".nas" if line == NAS else ".retiarii", __name__), name)

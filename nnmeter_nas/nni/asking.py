@@ -1,4 +1,4 @@
-"""The part of a strategy that NNI has no say in: it is asked, told, and brought back by its events."""
+"""The part of a strategy that does not depend on NNI: asking, telling, and replaying recorded events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..supernet.named import load_space
 from ..supernet.nni_space import space_of
 from ..supernet.space import Space
 from .events import Ended, Event, Submitted, unended
-from .patches import mend_nni
+from .patches import patch_when_experiment_starts
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ S = TypeVar("S", bound="AskingStrategy")
 
 
 class Problem(Protocol):
-    """What a strategy solves, as far as this module needs to know; see ``strategies.problem.Problem``."""
+    """What this module needs of the problem that a strategy solves; see ``nnmeter_nas.solve.problem``."""
 
     @property
     def measures(self) -> Mapping[str, Any]:
-        """What is limited or ranked, by name."""
+        """The measures that are limited, ranked or reported, by name."""
 
     def row(self, architecture: Mapping[str, Any]) -> Row:
         """The candidate indices of an architecture."""
@@ -48,7 +48,7 @@ class Trials(Protocol):
     """What the loop of a search needs of an experiment."""
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """Watch those of ``trials``, of an experiment that is resumed, that NNI has; give back the others."""
+        """In a resumed experiment, watch those of ``trials`` that NNI still has; return the others."""
 
     def start(self, trial: Submitted) -> None:
         """Make the model of ``trial`` and hand it to NNI."""
@@ -57,41 +57,39 @@ class Trials(Protocol):
         """Whether NNI would start another trial now."""
 
     def are_running(self) -> bool:
-        """Whether the end of any trial is still to come."""
+        """Whether any trial has not ended yet."""
 
     def ended(self) -> list[Ended]:
-        """The trials that ended since this was asked last."""
+        """The trials that ended since the last call."""
 
     def are_over(self) -> bool:
-        """Whether NNI starts no trial any more and none runs, or it has given up on those that do."""
+        """Whether NNI starts no more trials and none runs, or NNI has given up on those that do."""
 
 
 class AskingStrategy:
     """A strategy that is asked for architectures and told what they were worth.
 
-    Derive from ``NniStrategy`` of :mod:`nnmeter_nas.nni`, which is this class and NNI's own
-    in one, and give it :meth:`make_problem`, :meth:`begin`, :meth:`ask`, :meth:`tell` and :attr:`exhausted`.
-    What :meth:`ask` answers may depend on the arguments and on the order of what was asked and told before,
-    and on nothing else; asking when the answer is None must change nothing.
+    Derive from ``NniStrategy`` of :mod:`nnmeter_nas.nni`, which joins this class and NNI's own base class.
+    Define :meth:`make_problem`, :meth:`begin`, :meth:`ask`, :meth:`tell` and :attr:`exhausted`. What
+    :meth:`ask` returns may depend only on the arguments and on the earlier asks and tells, in their order. An
+    ask that returns None must change nothing.
 
-    Making one patches NNI; see :mod:`.patches`. It pickles, and copies, as its arguments alone.
+    While one exists, an experiment that starts is patched so that it runs to its end; see :mod:`.patches`.
+    A strategy pickles, and copies, as its arguments alone.
 
     Args:
-        space: what to search, a ``Space``, a module of NNI, or a name that ``load_space`` knows; None for the
-            experiment's own, which graph engines keep as operators alone.
-        input_shape: NCHW, for a space that does not tell its own.
+        space: what to search: a ``Space``, a module of NNI, or a name that ``load_space`` knows. None means
+            the experiment's own space, of which graph engines keep only the operators.
+        input_shape: NCHW, for a space that has none of its own.
 
     Attributes:
         space, input_shape: as given.
-        seed: of all that is random; pickled beside the arguments, since it may have been drawn.
+        seed: of everything random. It is pickled beside the arguments, since it may have been drawn.
         problem: what :meth:`make_problem` made; None before the search has a space.
-        events: all that happened, in order; see :mod:`nnmeter_nas.nni.events`.
-        trials_folder: each trial writes its outcome there as ``<number>.json`` before NNI hears of it; None
-            for no such files.
+        events: everything that happened, in order; see :mod:`nnmeter_nas.nni.events`.
+        trials_folder: where each trial writes its outcome, as ``<number>.json``, before NNI hears of it. None
+            means that trials write no files.
     """
-
-    #: It pickles with its space, beyond what NNI 2.10.1 lets others take; see :mod:`.patches`.
-    LARGE_CHECKPOINT = True
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -113,7 +111,7 @@ class AskingStrategy:
         self._to_replay: list[Event] = []
         self._waits = False
         self._is_whole = False
-        mend_nni()
+        patch_when_experiment_starts(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (type(self), *self._arguments), {"seed": self.seed}
@@ -152,7 +150,7 @@ class AskingStrategy:
         self._listeners.append(listener)
 
     def prepare(self, space: Space) -> None:
-        """Begin on ``space``, and replay what :meth:`replay` was given; an experiment does it if need be.
+        """Begin on ``space``, and replay what :meth:`replay` was given. An experiment calls this if need be.
 
         Raises:
             SearchError: what :meth:`replay` raises, or nothing in the space is inside the limits.
@@ -163,13 +161,14 @@ class AskingStrategy:
         self.replay(self._to_replay)
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Bring the strategy, which must be new, to the state that ``events`` led to; no listener is told.
+        """Bring a new strategy to the state that ``events`` led to. Listeners are not told.
 
-        Before the search has a space, this waits for it. Trials without an end are submitted again.
+        If the search has no space yet, the events are kept until it has one. Trials without an end are
+        submitted again.
 
         Raises:
-            SearchError: asked anew, the strategy answers otherwise: its arguments, the space, the predictors
-                or the code are not those of then.
+            SearchError: the strategy asks for other architectures than before: its arguments, the space, the
+                predictors or the code have changed.
         """
         if self.problem is None:
             self._to_replay = list(events)
@@ -184,9 +183,9 @@ class AskingStrategy:
         self._is_whole = True
 
     def search(self, trials: Trials) -> None:
-        """Ask, start, wait and tell until NNI starts no more trials or there is nothing left to try.
+        """Ask, start, wait and tell until NNI starts no more trials or nothing is left to try.
 
-        Trials that were submitted and have no end come first.
+        Trials that were submitted and have not ended come first.
 
         Raises:
             SearchError: the strategy wants to wait although no trial runs.
@@ -225,12 +224,12 @@ class AskingStrategy:
         if now != dict(then.architecture):
             raise SearchError(
                 f"trial {then.number} cannot be replayed: {type(self).__name__} asked for "
-                f"{dict(then.architecture)} then and asks for {now} now; resume with the arguments, the "
-                f"space and the predictors of then"
+                f"{dict(then.architecture)} then and asks for {now} now; resume with the same arguments, "
+                f"space and predictors"
             )
 
     def _record(self, event: Event) -> None:
-        """Make ``event`` part of the state, after the listeners have it."""
+        """Tell the listeners of ``event``, then make it part of the state."""
         for listener in self._listeners:
             listener(event)
         self.events.append(event)

@@ -1,9 +1,17 @@
-"""What strategies need of a candidate, in whichever line of NNI it was made."""
+"""What filters and strategies need of a candidate, whichever line of NNI made it."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from ..readers.nni.ir import root_inputs
+from .patches import experiment_space
+
+#: How the graph engine's names of candidate blocks begin; the label and the name follow.
+_PREFIX = "layerchoice_"
 
 
 def carries_operators(candidate: Any) -> bool:
@@ -13,7 +21,7 @@ def carries_operators(candidate: Any) -> bool:
 
 
 def sample_of(candidate: Any) -> dict[str, Any]:
-    """The choice made under each label, as one writes it in a fixed architecture.
+    """The choice made under each label, as in a fixed architecture of NNI.
 
     The graph engine calls candidate blocks ``layerchoice_<label>_<name>``; here they are ``<name>``.
     """
@@ -28,12 +36,15 @@ def sample_of(candidate: Any) -> dict[str, Any]:
 
 def plain_sample(sample: dict[str, Any]) -> dict[str, Any]:
     """``sample`` without the prefixes that the graph engine gives to names of blocks."""
-    return {label: plain_value(label, value) for label, value in sample.items()}
+    return {
+        label: plain_value(label, value) if type(value) is str and value.startswith(_PREFIX) else value
+        for label, value in sample.items()
+    }
 
 
 def plain_value(label: str, value: Any) -> Any:
     """``value`` of the choice ``label`` without the prefix that the graph engine gives to names of blocks."""
-    return value.removeprefix(f"layerchoice_{label}_") if isinstance(value, str) else value
+    return value.removeprefix(f"{_PREFIX}{label}_") if isinstance(value, str) else value
 
 
 def build_module(candidate: Any) -> Any:
@@ -51,19 +62,65 @@ def build_module(candidate: Any) -> Any:
         return candidate.python_class(**(candidate.python_init_params or {}))
 
 
-def origin_of(candidate: Any) -> tuple[Any, str] | None:
-    """What tells the space of a candidate without operators from others: its class and arguments."""
+@dataclass(frozen=True)
+class Origin:
+    """The space that a candidate is of, as far as NNI tells.
+
+    Attributes:
+        key: what tells this space from others; see :meth:`is_of`.
+        make: gives the space as a torch module with all its choices open.
+    """
+
+    key: tuple[Any, ...]
+    make: Callable[[], Any]
+
+    def is_of(self, other: Origin | None) -> bool:
+        """Whether both are the same space, made with the same arguments."""
+        return other is not None and _same(self.key, other.key)
+
+
+def origin_of(candidate: Any) -> Origin | None:
+    """The space that ``candidate`` is of; None if it cannot be found.
+
+    The default engine of 2.10.1 and the formats of 3.0 without operators keep the class and arguments of the
+    space. Graphs keep neither: they are of the space that the experiment under way searches.
+    """
     if carries_operators(candidate):
-        return None
+        space, history = experiment_space(), candidate.history
+        return Origin((space, history[0].from_), lambda: space) if space is not None and history else None
     model: Any = getattr(candidate, "model", None)
     if hasattr(model, "trace_symbol"):  # 3.0, simplified
-        return model.trace_symbol, repr((model.trace_args, model.trace_kwargs))
-    python_class = getattr(candidate, "python_class", None)
-    return None if python_class is None else (python_class, repr(candidate.python_init_params))
+        return Origin((model.trace_symbol, list(model.trace_args), model.trace_kwargs), model.get)
+    if hasattr(candidate, "model_space"):  # 3.0, raw
+        return Origin((candidate.model_space,), lambda: candidate.model_space)
+    kind = getattr(candidate, "python_class", None)
+    if kind is None:
+        return None
+    arguments = candidate.python_init_params or {}
+    return Origin((kind, arguments), lambda: kind(**arguments))
 
 
-def build_space(candidate: Any) -> Any:
-    """The space that a candidate with an origin is of, as a torch module with all its choices open."""
-    if hasattr(getattr(candidate, "model", None), "trace_symbol"):
-        return candidate.model.get()
-    return candidate.python_class(**(candidate.python_init_params or {}))
+def traced_shape(candidate: Any) -> tuple[int, ...] | None:
+    """The input shape, NCHW, that a candidate with operators was traced with; None for several inputs.
+
+    Raises:
+        ReaderError: the candidate carries no input shape.
+    """
+    shapes = [shape for _, shape in root_inputs(candidate, None)]
+    return tuple(shapes[0]) if len(shapes) == 1 else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arguments are one object, or plain values that are equal.
+
+    Tensors and the like are compared by identity alone: comparing their contents is slow or ambiguous.
+    """
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    return isinstance(one, str | int | float) and bool(one == other)

@@ -1,7 +1,7 @@
-"""What happens in a search, as records that a strategy can be brought back to its state with.
+"""The events of a search; replaying them brings a strategy back to its state.
 
-A strategy is deterministic: asked and told the same in the same order, it answers the same. So the list of
-what was submitted and how it ended, in that order, is its whole state.
+A strategy is deterministic: after the same asks and tells in the same order, it asks for the same. So the
+ordered list of submissions and ends is its whole state.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
     """The event that :func:`to_record` wrote.
 
     Raises:
-        SearchError: it did not write this.
+        SearchError: ``record`` is no such record.
     """
     fields = {name: value for name, value in record.items() if name != "event"}
     try:
@@ -69,7 +69,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
 
 
 def unended(events: Iterable[Event]) -> list[Submitted]:
-    """The trials that were submitted and have not ended, in their order."""
+    """The trials that were submitted and have not ended, in the order of submission."""
     running: dict[int, Submitted] = {}
     for event in events:
         if isinstance(event, Submitted):

@@ -1,4 +1,4 @@
-"""A search as an experiment of NNI 3.0, which ends in every case."""
+"""Run a search as an experiment of NNI 3.0 that always ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
         engine: "py" for the simplified model format, "graph" for the graph of the space.
         input_shape: NCHW, which the graph is traced with.
         work: folder of the experiment.
-        folder: where trials run, which must be the current folder.
+        folder: where trials run; must be the current folder.
     """
     code = work / "code"
     code.symlink_to(folder)  # NNI's scripts break on a space in a path
@@ -56,18 +56,18 @@ def run(
 
 @contextmanager
 def fresh_nni() -> Iterator[None]:
-    """Leave NNI as if no experiment had run: 3.0 keeps nothing of one."""
+    """Leave NNI as if no experiment had run; 3.0 keeps nothing that would have to be reset."""
     yield
 
 
 class _Experiment(NasExperiment):
-    """NNI's experiment, which tells when its manager runs, and ends whether that still runs or not."""
+    """NNI's experiment; it tells when its manager runs, and ends even if that is gone."""
 
     started: Callable[[int], None]
     _proc: Any
 
     def end(self) -> None:
-        """Stop NNI's manager if it is still there; NNI would ask a dead one to stop, and complain."""
+        """Stop NNI's manager if it still runs; NNI would ask a dead one to stop, and complain."""
         if self._proc is not None and self._proc.poll() is not None:
             self._proc = None
         self.stop()

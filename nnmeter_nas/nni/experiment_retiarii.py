@@ -1,4 +1,4 @@
-"""A search as an experiment of NNI 2.10.1, which ends in every case."""
+"""Run a search as an experiment of NNI 2.10.1 that always ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
         engine: "py", or "graph", under which each trial writes code into its current folder.
         input_shape: NCHW, which the graph engine traces the space with.
         work: folder of the experiment.
-        folder: where trials run, but for those of the graph engine.
+        folder: where trials run, except those of the graph engine.
     """
     config = RetiariiExeConfig("local")
     code = work / "code"
@@ -63,13 +63,13 @@ def fresh_nni() -> Iterator[None]:
 
 
 class _Experiment(RetiariiExperiment):
-    """NNI's experiment, which tells when its manager runs, and ends whether that still runs or not."""
+    """NNI's experiment; it tells when its manager runs, and ends even if that is gone."""
 
     started: Callable[[int], None]
     _proc: Any
 
     def end(self) -> None:
-        """Stop NNI's manager if it is still there; NNI would ask a dead one to stop, and complain."""
+        """Stop NNI's manager if it still runs; NNI would ask a dead one to stop, and complain."""
         if self._proc is not None and self._proc.poll() is not None:
             self._proc = None
         self.stop()

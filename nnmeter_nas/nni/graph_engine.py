@@ -1,49 +1,55 @@
-"""Mends NNI's graph engine, of either line, for spaces in which layer choices share a label."""
+"""A patch of NNI's graph engine, of either line, for spaces in which layer choices share a label."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import importlib
-import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import Any
+
+from .line import NAS, RETIARII, nni_line
+from .replaced import is_replaced, replace
 
 logger = logging.getLogger(__name__)
 
 #: Where each line keeps the converter of modules, and the mutators of what it makes.
 _HOMES = {
-    "2.10.1": ("nni.nas.execution.pytorch.converter", "nni.nas.nn.pytorch.mutator"),
-    "3.0": ("nni.nas.space.pytorch.converter", "nni.nas.space.pytorch.mutator"),
+    RETIARII: ("nni.nas.execution.pytorch.converter", "nni.nas.nn.pytorch.mutator"),
+    NAS: ("nni.nas.space.pytorch.converter", "nni.nas.space.pytorch.mutator"),
 }
 
 
 def tell_repeated_choices_apart() -> None:
     """Let the graph engine take layer choices that share a label, as those of repeated cells do.
 
-    It names a candidate after label and name alone. Where several choices share a label, those of one take
-    the place of those of another, and no network can be made. After this, the candidates of all but the first
-    choice of a label have a number behind their names, and are chosen by position. Does nothing when called
-    again.
+    NNI names a candidate after label and name alone. Where several choices share a label, the candidates of
+    one replace those of another, and no network can be made. After this, the candidates of all but the first
+    choice of a label have a number behind their names, and are chosen by position.
+
+    Does nothing without NNI, or when called again.
     """
-    line = "3.0" if importlib.util.find_spec("nni.nas.space") is not None else "2.10.1"
+    line = nni_line()
+    if line is None:
+        return
     home, mutators = _HOMES[line]
     converter: Any = importlib.import_module(f"{home}.graph_gen")
     utils: Any = importlib.import_module(f"{home}.utils")
-    if isinstance(converter.build_cand_name, _Names):
+    if is_replaced(converter, "build_cand_name"):
         return
     names = _Names(utils)
-    converter.build_cand_name = names
-    converter.get_full_name_by_scope_name = utils.get_full_name_by_scope_name = names.full_name
+    replace(converter, "build_cand_name", names)
+    replace(converter, "get_full_name_by_scope_name", names.full_name)
+    replace(utils, "get_full_name_by_scope_name", names.full_name)
     plain, shaped = converter.GraphConverter, converter.GraphConverterWithShape
     for kind in (plain, shaped):
-        kind.convert_module = names.starting(kind.convert_module)
-    plain._convert_module = names.converting(plain._convert_module)
-    shaped._trace_module = names.tracing(shaped._trace_module)
+        replace(kind, "convert_module", names.starting(kind.convert_module))
+    replace(plain, "_convert_module", names.converting(plain._convert_module))
+    replace(shaped, "_trace_module", names.tracing(shaped._trace_module))
     mutator = importlib.import_module(mutators).LayerChoiceMutator
-    mutator.mutate = _by_position(mutator.mutate)
-    logger.info("graph engine: layer choices may share a label")
+    replace(mutator, "mutate", _by_position(mutator.mutate))
+    logger.info("NNI patched: under the graph engine, layer choices may share a label")
 
 
 class _Names:
@@ -72,17 +78,17 @@ class _Names:
         """``convert`` a space, of which no choice has been met yet."""
 
         @functools.wraps(convert)
-        def mended(*args: Any, **kwargs: Any) -> Any:
+        def patched(*args: Any, **kwargs: Any) -> Any:
             self.choices = {}
             return convert(*args, **kwargs)
 
-        return mended
+        return patched
 
     def converting(self, convert: Any) -> Any:
         """``convert`` a module; while it is a layer choice, that is the current one."""
 
         @functools.wraps(convert)
-        def mended(converter: Any, script: Any, module: Any, full_name: str, *args: Any) -> Any:
+        def patched(converter: Any, script: Any, module: Any, full_name: str, *args: Any) -> Any:
             before = self.current
             if isinstance(module, self._layer_choice):
                 self.current = full_name
@@ -91,20 +97,20 @@ class _Names:
             finally:
                 self.current = before
 
-        return mended
+        return patched
 
     def tracing(self, trace: Any) -> Any:
         """``trace`` a module, behind which the current choice is as before."""
 
         @functools.wraps(trace)
-        def mended(*args: Any, **kwargs: Any) -> Any:
+        def patched(*args: Any, **kwargs: Any) -> Any:
             before = self.current
             try:
                 return trace(*args, **kwargs)
             finally:
                 self.current = before
 
-        return mended
+        return patched
 
     def full_name(self, model: Any, scopes: Sequence[str], prefix: str = "") -> str:
         """Full name of the module at a path of names; that is the current choice from then on."""
@@ -122,7 +128,7 @@ def _by_position(mutate: Any) -> Any:
     """``mutate`` all layer choices of a label, each to its candidate at the position chosen for the first."""
 
     @functools.wraps(mutate)
-    def mended(self: Any, model: Any) -> None:
+    def patched(self: Any, model: Any) -> None:
         candidates = self.nodes[0].operation.parameters["candidates"]
         position = candidates.index(self.choice(candidates))
         for node in self.nodes:
@@ -130,4 +136,4 @@ def _by_position(mutate: Any) -> Any:
             alone.nodes, alone.choice = [node], lambda known: known[position]
             mutate(alone, model)
 
-    return mended
+    return patched

@@ -39,8 +39,8 @@ from .trial import Reported, run_trial
 class NniStrategy(AskingStrategy, Strategy):
     """Base of this package's strategies, for ``NasExperiment`` and ``Chain``; see :class:`AskingStrategy`.
 
-    The experiment's checkpoint is written at each event, and not only when the experiment stops, so that one
-    that is killed resumes as one that was stopped.
+    The experiment's checkpoint is written at each event, not only when the experiment stops. So a killed
+    experiment resumes like one that was stopped.
     """
 
     _models: Models
@@ -62,10 +62,10 @@ class NniStrategy(AskingStrategy, Strategy):
             get_default_serializer().save(experiment.state_dict(), file)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that happened, as plain values.
+        """Everything that happened, as plain values.
 
         Raises:
-            SearchError: the search has not begun, or could not be resumed. NNI then leaves its checkpoint.
+            SearchError: the search has not begun, or could not be resumed. NNI then keeps its checkpoint.
         """
         if not self._is_whole:
             raise SearchError(f"{type(self).__name__} has not begun, or cannot be resumed: it has no state")
@@ -75,7 +75,7 @@ class NniStrategy(AskingStrategy, Strategy):
         """Go on from where :meth:`state_dict` was called.
 
         Raises:
-            SearchError: the strategy answers otherwise than then; see :meth:`replay`.
+            SearchError: the strategy asks for other architectures than before; see :meth:`replay`.
         """
         self.seed = state_dict["seed"]
         self.begin(self.problem)
@@ -188,9 +188,9 @@ class _Trials(RunningTrials):
         return manager_status(experiment.port, experiment.url_prefix) in ("DONE", "STOPPED")
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """Watch those of ``trials`` that NNI has in its database; give back the others, to be started.
+        """Watch those of ``trials`` that NNI has in its database; return the others, which must be started.
 
-        What had not ended when the experiment did, NNI runs again by itself, unless it was cancelled.
+        NNI itself runs again what had not ended when the experiment did, unless it was cancelled.
         """
         jobs = self._jobs() if trials else {}
         engine, watched = _innermost(self._engine), {}
@@ -201,7 +201,7 @@ class _Trials(RunningTrials):
                 engine._models[job.hyperParameters[0].parameter_id] = weakref.ref(model)
                 watched[job.trialJobId] = model
                 self.add(trial.number, model)
-        # The engine told nobody of what ended before it knew these models.
+        # The engine reports no trial that ended before it knew these models.
         for job in self._experiment.list_trial_jobs() if watched else []:
             if job.trialJobId in watched and job.status in ("SUCCEEDED", "FAILED", "EARLY_STOPPED"):
                 model = watched[job.trialJobId]
@@ -211,7 +211,7 @@ class _Trials(RunningTrials):
         return [trial for trial in trials if trial.number not in jobs]
 
     def _jobs(self) -> dict[int, tuple[Any, Any]]:
-        """NNI's job and model of each trial by its number, unless it was cancelled."""
+        """NNI's job and model of each trial that was not cancelled, by its number."""
         found: dict[int, tuple[Any, Any]] = {}
         for job in self._experiment.list_trial_jobs() if self._experiment is not None else []:
             model = nni.load(nni.dump(job.hyperParameters[0].parameters))
@@ -260,13 +260,13 @@ def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None
 
 
 class _Holding(TrialCommandChannel):
-    """A channel that holds back final metrics."""
+    """A channel that keeps final metrics and passes on the rest."""
 
     def __init__(self, channel: TrialCommandChannel, reported: Reported) -> None:
         self._channel, self._reported = channel, reported
 
     def receive_parameter(self) -> Any:
-        """As the channel behind this."""
+        """What the channel behind this one receives."""
         return self._channel.receive_parameter()
 
     def send_metric(self, type: Any, parameter_id: Any, trial_job_id: str, sequence: int, value: Any) -> None:
@@ -279,7 +279,7 @@ class _Holding(TrialCommandChannel):
 
 @contextmanager
 def _collected() -> Iterator[Reported]:
-    """Hold back what is reported as final metric, whoever reports it and how."""
+    """Hold back what is reported as final metric, however it is reported."""
     reported: Reported = []
     channel = get_default_trial_command_channel()
     set_default_trial_command_channel(_Holding(channel, reported))
@@ -290,7 +290,7 @@ def _collected() -> Iterator[Reported]:
 
 
 def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
-    """The network of a space that ``architecture`` stands for, as a torch module.
+    """The network of an architecture, as a torch module.
 
     Args:
         make_space: makes the search space anew.

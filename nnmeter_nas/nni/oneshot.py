@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import MissingPackageError, SearchError
+from .line import NAS, nni_line
+from .replaced import is_replaced, replace
 
 logger = logging.getLogger(__name__)
 
 #: Samples that a filter may reject in a row.
 PATIENCE = 1000
-#: Marks a function of NNI that is mended.
-_MENDED = "mended_by_nnmeter_nas"
 
 
 def nni3(module: str) -> Any:
@@ -25,19 +25,20 @@ def nni3(module: str) -> Any:
     Raises:
         MissingPackageError: NNI is not installed, or older.
     """
-    if importlib.util.find_spec("nni") is None or importlib.util.find_spec("nni.mutable") is None:
+    if nni_line() != NAS:
         raise MissingPackageError(
             f"{module} is NNI 3.0's; install nni>=3.0, or use HardwareLatencyEstimator under NNI 2.10.1"
         )
     return importlib.import_module(module)
 
 
-def mend_strategies() -> None:
-    """Mend what keeps penalties and filters of NNI 3.0's one-shot strategies from their effect.
+def patch_oneshot() -> None:
+    """Patch what keeps penalties and filters of NNI 3.0's one-shot strategies from their effect.
 
     See each function. Does nothing where these strategies cannot run, or when called again.
+    :func:`nnmeter_nas.nni.unpatch` undoes it.
     """
-    if importlib.util.find_spec("pytorch_lightning") is None:
+    if find_spec("pytorch_lightning") is None:
         return
     keep_penalty_gradient()
     filter_exports()
@@ -52,37 +53,35 @@ def keep_penalty_gradient() -> None:
     latency never mattered. After this, they hand it tensors that depend on the architecture parameters.
     """
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.differentiable").DartsLightningModule
-    training_step, export_probs = module.training_step, module.export_probs
-    if getattr(training_step, _MENDED, False):
+    if is_replaced(module, "training_step"):
         return
+    training_step, export_probs = module.training_step, module.export_probs
 
     @functools.wraps(training_step)
-    def mended(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.export_probs = functools.partial(_differentiable, self, export_probs)
         try:
             return training_step(self, *args, **kwargs)
         finally:
             del self.export_probs
 
-    setattr(mended, _MENDED, True)
-    module.training_step = mended
-    logger.info("differentiable strategies: the penalty gets probabilities that have a gradient")
+    replace(module, "training_step", patched)
+    logger.info("NNI patched: penalties of differentiable strategies get probabilities with a gradient")
 
 
 def filter_exports() -> None:
     """Let ``RandomOneShot`` export only architectures that its filter accepts, as it trains only such."""
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").RandomSamplingLightningModule
-    export = module.export
-    if getattr(export, _MENDED, False):
+    if is_replaced(module, "export"):
         return
+    export = module.export
 
     @functools.wraps(export)
-    def mended(self: Any) -> Any:
+    def patched(self: Any) -> Any:
         return self._repeat_until_valid(functools.partial(export, self))
 
-    setattr(mended, _MENDED, True)
-    module.export = mended
-    logger.info("RandomOneShot: what it exports passes its filter")
+    replace(module, "export", patched)
+    logger.info("NNI patched: what RandomOneShot exports passes its filter")
 
 
 def feed_enas() -> None:
@@ -92,9 +91,9 @@ def feed_enas() -> None:
     does not tell the training step, so the batches carry it themselves.
     """
     dataloader: Any = importlib.import_module("nni.nas.oneshot.pytorch._dataloader")
-    if dataloader.ConcatLoader is not LoadersInTurn:
-        dataloader.ConcatLoader = LoadersInTurn
-        logger.info("ENAS: batches tell which loader they are from")
+    if not is_replaced(dataloader, "ConcatLoader"):
+        replace(dataloader, "ConcatLoader", LoadersInTurn)
+        logger.info("NNI patched: batches of ENAS tell which loader they are from")
 
 
 class LoadersInTurn:
@@ -115,25 +114,26 @@ def filter_enas() -> None:
     strategy: Any = importlib.import_module("nni.nas.oneshot.pytorch.strategy").ENAS
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").EnasLightningModule
     range_filter: Any = importlib.import_module("nni.nas.oneshot.pytorch.profiler").RangeProfilerFilter
-    create, configure = strategy.__init__, strategy.configure_oneshot_module
-    if getattr(create, _MENDED, False):
+    if is_replaced(strategy, "__init__"):
         return
+    create, configure = strategy.__init__, strategy.configure_oneshot_module
 
     @functools.wraps(create)
-    def mended_create(self: Any, *args: Any, filter: Any = None, **options: Any) -> None:
+    def patched_create(self: Any, *args: Any, filter: Any = None, **options: Any) -> None:
         create(self, *args, **options)
         self.filter = range_filter(**filter) if isinstance(filter, dict) else filter
 
     @functools.wraps(configure)
-    def mended_configure(self: Any, training_module: Any) -> Any:
+    def patched_configure(self: Any, training_module: Any) -> Any:
         configured = configure(self, training_module)
         configured.filter = self.filter
         return configured
 
-    setattr(mended_create, _MENDED, True)
-    strategy.__init__, strategy.configure_oneshot_module = mended_create, mended_configure
-    module.resample, module.export = _until_accepted(module.resample), _until_accepted(module.export)
-    logger.info("ENAS: takes a filter")
+    replace(strategy, "__init__", patched_create)
+    replace(strategy, "configure_oneshot_module", patched_configure)
+    for name in ("resample", "export"):
+        replace(module, name, _until_accepted(getattr(module, name)))
+    logger.info("NNI patched: ENAS takes a filter")
 
 
 def _until_accepted(draw: Callable[[Any], Any]) -> Callable[[Any], Any]:

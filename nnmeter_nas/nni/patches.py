@@ -1,78 +1,129 @@
-"""What is mended in NNI so that searches run to their end; each mend is narrow, and says what it is for."""
+"""What is patched in NNI so that searches run to their end; each patch is narrow and says what it is for.
+
+Making a filter or a strategy of this package changes nothing in NNI except that an experiment, when it
+starts, looks whether one exists (:func:`patch_when_experiment_starts`). Only then is NNI patched.
+:func:`patch` does it at once, and :func:`unpatch` undoes everything.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import io
 import logging
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from .line import NAS, RETIARII, nni_line
+from .replaced import is_replaced, replace, restore
 
 logger = logging.getLogger(__name__)
 
 #: Bytes that one pickled part of a checkpoint may take; mutators of 20 choices at ImageNet size take 0.5 MB.
 CHECKPOINT_LIMIT = 64 * 1024 * 1024
 
+#: Filters and strategies of this package that exist. Experiments that start meanwhile are taken to use them.
+_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+#: The experiment that started last while one of them existed.
+_experiment: weakref.ref[Any] | None = None
 
-#: Marks a function of NNI that is mended.
-_MENDED = "mended_by_nnmeter_nas"
 
+def patch() -> None:
+    """Patch what ends NNI's experiments early or keeps them from being resumed.
 
-def mend_nni() -> None:
-    """Mend the faults of NNI's experiments that end a search, or keep it from being resumed.
-
-    Does nothing without NNI, or when called again.
+    Does nothing without NNI. Calling it again changes nothing.
     """
-    if importlib.util.find_spec("nni") is None:
-        return
-    if importlib.util.find_spec("nni.mutable") is not None:
+    line = nni_line()
+    if line == NAS:
         hear_of_resumed_trials()
         load_checkpoints_of_strategies()
         save_state_of_filters()
-    elif importlib.util.find_spec("nni.nas.mutable") is not None:
+    elif line == RETIARII:
         lift_checkpoint_limit()
         run_callbacks_one_at_a_time()
+
+
+def unpatch() -> None:
+    """Put back everything that this package has replaced in NNI, for experiments or anything else."""
+    restore()
+    logger.info("NNI is as it was installed")
+
+
+def patch_when_experiment_starts(user: Any) -> None:
+    """Call :func:`patch` once an experiment starts while ``user``, a filter or a strategy, exists.
+
+    An experiment saves its space before it touches its strategy or filter, so there is no later moment at
+    which that could be helped. Where ``user`` is made inside an experiment, as when NNI 2.10.1 resumes one,
+    that experiment is patched at once. Does nothing without NNI.
+    """
+    _ours.add(user)
+    line = nni_line()
+    if line is None:
+        return
+    if line == NAS:
+        kind, start = importlib.import_module("nni.nas.experiment").NasExperiment, "start"
+    else:
+        kind, start = importlib.import_module("nni.nas.experiment.pytorch").RetiariiExperiment, "run"
+        if importlib.import_module("nni.nas.execution.common.integration_api")._advisor is not None:
+            patch()
+    if is_replaced(kind, start):
+        return
+    original = getattr(kind, start)
+
+    @functools.wraps(original)
+    def patched(self: Any, *args: Any, **options: Any) -> Any:
+        global _experiment
+        if _ours:
+            patch()
+            _experiment = weakref.ref(self)
+        return original(self, *args, **options)
+
+    replace(kind, start, patched)
+
+
+def experiment_space() -> Any:
+    """The module that the experiment under way searches, or None if there is no such experiment."""
+    experiment = _experiment() if _experiment is not None else None
+    return getattr(experiment, "base_model" if nni_line() == RETIARII else "model_space", None)
 
 
 def hear_of_resumed_trials() -> None:
     """Let NNI 3.0's engine go on listening when an experiment is resumed.
 
-    The manager begins with what has been tried before, in commands that are for tuners. The engine of
+    NNI's manager begins with what has been tried before, in commands meant for tuners. The engine of
     architecture searches does not know them: the thread that would hear of new trials dies, and the
     experiment waits for ever.
     """
     channel: Any = importlib.import_module("nni.runtime.tuner_command_channel.channel")
-    commands, original = channel.CommandType, channel.TunerCommandChannel._receive
-    if getattr(original, _MENDED, False):
+    commands, kind = channel.CommandType, channel.TunerCommandChannel
+    if is_replaced(kind, "_receive"):
         return
+    original = kind._receive
 
     @functools.wraps(original)
-    def mended(self: Any) -> Any:
+    def patched(self: Any) -> Any:
         while (received := original(self))[0] in (commands.ImportData, commands.AddCustomizedTrialJob):
-            logger.debug("left out what tuners are told of an experiment that is resumed")
+            logger.debug("left out what tuners are told of a resumed experiment")
         return received
 
-    setattr(mended, _MENDED, True)
-    channel.TunerCommandChannel._receive = mended
-    logger.info("experiments: resumed ones hear of their trials")
+    replace(kind, "_receive", patched)
+    logger.info("NNI patched: resumed experiments hear of their trials")
 
 
 def load_checkpoints_of_strategies() -> None:
     """Let NNI 3.0 resume an experiment with today's torch, and leave no half-written checkpoint behind.
 
-    The state of its own strategies holds NumPy arrays and objects of NNI, which ``torch.load`` refuses since
-    2.6 unless it is told to trust the file; it is one that the experiment wrote itself. A process that is
+    The state of NNI's own strategies holds NumPy arrays and objects of NNI, which ``torch.load`` refuses
+    since 2.6 unless it is told to trust the file. The experiment wrote that file itself. A process that is
     killed while it writes leaves the checkpoint of before.
     """
     module: Any = importlib.import_module("nni.nas.utils.serializer")
     torch: Any = importlib.import_module("torch")
     serializer = module.TorchSerializer
-    if getattr(serializer.load, _MENDED, False):
+    if is_replaced(serializer, "load"):
         return
 
     def save(self: Any, checkpoint: Any, path: Path) -> None:
@@ -84,54 +135,55 @@ def load_checkpoints_of_strategies() -> None:
         found = module._find_path_with_prefix(path, self.suffix)
         return torch.load(found, map_location=self._map_location, weights_only=False)
 
-    setattr(load, _MENDED, True)
-    serializer.save, serializer.load = save, load
-    logger.info("experiments: checkpoints of strategies can be loaded")
+    replace(serializer, "save", save)
+    replace(serializer, "load", load)
+    logger.info("NNI patched: checkpoints of strategies can be loaded")
 
 
 def save_state_of_filters() -> None:
     """Let NNI 3.0's ``Filter`` keep the state of the function it filters by, where that has any."""
     middleware: Any = importlib.import_module("nni.nas.strategy.middleware").Filter
-    state_dict, load_state_dict = middleware.state_dict, middleware.load_state_dict
-    if getattr(state_dict, _MENDED, False):
+    if is_replaced(middleware, "state_dict"):
         return
+    state_dict, load_state_dict = middleware.state_dict, middleware.load_state_dict
 
     @functools.wraps(state_dict)
-    def mended(self: Any) -> dict[str, Any]:
+    def patched(self: Any) -> dict[str, Any]:
         state: dict[str, Any] = state_dict(self)
         if hasattr(self.filter_fn, "state_dict"):
             state["filter_fn"] = self.filter_fn.state_dict()
         return state
 
     @functools.wraps(load_state_dict)
-    def mended_load(self: Any, state: dict[str, Any]) -> None:
+    def patched_load(self: Any, state: dict[str, Any]) -> None:
         load_state_dict(self, state)
         if "filter_fn" in state:
             self.filter_fn.load_state_dict(state["filter_fn"])
 
-    setattr(mended, _MENDED, True)
-    middleware.state_dict, middleware.load_state_dict = mended, mended_load
-    logger.info("Filter: keeps the state of its function")
+    replace(middleware, "state_dict", patched)
+    replace(middleware, "load_state_dict", patched_load)
+    logger.info("NNI patched: Filter keeps the state of its function")
 
 
 def run_callbacks_one_at_a_time() -> None:
-    """Give NNI's queue of trial events a lock.
+    """Give NNI 2.10.1's queue of trial events a lock.
 
-    Two threads work it off without one, so that an event can be handled twice; the second removal then
+    Two threads work it off without one, so that an event can be handled twice. The second removal then
     fails, and NNI's dispatcher ends with the experiment.
     """
     advisor: Any = importlib.import_module("nni.nas.execution.common.integration").RetiariiAdvisor
-    original = advisor.process_queued_callbacks
-    if getattr(original, _MENDED, False):
+    if is_replaced(advisor, "process_queued_callbacks"):
         return
+    original = advisor.process_queued_callbacks
     lock = threading.RLock()
 
-    def process_queued_callbacks(self: Any) -> None:
+    @functools.wraps(original)
+    def patched(self: Any) -> None:
         with lock:
             original(self)
 
-    setattr(process_queued_callbacks, _MENDED, True)
-    advisor.process_queued_callbacks = process_queued_callbacks
+    replace(advisor, "process_queued_callbacks", patched)
+    logger.info("NNI patched: callbacks of trials run one at a time")
 
 
 def lift_checkpoint_limit() -> None:
@@ -139,27 +191,29 @@ def lift_checkpoint_limit() -> None:
 
     Before an experiment starts, it saves its mutators and its strategy, each of at most 4 KB. Under the graph
     engine a mutator holds the whole base model and is larger, so that every experiment with a choice ends
-    there (``PayloadTooLarge``, NNI issue 5237). After this, mutators and what has an attribute
-    ``LARGE_CHECKPOINT`` (strategies of this package) are saved whatever their size up to
-    :data:`CHECKPOINT_LIMIT`; the limit stays for all else.
+    there (``PayloadTooLarge``, NNI issue 5237). After this, mutators and strategies are saved up to
+    :data:`CHECKPOINT_LIMIT`. The limit stays for everything else.
     """
     experiment: Any = importlib.import_module("nni.nas.experiment.pytorch")
-    mutator_class: Any = importlib.import_module("nni.nas.mutable").Mutator
+    if is_replaced(experiment, "dump"):
+        return
+    large: tuple[Any, ...] = (
+        importlib.import_module("nni.nas.mutable").Mutator,
+        importlib.import_module("nni.nas.strategy.base").BaseStrategy,
+    )
     too_large: Any = importlib.import_module("nni.common.serializer").PayloadTooLarge
     original = experiment.dump
-    if getattr(original, _MENDED, False):
-        return
 
-    def dump(payload: Any, *args: Any, **options: Any) -> Any:
+    @functools.wraps(original)
+    def patched(payload: Any, *args: Any, **options: Any) -> Any:
         try:
             return original(payload, *args, **options)
         except too_large:
             parts = payload if isinstance(payload, list) else [payload]
-            large = (isinstance(part, mutator_class) or hasattr(part, "LARGE_CHECKPOINT") for part in parts)
-            if not all(large):
+            if not all(isinstance(part, large) for part in parts):
                 raise
             logger.info("checkpoint: %s saved beyond NNI's limit of 4 KB", type(parts[0]).__name__)
             return original(payload, *args, **{**options, "pickle_size_limit": CHECKPOINT_LIMIT})
 
-    setattr(dump, _MENDED, True)
-    experiment.dump = dump
+    replace(experiment, "dump", patched)
+    logger.info("NNI patched: checkpoints of large spaces can be saved")

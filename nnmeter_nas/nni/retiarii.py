@@ -65,7 +65,7 @@ class Models:
 
     def __init__(self, base_model: Any, mutators: list[Any]) -> None:
         self._base_model, self._mutators = base_model, mutators
-        self._asked: dict[Any, list[list[Any]]] = {}  # by each mutator when it mutates, of what it chooses
+        self._asked: dict[Any, list[list[Any]]] = {}  # what each mutator chooses from, choice by choice
         for (mutator, _), values in dry_run_for_search_space(base_model, mutators).items():
             self._asked.setdefault(mutator, []).append(values)
         self.candidates: dict[str, dict[str, Any]] = {}
@@ -107,12 +107,12 @@ class Models:
 
 
 def _any_number(asked: list[list[Any]]) -> bool:
-    """Whether a mutator asks of each input whether to take it, so that any number may be chosen."""
+    """Whether a mutator decides on each input by itself, so that any number may be chosen."""
     return len(asked) > 1 and all(isinstance(value, bool) for value in asked[0])
 
 
 def _values(label: str, asked: list[list[Any]]) -> list[Any]:
-    """All values of a choice, by what its mutator asks for: one, several, or of each whether to take it."""
+    """All values of a choice, by what its mutator decides: one value, several, or on each by itself."""
     if len(asked) == 1:
         return asked[0]
     found: Iterator[tuple[Any, ...]]
@@ -142,7 +142,7 @@ class _Trials(RunningTrials):
         self._asked, self._is_over = 0.0, False
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """All of ``trials``: NNI 2.10.1 tells nothing of those of an experiment that it resumes."""
+        """All of ``trials``: NNI 2.10.1 does not tell which trials a resumed experiment had."""
         return trials
 
     def start(self, trial: Submitted) -> None:
@@ -165,7 +165,7 @@ class _Trials(RunningTrials):
         return self.given_up(self._is_over)
 
     def close(self) -> None:
-        """Let an experiment end of which fewer trials ran than were to; NNI would wait for the rest."""
+        """End an experiment that ran fewer trials than its maximum; NNI would wait for the rest."""
         if self._trials_left() and not self._is_over:
             logger.info("the experiment ends after %d trials", self._submitted)
             self._profile["params"]["maxTrialNumber"] = self._submitted
@@ -214,7 +214,7 @@ def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None
 
 @contextmanager
 def _collected() -> Iterator[Reported]:
-    """Hold back what is reported as final metric, whoever reports it and how."""
+    """Hold back what is reported as final metric, however it is reported."""
     platform: Any = nni.trial.platform
     reported: Reported = []
     send = platform.send_metric
@@ -234,7 +234,7 @@ def _collected() -> Iterator[Reported]:
 
 
 def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
-    """The network of a space that ``architecture`` stands for, as a torch module.
+    """The network of an architecture, as a torch module.
 
     Args:
         make_space: makes the search space anew.

@@ -1,4 +1,4 @@
-"""The trials that run, and what became of them, by the models that NNI keeps."""
+"""The trials that run and how they ended, read from the models that NNI keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import SearchError
 from .events import Ended
 
-#: Seconds that NNI may take to say more of a trial: its metric after its end, its end after the experiment's.
+#: Seconds that NNI may take to report a metric after a trial's end, or a trial's end after the experiment's.
 GRACE_S = 5.0
 #: Seconds between two questions to NNI's manager whether the experiment is over.
 ASK_MANAGER_S = 1.0
@@ -28,7 +28,7 @@ class RunningTrials:
         self._over_since: float | None = None
 
     def are_running(self) -> bool:
-        """Whether the end of any trial is still to come."""
+        """Whether any trial has not ended yet."""
         return bool(self._models)
 
     def add(self, number: int, model: Any) -> None:
@@ -36,14 +36,14 @@ class RunningTrials:
         self._models[number] = model
 
     def ended(self) -> list[Ended]:
-        """The trials that ended since this was asked last, in the order of their numbers."""
+        """The trials that ended since the last call, in the order of their numbers."""
         ends = [end for number, model in sorted(self._models.items()) if (end := self._end(number, model))]
         for end in ends:
             del self._models[end.number]
         return ends
 
     def given_up(self, over: bool) -> bool:
-        """Whether the experiment is ``over``, and what may still come in has had the time to."""
+        """Whether the experiment is ``over``, and late reports have had time to arrive."""
         if not over:
             self._over_since = None
             return False
@@ -66,10 +66,10 @@ class RunningTrials:
 
 
 def manager_status(port: int, url_prefix: str | None) -> str:
-    """What NNI's manager says of its experiment, such as RUNNING or DONE.
+    """The status that NNI's manager gives of its experiment, such as RUNNING or DONE.
 
     Raises:
-        SearchError: it has failed; NNI's own strategies would wait for ever.
+        SearchError: the manager has failed; NNI's own strategies would wait for ever.
     """
     rest: Any = importlib.import_module("nni.experiment.rest")
     state = rest.get(port, "/check-status", url_prefix)
@@ -79,7 +79,7 @@ def manager_status(port: int, url_prefix: str | None) -> str:
 
 
 def outcome(number: int, metric: Any) -> Ended:
-    """The end of a trial that NNI calls a success; without a finite metric it is none."""
+    """The end of a trial that NNI calls a success; without a finite metric it counts as failed."""
     if isinstance(metric, dict):
         metric = metric.get("default")
     if metric is None:

@@ -1,8 +1,8 @@
-"""What a search space needs of NNI, the same names for 2.10.1 and 3.0.
+"""What a search space needs of NNI, under the same names for 2.10.1 and 3.0.
 
-``nn`` holds the layers both lines can convert, ``LayerChoice`` the choice between blocks. A space
-derives from ``ModelSpace`` and is decorated with ``model_space``: 2.10.1 wants a decorated plain
-module, 3.0 a module of its own base class.
+``nn`` holds the layers that both lines can convert; ``LayerChoice`` chooses between blocks. A space derives
+from ``ModelSpace`` and is decorated with ``model_space``: 2.10.1 wants a decorated plain module, 3.0 a module
+of its own base class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What runs inside a trial around an evaluator: its metric is checked, kept in a file, and reported.
+"""What runs around an evaluator inside a trial: its metric is checked, kept in a file, and reported.
 
-NNI's page then shows the accuracy and what else is known of the architecture, such as its latency. A trial
-whose metric is no finite number, or that reports none, fails instead of passing for a success.
+NNI's page then shows the measures of the architecture, such as its latency, beside the accuracy. A trial that
+reports no metric, or none that is a finite number, fails.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def read_outcome(file: Path) -> Outcome | None:
     """What :func:`run_trial` wrote; None if the trial did not get that far.
 
     Raises:
-        SearchError: the file is of something else.
+        SearchError: the file is not the outcome of a trial.
     """
     try:
         return Outcome(**json.loads(file.read_bytes()))
@@ -91,10 +91,10 @@ def read_outcome(file: Path) -> Outcome | None:
 
 
 def _metric(reported: Reported) -> float:
-    """The last of what was reported.
+    """The metric that was reported last.
 
     Raises:
-        SearchError: it is no finite number, or there is none.
+        SearchError: none was reported, or it is no finite number.
     """
     if not reported:
         raise SearchError("the trial reported no metric: its evaluator must call nni.report_final_result")

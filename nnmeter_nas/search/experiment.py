@@ -6,16 +6,13 @@ down before anything follows from it (:mod:`.run_folder`), so that another proce
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
 import inspect
 import logging
 import os
 import shlex
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -23,15 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nni.experiment import RunMode, launcher, rest
-from nni.runtime.log import silence_stdout
 
-from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyRanked, ParetoEvolution
+from nnmeter_nas import strategies
 
 from .. import load_latency_predictor
 from ..costs.measures import Measure, latencies, latency_by_block
 from ..errors import SearchError
-from ..nni import mend_nni
+from ..extras import load_extra
+from ..nni import NAS, nni_line, patch
 from ..nni.events import Ended, Event
 from ..packs.fingerprint import pack_fingerprint
 from ..solve.problem import LATENCY, LATENCY_MS
@@ -44,13 +40,8 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 
 logger = logging.getLogger(__name__)
 
-#: The experiments of the line of NNI that is installed.
-experiments: Any = import_module(
-    f"nnmeter_nas.nni.experiment_{'nas' if importlib.util.find_spec('nni.mutable') else 'retiarii'}"
-)
-STRATEGIES: dict[str, Any] = {
-    "pareto": ParetoEvolution, "ranked": LatencyRanked, "random": LatencyConstrainedRandom,
-}  # fmt: skip
+#: Classes of :mod:`nnmeter_nas.strategies` by what a search calls them.
+STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
 #: Attempts to start NNI's manager, each on another port.
 STARTS = 4
 #: Random architectures whose median latency is the limit if none is given.
@@ -105,7 +96,7 @@ class Search:
         for name, then in folder.facts.items():
             if name in self.facts and self.facts[name] != then:
                 raise SearchError(
-                    f"--resume {folder.path}: the search began with {name} {then}, and now it is "
+                    f"{folder.path}: the search began with {name} {then}, and now it is "
                     f"{self.facts[name]}; bring that back, or start a search anew in another folder"
                 )
         self.strategy.replay(folder.events)
@@ -154,7 +145,7 @@ class Search:
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:
-            return STRATEGIES[settings.strategy](
+            return getattr(strategies, STRATEGIES[settings.strategy])(
                 max_latency=settings.max_latency or None,
                 min_latency=settings.min_latency or None,
                 predictor=self.predictors,
@@ -165,7 +156,13 @@ class Search:
                 **settings.options,
             )
         except ValueError as error:
-            raise SearchError(f"--strategy {settings.strategy}: {error}") from error
+            raise SearchError(f"strategy {settings.strategy!r}: {error}") from error
+
+
+def _experiments() -> Any:
+    """How the installed line of NNI runs experiments."""
+    name = "experiment_nas" if nni_line() == NAS else "experiment_retiarii"
+    return load_extra(f"nnmeter_nas.nni.{name}", "nni", "searching for architectures")
 
 
 def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> list[float]:
@@ -190,12 +187,12 @@ def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
         return found
     if not callable(found):
         kind = type(found).__name__
-        raise SearchError(f"--evaluator {name}: a {kind} is neither a function nor one of NNI's evaluators")
+        raise SearchError(f"evaluator {name!r}: a {kind} is neither a function nor one of NNI's evaluators")
     known = inspect.signature(found).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     offered = {"input_shape": list(input_shape), **settings.arguments}
     arguments = {key: value for key, value in offered.items() if takes_all or key in known}
-    return experiments.FunctionalEvaluator(found, **arguments)
+    return _experiments().FunctionalEvaluator(found, **arguments)
 
 
 def run_search(
@@ -254,9 +251,11 @@ class _Running:
 
     def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
         """Let NNI run up to so many trials, with ``home`` as theirs; see :func:`run_search`."""
-        silence_stdout()
-        mend_nni()
-        config = self._config(trials, home)
+        from ..nni.launching import launcher_of_search
+
+        patch()
+        experiments = _experiments()
+        config = self._config(experiments, trials, home)
         strategy = self.search.strategy
         strategy.trials_folder = self.folder.path / TRIALS
         strategy.listen(self._happened)
@@ -265,7 +264,7 @@ class _Running:
             self.port = at
             started(at)
 
-        with _nni_settings(self.work), experiments.fresh_nni():
+        with launcher_of_search(self.work), experiments.fresh_nni():
             for attempt in range(STARTS):
                 at = free_port(None if attempt else port)
                 module = make_space(self.search.settings.space)
@@ -287,7 +286,7 @@ class _Running:
             f"with: nnmeter-nas search --resume {shlex.quote(str(self.folder.path))}"
         ) from failure
 
-    def _config(self, trials: int, home: str | None) -> Any:
+    def _config(self, experiments: Any, trials: int, home: str | None) -> Any:
         settings = self.search.settings
         config = experiments.make_config(
             settings.engine, self.search.space.input_shape, self.work, Path.cwd()
@@ -320,9 +319,10 @@ class _Running:
         """Why a trial failed: its exception, else the last line of its errors, else what NNI says."""
         if (outcome := self.folder.outcome(event.number)) is not None and outcome.failure:
             return outcome.failure
-        name = f"{TRIALS}/{event.number:04}.json"
-        jobs = rest.get(self.port, "/trial-jobs")
-        job = next((job for job in jobs if name in str(job["hyperParameters"])), None)
+        from ..nni.launching import trial_job
+
+        assert self.port is not None
+        job = trial_job(self.port, f"{TRIALS}/{event.number:04}.json")
         if job is None:
             return event.failure
         lines = [
@@ -336,28 +336,6 @@ class _Running:
         return lines[-1] if lines else f"{event.failure} ({job['status'].lower()})"
 
 
-@contextlib.contextmanager
-def _nni_settings(work: Path) -> Iterator[None]:
-    """What NNI's launcher has no arguments for.
-
-    The manager gets 30 s to answer instead of 3, since its first start from a cold disk takes longer; what it
-    prints goes to its logs, as it does for a detached one; the list of experiments is kept in ``work``. NNI's
-    threads die of a dead manager, of which the search says more than they do.
-    """
-    before = launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments
-    check, start, known = before
-    hook = threading.excepthook
-    threading.excepthook = lambda failed: logger.debug("a thread of NNI failed", exc_info=failed.exc_value)
-    launcher._check_rest_server = functools.partial(check, retry=30)
-    launcher._start_rest_server = lambda arguments, mode: start(arguments, RunMode.Detach)
-    launcher.Experiments = functools.partial(known, home_dir=str(work / "nni-experiments"))
-    try:
-        yield
-    finally:
-        launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments = before
-        threading.excepthook = hook
-
-
 def _variables(settings: Settings) -> dict[str, str]:
     """Environment variables with which trials find the user's modules."""
     paths = [settings.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -368,13 +346,13 @@ def _imported(name: str) -> Any:
     """What ``module:attribute`` names, in the current folder or installed."""
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
-        raise SearchError(f"--evaluator {name}: write module:function, such as my_training:train")
+        raise SearchError(f"evaluator {name!r}: write module:function, such as my_training:train")
     sys.path.insert(0, "")  # the current folder, as for `python -m`
     try:
         return functools.reduce(getattr, attribute.split("."), import_module(module))
-    except Exception as error:
+    except Exception as error:  # whatever importing a user's module raises
         reason = f"{type(error).__name__}: {error}"
-        raise SearchError(f"--evaluator {name}: cannot load it: {reason}") from error
+        raise SearchError(f"evaluator {name!r}: cannot load it: {reason}") from error
     finally:
         sys.path.remove("")
 

@@ -215,30 +215,34 @@ def test_evaluation_counter_counts_evaluations(evaluated: list[int]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")
-def test_a_filter_past_its_patience_predicts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_that_trusts_its_table_predicts_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pytest.importorskip("nni.retiarii", reason="filters what NNI 2.10 makes")
     from nni.nas.experiment.pytorch import preprocess_model
     from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
 
     from nnmeter_nas.search_spaces import spos
     from nnmeter_nas.strategies import LatencyFilter
-    from nnmeter_nas.strategies.looked_up import PATIENCE
+    from nnmeter_nas.strategies.table_lookup import CHECKED
 
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
     space = spos("small", depths=(2, 1), channels=(16, 32))
+    read = 3 * 4 - 1 + CHECKED  # as many as there are blocks, then those that test the table
     base, mutators = preprocess_model(space, None, None, full_ir=False)
     choices, draw = dry_run_for_search_space(base, mutators), np.random.default_rng(0)
     candidates = [
         get_targeted_model(base, mutators, {key: str(draw.choice(known)) for key, known in choices.items()})
-        for _ in range(PATIENCE + 30)
+        for _ in range(read + 30)
     ]
     calls: list[str] = []
     for name in ("predict", "explain_many"):
         count_calls(monkeypatch, name, calls)
     accept = LatencyFilter(1e9, DEVICE)
-    assert all(accept(candidate) for candidate in candidates[:PATIENCE])
-    assert calls.count("predict") == PATIENCE
+    assert all(accept(candidate) for candidate in candidates[:read])
+    assert calls.count("predict") == read
     calls.clear()
-    assert all(accept(candidate) for candidate in candidates[PATIENCE:])
+    assert all(accept(candidate) for candidate in candidates[read:])
     assert calls == []
 
 

@@ -25,11 +25,12 @@ from nni.nas.utils.serializer import get_default_serializer  # noqa: E402
 from experiments import Run, ended  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError  # noqa: E402
 from nnmeter_nas.graph.model_graph import output_names  # noqa: E402
+from nnmeter_nas.nni import patch, unpatch  # noqa: E402
 from nnmeter_nas.nni.events import Ended, Event, Submitted, from_record, to_record, unended  # noqa: E402
 from nnmeter_nas.readers.nni.ir import read_nni_ir  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter  # noqa: E402
-from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
+from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
 pytestmark = pytest.mark.nni3
@@ -136,16 +137,44 @@ def test_a_search_tries_only_candidates_within_the_limit(main: Any, model_format
     assert all(accept.latency_of(model.sample) <= WORK for model in models)
 
 
-@pytest.mark.parametrize("model_format", ["simplified", "graph"])
-def test_latencies_stay_the_same_once_they_are_looked_up(model_format: str) -> None:
-    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+@pytest.mark.parametrize("model_format", ["simplified", "raw", "graph"])
+def test_latencies_stay_the_same_once_they_are_looked_up(
+    model_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    blocks = 3 * 4
+    # A graph does not tell its space outside of an experiment.
+    accept = LatencyFilter(1e9, CPU, space=small() if model_format == "graph" else None)
     space = FORMATS[model_format](small())
-    models = [space.random() for _ in range(PATIENCE + 8)]
-    assert all(accept(model) for model in models)
+    models = [space.random() for _ in range(blocks + CHECKED + 4)]
+    assert all(accept(model) for model in models[: blocks - 1 + CHECKED])
+    with monkeypatch.context() as no_reading:
+        no_reading.setattr(accept._predictor, "predict", None)
+        assert all(accept(model) for model in models[blocks - 1 + CHECKED :])
     for model, one in zip(models, accept.candidates, strict=True):
-        alone = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+        alone = LatencyFilter(1e9, CPU)
         assert alone(model)
         assert one.latency_ms == pytest.approx(alone.candidates[0].latency_ms, rel=1e-6)
+
+
+def test_making_a_filter_leaves_nni_alone_until_an_experiment_starts() -> None:
+    from nni.nas.experiment import NasExperiment
+    from nni.nas.utils.serializer import TorchSerializer
+    from nni.runtime.tuner_command_channel.channel import TunerCommandChannel
+
+    def state() -> list[Any]:
+        return [TunerCommandChannel._receive, TorchSerializer.load, TorchSerializer.save, Filter.state_dict]
+
+    unpatch()
+    original, start = state(), NasExperiment.start
+    accept = LatencyFilter(5.0, WorkPredictor())
+    assert state() == original
+    with pytest.raises(AttributeError):  # all that runs of the experiment is its very beginning
+        NasExperiment.start(accept)
+    assert not set(state()) & set(original)
+    unpatch()
+    assert state() == original
+    assert NasExperiment.start is start
 
 
 def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen() -> None:
@@ -183,6 +212,7 @@ def test_what_a_filter_rejects_is_told_as_failed() -> None:
     ),
 ], ids=["random", "evolution"])  # fmt: skip
 def test_a_filter_goes_on_counting_from_a_checkpoint(make: Any, tmp_path: Path) -> None:
+    patch()  # as an experiment does when it starts
     accept = LatencyFilter(WORK, WorkPredictor(), patience=200)
     strategy = make(accept)
     models = search(strategy, "simplified")

@@ -97,7 +97,7 @@ MIXED = ("none", "conv_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3
 @pytest.mark.slow
 @pytest.mark.parametrize("operations", [MIXED, MIXED[::-1]])
 def test_the_graph_engine_makes_the_same_networks(operations: tuple[str, ...]) -> None:
-    """Cells of all stages share their labels, which the engine takes once it is mended."""
+    """Cells of all stages share their labels, which the engine takes once it is patched."""
     small = {"input_size": 8, "channels": 4}
     chosen = dict(zip(EDGES, operations, strict=True))
     candidate, built = made_by_the_graph_engine(nasbench201("small", **small), chosen)

@@ -26,16 +26,16 @@ from layout import HELPERS  # noqa: E402
 from nni_candidates import make_candidates  # noqa: E402
 from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas import nni as nni_lines  # noqa: E402
-from nnmeter_nas.errors import ReaderError, SearchError, UnknownDeviceError  # noqa: E402
+from nnmeter_nas.errors import ReaderError, SearchError, SpaceError, UnknownDeviceError  # noqa: E402
 from nnmeter_nas.nni import build_module  # noqa: E402
-from nnmeter_nas.search_spaces import spos  # noqa: E402
+from nnmeter_nas.search_spaces import nasbench201, spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
-from nnmeter_nas.strategies.looked_up import PATIENCE  # noqa: E402
+from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
+from nnmeter_nas.supernet.named import load_space  # noqa: E402
 from work import WorkPredictor  # noqa: E402
 
 ENGINES = ("graph", "py")
-
-
+CPU = "cortexA76cpu_tflite21"
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -87,34 +87,125 @@ def test_latency_of_an_exported_candidate_is_found(candidates: list[Any]) -> Non
         accept.latency_of({"layer_1": "k9"})
 
 
-def test_candidates_of_a_known_space_are_looked_up_and_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    space = spos("small", depths=(2, 1), channels=(16, 32))
-    models = make_candidates(space, "py", PATIENCE + 12)
-    device = load_latency_predictor("cortexA76cpu_tflite21")
-    predicted = [device.predict(build_module(model), input_shape=space.input_shape) for model in models]
-    built: list[Any] = []
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The candidates whose networks were built."""
+    found: list[Any] = []
 
     def counting(candidate: Any) -> Any:
-        built.append(candidate)
+        found.append(candidate)
         return build_module(candidate)
 
     monkeypatch.setattr(nni_lines, "build_module", counting)
-    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
-    assert all(accept(model) for model in models)
-    assert len(built) == PATIENCE
-    assert [one.latency_ms for one in accept.candidates] == pytest.approx(predicted, rel=1e-6)
-    # The candidates of another space, of the same choices, are others.
+    return found
+
+
+def predicted(models: list[Any]) -> list[float]:
+    """Latencies of candidates without operators, each built and read whole."""
+    device = load_latency_predictor(CPU)
+    modules = map(build_module, models)
+    return [device.predict(module, input_shape=module.input_shape) for module in modules]
+
+
+def test_a_table_is_built_once_it_pays_and_found_again(
+    built: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    space = spos("small", depths=(2, 1), channels=(16, 32))
+    blocks = 3 * 4
+    models = make_candidates(space, "py", blocks + 20)
+    known = predicted(models)
+    first = LatencyFilter(1e9, CPU)
+    assert all(first(model) for model in models)
+    assert len(built) == blocks - 1 + CHECKED
+    assert [one.latency_ms for one in first.candidates] == pytest.approx(known, rel=1e-6)
+    second = LatencyFilter(1e9, CPU)
+    assert all(second(model) for model in models)
+    assert len(built) == blocks - 1 + 2 * CHECKED
+    assert [one.latency_ms for one in second.candidates] == pytest.approx(known, rel=1e-6)
+    # The candidates of another space with the same choices are others.
     wider = make_candidates(spos("small", depths=(2, 1), channels=(32, 64)), "py", 2)
-    assert all(accept(model) for model in wider)
-    assert len(built) == PATIENCE + 2
-    assert all(accept.candidates[-2 + i].latency_ms > 1.1 * predicted[i] for i in (0, 1))
+    assert all(second(model) for model in wider)
+    assert len(built) == blocks - 1 + 2 * CHECKED + 2
+    assert [one.latency_ms for one in second.candidates[-2:]] == pytest.approx(predicted(wider), rel=1e-6)
+
+
+def test_a_bundled_table_is_used_from_the_start(built: list[Any], tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    models = make_candidates(nasbench201("small"), "py", CHECKED + 4)
+    known = predicted(models)
+    built.clear()
+    accept = LatencyFilter(1e9, CPU)
+    assert all(accept(model) for model in models)
+    assert len(built) == CHECKED
+    assert [one.latency_ms for one in accept.candidates] == pytest.approx(known, rel=1e-6)
+    assert not list(tmp_path.rglob("*.npz")) + list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("make", [str, load_space, lambda name: nasbench201("small")],
+                         ids=["name", "Space", "module"])
+def test_candidates_of_the_graph_engine_are_looked_up_in_the_space_given(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = make_candidates(nasbench201("small"), "graph", CHECKED + 2)
+    read = LatencyFilter(1e9, CPU)
+    assert all(read(model) for model in models)
+    looked_up = LatencyFilter(1e9, CPU, space=make("nasbench201-small"))
+    assert all(looked_up(model) for model in models[:CHECKED])
+    monkeypatch.setattr(looked_up._predictor, "predict", None)
+    assert all(looked_up(model) for model in models[CHECKED:])
+    found, known = ([one.latency_ms for one in each.candidates] for each in (looked_up, read))
+    assert found == pytest.approx(known, rel=1e-6)
+
+
+def test_a_space_that_is_not_the_candidates_own_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    models = make_candidates(nasbench201("small"), "py", 3)
+    with caplog.at_level(logging.INFO):
+        accept = LatencyFilter(1e9, CPU, space="nasbench201")
+        assert all(accept(model) for model in models)
+    assert [one.latency_ms for one in accept.candidates] == pytest.approx(predicted(models))
+    assert "read whole, and not looked up: the table says" in caplog.text
+
+
+def test_an_unknown_space_is_an_error() -> None:
+    [model] = make_candidates(spos("small", depths=(1,), channels=(16,)), "py", 1)
+    with pytest.raises(SpaceError, match="spos-smal"):
+        LatencyFilter(1e9, CPU, space="spos-smal")(model)
+
+
+@model_wrapper
+class Joined(torch.nn.Module):
+    """A space that adds up two of its tensors, as DARTS cells do."""
+
+    input_shape = (1, 3, 32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.pick = nn.InputChoice(n_candidates=2, n_chosen=2, reduction="sum", label="pick")
+        self.c = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        return self.c(self.pick([x, self.b(x)]))
+
+
+@pytest.mark.xfail(reason="the torch reader makes a kernel of the 0 that Python's sum begins with")
+def test_candidates_of_both_engines_cost_the_same() -> None:
+    costs = []
+    for engine in ENGINES:
+        accept = LatencyFilter(1e9, CPU, strict=True)
+        assert all(accept(model) for model in make_candidates(Joined(), engine, 3))
+        costs.append([one.latency_ms for one in accept.candidates])
+    assert costs[0] == pytest.approx(costs[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("candidates", ["graph"], indirect=True)
 def test_candidates_with_operators_are_read(candidates: list[Any]) -> None:
-    accept = LatencyFilter(1e9, "cortexA76cpu_tflite21")
+    accept = LatencyFilter(1e9, CPU)
     assert all(accept(model) for _ in range(3) for model in candidates)
-    assert accept.accepted == 3 * len(candidates) > PATIENCE
+    assert accept.accepted == 3 * len(candidates)
 
 
 def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen(candidates: list[Any]) -> None:
@@ -207,13 +298,15 @@ def test_an_unknown_device_is_refused_before_the_search_starts() -> None:
         LatencyFilter(5.0, "cortexA77")
 
 
-def test_only_mutators_may_be_large_in_a_checkpoint_and_only_with_the_filter() -> None:
-    """Guards the mend: remove it once NNI writes the checkpoint by itself."""
+def test_making_a_filter_leaves_nni_alone_until_an_experiment_starts() -> None:
+    """Guards the patches: remove one once NNI no longer needs it."""
     code = """
-import sys
+import gc, sys, types
 from nni.common.serializer import PayloadTooLarge
 import nni.nas.experiment.pytorch as experiment
-from nnmeter_nas.search_spaces import spos
+from nni.nas.execution.common.integration import RetiariiAdvisor
+from nnmeter_nas.nni import patch, unpatch
+from nnmeter_nas.search_spaces import nasbench201, spos
 from nnmeter_nas.strategies import LatencyFilter
 from work import WorkPredictor
 
@@ -230,13 +323,39 @@ def fails(payload):
     except PayloadTooLarge:
         return True
 
-before = fails(mutators)
+def state():
+    return experiment.dump, RetiariiAdvisor.process_queued_callbacks
+
+def start_experiment():
+    # All that runs of an experiment is its very beginning, which finds no configuration.
+    try:
+        experiment.RetiariiExperiment(space, print, [], None).run(types.SimpleNamespace(), 0)
+    except AttributeError:
+        pass
+
+original, run = state(), experiment.RetiariiExperiment.run
+start_experiment()
+assert state() == original and fails(mutators)
+accept = LatencyFilter(5.0, WorkPredictor())
+assert state() == original and fails(mutators)
+start_experiment()
+patched = state()
+assert not set(patched) & set(original)
+assert not fails(mutators) and fails([Large()]) and fails(Large())
 LatencyFilter(5.0, WorkPredictor())
-LatencyFilter(5.0, WorkPredictor())
-sys.exit(not (before and not fails(mutators) and fails([Large()]) and fails(Large())))
+start_experiment()
+patch()
+assert state() == patched
+unpatch()
+assert state() == original and experiment.RetiariiExperiment.run is run
+again = LatencyFilter(5.0, WorkPredictor())
+del accept, again
+gc.collect()
+start_experiment()
+assert state() == original  # an experiment that none of ours is part of
 """
     environment = {**os.environ, "PYTHONPATH": str(HELPERS), "PYTHONWARNINGS": "ignore"}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @pytest.mark.slow

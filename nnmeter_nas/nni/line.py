@@ -1,0 +1,20 @@
+"""Which of the two supported lines of NNI is installed; no other module decides this."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+#: The two lines, by the version that each is tested with.
+RETIARII, NAS = "2.10.1", "3.0"
+
+
+def nni_line() -> str | None:
+    """:data:`RETIARII` or :data:`NAS`; None if NNI is not installed, or is older than both.
+
+    The lines are told apart by modules that only one of them has.
+    """
+    if find_spec("nni") is None:
+        return None
+    if find_spec("nni.mutable") is not None:
+        return NAS
+    return RETIARII if find_spec("nni.nas") is not None else None

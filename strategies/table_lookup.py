@@ -1,0 +1,181 @@
+"""Latency of candidates of one search space, looked up in the space's table."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnmeter_nas.costs import measures
+from nnmeter_nas.costs.terms import Terms
+from nnmeter_nas.errors import LookupTableError, NnMeterNasError
+from nnmeter_nas.nni import Origin, carries_operators, origin_of, traced_shape
+from nnmeter_nas.nni.asking import space_given
+from nnmeter_nas.predictor import LatencyPredictor
+from nnmeter_nas.supernet.choices import candidate_name
+from nnmeter_nas.supernet.space import Space
+
+logger = logging.getLogger(__name__)
+
+#: Candidates of a space that are read whole, to test its table, before the table is trusted.
+CHECKED = 3
+#: Models read for each block of a space, after which building its table is given up; most take three.
+_MOST_READ = 20
+#: Relative difference up to which a latency that is looked up equals that of the model read whole.
+_SAME = 1e-6
+
+
+class TableLookup:
+    """Latencies of candidates, looked up where their space and its table are known.
+
+    To read a candidate whole takes milliseconds, or tens of them where its network has to be built first. Its
+    choices are known, though, and looking those up takes microseconds.
+
+    A table that the package brings, or that an earlier run has left in the cache, is used from the first
+    candidate on. Building one means reading about as many models as the space has blocks. So it is built once
+    as many candidates have been read whole: a search never spends much more than twice on reading what it
+    would have with the better of both ways.
+
+    The first :data:`CHECKED` candidates are both read whole and looked up. If one differs, the table is of
+    another space, and every candidate is read whole from then on.
+
+    Args:
+        predictor: of the device.
+        space: the space, as strategies take it: a name, a ``Space`` or a module of NNI. If None, each
+            candidate tells its space where NNI lets it.
+        input_shape: NCHW; by default what the space, or else the candidate, carries.
+    """
+
+    def __init__(
+        self, predictor: LatencyPredictor, space: Any = None, input_shape: Sequence[int] | None = None
+    ) -> None:
+        self._predictor, self._given, self._input_shape = predictor, space, input_shape
+        self._origin: Origin | None = None
+        self._space: Space | None = None
+        self._indices: dict[str, dict[str, int]] = {}  # of candidates, by label and name
+        self._factors: list[tuple[tuple[int, ...], Any]] = []
+        self._constant = 0.0
+        self._forget()
+
+    def latency(self, candidate: Any, sample: Mapping[str, Any]) -> float | None:
+        """Latency in ms, or None if the candidate has to be read whole."""
+        origin = origin_of(candidate)
+        if not (origin.is_of(self._origin) if origin is not None else self._origin is None):
+            self._origin = origin
+            self._forget()
+        return self._looked_up(sample) if self._left_to_check <= 0 else None
+
+    def learn(self, candidate: Any, sample: Mapping[str, Any], read: float) -> None:
+        """Take in that ``candidate``, for which :meth:`latency` gave None, takes ``read`` ms.
+
+        Raises:
+            SpaceError, ReaderError: the space that was given cannot be loaded.
+        """
+        self._read += 1
+        if self._dropped or (self._origin is None and self._given is None):
+            return
+        if self._space is None and self._given is not None:
+            self._space = self._load(self._given, candidate)
+        try:
+            if self._space is None:
+                assert self._origin is not None
+                self._space = self._load(self._origin.make(), candidate)
+            if self._read == 1:
+                self._keep(self._known(self._space))
+            if not self._indices and self._read >= _blocks(self._space):
+                self._keep(self._built(self._space))
+                if not self._indices:
+                    self._drop("no table of it is exact")
+        except NnMeterNasError as error:
+            self._drop(str(error))
+        if self._indices:
+            self._check(sample, read)
+
+    def _forget(self) -> None:
+        """Begin with a space of which nothing is known."""
+        self._read, self._left_to_check, self._dropped = 0, CHECKED, False
+        self._space, self._indices = None, {}
+
+    def _drop(self, why: str) -> None:
+        """Read whole every further candidate of this space."""
+        self._forget()
+        self._dropped = True
+        logger.info("candidates are read whole, and not looked up: %s", why)
+
+    def _check(self, sample: Mapping[str, Any], read: float) -> None:
+        """Compare what is looked up with what was ``read``, and drop the table if they differ."""
+        if missing := self._indices.keys() - sample.keys():
+            self._drop(f"they have no choice {min(missing)!r}, and the space has")
+            return
+        found = self._looked_up(sample)
+        if found is None:
+            return  # a choice that the table leaves out, such as none of several inputs
+        if abs(found - read) > _SAME * read:
+            self._drop(f"the table says {found} ms of a candidate, and its model {read} ms")
+        else:
+            self._left_to_check -= 1
+
+    def _looked_up(self, sample: Mapping[str, Any]) -> float | None:
+        """The sum of the table's terms, ms; None if the table lacks one of the choices."""
+        try:
+            row = [
+                index[value if type(value := sample[label]) is str else candidate_name(value)]
+                for label, index in self._indices.items()
+            ]
+        except KeyError:
+            return None
+        total = self._constant
+        for positions, values in self._factors:
+            for position in positions:
+                values = values[row[position]]
+            total += values
+        return float(total)
+
+    def _load(self, space: Any, candidate: Any) -> Space:
+        """What ``space`` names or holds, with the input shape of ``candidate`` if that has one."""
+        shape = self._input_shape
+        if shape is None and carries_operators(candidate):
+            shape = traced_shape(candidate)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+            loaded = space_given(space, shape)
+        assert loaded is not None
+        return loaded
+
+    def _known(self, space: Space) -> Terms | None:
+        """Latency in ``space`` from the package or the cache."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is left out was warned of with the candidates
+            return measures.exact_latency(space, self._predictor, build=False)
+
+    def _built(self, space: Space) -> Terms | None:
+        """Latency in ``space``, computed and put into the cache."""
+        logger.info("building the lookup table of %s on %s", space.name, self._predictor.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            measures.latency(space, self._predictor, functools.partial(_stop_if_endless, space))
+        return self._known(space)
+
+    def _keep(self, terms: Terms | None) -> None:
+        """Keep terms as plain lists, which take less time than NumPy for one architecture."""
+        if terms is None or self._space is None:
+            return
+        self._indices = {
+            label: {name: i for i, name in enumerate(known)}
+            for label, known in self._space.candidates.items()
+        }
+        self._factors = [(positions, values.tolist()) for positions, values in terms.factors.items()]
+        self._constant = terms.constant
+
+
+def _blocks(space: Space) -> int:
+    """How many blocks ``space`` has, over all of its choices."""
+    return sum(map(len, space.candidates.values()))
+
+
+def _stop_if_endless(space: Space, read: int) -> None:
+    """Raise a LookupTableError if ``read`` models are more than a table of ``space`` is worth."""
+    if read > _MOST_READ * _blocks(space):
+        raise LookupTableError(f"after {read} models of {space.name!r}, its table is not at hand")
