@@ -63,7 +63,9 @@ def test_onnx_has_the_operator(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "entries"), [("torch", TORCH), ("onnx", ONNX), ("tensorflow", TENSORFLOW)], ids=str
+    ("form", "entries"),
+    [("torch", TORCH), ("onnx", ONNX), ("tensorflow", TENSORFLOW)],
+    ids=["torch", "onnx", "tensorflow"],
 )
 def test_a_reader_has_an_entry_where_arguments_need_it(form: str, entries: dict[str, object]) -> None:
     missing = {name for name, op in NAMES[form].items() if op.attrs is None and name not in entries}
