@@ -12,18 +12,18 @@ from onnx import helper
 
 pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
 
-import nni.retiarii.nn.pytorch as nn  # noqa: E402
-from nni.retiarii import basic_unit  # noqa: E402
+import nni.retiarii.nn.pytorch as nn
+from nni.retiarii import basic_unit
 
-from nnmeter_nas import read_model  # noqa: E402
-from nnmeter_nas.graph.work import flops_by_operator, params_by_operator  # noqa: E402
-from nnmeter_nas.kernels.configuration import kernel_type  # noqa: E402
-from nnmeter_nas.kernels.fusion import fuse, parse_rules  # noqa: E402
-from nnmeter_nas.ops import OPERATORS, Node, Shape, Work, kernel_of, only, operator  # noqa: E402
-from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir  # noqa: E402
-from onnx_models import model, node  # noqa: E402
-from recorded import nni_ir_of  # noqa: E402
-from tf_graphs import TfBuilder  # noqa: E402
+from nnmeter_nas import read_model
+from nnmeter_nas.graph.work import flops_by_operator, params_by_operator
+from nnmeter_nas.kernels.configuration import kernel_type
+from nnmeter_nas.kernels.fusion import fuse, parse_rules
+from nnmeter_nas.ops import OPERATORS, Node, Shape, Work, kernel_of, only, operator
+from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
+from onnx_models import model, node
+from recorded import nni_ir_of
+from tf_graphs import TfBuilder
 
 SHAPE = (1, 8, 12, 10)
 #: The shape that it makes of that.
@@ -36,7 +36,8 @@ def macs_of_mix(mixed: Node) -> int:
 
 
 @operator("mix", attrs="stride", torch="made_up::mix", modules=f"{__name__}.Mix", onnx="made.up.Mix",
-          tensorflow="MadeUpMix", nnmeter="MadeUpMix", macs=macs_of_mix, keeps_zeros=True, kernel="mixing", rule="conv")
+          tensorflow="MadeUpMix", nnmeter="MadeUpMix", macs=macs_of_mix, keeps_zeros=True, kernel="mixing",
+          rule="conv")
 def mix(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Means of as many neighbours in a row as ``stride`` says."""
     *lead, width = only(shapes)

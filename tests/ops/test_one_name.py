@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
 
-import nni.retiarii.nn.pytorch as nn  # noqa: E402
+import nni.retiarii.nn.pytorch as nn
 
-from nnmeter_nas import read_model  # noqa: E402
-from onnx_models import model, node  # noqa: E402
-from recorded import nni_ir_of, onnx_of  # noqa: E402
-from tf_graphs import TfBuilder  # noqa: E402
+from nnmeter_nas import read_model
+from onnx_models import model, node
+from recorded import nni_ir_of, onnx_of
+from tf_graphs import TfBuilder
 
 SHAPE = (1, 8, 6, 10)
 
