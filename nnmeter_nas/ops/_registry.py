@@ -63,7 +63,8 @@ class Operator:
         name: its canonical name.
         shape: its shape rule.
         operands: how many computed operands it takes. None is any number that broadcast; then a constant
-            operand becomes the attribute ``const`` (a number) or ``const_shape``.
+            operand becomes the attribute ``const`` (a number) or ``const_shape``, and ``const_first`` if its
+            place matters.
         attrs: its attributes, where every format calls them by these names and a reader can copy them. None
             if formats spell them in their own ways, so that each reader needs an entry for the operator.
         torch: names of ATen operators and of torch's functions, without overload and underscore at the end;

@@ -33,8 +33,7 @@ def _unary(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 @operator("add", operands=None, torch="add", onnx="Add Sum", tensorflow="Add AddV2 AddN",
           nnmeter="Add AddV2 AddN", keeps_zeros=True)
-# rsub swaps its operands, which costs the same.
-@operator("sub", operands=None, torch="sub subtract rsub", onnx="Sub", tensorflow="Sub", nnmeter="Sub",
+@operator("sub", operands=None, torch="sub subtract", onnx="Sub", tensorflow="Sub", nnmeter="Sub",
           keeps_zeros=True, kernel="add", rule="add")
 @operator("mul", operands=None, torch="mul multiply", onnx="Mul", tensorflow="Mul", nnmeter="Mul",
           kernel="add")

@@ -80,20 +80,20 @@ def _channelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("pixelshuffle", attrs=None, torch="pixel_shuffle", modules="PixelShuffle", onnx="DepthToSpace",
           tensorflow="DepthToSpace", keeps_zeros=True)
 def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Spread channels over a map that is ``block`` times as high and wide."""
+    """Spread channels over a map that is ``factor`` times as high and wide."""
     *lead, channels, height, width = only(shapes)
-    block = attrs["block"]
-    if channels % block**2:
-        raise ShapeError(f"block={block} squared does not divide {channels} channels")
-    return [(*lead, channels // block**2, height * block, width * block)]
+    factor = attrs["factor"]
+    if channels % factor**2:
+        raise ShapeError(f"factor={factor} squared does not divide {channels} channels")
+    return [(*lead, channels // factor**2, height * factor, width * factor)]
 
 
 @operator("pixelunshuffle", attrs=None, torch="pixel_unshuffle", modules="PixelUnshuffle",
           onnx="SpaceToDepth", tensorflow="SpaceToDepth", keeps_zeros=True)
 def _pixelunshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Gather blocks of ``block`` by ``block`` positions of the map into channels."""
+    """Gather blocks of ``factor`` by ``factor`` positions of the map into channels."""
     *lead, channels, height, width = only(shapes)
-    block = attrs["block"]
-    if height % block or width % block:
-        raise ShapeError(f"block={block} does not divide a map of {height}x{width}")
-    return [(*lead, channels * block**2, height // block, width // block)]
+    factor = attrs["factor"]
+    if height % factor or width % factor:
+        raise ShapeError(f"factor={factor} does not divide a map of {height}x{width}")
+    return [(*lead, channels * factor**2, height // factor, width // factor)]

@@ -184,7 +184,7 @@ def _register_operator() -> Any:
     return library  # which would be undone if it were forgotten
 
 
-@aten(f"{_NAMESPACE}_choice")
+@aten(f"{_NAMESPACE}::choice")
 def _choice(call: Call) -> list[Operand]:
     """One operand for each candidate; what does not depend on the input is a constant."""
     operands = [call.operand(tensor) or call.constant(tensor) for tensor in call.args["handed"]]

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import nni.retiarii.nn.pytorch as nn
 import pytest
 import torch
-from nni.retiarii import basic_unit
 from onnx import helper
+
+pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
+
+import nni.retiarii.nn.pytorch as nn
+from nni.retiarii import basic_unit
 
 from nnmeter_nas import read_model
 from nnmeter_nas.graph.work import flops_by_operator, params_by_operator
@@ -20,6 +23,7 @@ from nnmeter_nas.ops import OPERATORS, Node, Shape, Work, kernel_of, only, opera
 from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from onnx_models import model, node
 from recorded import nni_ir_of
+from tf_graphs import TfBuilder
 
 SHAPE = (1, 8, 12, 10)
 #: The shape that it makes of that.
@@ -32,7 +36,8 @@ def macs_of_mix(mixed: Node) -> int:
 
 
 @operator("mix", attrs="stride", torch="made_up::mix", modules=f"{__name__}.Mix", onnx="made.up.Mix",
-          nnmeter="MadeUpMix", macs=macs_of_mix, keeps_zeros=True, kernel="mixing", rule="conv")
+          tensorflow="MadeUpMix", nnmeter="MadeUpMix", macs=macs_of_mix, keeps_zeros=True, kernel="mixing",
+          rule="conv")
 def mix(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Means of as many neighbours in a row as ``stride`` says."""
     *lead, width = only(shapes)
@@ -95,11 +100,17 @@ def in_nni_ir() -> Any:
     return read_model(nni_ir_of(Layers(), SHAPE))
 
 
+def in_tensorflow() -> Any:
+    b = TfBuilder((1, 12, 10, 8))
+    b.add("y", "Relu", [b.add("m", "MadeUpMix", ["input"], stride=2)])
+    return read_model(b.graph_def)
+
+
 def in_nnmeter_ir() -> Any:
     return read_model(to_nnmeter_ir(in_torch()))
 
 
-@pytest.mark.parametrize("read", [in_torch, in_onnx, in_nni_ir, in_nnmeter_ir])
+@pytest.mark.parametrize("read", [in_torch, in_onnx, in_tensorflow, in_nni_ir, in_nnmeter_ir])
 def test_it_is_read_fused_counted_and_typed_in_every_format(read: Callable[[], Any]) -> None:
     graph = read()
     [(name, mixed)] = [(name, data) for name, data in graph.nodes(data=True) if data["op"] == "mix"]

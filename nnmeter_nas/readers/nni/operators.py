@@ -224,10 +224,16 @@ def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], bui
     return builder.emit(operator.name, operands, {key: given[key] for key in operator.attrs if key in given})
 
 
+#: Operators whose result depends on the order of their operands.
+_ORDERED = frozenset({"sub", "div", "pow"})
+
+
 def _binary(op: str, values: list[Any], builder: Builder) -> Tensor:
     """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
     attrs: dict[str, Any] = {}
     operands = []
+    if op in _ORDERED and not isinstance(values[0], Tensor):
+        attrs["const_first"] = True
     for value in values:
         if isinstance(value, Tensor):
             operands.append(value)
@@ -236,6 +242,12 @@ def _binary(op: str, values: list[Any], builder: Builder) -> Tensor:
         else:
             attrs["const"] = float(value)
     return builder.emit(op, operands, attrs)
+
+
+@lowers("x y", "rsub")
+def _rsub(call: Call) -> Tensor:
+    """A difference with its operands the other way round."""
+    return _binary("sub", [call.args["y"], call.args["x"]], call.builder)
 
 
 @lowers("x", "to", "type_as", "data")
@@ -253,7 +265,7 @@ def _square(call: Call) -> Tensor:
 @lowers("x", "reciprocal")
 def _reciprocal(call: Call) -> Tensor:
     """One divided by it."""
-    return call.emit("div", call.x, const=1.0)
+    return call.emit("div", call.x, const=1.0, const_first=True)
 
 
 @lowers("x", "Conv1d", "Conv2d", "Conv3d")
@@ -548,13 +560,13 @@ def _upsample(call: Call) -> Tensor:
 @lowers("x upscale_factor", "PixelShuffle", "pixel_shuffle")
 def _pixelshuffle(call: Call) -> Tensor:
     """Channels become a larger map."""
-    return call.emit("pixelshuffle", call.x, block=call.args["upscale_factor"])
+    return call.emit("pixelshuffle", call.x, factor=call.args["upscale_factor"])
 
 
 @lowers("x downscale_factor", "PixelUnshuffle", "pixel_unshuffle")
 def _pixelunshuffle(call: Call) -> Tensor:
     """Blocks of the map become channels."""
-    return call.emit("pixelunshuffle", call.x, block=call.args["downscale_factor"])
+    return call.emit("pixelunshuffle", call.x, factor=call.args["downscale_factor"])
 
 
 @lowers("x shape", "expand")

@@ -299,6 +299,10 @@ def _limit(given: list[Any] | None) -> float | None:
     return float(given[0]) if given and abs(given[0]) < np.finfo(np.float32).max else None
 
 
+#: Operators whose result depends on the order of their operands.
+_ORDERED = frozenset({"sub", "div", "pow"})
+
+
 def _elementwise(node: Node) -> list[Value]:
     """Operands with broadcasting; constants among them become attributes."""
     if node.op == "Add" and (source := _biased(node)):
@@ -319,9 +323,12 @@ def _elementwise(node: Node) -> list[Value]:
             operands.append(_constant_operand(node, value))
         else:
             attrs["const_shape"] = np.broadcast_shapes(attrs.get("const_shape", ()), value.shape or ())
+    op = NAMES["onnx"][node.op].name
+    if op in _ORDERED and node.required(0).operand is None:
+        attrs["const_first"] = True
     if limited := _limited(node, operands, attrs):
         return limited
-    return node.emit(NAMES["onnx"][node.op].name, _without_expands(node, operands), attrs)
+    return node.emit(op, _without_expands(node, operands), attrs)
 
 
 def _limited(node: Node, operands: list[Operand], attrs: dict[str, Any]) -> list[Value] | None:
@@ -562,7 +569,7 @@ def _reduction(node: Node) -> list[Value]:
 
 @onnx_op("Reciprocal")
 def _reciprocal(node: Node) -> list[Value]:
-    return node.layer("div", const=1.0)
+    return node.layer("div", const=1.0, const_first=True)
 
 
 @onnx_op("Concat")
@@ -718,7 +725,7 @@ def _tile(node: Node) -> list[Value]:
 @onnx_op("DepthToSpace", "SpaceToDepth")
 def _depth_to_space(node: Node) -> list[Value]:
     """Either order of the channels costs the same."""
-    return node.layer(NAMES["onnx"][node.op].name, block=node.attrs["blocksize"])
+    return node.layer(NAMES["onnx"][node.op].name, factor=node.attrs["blocksize"])
 
 
 def join_slices(graph: nx.DiGraph) -> None:

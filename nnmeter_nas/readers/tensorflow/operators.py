@@ -466,7 +466,7 @@ def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
     rank = max(t.rank for t in tensors)
     order = next((t.order for t in live if t.rank == rank), layout(rank, call.channels_first))
     attrs: dict[str, Any] = {}
-    if op in ("sub", "div") and tensors[0] not in live:
+    if op in ("sub", "div", "pow") and tensors[0] not in live:
         attrs["const_first"] = True
     for constant in (t for t in tensors if t not in live):
         shape = _aligned(constant.sizes, rank)
@@ -490,7 +490,7 @@ def _square(call: Call) -> list[Tensor]:
 
 @tensorflow("Reciprocal", "Inv")
 def _reciprocal(call: Call) -> list[Tensor]:
-    return call.layer("div", const=1.0)
+    return call.layer("div", const=1.0, const_first=True)
 
 
 @tensorflow("ClipByValue")
@@ -834,7 +834,7 @@ def _resize(call: Call) -> list[Tensor]:
 def _depth_to_space(call: Call) -> list[Tensor]:
     """Blocks of the map and channels turn into one another."""
     source = _map(call)
-    return call.emit(_canonical(call), [source], {"block": call.node.integer("block_size", 1)}, source.order)
+    return call.emit(_canonical(call), [source], {"factor": call.node.integer("block_size", 1)}, source.order)
 
 
 @tensorflow("SpaceToBatchND", "BatchToSpaceND")

@@ -179,7 +179,17 @@ def _square(call: Call) -> list[Operand] | None:
 @aten("reciprocal")
 def _reciprocal(call: Call) -> list[Operand] | None:
     """``constant / x`` arrives as a reciprocal and a product."""
-    return call.layer("div", const=1.0)
+    return call.layer("div", const=1.0, const_first=True)
+
+
+@aten("rsub")
+def _rsub(call: Call) -> list[Operand] | None:
+    """A difference with its operands the other way round."""
+    return _binary(call, "sub", call.args["other"], call.args["self"])
+
+
+#: Operators whose result depends on the order of their operands.
+_ORDERED = frozenset({"sub", "div", "pow"})
 
 
 def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
@@ -198,6 +208,8 @@ def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
             operands.append(call.constant(value))
         else:
             attrs["const_shape"] = tuple(value.shape)
+    if op in _ORDERED and call.operand(left) is None:
+        attrs["const_first"] = True
     return [call.emit(op, _without_expands(call, operands), attrs, call.out_shapes[0])]
 
 
@@ -496,9 +508,9 @@ def _upsample(call: Call) -> list[Operand] | None:
 
 @reads("pixelshuffle")
 def _pixel_shuffle(call: Call) -> list[Operand] | None:
-    return call.layer("pixelshuffle", block=call.args["upscale_factor"])
+    return call.layer("pixelshuffle", factor=call.args["upscale_factor"])
 
 
 @reads("pixelunshuffle")
 def _pixel_unshuffle(call: Call) -> list[Operand] | None:
-    return call.layer("pixelunshuffle", block=call.args["downscale_factor"])
+    return call.layer("pixelunshuffle", factor=call.args["downscale_factor"])
