@@ -1,4 +1,4 @@
-"""Predicted beside measured latency of a dataset, in parts of its files that workers read by themselves."""
+"""Predicted beside measured latency of a dataset; each worker reads ranges of its files by itself."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from nnmeter_nas.search.journal import Journal
 
 from .kernel_table import dataset_fingerprint
 
-#: Bytes of a file that are a part; some 200 models, which take seconds.
-PART_BYTES = 8 << 20
+#: Bytes of a range: some 200 models, which take seconds.
+RANGE_BYTES = 8 << 20
 
 #: By device, measured and predicted latency in ms of the models that were measured on it.
 Pairs = dict[str, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
-class Part:
+class FileRange:
     """The lines of a file that start between two bytes, and the predictors to evaluate on them."""
 
     path: str
@@ -56,30 +56,30 @@ def compare_dataset(
 ) -> dict[str, Comparison]:
     """Evaluate ``predictors`` on all models of ``bench``, by device.
 
-    The parts are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`), each evaluated as if
+    The ranges are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`), each evaluated as if
     there were no other, so that the results are the same wherever that is. Workers have to see ``bench``
     under the same path.
 
     Args:
         bench: folder of a dataset in the official schema.
         predictors: one for each device.
-        journal: file that keeps the parts that are done; a run that was interrupted goes on from there.
+        journal: file that keeps the ranges that are done; a run that was interrupted goes on from there.
 
     Raises:
         DatasetError: a file is not of the schema, a model cannot be read, no model was measured on a device,
             or ``journal`` is of another evaluation.
     """
     travelling = tuple(map(TravellingPredictor.of, predictors))
-    parts = [
-        Part(str(path.absolute()), start, start + PART_BYTES, travelling)
+    ranges = [
+        FileRange(str(path.absolute()), start, start + RANGE_BYTES, travelling)
         for path in dataset_files(bench)
-        for start in range(0, path.stat().st_size, PART_BYTES)
+        for start in range(0, path.stat().st_size, RANGE_BYTES)
     ]
     families: dict[str, list[str]] = {p.device: [] for p in predictors}
     pairs: Pairs = {p.device: [] for p in predictors}
-    for part, found in zip(parts, _compared(parts, bench, journal), strict=True):
+    for file_range, found in zip(ranges, _compared(ranges, bench, journal), strict=True):
         for device, of_device in found.items():
-            families[device] += [family_of(Path(part.path))] * len(of_device)
+            families[device] += [family_of(Path(file_range.path))] * len(of_device)
             pairs[device] += of_device
     for device, of_device in pairs.items():
         if not of_device:
@@ -87,38 +87,39 @@ def compare_dataset(
     return {device: Comparison(families[device], *np.array(pairs[device]).T) for device in pairs}
 
 
-def _compared(parts: Sequence[Part], bench: str | Path, path: Path | None) -> Iterator[Pairs]:
-    """What comes of each part: from the journal at ``path`` if it is there, else put there."""
+def _compared(ranges: Sequence[FileRange], bench: str | Path, path: Path | None) -> Iterator[Pairs]:
+    """Figures of each range, from the journal at ``path`` if they are there, else computed and put there."""
     if path is None:
-        yield from spread(compare_part, parts, "predicting")
+        yield from spread(compare_range, ranges, "predicting")
         return
     with Journal(path) as journal:
         title = {
             "dataset": dataset_fingerprint(bench),
-            "part_bytes": PART_BYTES,
-            "predictors": [[p.device, p.version, p.fingerprint] for p in parts[0].predictors],
+            "part_bytes": RANGE_BYTES,
+            "predictors": [[p.device, p.version, p.fingerprint] for p in ranges[0].predictors],
         }
         if not journal.records:
             journal.append(title)
         if journal.records[0] != title:
             raise DatasetError(f"{path} is of another dataset or of other predictors; name another file")
         known: dict[str, Pairs] = {record["part"]: record["pairs"] for record in journal.records[1:]}
-        found = spread(compare_part, [part for part in parts if str(part) not in known], "predicting")
-        for part in parts:
-            if str(part) not in known:
-                journal.append({"part": str(part), "pairs": (pairs := next(found))})
+        missing = [file_range for file_range in ranges if str(file_range) not in known]
+        found = spread(compare_range, missing, "predicting")
+        for file_range in ranges:
+            if str(file_range) not in known:
+                journal.append({"part": str(file_range), "pairs": (pairs := next(found))})
                 yield pairs
             else:
-                yield known[str(part)]
+                yield known[str(file_range)]
 
 
-def compare_part(part: Part) -> Pairs:
-    """Evaluate all predictors on the models of one part, which share the model graphs."""
-    predictors = [predictor.load() for predictor in part.predictors]
+def compare_range(file_range: FileRange) -> Pairs:
+    """Evaluate all predictors on the models of one range, which share the model graphs."""
+    predictors = [predictor.load() for predictor in file_range.predictors]
     found: Pairs = {predictor.device: [] for predictor in predictors}
-    models = iter_models(part.path, part.start, part.end)
+    models = iter_models(file_range.path, file_range.start, file_range.end)
     while batch := list(islice(models, BATCH)):
-        graphs = [_model_graph(part.path, model) for model in batch]
+        graphs = [_model_graph(file_range.path, model) for model in batch]
         for predictor in predictors:
             device = predictor.device
             measured = [model.latency_ms.get(device) for model in batch]

@@ -106,3 +106,20 @@ def test_two_models_are_told_apart_and_a_broken_one_fails_alone(
     assert str(model) in out
     assert str(broken) not in out
     assert str(broken.name) in err
+
+
+def test_an_estimated_kernel_is_marked_in_every_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = IrBuilder((1, 16, 16, 8))
+    builder.unary("act", "Relu", "input")
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(builder.nodes), encoding="utf-8")
+    for options in ([], ["--top", "1"]):
+        assert main(["explain", str(path), "--predictor", CPU, *options]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert " ~ " in printed
+        assert "~ estimated, as relu was never measured on the device: 100.0% of the latency" in printed
+    assert main(["explain", str(path), "--predictor", CPU, "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["estimated"], row["extrapolated"]) == ("True", "False")

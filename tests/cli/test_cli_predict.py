@@ -345,3 +345,22 @@ def test_reader_of_the_output_may_end_first(folder: Path) -> None:
     assert code in ("0", "1", "141")  # how far it got before the pipe was closed is up to the system
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
+
+
+def test_an_estimated_type_is_a_warning_a_column_and_under_strict_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = IrBuilder((1, 16, 16, 8))
+    builder.unary("act", "Relu", "input")
+    model = write_ir(tmp_path / "model.json", builder.nodes)
+    assert main(["predict", str(model), "--predictor", CPU, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 kernel(s), 100.0% of the latency, are estimated" in err
+    [record] = json.loads(out)
+    assert (record["estimated"], record["estimated_share"]) == ({"act": "relu"}, 1.0)
+    assert record["unpredicted"] == {}
+    assert main(["predict", str(model), "--predictor", CPU, "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["estimated_share"], row["extrapolated_share"]) == ("1.0", "0.0")
+    assert main(["predict", str(model), "--predictor", CPU, "--strict"]) == 1
+    assert "act (relu)" in capsys.readouterr().err

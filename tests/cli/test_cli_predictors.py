@@ -142,3 +142,14 @@ def test_installed_command_tells_success_from_failure_and_usage(home: Path, tmp_
         assert result.returncode == code
         assert "Traceback" not in result.stderr
         assert bool(result.stdout) == (code < 2)
+
+
+def test_info_tells_which_types_were_measured_and_their_range(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predictors", "info", "adreno640gpu_tflite21"]) == 0
+    printed = capsys.readouterr().out
+    assert "Kernel types measured" in printed
+    [row] = [line for line in printed.splitlines() if line.startswith("│ dwconv ")]
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["3-2176", "3-2176", "7-112", "1-7", "1-2", "1"]
+    assert "never measured, and estimated: add, channelshuffle, relu, split" in printed

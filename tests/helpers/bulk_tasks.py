@@ -11,15 +11,15 @@ from nnmeter_nas.benchmarks.packs import evaluation
 from nnmeter_nas.errors import GraphError
 
 #: The original function; tests replace the module's own in this process.
-compare_part = evaluation.compare_part
+compare_range = evaluation.compare_range
 
 
-def compare_part_or_die(part: evaluation.Part) -> evaluation.Pairs:
-    """Compare a part, but kill the process at the first part from the second file on."""
-    first = min(Path(part.path).parent.glob("*.jsonl"))
-    if Path(part.path) != first:
-        die_once(Path(part.path).parent / "killed")
-    return compare_part(part)
+def compare_range_or_die(file_range: evaluation.FileRange) -> evaluation.Pairs:
+    """Compare a range, but kill the process at the first range outside the first file."""
+    first = min(Path(file_range.path).parent.glob("*.jsonl"))
+    if Path(file_range.path) != first:
+        die_once(Path(file_range.path).parent / "killed")
+    return compare_range(file_range)
 
 
 def die_once(marker: Path) -> None:

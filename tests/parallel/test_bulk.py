@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made-up dataset that is evaluated in a dozen parts."""
-    monkeypatch.setattr(evaluation, "PART_BYTES", 20_000)
+    monkeypatch.setattr(evaluation, "RANGE_BYTES", 20_000)
     (tmp_path / "bench").mkdir()
     return write_bench(tmp_path / "bench", models=8)
 
@@ -144,7 +144,7 @@ def test_processes_give_what_this_process_does_though_one_is_killed(
     expected = compare_dataset(bench, predictors)
     assert len(expected[CPU].predicted) == 16
     assert len(expected[VPU].predicted) < 16, "the VPU lacks some figures"
-    monkeypatch.setattr(evaluation, "compare_part", bulk_tasks.compare_part_or_die)
+    monkeypatch.setattr(evaluation, "compare_range", bulk_tasks.compare_range_or_die)
     with workers(2), pytest.warns(UserWarning, match=r"a worker died at chunk .* next to it; they run again"):
         assert_same(compare_dataset(bench, predictors), expected)
     assert (bench / "killed").exists()
@@ -228,13 +228,13 @@ def test_interrupted_evaluation_goes_on_where_it_was(bench: Path, monkeypatch: p
     expected, journal = compare_dataset(bench, predictors), bench.parent / "journal.jsonl"
     worked_on: list[str] = []
 
-    def interrupted(part: evaluation.Part) -> evaluation.Pairs:
+    def interrupted(part: evaluation.FileRange) -> evaluation.Pairs:
         worked_on.append(str(part))
         if len(worked_on) == 4:
             raise KeyboardInterrupt
-        return bulk_tasks.compare_part(part)
+        return bulk_tasks.compare_range(part)
 
-    monkeypatch.setattr(evaluation, "compare_part", interrupted)
+    monkeypatch.setattr(evaluation, "compare_range", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare_dataset(bench, predictors, journal)
     journal.write_bytes(journal.read_bytes()[:-20])  # as a crash may leave it

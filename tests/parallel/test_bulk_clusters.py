@@ -68,13 +68,13 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_cluster_compares_a_dataset_as_this_process_does_though_a_worker_is_killed(
     backend: str, bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "PART_BYTES", 150_000)
+    monkeypatch.setattr(evaluation, "RANGE_BYTES", 150_000)
     predictors = [load_latency_predictor(CPU), load_latency_predictor(VPU)]
     expected = compare_dataset(bench, predictors)
     (bench / "killed").unlink(missing_ok=True)
     with workers(2, backend):
         assert_same(compare_dataset(bench, predictors), expected)
-        monkeypatch.setattr(evaluation, "compare_part", bulk_tasks.compare_part_or_die)
+        monkeypatch.setattr(evaluation, "compare_range", bulk_tasks.compare_range_or_die)
         assert_same(compare_dataset(bench, predictors), expected)
     assert (bench / "killed").exists()
 

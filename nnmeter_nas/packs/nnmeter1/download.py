@@ -1,4 +1,4 @@
-"""Download of one large file: HTTPS only, resumed where it broke off, checked, whole or not at all."""
+"""Download one large file: over HTTPS only, resumed after a break, checked, and whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BACKOFF = 1.0
 MAX_BYTES = 32 << 30
 _TIMEOUT = 30.0
 _MAX_REDIRECTS = 10
-#: Answers that another attempt may better: too many requests, and what goes wrong inside servers.
+#: Status codes after which another attempt may succeed: too many requests, and errors inside servers.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class _BrokenError(Exception):
-    """An attempt ended early; the next may get further."""
+    """An attempt broke off; another one may get further."""
 
 
 def download(url: str, sha256: str | None = None, progress: Progress | None = None) -> Path:
@@ -46,8 +46,8 @@ def download(url: str, sha256: str | None = None, progress: Progress | None = No
         progress: called with the file's name, bytes received and bytes in all (0 if not known).
 
     Raises:
-        PackError: the server cannot be reached, refuses, or sends other than it said. Only what can be
-            resumed is kept.
+        PackError: the server cannot be reached, refuses, or does not send what it announced. Bytes are kept
+            only if the download can be resumed.
         MissingPackageError: httpx is not installed.
     """
     httpx = load_extra("httpx", "download", "downloading predictors")
@@ -111,7 +111,7 @@ def _unreachable(url: str, reason: Exception) -> PackError:
 
 
 def _receive(client: Any, url: str, path: Path, report: Progress) -> None:
-    """One attempt: go on with the part that is there, and make it the file once it is whole."""
+    """One attempt: continue the part that is there, and rename it once it is whole."""
     part, etag_file = _beside(path, "part"), _beside(path, "etag")
     etag = etag_file.read_text(encoding="ascii", errors="ignore") if etag_file.exists() else ""
     have = _size(part) if etag else 0
@@ -128,7 +128,7 @@ def _receive(client: Any, url: str, path: Path, report: Progress) -> None:
             raise _BrokenError(f"the server answers {status} {response.reason_phrase}")
         if status == 416 or (status == 206 and not _continues(response, have)):
             discard(path)
-            raise _BrokenError("the server cannot go on with what it has sent")
+            raise _BrokenError("the server cannot resume the download")
         if status not in (200, 206):
             raise PackError(f"{url} is not downloaded: the server answers {status} {response.reason_phrase}")
         if response.headers.get("content-encoding", "identity") != "identity":
@@ -169,7 +169,7 @@ def _continues(response: Any, have: int) -> bool:
 
 @contextmanager
 def _answer(client: Any, url: str, headers: dict[str, str]) -> Iterator[Any]:
-    """What the server of ``url``, or the one that it sends on to, answers to a request for the file."""
+    """The answer to a request for the file at ``url``; redirects are followed."""
     for _ in range(_MAX_REDIRECTS):
         if not url.lower().startswith("https://"):
             raise PackError(f"{url} is not downloaded: only https:// addresses are")

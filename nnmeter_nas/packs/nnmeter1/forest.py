@@ -26,7 +26,7 @@ SUFFIX = ".forest"
 #: Magic, format, bytes of a feature, features, trees, nodes, depth.
 _HEADER = struct.Struct("<4sHHIIQQ")
 _MAGIC, _FORMAT = b"nnmF", 1
-#: Trees times rows that are walked at once: many a call of NumPy, yet few enough for the cache.
+#: Trees times rows that are walked at once: enough for NumPy to be fast, few enough for the cache.
 _WALKERS = 1 << 16
 #: Positions of nodes are uint32.
 _MAX_NODES = 2**32 - 1
@@ -82,7 +82,7 @@ class Forest:
         NumPy checks every position, and the stored depth bounds the walk: a damaged forest raises.
         """
         n, trees, leaf = len(x), len(self.roots), np.iinfo(self.feature.dtype).max
-        by_feature = x.T.ravel()  # a feature beyond the last is beyond the array's end
+        by_feature = x.T.ravel()  # a feature that does not exist lies beyond the end of this array
         reached = np.empty(trees * n)
         walker, node, row = np.arange(trees * n), np.repeat(self.roots, n), np.tile(np.arange(n), trees)
         try:
@@ -166,7 +166,7 @@ def write_forest(path: str | Path, forest: Forest) -> None:
 
 
 def _forest(record: Any, size: int) -> Forest:
-    """The forest in a decoded pickle of ``size`` bytes, or its one tree as a forest; ValueError if none."""
+    """The forest in a decoded pickle of ``size`` bytes, or a forest of its one tree; ValueError if none."""
     if not isinstance(record, Record):
         raise ValueError("it is none")
     estimators = record.state.get("estimators_", [record])
@@ -199,7 +199,7 @@ def _store_tree(
     if not np.isfinite(values).all() or np.isnan(nodes["threshold"]).any():
         raise ValueError("a tree has values that are not finite")
     if any(nodes[name].dtype.kind != "i" for name in ("left_child", "right_child", "feature")):
-        raise ValueError("a tree has nodes that refer to others by what is no integer")
+        raise ValueError("a tree has nodes that do not refer to others by integers")
     left, right = nodes["left_child"].astype(np.int64), nodes["right_child"].astype(np.int64)
     compared = nodes["feature"].astype(np.int64)
     inner = left >= 0

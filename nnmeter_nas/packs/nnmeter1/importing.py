@@ -54,7 +54,7 @@ RELEASED = {
     "adreno630gpu_tflite21": (*_ON_ALL, "concat"),
     "myriadvpu_openvino2019r2": (*_ON_ALL, "fc", "addrelu", "channelshuffle"),
 }
-#: Version of what says nothing of its version.
+#: Version of a pack whose source names none.
 RELEASED_VERSION = 1.0
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 
@@ -72,10 +72,11 @@ def import_predictor(
         source: a folder of ``*.pkl`` and ``fusion_rules.json`` (and ``meta.yaml``: name, version, category,
             kernel_predictors), a zip of such a folder, the ``https://`` address of one, or one of the four
             device names, which stands for nn-Meter's release. A path that exists is taken as one.
-        name, version: of the pack, before what ``meta.yaml`` says; else the folder names the device, and the
-            version is 1.0.
+        name, version: of the pack. If None, those in ``meta.yaml`` are taken; if it has none either, the name
+            of the folder and 1.0.
         sha256: hex digest that the zip must have.
-        progress: called with what is being done, bytes done and bytes in all; bars on a terminal without it.
+        progress: called with what is being done, bytes done and bytes in all. If None, bars are drawn on a
+            terminal.
 
     Raises:
         PackError: files are missing or damaged, a pickle holds anything but a forest, a zip is an attack, the
@@ -84,7 +85,7 @@ def import_predictor(
     """
     path, text = Path(source), str(source)
     with shown(progress) as report:
-        if os.path.exists(path):  # False also for what is too long for a path
+        if os.path.exists(path):  # unlike Path.exists, False for a name that is too long
             return _import_path(path, _Wishes(name, version, sha256), text, report)
         device = next((known for known in RELEASED if known.lower() == text.lower()), None)
         url = (device and _release_url(device)) or text
@@ -98,7 +99,7 @@ def import_predictor(
             try:
                 folder = _import_path(archive, wishes, url, report)
             except PackError:
-                discard(archive)  # what is refused once is refused again
+                discard(archive)  # it would be refused again
                 raise
             discard(archive)
         return folder
@@ -154,7 +155,7 @@ def remove_predictor(name: str, version: float | None = None) -> list[float]:
 
 @dataclass(frozen=True)
 class _Wishes:
-    """What the caller said of the pack; None where it said nothing."""
+    """What the caller asks of the pack; None where anything will do."""
 
     name: str | None = None
     version: float | None = None
@@ -212,7 +213,7 @@ def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str
 
 
 def _write(folder: Path, members: Members, card: dict[str, Any], rule_file: bytes, report: Progress) -> None:
-    """Write the pack beside ``folder``, see that it loads, and rename it."""
+    """Write the pack beside ``folder``, check that it loads, and rename it."""
     partial = _beside(folder, "partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     try:
@@ -256,7 +257,7 @@ def _write_forest(partial: Path, members: Members, kernel: str) -> dict[str, int
 
 
 def _is_there(folder: Path, digest: str) -> bool:
-    """Whether ``folder`` holds an undamaged pack made from what has the hash ``digest``."""
+    """Whether ``folder`` holds an undamaged pack made from a source with the hash ``digest``."""
     try:
         verify_pack(folder)
         source = read_card(folder).get("source")
@@ -266,7 +267,7 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _imported_from(url: str, wishes: _Wishes) -> Path | None:
-    """The user's undamaged pack that was imported from ``url`` and is as wished."""
+    """The user's undamaged pack that was imported from ``url`` and fits ``wishes``; None if there is none."""
     for (device, number), folder in pack_folders().items():
         named = wishes.name is None or wishes.name.lower() == device.lower()
         if user_packs() not in folder.parents or not named or wishes.version not in (None, number):
@@ -305,7 +306,7 @@ def _checked_meta(meta: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _device_name(name: str | None, label: str) -> str:
-    """``name`` as it is spelt among the packs and devices that there are, or as it is."""
+    """``name`` as a known pack or device spells it, else as it is."""
     if name is None or not _DEVICE_NAME.fullmatch(name):
         raise PackError(
             f"{label} needs the name of a device, of letters, digits and any of ._+- between: got {name!r}"
@@ -326,7 +327,7 @@ def _version(version: Any) -> float:
 
 @contextmanager
 def _locked(what: str) -> Iterator[None]:
-    """Only one process at a time is here for ``what``."""
+    """Let one process at a time work on ``what``."""
     locks = user_cache_folder()
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{what}.lock"):
@@ -339,7 +340,7 @@ def _beside(folder: Path, suffix: str) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a pack at once: it is renamed, then deleted."""
+    """Remove a pack so that no half of it is seen: rename it, then delete it."""
     removed = _beside(folder, "removed")
     shutil.rmtree(removed, ignore_errors=True)
     if folder.exists():

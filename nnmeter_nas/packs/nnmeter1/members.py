@@ -17,11 +17,11 @@ from ...files import sha256
 from ..pack import RULE_FILE
 
 META, PICKLE_SUFFIX = "meta.yaml", ".pkl"
-#: Rule files and descriptions take kilobytes.
+#: Largest rule file or description that is read; honest ones take kilobytes.
 MAX_TEXT_BYTES = 4 << 20
-#: What a zip may unpack to: in all, and as a multiple of its packed size (deflate packs zeros 1:1000).
+#: Limits of a zip: unpacked bytes in all and for each packed one (deflate packs zeros 1:1000), and entries.
 MAX_ZIP_BYTES, MAX_ZIP_RATIO, MAX_ZIP_ENTRIES = 64 << 30, 200, 10_000
-#: Entries this small may pack as well as they like.
+#: The ratio does not count for so many unpacked bytes of an entry.
 _SMALL = 1 << 20
 _ENCRYPTED = 0x1
 
@@ -40,14 +40,14 @@ class Members(Protocol):
     sizes: dict[str, int]
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open the file ``name`` to be read; PackError if that fails, then or while it is open."""
+        """Open the file ``name`` for reading; PackError if it cannot be opened or read."""
 
     def sha256(self) -> str:
-        """Hash that tells this content from others."""
+        """Hash of the content."""
 
 
 def kernels_of(members: Members) -> list[str]:
-    """Kernels that there are pickles for."""
+    """Names of the kernels whose forests are there."""
     suffix = PICKLE_SUFFIX
     return sorted(name[: -len(suffix)] for name in members.sizes if name.endswith(suffix))
 

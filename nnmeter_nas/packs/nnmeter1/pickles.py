@@ -3,8 +3,8 @@
 A pickle is a program for a small stack machine; ``pickle.load`` lets that program call any function by its
 name. The machine here knows the few names that occur in pickles of scikit-learn's forests: NumPy's arrays,
 which it builds itself from the raw bytes, and forests and trees, which become plain data (:class:`Record`).
-Whatever else a pickle names is refused with the name. Protocols 0 to 5 are read, and what ``joblib.dump``
-writes without compression.
+A pickle with any other name is refused, and the name told. It reads protocols 0 to 5, and what
+``joblib.dump`` writes without compression.
 
 The memory that a pickle can ask for is bounded by its size: raw bytes are viewed, not copied, and every
 object that the machine makes is paid for by opcodes in the file, of which there are at most
@@ -39,7 +39,7 @@ NODE_FIELDS = (
     "weighted_n_node_samples",
     "missing_go_to_left",
 )
-#: Bytes by which it shows that a file is no pickle at all.
+#: A file that fails within so many bytes is no pickle at all.
 _FIRST_OPCODES = 8
 
 _FORESTS = ("RandomForestRegressor", "ExtraTreesRegressor")
@@ -87,8 +87,8 @@ def decode_pickle(file: BinaryIO, size: int, name: str) -> Any:
         name: what messages call it.
 
     Raises:
-        PackError: it names something that no scikit-learn forest has, is damaged, cut short, compressed, or
-            goes on behind its end.
+        PackError: it names something that no scikit-learn forest has, is damaged, cut short or compressed, or
+            bytes follow its end.
     """
     source = _Source(file, size)
     try:

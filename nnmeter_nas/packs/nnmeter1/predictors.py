@@ -1,8 +1,8 @@
-"""Predictors of nn-Meter 1.0: one random forest for each sort of kernel, and the features it was fitted to.
+"""Kernel predictors of nn-Meter 1.0: a random forest for each kernel type, and the features that it reads.
 
-A forest sees a feature map as the side ``h`` of a square, a window as ``k`` of ``k x k`` and a stride as one
-number. Here the side of what is no square is the square root of its area, so that work (``flops``) and
-weights (``params``), which the forests see too, are the true ones; on squares the rows are nn-Meter's.
+A forest reads a feature map as the side ``h`` of a square, a window as ``k`` of ``k x k`` and a stride as one
+number. For a map that is no square, the side is the square root of its area, so the work (``flops``) and the
+weights (``params``), which forests read too, are the true ones. For squares the features are nn-Meter's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .forest import Forest
 
 FeatureRow = list[float]
 
-#: Forest of a kernel type, where the names differ. A type that is listed in neither place has no forest.
+#: Forest of a kernel type, where the names differ.
 _FOREST_OF_TYPE = {
     "fc-relu": "fc",
     "gap": "global-avgpool",
@@ -136,7 +136,7 @@ def _pool(kernel: Kernel) -> FeatureRow:
 
 
 def _global_pool(kernel: Kernel) -> FeatureRow:
-    """``[1, cin]``: nn-Meter asks for the side in a way that never finds it, and the total shall be its."""
+    """``[1, cin]``: nn-Meter never finds the side and takes 1, and totals are to be equal."""
     return [1, _map(kernel.in_shapes[0])[1]]
 
 
@@ -160,7 +160,7 @@ def _concat(kernel: Kernel) -> FeatureRow:
 
 
 def _map(shape: Shape) -> FeatureRow:
-    """Side and channels of a tensor; what has no map is one of side 1."""
+    """Side and channels of a tensor; without a map the side is 1."""
     return [_side(shape[2:]), shape[1] if len(shape) > 1 else 1]
 
 

@@ -1,4 +1,4 @@
-"""How far a long import or download has got: a bar on terminals, or what the caller does with the figures."""
+"""Progress of a long import or download: a bar on terminals, or a function of the caller's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 @contextmanager
 def shown(progress: Progress | None) -> Iterator[Progress]:
-    """``progress``, or without one a function that draws bars on stderr if that is a terminal."""
+    """``progress`` itself; if it is None, a function that draws bars on stderr if that is a terminal."""
     if progress is not None:
         yield progress
         return
