@@ -14,7 +14,7 @@ import networkx as nx
 from ..errors import NnMeterNasError
 from ..predictor import Explanation, LatencyPredictor
 from .arguments import DEFAULT_DEVICE
-from .messages import fail, note, warn
+from .messages import fail, in_flags, note, warn
 from .models import Model, Models
 from .results import progress
 
@@ -82,7 +82,7 @@ def report(model: Model, error: Exception, verbose: bool) -> int:
 
     What is none of our own errors is a fault of ours; it too fails its model alone; ``verbose`` tells where.
     """
-    message = str(error)
+    message = in_flags(str(error), ["input_shape"])
     if not isinstance(error, NnMeterNasError | OSError):
         message = f"unexpected {type(error).__name__}: {error}; --verbose tells where it happened"
         if verbose:

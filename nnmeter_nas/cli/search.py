@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..errors import SearchError
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
 from .arguments import DEFAULT_DEVICE, port, positive_float, positive_int, size
@@ -263,6 +264,10 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
 
         try:
             report = run_search(search, folder, at, started, changed)
+        except SearchError:
+            if folder.ended < search.settings.trials:
+                note(f"go on with: {again}")
+            raise
         except SystemExit:
             note(f"interrupted; no trial that finished is lost. Go on with: {again}")
             raise
