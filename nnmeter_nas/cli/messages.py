@@ -51,11 +51,9 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
         # Not inside a path or a longer name.
         start = rf"(?<![\w/.-]){re.escape(name)}"
         message = re.sub(rf"{start}=True\b", flag, message)
-        message = re.sub(
-            rf"{start}=(?:\{{[^({{}}]*)?[(\[]([\d, ]+)[)\]]\}}?",
-            lambda shape, flag=flag: f"{flag} {' '.join(re.findall(r'[0-9]+', shape[1]))}",
-            message,
-        )
+        for shape in re.finditer(rf"{start}=(?:\{{[^({{}}]*)?[(\[]([\d, ]+)[)\]]\}}?", message):
+            sizes = " ".join(re.findall(r"\d+", shape[1]))
+            message = message.replace(shape[0], f"{flag} {sizes}")
         message = re.sub(rf"{start}=", f"{flag} ", message)
         if "_" in name:
             message = re.sub(rf"{start}(?![\w/.-])", flag, message)

@@ -64,6 +64,7 @@ _INPUT_TYPES = ("Placeholder", "Input")
 #: What does not depend on the values of the input.
 _CONSTANT_TYPES = ("Const", "Shape")
 #: What reading an attribute that is absent or of another type raises.
+#: What JSON that is not of the format can raise: any value may be absent, of another type or out of range.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _FEATURE_MAP_RANK = 4
 
@@ -112,7 +113,8 @@ def read_nnmeter_ir(
             raise
         except _MALFORMED as error:
             raise ReaderError(
-                f"operator {node!r} ({kind}): attribute {error} is missing or malformed"
+                f"operator {node!r} ({kind}): attribute {error} is missing or malformed "
+                f"({type(error).__name__})"
             ) from error
     return finish(graph)
 

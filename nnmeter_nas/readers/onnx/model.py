@@ -39,6 +39,8 @@ _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
 #: What reading an attribute or a constant that is absent, of another type or out of range raises.
+#: What a damaged file can raise: any attribute may be absent, of another type or out of range. A fault of
+#: ours may be among these, so the message names the type, and the cause is kept.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
