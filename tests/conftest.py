@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An empty folder in place of the user's own, whose imported packs shall neither be seen nor touched."""
+    """An empty folder in place of the user's own, whose imported packs tests neither see nor touch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNMETER_NAS_HOME", str(tmp_path_factory.mktemp("home")))
         yield

@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nni_arguments(group: Any) -> None:
-    """How NNI shall run a search."""
+    """How NNI runs a search."""
     group.add_argument("--engine", choices=["py", "graph"],
                        help="how NNI makes networks: py from Python, graph from its own graph of the space "
                        "(default: py)")

@@ -3,8 +3,8 @@
     import nnmeter_nas.compat as compat; compat.install()
 
 From then on ``import nn_meter`` gives :mod:`nnmeter_nas.compat.interface`, whether nn-Meter is
-installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. A script that shall stay as it
-is runs by ``python -m nnmeter_nas.compat script.py [argument ...]``.
+installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. To run a
+script unchanged: ``python -m nnmeter_nas.compat script.py [argument ...]``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 
 from .imports import PACKAGE, PROFILER, Finder
-from .nni_profiler import mend_profiler, restore_profiler
+from .nni_profiler import patch_profiler, restore_profiler
 
 __all__ = ["install", "uninstall"]
 
@@ -39,7 +39,7 @@ def install() -> None:
     _displaced.update(_take_modules())
     sys.meta_path.insert(0, _finder)
     if PROFILER in sys.modules:
-        mend_profiler(sys.modules[PROFILER])
+        patch_profiler(sys.modules[PROFILER])
 
 
 def uninstall() -> None:

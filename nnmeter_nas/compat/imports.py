@@ -1,4 +1,4 @@
-"""What Python's import does differently once nn-Meter is replaced."""
+"""Import hooks: ``nn_meter`` is found in this package, and NNI's profiler is patched when it is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import MissingPackageError
-from .nni_profiler import mend_profiler
+from .nni_profiler import patch_profiler
 
 PACKAGE = "nn_meter"
 #: NNI 3.0's profiler, which takes its predictors from nn-Meter.
@@ -38,12 +38,12 @@ LEVELS = {"keyinfo": 22, "result": 25}
 
 
 class Finder(MetaPathFinder):
-    """Finds nn-Meter's modules in this package, and NNI's profiler where it is, to be mended."""
+    """Finds nn-Meter's modules in this package, and NNI's profiler where it is, to be patched."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """How to load ``fullname``; None for all that is none of our business."""
+        """How to load ``fullname``; None for every other module."""
         if fullname.partition(".")[0] == PACKAGE:
             return spec_from_loader(fullname, NnMeterLoader(), is_package=True)
         found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
@@ -82,12 +82,12 @@ class NnMeterLoader(Loader):
 
 
 class ProfilerLoader(SourceFileLoader):
-    """Loads NNI's profiler and mends it."""
+    """Loads NNI's profiler and patches it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then mend it."""
+        """Run the module, then patch it."""
         super().exec_module(module)
-        mend_profiler(module)
+        patch_profiler(module)
 
 
 def set_up_logging() -> None:

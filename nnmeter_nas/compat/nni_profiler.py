@@ -1,8 +1,9 @@
 """NNI 3.0's ``NnMeterProfiler`` on today's torch: its layers are read as they are, without ONNX.
 
-The profiler hands each layer of a space to its ``to_onnx``, which gives file objects to ``torch.onnx.export``
-and ``onnx.load``; both refuse them now. A model graph in place of the ONNX model serves any predictor of this
-package, and takes milliseconds where an export takes seconds.
+The profiler passes each layer of a space to its ``to_onnx``. That passes file objects to
+``torch.onnx.export`` and ``onnx.load``, which no longer accept them. Here, ``to_onnx`` returns a model graph
+instead: every predictor of this package takes one, and making it takes milliseconds where an export takes
+seconds.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ logger = logging.getLogger(__name__)
 _ORIGINALS = "_before_nnmeter_nas"
 
 
-def mend_profiler(profiler: ModuleType) -> None:
+def patch_profiler(profiler: ModuleType) -> None:
     """Let NNI's module ``profiler`` read layers and load predictors through this package."""
     from . import interface
 
-    mended = {
+    patched = {
         "to_onnx": layer_graph,
         "load_latency_predictor": interface.load_latency_predictor,
         "nnMeterPredictor": interface.nnMeterPredictor,
     }
-    setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in mended})
-    vars(profiler).update(mended)
+    setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in patched})
+    vars(profiler).update(patched)
     logger.info("%s: layers are read directly, not exported to ONNX", profiler.__name__)
 
 
 def restore_profiler(profiler: ModuleType) -> None:
-    """Undo :func:`mend_profiler`."""
+    """Undo :func:`patch_profiler`."""
     vars(profiler).update(vars(profiler).pop(_ORIGINALS))
 
 

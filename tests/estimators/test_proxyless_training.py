@@ -446,7 +446,7 @@ def test_stages_and_devices_that_do_not_exist_are_refused() -> None:
         Task("digit")
     with pytest.raises(SearchError, match="must name the same stages"):
         Task(stages={"depths": (1,)}).load(0)
-    with pytest.raises(SearchError, match="--device tpu9"):
+    with pytest.raises(SearchError, match="device=tpu9"):
         proxyless_training.torch_device("tpu9")
     assert proxyless_training.torch_device("auto").type in ("cpu", "cuda")
 
