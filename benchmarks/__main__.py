@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 from rich.console import Console
 
+from nnmeter_nas.cli.arguments import positive_int
 from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
@@ -78,14 +79,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where finished steps are kept, to resume",
     )
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
-    train.add_argument("--members", type=_positive, default=3, help="networks averaged in a pack")
+    train.add_argument("--members", type=positive_int, default=3, help="networks averaged in a pack")
     train.add_argument(
-        "--epochs", type=_positive, default=Settings.epochs, help="passes over the data of each network"
+        "--epochs", type=positive_int, default=Settings.epochs, help="passes over the data of each network"
     )
     train.add_argument(
-        "--lofo-epochs", type=_positive, default=20, help="passes of the networks that leave one family out"
+        "--lofo-epochs", type=positive_int, default=20, help="passes of networks that leave one family out"
     )
-    train.add_argument("--workers", type=_positive, default=2, help="processes")
+    train.add_argument("--workers", type=positive_int, default=2, help="processes")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
         help="sums over lookup tables against full-graph predictions, of random architectures",
     )
-    additivity.add_argument("--architectures", type=_positive, default=1000, help="how many of each space")
+    additivity.add_argument("--architectures", type=positive_int, default=1000, help="how many of each space")
     additivity.add_argument("--seed", type=int, default=0, help="of the architectures")
     _add_devices(additivity)
     additivity.set_defaults(run=_additivity)
@@ -178,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument(
         "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
     )
-    reference.add_argument("--epochs", type=_positive, help="of each search, instead of the command's own")
-    reference.add_argument("--workers", type=_positive, default=2, help="processes")
+    reference.add_argument("--epochs", type=positive_int, help="of each search, instead of the command's own")
+    reference.add_argument("--workers", type=positive_int, default=2, help="processes")
     reference.set_defaults(run=_reference_latency)
 
     search = commands.add_parser(
@@ -195,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=SEARCH_TASKS,
         help="what to search",
     )
-    search.add_argument("--seeds", type=_positive, default=10, help="searches of each strategy in each task")
+    search.add_argument("--seeds", type=positive_int, default=10, help="searches of each strategy in a task")
     search.add_argument("--first-seed", type=int, default=0, help="seed of the first; the others follow it")
     search.add_argument(
         "--predictor", default="adreno640gpu_tflite21", metavar="DEVICE", help="applied hardware"
@@ -264,13 +265,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     speed.set_defaults(run=_speed)
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
 
 
 def _add_dataset_and_devices(parser: argparse.ArgumentParser) -> None:

@@ -87,9 +87,9 @@ def load_dataset(
     if name == "digits":
         return _digits(input_shape, seed)
     if data is None:
-        raise DatasetError(f"the dataset {name} is read from a folder; name it with --data DIR")
+        raise DatasetError(f"the dataset {name} is read from a folder, which data_path has to name")
     if not data.is_dir():
-        raise DatasetError(f"{data} is no folder; --data takes the folder that holds {name}")
+        raise DatasetError(f"{data} is no folder; data_path takes the folder that holds {name}")
     return (
         _cifar10(data, input_shape) if name == "cifar10" else _image_folder(data, input_shape, resize_scale)
     )
@@ -223,7 +223,7 @@ class Batches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         if len(self.part) < batch_size:
             raise DatasetError(
                 f"a batch of {batch_size} is more than the {len(self.part)} images to draw it from; "
-                "take a smaller --train_batch_size"
+                "take a smaller train_batch_size"
             )
         self._order: tuple[int, np.ndarray] = (-1, self.part)
 

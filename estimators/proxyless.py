@@ -169,7 +169,7 @@ def _check_reference(settings: SearchSettings, reach: tuple[float, float], devic
         raise SearchError(
             f"reference_latency={reference:g} ms is out of reach: on {device} the fastest architecture of "
             f"the space takes {fastest:.4g} ms, the slowest {slowest:.4g} ms; give a reference between them, "
-            "or another --size or stages"
+            "or another size or other stages"
         )
     if reference > slowest:
         warnings.warn(

@@ -81,7 +81,7 @@ class Checkpoint:
 
     def way_back(self) -> str:
         """What to do about a training that went astray."""
-        advice = "lower --learning_rate or --arc_learning_rate"
+        advice = "lower learning_rate or arc_learning_rate"
         return f"{advice}; {self.path} keeps the last good state" if self.path.exists() else advice
 
     def _read(self) -> dict[str, Any]:
@@ -104,5 +104,5 @@ class Checkpoint:
         if differing:
             raise SearchError(
                 f"{self.path} belongs to another training: {', '.join(differing)}; "
-                "give its settings to go on with it, or another --checkpoint_path or --output"
+                "give its settings to go on with it, or another checkpoint_path"
             )

@@ -113,7 +113,7 @@ def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, s
     try:
         return plain_architecture(_named(found, candidates), candidates)
     except SpaceError as error:
-        raise SpaceError(f"{path}: {error}; is it of another --size or of other stages?") from error
+        raise SpaceError(f"{path}: {error}; is it of another size or of other stages?") from error
 
 
 def _named(architecture: Any, candidates: Mapping[str, Sequence[str]]) -> Any:

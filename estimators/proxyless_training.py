@@ -65,7 +65,7 @@ def torch_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise SearchError(f"--device {name}: torch cannot use it here; take cpu") from error
+        raise SearchError(f"device={name}: torch cannot use it here; take cpu") from error
     return device
 
 

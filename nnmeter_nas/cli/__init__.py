@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ..errors import NnMeterNasError, UnknownDeviceError
 from .commands import add_commands
-from .messages import fail, warn
+from .messages import fail, in_flags, warn
 
 _EPILOG = """\
 examples:
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NnMeterNasError, OSError) as error:
-        return fail(str(error))
+        return fail(in_flags(str(error), vars(options).keys() - {"command", "action", "run", "parser"}))
     except KeyboardInterrupt:
         return 130
 

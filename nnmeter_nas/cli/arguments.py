@@ -131,6 +131,21 @@ def positive_int(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """An integer of at least 0."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def positive_float(text: str) -> float:
     """A finite number above 0."""
     value = float(text)
@@ -147,5 +162,5 @@ def port(text: str) -> int:
 
 
 # argparse names the function in its messages
-positive_int.__name__ = port.__name__ = "int"
-positive_float.__name__ = "float"
+positive_int.__name__ = count.__name__ = port.__name__ = "int"
+positive_float.__name__ = share.__name__ = "number"

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from .. import load_latency_predictor
-from .arguments import DEFAULT_DEVICE, positive_float, positive_int
+from .arguments import DEFAULT_DEVICE, count, positive_float, positive_int
 from .commands import set_command
-from .search import NEEDS, add_nni_arguments, count, start
+from .search import NEEDS, add_nni_arguments, start
 
 _EPILOG = f"""\
 This is `nnmeter-nas search --space spos-small` in small: it trains a dozen networks on scikit-learn's digits

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             ir = to_nnmeter_ir(model.read())
             path = _path(model, options.output)
             write_bytes(path, f"{json.dumps(ir, indent=4)}\n".encode())
-        except Exception as error:
+        except Exception as error:  # one model's fault, or ours, does not keep the others
             exit_code = report(model, error, options.verbose)
         else:
             print(f"The nn-Meter IR of {model.name} is saved as {path}")

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             options.parser.error("--train_mode retrain: name the architecture with --exported_arch_path")
         return run_retrain(options)
     check_task(options)
-    load_latency_predictor(options.applied_hardware)  # a wrong name shall not cost the start of torch and NNI
+    load_latency_predictor(options.applied_hardware)  # a wrong name fails before torch and NNI are loaded
     if options.reference_latency is None:
         note("without --reference_latency the search does not care for latency")
     return with_torch(options, _search)

@@ -14,7 +14,7 @@ import networkx as nx
 from ..errors import NnMeterNasError
 from ..predictor import Explanation, LatencyPredictor
 from .arguments import DEFAULT_DEVICE
-from .messages import fail, note, warn
+from .messages import fail, in_flags, note, warn
 from .models import Model, Models
 from .results import progress
 
@@ -52,7 +52,7 @@ class Run:
     def _results(self, model: Model) -> list[Explanation | Exception]:
         try:
             graph = model.read()
-        except Exception as error:
+        except Exception as error:  # one model's fault, or ours, does not keep the others
             self.exit_code = report(model, error, self.verbose)
             return [error] * len(self.predictors)
         if self.verbose:
@@ -80,13 +80,14 @@ class Run:
 def report(model: Model, error: Exception, verbose: bool) -> int:
     """Say why a model failed, and return the exit code for it.
 
-    What is none of our own errors is a fault of ours; it too fails its model alone; ``verbose`` tells where.
+    An error that is not of this package is a fault of ours. It too fails its model alone. ``verbose`` shows
+    where it was raised, and where its cause was if a reader took that for damage to the model.
     """
-    message = str(error)
+    message = in_flags(str(error), ["input_shape"])
     if not isinstance(error, NnMeterNasError | OSError):
         message = f"unexpected {type(error).__name__}: {error}; --verbose tells where it happened"
-        if verbose:
-            traceback.print_exception(error)
+    if verbose and (error.__cause__ or not isinstance(error, NnMeterNasError | OSError)):
+        traceback.print_exception(error)
     return fail(message if model.name in message else f"{model.name}: {message}")
 
 

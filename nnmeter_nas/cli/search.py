@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..errors import SearchError
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
-from .arguments import DEFAULT_DEVICE, port, positive_float, positive_int, size
+from .arguments import DEFAULT_DEVICE, count, port, positive_float, positive_int, share, size
 from .commands import set_command
 from .messages import console, fail, note
 
@@ -94,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nni_arguments(group: Any) -> None:
-    """How NNI shall run a search."""
+    """How NNI runs a search."""
     group.add_argument("--engine", choices=["py", "graph"],
                        help="how NNI makes networks: py from Python, graph from its own graph of the space "
                        "(default: py)")
@@ -127,15 +128,15 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--population", type=positive_int, metavar="N",
                        help="pareto: architectures in a generation (default: 20, or half of --trials if that "
                        "is less)")
-    group.add_argument("--mutation", type=_share, metavar="P",
+    group.add_argument("--mutation", type=share, metavar="P",
                        help="pareto: probability that a choice changes (default: 1 / number of choices)")
-    group.add_argument("--crossover", type=_share, metavar="P",
+    group.add_argument("--crossover", type=share, metavar="P",
                        help="pareto: probability of two parents (default: 0.9)")
     group.add_argument("--order", choices=["ascending", "closest"],
                        help="ranked: the fastest first, or those closest to the limit (default: ascending)")
     group.add_argument("--top-k", type=positive_int, metavar="N",
                        help="ranked: how many of the pool to train")
-    group.add_argument("--quantile", type=_share, metavar="P", help="ranked: the same as a share of the pool")
+    group.add_argument("--quantile", type=share, metavar="P", help="ranked: the same as a share of the pool")
     group.add_argument("--pool-size", type=positive_int, metavar="N",
                        help="ranked: architectures to draw (default: 10000)")
 
@@ -263,12 +264,16 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
 
         try:
             report = run_search(search, folder, at, started, changed)
+        except SearchError:
+            if folder.ended < search.settings.trials:
+                note(f"go on with: {again}")
+            raise
         except SystemExit:
             note(f"interrupted; no trial that finished is lost. Go on with: {again}")
             raise
     out.print(trials_table(report))
-    for reason, count in report.rejected.items():
-        out.print(f"{count} candidates not trained: {reason}")
+    for reason, candidates in report.rejected.items():
+        out.print(f"{candidates} candidates not trained: {reason}")
     if report.note:
         note(f"ended after {folder.ended} of {search.settings.trials} trials: {report.note}")
     best = report.best
@@ -342,13 +347,6 @@ def _not_installed(error: ModuleNotFoundError) -> int:
     return fail(f"{error}; searches need: {NEEDS}, with NNI 2.10.1 or 3.0")
 
 
-def count(text: str) -> int:
-    """An integer of at least 0."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
@@ -366,13 +364,6 @@ def _amount(text: str) -> float:
     return positive_float(text[:-1]) * unit if unit else positive_float(text)
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
-
-
 # argparse names the function in its messages
 count.__name__ = "int"
-_milliseconds.__name__ = _amount.__name__ = _share.__name__ = "number"
+_milliseconds.__name__ = _amount.__name__ = "number"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .arguments import positive_float, positive_int
+from .arguments import count, positive_float, positive_int, share
 from .messages import console, fail, note
 
 
@@ -97,15 +97,15 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
              "train/CLASS and val/CLASS (default: %(default)s)")
     task.add_argument("--data", "--data_path", "--data-path", dest="data_path", type=Path, metavar="DIR",
                       help="folder of the dataset")
-    add_flag(task, "--resize_scale", type=_share, default=0.08, metavar="SHARE",
+    add_flag(task, "--resize_scale", type=share, default=0.08, metavar="SHARE",
              help="smallest share of a photograph to train on (default: %(default)s)")
     add_flag(task, "--size", choices=["small", "imagenet"],
              help="of the space: 32x32 or 224x224 images (default: imagenet for imagefolder, else small)")
     for what, name in (("layers", "n_cell"), ("channels", "width"), ("stride", "stride")):
         add_flag(task, f"--{name}_stages", type=_sizes, metavar="N,N,...", help=f"{what} of each stage")
-    add_flag(task, "--dropout_rate", type=_share, metavar="SHARE",
+    add_flag(task, "--dropout_rate", type=share, metavar="SHARE",
              help="of the features before the classifier")
-    add_flag(task, "--bn_momentum", type=_share, default=0.1, metavar="X", help="(default: %(default)s)")
+    add_flag(task, "--bn_momentum", type=share, default=0.1, metavar="X", help="(default: %(default)s)")
     add_flag(task, "--bn_eps", type=positive_float, default=1e-3, metavar="X", help="(default: %(default)s)")
 
 
@@ -126,7 +126,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
              help="cpu, cuda, cuda:1 ...; a GPU if there is one, by default")
     add_flag(training, "--threads", type=positive_int, metavar="N",
              help="cores to use (default: 1 for the small space, where more are slower; else all)")
-    add_flag(training, "--n_worker", type=_count, default=0, metavar="N",
+    add_flag(training, "--n_worker", type=count, default=0, metavar="N",
              help="processes that read images ahead (default: %(default)s)")
     training.add_argument("--checkpoint", "--checkpoint_path", "--checkpoint-path", dest="checkpoint_path",
                           type=Path, metavar="FILE", help="where the state is kept (default: in --output)")
@@ -153,20 +153,3 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not values or min(values) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes such as 4,4,4,4,4,1")
     return values
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
-
-
-def _count(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is less than 0")
-    return value
-
-
-# argparse names the function in its messages
-_share.__name__, _count.__name__ = "float", "int"

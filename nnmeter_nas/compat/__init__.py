@@ -3,8 +3,8 @@
     import nnmeter_nas.compat as compat; compat.install()
 
 From then on ``import nn_meter`` gives :mod:`nnmeter_nas.compat.interface`, whether nn-Meter is
-installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. A script that shall stay as it
-is runs by ``python -m nnmeter_nas.compat script.py [argument ...]``.
+installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. To run a
+script unchanged: ``python -m nnmeter_nas.compat script.py [argument ...]``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Unpacking of a zip from somebody else: into its folder and nowhere else, or not at all."""
+"""Unpack a downloaded zip: all of it, inside one folder, or nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack ``archive`` into ``folder``, which is made if need be; what was in it stays.
 
     Raises:
-        PackError: it is no zip, damaged, or not what an honest tool writes. Nothing is written then.
+        PackError: it is no zip, is damaged, or has entries that lead outside. Nothing is written then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""What Python's import does differently once nn-Meter is replaced."""
+"""Import hooks: ``nn_meter`` is found in this package, and NNI's profiler is patched when it is loaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """How to load ``fullname``; None for all that is none of our business."""
+        """How to load ``fullname``; None for every other module."""
         if fullname.partition(".")[0] == PACKAGE:
             return spec_from_loader(fullname, NnMeterLoader(), is_package=True)
         found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None

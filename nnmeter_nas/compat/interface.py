@@ -1,8 +1,8 @@
 """What ``import nn_meter`` gives after ``nnmeter_nas.compat.install()``: nn-Meter 2.0's interface.
 
-Names, arguments and their defaults are nn-Meter's; latencies come from this package's predictor packs. Some
-things are different on purpose: operators that are not predicted are warned of, nothing is unpickled,
-predictors of version 1.0 are not downloaded unasked, and there is no configuration to write.
+Names, arguments and their defaults are nn-Meter's. Latencies come from this package's predictor packs. Some
+things differ on purpose: operators without a prediction cause a warning, nothing is unpickled, predictors of
+version 1.0 are downloaded only when asked for, and there is no configuration file.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def model_to_graph(
         model: a torch module, an ONNX model, a candidate of an NNI search space, or nn-Meter IR, which
             is returned as it is.
         model_type: "torch", "onnx", "nni-ir" or "nnmeter-ir".
-        input_shape: NCHW, batch 1; as in nn-Meter, only "torch" heeds it.
+        input_shape: NCHW, batch 1; as in nn-Meter, only "torch" uses it.
         apply_nni: accepted and without effect: there is one way to read a torch module.
 
     Raises:
@@ -185,7 +185,7 @@ def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[
 def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple[Any, ...]:
     """What nn-Meter calls a model of ``model_type``, as arguments of :func:`nnmeter_nas.read_model`.
 
-    A candidate of NNI stays what it is, so that a predictor reads only what no earlier one had.
+    A candidate of NNI stays what it is.
     """
     if model_type == "torch":
         is_name = isinstance(model, str)

@@ -1,8 +1,9 @@
 """NNI 3.0's ``NnMeterProfiler`` on today's torch: its layers are read as they are, without ONNX.
 
-The profiler hands each layer of a space to its ``to_onnx``, which gives file objects to ``torch.onnx.export``
-and ``onnx.load``; both refuse them now. A model graph in place of the ONNX model serves any predictor of this
-package, and takes milliseconds where an export takes seconds.
+The profiler passes each layer of a space to its ``to_onnx``. That passes file objects to
+``torch.onnx.export`` and ``onnx.load``, which no longer accept them. Here, ``to_onnx`` returns a model graph
+instead: every predictor of this package takes one, and making it takes milliseconds where an export takes
+seconds.
 """
 
 from __future__ import annotations

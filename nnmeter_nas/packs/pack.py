@@ -106,6 +106,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         try:
             if entry in _REQUIRED[kind]:
                 parse(card[entry])
+        # A card is written by people: an entry may hold anything that YAML can.
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             text = reprlib.repr(card[entry])
             raise PackError(f"{folder / CARD} has no usable {entry}: {text} ({error})") from error

@@ -5,8 +5,8 @@
     with workers(backend="dask", scheduler="tcp://10.0.0.1:8786"):
         ...
 
-Whatever joblib is configured to use does, also by ``joblib.parallel_config``. Results come in the order of
-the chunks, and are the same wherever these ran: a chunk depends on itself alone.
+Any backend that joblib is configured to use works, by ``joblib.parallel_config`` too. Results come in the
+order of the chunks. They are the same wherever the chunks ran: a chunk depends on nothing but itself.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class TravellingPredictor:
 
 @dataclass(frozen=True)
 class _Done(Generic[Result]):
-    """What came of a chunk; an error of ours comes as it is, which not every backend would let it."""
+    """What came of a chunk. Our errors travel as values, since not every backend passes on exceptions."""
 
     result: Result | None
     error: NnMeterNasError | None
@@ -159,7 +159,7 @@ class _Done(Generic[Result]):
 
 
 def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
-    """Work on one chunk, in whatever process."""
+    """Work on one chunk, in this process or in a worker."""
     result, failure = None, None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -156,7 +156,7 @@ class Search:
                 **settings.options,
             )
         except ValueError as error:
-            raise SearchError(f"strategy {settings.strategy!r}: {error}") from error
+            raise SearchError(f"strategy={settings.strategy}: {error}") from error
 
 
 def _experiments() -> Any:
@@ -187,7 +187,7 @@ def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
         return found
     if not callable(found):
         kind = type(found).__name__
-        raise SearchError(f"evaluator {name!r}: a {kind} is neither a function nor one of NNI's evaluators")
+        raise SearchError(f"evaluator={name}: a {kind} is neither a function nor one of NNI's evaluators")
     known = inspect.signature(found).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     offered = {"input_shape": list(input_shape), **settings.arguments}
@@ -282,8 +282,8 @@ class _Running:
                 f"{logs}; the last failed with {failure}"
             ) from failure
         raise SearchError(
-            f"NNI stopped working ({failure}); its logs are in {logs}. No trial that finished is lost; go on "
-            f"with: nnmeter-nas search --resume {shlex.quote(str(self.folder.path))}"
+            f"NNI stopped working ({failure}); its logs are in {logs}. No trial that finished is lost: the "
+            f"search in {self.folder.path} can be resumed"
         ) from failure
 
     def _config(self, experiments: Any, trials: int, home: str | None) -> Any:
@@ -346,13 +346,13 @@ def _imported(name: str) -> Any:
     """What ``module:attribute`` names, in the current folder or installed."""
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
-        raise SearchError(f"evaluator {name!r}: write module:function, such as my_training:train")
+        raise SearchError(f"evaluator={name}: write module:function, such as my_training:train")
     sys.path.insert(0, "")  # the current folder, as for `python -m`
     try:
         return functools.reduce(getattr, attribute.split("."), import_module(module))
     except Exception as error:  # whatever importing a user's module raises
         reason = f"{type(error).__name__}: {error}"
-        raise SearchError(f"evaluator {name!r}: cannot load it: {reason}") from error
+        raise SearchError(f"evaluator={name}: cannot load it: {reason}") from error
     finally:
         sys.path.remove("")
 

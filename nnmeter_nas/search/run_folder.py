@@ -105,7 +105,8 @@ class RunFolder:
         """Raise a SearchError if ``path`` holds a search that shall not be overwritten."""
         if (path / SETTINGS).exists() and not overwrite:
             raise SearchError(
-                f"{path} holds a search already; resume it, name another folder, or allow to overwrite it"
+                f"{path} holds a search already; resume it, take another folder, or replace it by "
+                f"overwrite=True"
             )
 
     @classmethod
@@ -209,7 +210,7 @@ def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
         return Settings(**content["settings"]), content["facts"]
     except FileNotFoundError as error:
         raise SearchError(
-            f"{path}: there is no search in this folder, as it has no {SETTINGS}; start one"
+            f"{path}: there is no search in this folder, as it has no {SETTINGS}; start one, or name another"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SearchError(f"{file} is damaged ({error}); restore it, or start the search anew") from error

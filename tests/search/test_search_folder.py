@@ -74,7 +74,7 @@ def test_more_trials_can_be_asked_for(run: Path) -> None:
 
 def test_a_folder_with_a_search_is_not_overwritten_unasked(run: Path) -> None:
     before = (run / "journal.jsonl").read_bytes()
-    with pytest.raises(SearchError, match=r"holds a search already; resume it"):
+    with pytest.raises(SearchError, match=r"holds a search already; resume it.*overwrite=True"):
         RunFolder.create(run, SETTINGS, FACTS)
     assert (run / "journal.jsonl").read_bytes() == before
 

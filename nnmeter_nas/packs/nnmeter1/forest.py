@@ -148,6 +148,7 @@ def read_pickled_forest(file: BinaryIO, size: int, name: str) -> Forest:
     record = decode_pickle(file, size, name)
     try:
         return _forest(record, size)
+    # A pickle can put any value in any place of the record.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise PackError(f"{name} holds no fitted forest of scikit-learn's regressors: {error}") from error
 

@@ -99,6 +99,7 @@ def decode_pickle(file: BinaryIO, size: int, name: str) -> Any:
     except ValueError as error:
         hint = "; if it is compressed, decompress it first" if size - source.left < _FIRST_OPCODES else ""
         raise PackError(f"{name} is not read: {error}{hint}") from error
+    # Damaged opcodes take from an empty stack, or act on values of another type.
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PackError(f"{name} is damaged: {type(error).__name__}: {error}") from error
 

@@ -140,6 +140,7 @@ class GraphBuilder:
             return self._unknown(operation, operands)
         except NnMeterNasError:
             raise
+        # Parameters are whatever the author's code computed, and a layer's own code reads them.
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ReaderError(
                 f"operator {node.name!r} of type {operation.type!r} cannot be read with parameters "

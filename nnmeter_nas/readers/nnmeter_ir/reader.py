@@ -23,7 +23,7 @@ _TRANSLATED = frozenset(
 _INPUT_TYPES = ("Placeholder", "Input")
 #: Types whose output does not depend on the input's values.
 _CONSTANT_TYPES = ("Const", "Shape")
-#: Errors raised when an attribute is missing or has the wrong type.
+#: Errors that JSON of another format can raise: an attribute is missing, has the wrong type or is out of range.
 _ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _FEATURE_MAP_RANK = 4
 
@@ -72,7 +72,8 @@ def read_nnmeter_ir(
             raise
         except _ATTRIBUTE_ERRORS as error:
             raise ReaderError(
-                f"operator {node!r} ({kind}): attribute {error} is missing or malformed"
+                f"operator {node!r} ({kind}): attribute {error} is missing or malformed "
+                f"({type(error).__name__})"
             ) from error
     return finish(graph)
 

@@ -38,6 +38,7 @@ def inferred_types(
             {name: _type(value) for name, value in given.items()},
             {name: tensor for name, value in given.items() if (tensor := _tensor(name, value))},
         )
+    # ONNX's own code says so in many ways if it cannot tell; then the shape stays unknown, and is said to be.
     except (
         defs.SchemaError,
         shape_inference.InferenceError,

@@ -40,7 +40,8 @@ MAX_OPERATORS = 100_000
 _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
-#: Errors raised when an attribute or constant is missing, has the wrong type or is out of range.
+#: Errors that a damaged file can raise: an attribute is missing, has the wrong type or is out of range. A bug
+#: of ours may raise one too, so the message names the type and keeps the cause.
 _ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 

@@ -114,6 +114,7 @@ def naming(node: Node) -> Iterator[None]:
         raise ReaderError(f"operator {node.name!r} ({node.op}): {error}") from error
     except GraphError as error:
         raise error if error.node is not None else type(error)(str(error), node.name) from error
+    # Any operand or attribute of a damaged file may be absent, of another type or out of range.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ReaderError(
             f"operator {node.name!r} ({node.op}): operands or attributes are malformed "

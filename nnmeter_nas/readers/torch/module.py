@@ -75,7 +75,7 @@ def trace_module(
             result = module(*args, **kwargs)
     except NnMeterNasError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's forward() runs in here
         raise ReaderError(
             f"cannot trace {type(module).__name__} with input_shape={list(shapes.values())}: "
             f"{recorder.where()} raised {type(error).__name__}: {error}. Check that input_shape has one "

@@ -39,7 +39,7 @@ class SearchReport:
         metric: what trials report.
         units: of measures; a latency's is ms.
         looked_at: architectures whose measures the search looked at, if it counted them.
-        rejected: how many of them it did not submit, by the reason as users shall read it.
+        rejected: how many of them it did not submit, by the reason, in words for users.
         latency_by_block: of the best trial: latency in ms by label, for each measure that is a latency.
         asked: trials that were asked for; None if there is no such number.
         note: why the search ended before that, if it did.
