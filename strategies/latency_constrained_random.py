@@ -15,12 +15,12 @@ from .latency_strategy import LatencyStrategy
 class LatencyConstrainedRandom(LatencyStrategy):
     """Draw architectures uniformly among those inside the limits.
 
-    Dynamic programming over the lookup table counts them, so that a limit that one in a million random
+    Dynamic programming over the lookup table counts them. So a limit that only one in a million random
     architectures meets takes no longer than any other.
 
     Args:
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
-        dedup: ask for no architecture twice; the search is exhausted when all inside the limits were tried.
+        dedup: never ask for an architecture twice; the search ends when all inside the limits were tried.
         options: as :class:`LatencyStrategy` takes them.
 
     >>> from nnmeter_nas.costs.terms import Terms

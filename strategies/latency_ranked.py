@@ -25,9 +25,9 @@ class LatencyRanked(LatencyStrategy):
     what ranks: with several devices, the worst ratio of a latency to its limit.
 
     Args:
-        base: what draws the pool. None, and NNI's own ``Random``, stand for all architectures inside the
-            limits, each with even chances; or a :class:`LatencyConstrainedRandom`, which has the limits and
-            everything else that ``options`` are about.
+        base: what draws the pool. None or NNI's own ``Random``: all architectures inside the limits, each
+            equally likely. Or a :class:`LatencyConstrainedRandom`, which then holds the limits and
+            everything else that ``options`` would say.
         top_k: how many of the pool to train, the first in its order.
         quantile: the same as a share of the pool, above 0 and up to 1. All are trained if both are None.
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
@@ -38,7 +38,7 @@ class LatencyRanked(LatencyStrategy):
         options: as :class:`LatencyStrategy` takes them.
 
     Raises:
-        ValueError, TypeError: an argument is not what is said above.
+        ValueError, TypeError: an argument is not as described above.
     """
 
     def __init__(

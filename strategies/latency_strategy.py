@@ -1,4 +1,4 @@
-"""What latency-ranked strategies share: arguments, the problem that they make of a space, ask and tell."""
+"""What the strategies share: their arguments, the problem that they make of a space, asking and telling."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ _SHARED = (
     "input_shape",
     "seed",
 )
-#: Random draws, all tried before, after which a space that is too large to list is held to be exhausted.
+#: Random draws, all tried before, after which a space too large to list is taken to be exhausted.
 _STALE = 20_000
 
 
 class LatencyStrategy(NniStrategy):
     """A search strategy that knows the latency of architectures before any is trained.
 
-    It is a strategy of NNI, 2.10.1 or 3.0, as any other::
+    It is used like any strategy of NNI 2.10.1 or 3.0::
 
         ParetoEvolution(max_latency=20.0, predictor="cortexA76cpu_tflite21", limits={"flops": 3e8})
 
     Without NNI, :meth:`begin` with a problem, then :meth:`ask` for an architecture and :meth:`tell` how it
-    did, as often as wanted and in any order. What it asks for depends on ``seed`` and on the order of asks
-    and tells alone, so that repeating these brings a fresh strategy to the same state; an ask that gives None
+    did, as often as wanted and in any order. What it asks for depends only on ``seed`` and on the order of
+    asks and tells, so that repeating these brings a new strategy to the same state. An ask that returns None
     changes nothing.
 
     Args:
@@ -70,14 +70,14 @@ class LatencyStrategy(NniStrategy):
             the worst ratio to a limit) and whatever ``limits`` takes.
         space: the space, where NNI's engine keeps no module that it could be read from.
         input_shape: NCHW, batch 1; by default what the space carries.
-        seed: of all that is random.
+        seed: of everything random.
 
     Attributes:
-        problem: what :meth:`begin` got.
-        rejected: how many candidates that were thought of were outside which limit.
+        problem: what :meth:`begin` was given.
+        rejected: how many proposed candidates were outside each limit.
 
     Raises:
-        ValueError, TypeError: an argument is not what is said above.
+        ValueError, TypeError: an argument is not as described above.
         UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
     """
 
@@ -111,7 +111,7 @@ class LatencyStrategy(NniStrategy):
         """The problem that the arguments make of ``space``.
 
         Raises:
-            SearchError: no device is given, a limit is of none, or a table is of another space.
+            SearchError: no device is given, a limit names none, or a table is of another space.
             UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
             LookupTableError, SpaceError, GraphError: as building a lookup table raises.
         """
@@ -134,7 +134,7 @@ class LatencyStrategy(NniStrategy):
         """Start to search ``problem``, from the beginning.
 
         Raises:
-            SearchError: it has no architecture inside its limits; says which limit, and what comes closest.
+            SearchError: no architecture is inside the limits; says which limit, and what comes closest.
         """
         problem.check()
         self.problem = problem
@@ -149,7 +149,7 @@ class LatencyStrategy(NniStrategy):
     def ask(self) -> IntArray | None:
         """The row of the next architecture to train, ``[positions]``.
 
-        None if there is none at present: then outcomes have to come in first, unless :attr:`exhausted`.
+        None if there is none at present: outcomes must come in first, unless :attr:`exhausted` is true.
 
         Raises:
             SearchError: the search has not begun.
@@ -184,7 +184,7 @@ class LatencyStrategy(NniStrategy):
 
     @property
     def exhausted(self) -> bool:
-        """Whether there is nothing more to ask for, ever."""
+        """Whether nothing is left to ask for, whatever outcomes come in."""
         return self._exhausted
 
     @abstractmethod
@@ -192,7 +192,7 @@ class LatencyStrategy(NniStrategy):
         """The next row, or None without having changed anything but :attr:`exhausted`."""
 
     def _start(self) -> None:
-        """Set up what the strategy keeps beside what all keep."""
+        """Set up what this strategy keeps beyond what all keep."""
 
     def _learn(self, row: IntArray, metric: float | None) -> None:
         """Take in an outcome; the metric is None if the trial failed."""

@@ -26,12 +26,12 @@ class ParetoEvolution(LatencyStrategy):
 
     * Genes are candidates: crossover is uniform, and a mutated position becomes any other candidate.
     * The first generation is spread: one architecture from each of ``population`` equal parts of the range of
-      the first objective inside the limits. Random ones are of much the same latency, and the front is not.
-    * A child outside the limits is repaired: its costliest blocks move down the table, as few as do. In the
-      paper those that break a constraint live, and are dominated; here each would cost a trial.
-    * No architecture is tried twice. A child that is known is bred anew; after 100 of those in a row, one is
+      the first objective inside the limits. Random ones have much the same latency; the front does not.
+    * A child outside the limits is repaired: its costliest blocks move down the table, as few as possible. In
+      the paper, children that break a constraint stay and are dominated; here each would cost a trial.
+    * No architecture is tried twice. A child that is known is bred again; after 100 of those in a row, one is
       drawn uniformly among the architectures inside the limits that were not tried.
-    * A failed trial is no part of any generation; another child takes its place.
+    * A failed trial belongs to no generation; another child takes its place.
 
     Up to ``population`` trials can run at once; :meth:`ask` gives None until all of a generation have ended.
     The default is small so that few trials are enough for several generations.
@@ -45,7 +45,7 @@ class ParetoEvolution(LatencyStrategy):
         options: as :class:`LatencyStrategy` takes them.
 
     Raises:
-        ValueError, TypeError: an argument is not what is said above.
+        ValueError, TypeError: an argument is not as described above.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ParetoEvolution(LatencyStrategy):
     def _start(self) -> None:
         positions = len(self.problem.sizes)
         self._rate = 1 / positions if self.mutation is None else self.mutation
-        # In random order, for the sake of searches that end before the first generation does.
+        # In random order, since a search may end before its first generation does.
         self._first = list(self._rng.permutation(self.problem.spread(self.population, self._rng)))
         self._parents = np.empty((0, positions), dtype=np.int64)
         self._objectives = np.empty((0, 1 + len(self.problem.objectives)))

@@ -17,4 +17,5 @@ def nni_line() -> str | None:
         return None
     if find_spec("nni.mutable") is not None:
         return NAS
-    return RETIARII if find_spec("nni.nas") is not None else None
+    is_retiarii = find_spec("nni.nas") is not None and find_spec("nni.nas.mutable") is not None
+    return RETIARII if is_retiarii else None

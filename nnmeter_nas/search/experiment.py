@@ -1,7 +1,7 @@
 """Run a search on either line of NNI, from its settings to its report; nothing is lost if it is killed.
 
-NNI trains each architecture in a process of its own. What the strategy asks for and how it ends is written
-down before anything follows from it (:mod:`.run_folder`), so that another process goes on where this one was.
+NNI trains each architecture in a process of its own. Every submission and every end is written to the run
+folder before anything follows from it (:mod:`.run_folder`), so that another process can go on from there.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class Search:
     """A search, ready to run: its settings made into a space, a strategy and an evaluator.
 
     Attributes:
-        settings: with a latency limit for every device if none was given: the median of random architectures.
-        strategy: which knows the space, and that something in it is inside the limits.
-        facts: what the settings mean now; a search is resumed only with the same.
+        settings: as given. If they hold no limit at all, each device gets one: the median latency of random
+            architectures.
+        strategy: knows the space, which holds architectures inside the limits.
+        facts: what the settings stand for now; a search is resumed only with the same facts.
     """
 
     def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
@@ -62,18 +63,18 @@ class Search:
 
         Args:
             settings: what is asked for.
-            progress: called with the number of architectures that were priced so far, if that takes long.
+            progress: called with the number of architectures priced so far, where the table is not known.
 
         Raises:
-            SearchError: nothing in the space is inside the limits; names the fastest it holds.
-            UnknownDeviceError, SpaceError, PackError, ReaderError: something that is named cannot be loaded.
+            SearchError: nothing in the space is inside the limits; names the fastest architecture.
+            UnknownDeviceError, SpaceError, PackError, ReaderError: what the settings name cannot be loaded.
         """
         self.predictors = [
             load_latency_predictor(device, settings.predictor_version) for device in settings.devices
         ]
         self.space = load_space(settings.space, settings.input_shape)
         self.evaluator = make_evaluator(settings, self.space.input_shape)
-        # Priced here for the sake of progress; the strategy finds the latencies in the cache.
+        # Priced here to show progress; the strategy finds the latencies in the cache.
         measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
             medians = _median_latencies(self.space, measured, settings.seed)
@@ -88,10 +89,10 @@ class Search:
         }
 
     def resumed(self, folder: RunFolder) -> None:
-        """Bring the strategy to the state that the search in ``folder`` was in.
+        """Bring the strategy to the state of the search in ``folder``.
 
         Raises:
-            SearchError: the search began with another space, predictor pack or NNI, or other code.
+            SearchError: the space, a predictor pack, NNI or the code has changed since the search began.
         """
         for name, then in folder.facts.items():
             if name in self.facts and self.facts[name] != then:
@@ -173,10 +174,10 @@ def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> l
 
 
 def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
-    """NNI's evaluator of what ``settings.evaluator`` names: a function, or an evaluator of NNI.
+    """The evaluator that ``settings.evaluator`` names: one of NNI's, or a function that becomes one.
 
-    The function gets the network, or what makes it, and those of ``settings.arguments`` and ``input_shape``
-    that it takes; it has to report its metric with ``nni.report_final_result``.
+    The function gets the network, or what makes it, and as many of ``settings.arguments`` and ``input_shape``
+    as it takes. It must report its metric with ``nni.report_final_result``.
 
     Raises:
         SearchError: there is no such function or evaluator.
@@ -202,17 +203,17 @@ def run_search(
     started: Callable[[int], None] = lambda port: None,
     changed: Callable[[RunFolder], None] = lambda folder: None,
 ) -> SearchReport:
-    """Run a search, or what is left of it, and keep its report up to date.
+    """Run a search, or the rest of one, and keep its report up to date.
 
     Args:
         search: what to run.
-        folder: where it is kept; what it holds already is not done again.
+        folder: of the search; trials that it holds are not run again.
         port: for NNI's web page and REST interface, on 127.0.0.1; another is taken if it is in use.
         started: called once NNI's manager runs, with its port.
         changed: called when a trial was submitted or has ended.
 
     Returns:
-        The report, which is also written into the folder.
+        The report, which is also written to the folder.
 
     Raises:
         SearchError: NNI fails, or no trial was trained to its end.
@@ -250,7 +251,7 @@ class _Running:
     port: int | None = None
 
     def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
-        """Let NNI run up to so many trials, with ``home`` as theirs; see :func:`run_search`."""
+        """Let NNI run up to ``trials`` trials, whose home folder is ``home``; see :func:`run_search`."""
         from ..nni.launching import launcher_of_search
 
         patch()
@@ -274,7 +275,7 @@ class _Running:
                     failure = error
                     if self.port is not None:
                         break
-                    # It never started: somebody took the port in between, or it was too slow.
+                    # It never started: another process took the port meanwhile, or it was too slow.
         logs = self.folder.path / LOGS
         if self.port is None:
             raise SearchError(
@@ -311,7 +312,7 @@ class _Running:
         if isinstance(event, Ended):
             try:
                 write_report(self.search.report(self.folder), self.folder.path)
-            except Exception:  # what was found is safe; the report is written once more at the end
+            except Exception:  # the journal has everything, and the report is written again at the end
                 logger.exception("the report could not be written")
         self.changed(self.folder)
 

@@ -1,7 +1,7 @@
-"""What a search has done, kept so that a crash at any moment loses nothing that was written before.
+"""The journal of a search, of which a crash at any moment loses nothing that was written before.
 
-A journal is a file of JSON objects, one a line. A line counts once its end is there: what a crash left of the
-last one is cut off when the file is opened again.
+A journal is a file of JSON objects, one on each line. A line counts once it is complete. If a crash left the
+last one incomplete, it is cut off when the file is opened again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ..errors import SearchError
 
 
 class Journal:
-    """A journal that is open for more; every record is on the disk when :meth:`append` returns.
+    """A journal that is open for writing; a record is on the disk when :meth:`append` returns.
 
     Attributes:
         path: the file.
-        records: what it holds, the oldest first.
+        records: its records, the oldest first.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``, which is made if it is not there.
+        """Open ``path``; the file is made if it does not exist.
 
         Raises:
-            SearchError: a line that is whole is no JSON object.
+            SearchError: a complete line is no JSON object.
         """
         self.path = path
         self.records, length = _read(path)
@@ -42,7 +42,7 @@ class Journal:
         """Write ``record``, of JSON values, and wait until it is on the disk.
 
         Raises:
-            ValueError: it holds a number that JSON has not (NaN, infinity).
+            ValueError: it holds NaN or infinity, which JSON lacks.
         """
         line = json.dumps(dict(record), allow_nan=False, separators=(", ", ": "))
         self._file.write(f"{line}\n".encode())
@@ -67,13 +67,13 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     """The records of a journal, the oldest first, without changing it; none if there is no such file.
 
     Raises:
-        SearchError: a line that is whole is no JSON object.
+        SearchError: a complete line is no JSON object.
     """
     return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records, and how many bytes they take; what follows is the rest of a line that was cut short."""
+    """The records, and how many bytes they take; an incomplete last line may follow."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

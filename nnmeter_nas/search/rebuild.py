@@ -1,4 +1,4 @@
-"""The networks that a search found, built again from the files of their architectures, and as ONNX."""
+"""Build the networks that a search found from the files of their architectures, and export them to ONNX."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Architecture:
         input_shape: NCHW.
         choices: name of the candidate by label.
         values: its measures, by name.
-        hardware: what those of them that are latencies were predicted with.
+        hardware: what the latencies among them were predicted with, by name.
     """
 
     space: str
@@ -81,7 +81,7 @@ def rebuild(architecture: Architecture, weights: str | Path | None = None) -> An
 
     Raises:
         SpaceError: its space cannot be loaded, or lacks one of its choices.
-        ReaderError: the weights are of another network, or no weights.
+        ReaderError: the file holds no weights, or those of another network.
         MissingPackageError: torch or NNI is not installed.
     """
     lines = load_extra("nnmeter_nas.nni", "nni", _PURPOSE)
@@ -131,7 +131,7 @@ def to_onnx(network: Any, architecture: Architecture) -> Any:
                 output_names=["output"],
             )
         model = program.model_proto
-    except Exception as error:  # whatever a user's network makes of it
+    except Exception as error:  # whatever exporting a user's network raises
         raise ReaderError(f"torch cannot export the network: {type(error).__name__}: {error}") from error
     about = {"space": architecture.space, "choices": dict(architecture.choices)}
     model.metadata_props.add(key="nnmeter_nas", value=json.dumps(about))
@@ -140,7 +140,7 @@ def to_onnx(network: Any, architecture: Architecture) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what torch's exporter says of its progress, and of packages that it would know."""
+    """Silence torch's exporter: its progress, and its hints about missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The folder of a search: all that it knows, so that it can go on after a crash at any moment.
+"""The folder of a search: everything that it needs to go on after a crash at any moment.
 
 ======================= ==============================================================================
 ``search.json``         what was asked for, the predictor packs and the versions it runs with
@@ -84,8 +84,8 @@ class RunFolder:
     Attributes:
         path: the folder.
         settings: what was asked for.
-        facts: what the settings meant when the search began: packs, space and versions by name.
-        events: all submissions and ends of trials so far, in their order.
+        facts: what the settings stood for when the search began: packs, space and versions, by name.
+        events: all submissions and ends of trials so far, in order.
     """
 
     def __init__(self, path: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ class RunFolder:
 
     @staticmethod
     def check(path: Path, overwrite: bool) -> None:
-        """Raise a SearchError if ``path`` holds a search that shall not be overwritten."""
+        """Raise a SearchError if ``path`` holds a search and ``overwrite`` is False."""
         if (path / SETTINGS).exists() and not overwrite:
             raise SearchError(
                 f"{path} holds a search already; resume it, take another folder, or replace it by "
@@ -147,7 +147,7 @@ class RunFolder:
         return cls(path, dataclasses.replace(settings, **changed), facts)
 
     def recover(self) -> None:
-        """Take down the ends of trials that finished while nobody was there to do so."""
+        """Record the ends of trials that finished while no search process was running."""
         for trial in unended(self.events):
             if (outcome := self.outcome(trial.number)) is not None:
                 self.record(Ended(trial.number, outcome.metric, outcome.failure))
@@ -169,7 +169,7 @@ class RunFolder:
         return read_outcome(self.path / TRIALS / f"{number:04}.json")
 
     def trials(self) -> list[Trial]:
-        """All trials in the order of their submission, those that still run included."""
+        """All trials in the order of submission, including those that still run."""
         begins: dict[int, tuple[Submitted, float]] = {}
         ends: dict[int, tuple[Ended, float]] = {}
         for event, moment in zip(self.events, self._times, strict=True):

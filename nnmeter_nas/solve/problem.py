@@ -1,4 +1,4 @@
-"""What a search is about: architectures as rows of candidate indices, their limits and their objectives."""
+"""The problem that a search solves: architectures as rows of candidate indices, limits and objectives."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .sampling import UniformSampler
 
 BoolArray = npt.NDArray[np.bool_]
 
-#: The objective that stands for latency: that on the device, or of several the worst ratio to its limit.
+#: The objective "latency": on one device the latency itself, on several the worst ratio to its limit.
 LATENCY = "latency"
-#: What measures of latency are called, or with the device behind it where there are several.
+#: Name of the measure of latency; with several devices, each device's name follows.
 LATENCY_MS = "latency_ms"
-#: Below it, in ms, an architecture runs nothing; the smallest kernel takes a thousand times as long.
+#: An architecture below this many ms runs nothing; the smallest kernel takes a thousand times as long.
 NOTHING_MS = 1e-6
-#: Architectures drawn without one being inside all limits, after which there is held to be none: of measures
-#: that are sums, and of measures for which each model has to be built.
+#: Draws without an architecture inside all limits, after which there is taken to be none: for measures that
+#: are sums, and for measures that need each model to be built.
 _PATIENCE, _PATIENCE_BUILT = 200_000, 500
-#: Architectures drawn in a part of a range, one of which is to be inside all limits; likewise.
+#: Draws in one part of a range, one of which is to be inside all limits; for the same two kinds.
 _TRIES, _TRIES_BUILT = 64, 8
-#: Starts of the descent to the least of a measure that cannot be ranked.
+#: Starting points of the descent to the least value of a measure that cannot be ranked.
 _STARTS = 8
 
 
@@ -143,7 +143,7 @@ class Problem:
         return self._tally(self._rows(rows), Counter())
 
     def reasons(self, rows: npt.ArrayLike) -> Counter[str]:
-        """How many architectures are outside which limit; each counts for the first that it is outside of."""
+        """How many architectures are outside each limit; each counts once, for the first limit it fails."""
         counts: Counter[str] = Counter()
         self._tally(self._rows(rows), counts)
         return counts
@@ -151,15 +151,15 @@ class Problem:
     def draw(self, count: int, rng: np.random.Generator, rejected: Counter[str] | None = None) -> IntArray:
         """Architectures inside the limits, each drawn independently and uniformly, ``[count, positions]``.
 
-        Exact sampling meets the tightest limit of a measure that is a sum; the others by rejection.
+        Exact sampling meets the tightest limit of a measure that is a sum. Rejection meets the others.
 
         Args:
             count: how many.
-            rng: what draws.
+            rng: source of randomness.
             rejected: counts how many were outside which of the other limits.
 
         Raises:
-            SearchError: there is none, or none among a great many that meet the tightest limit.
+            SearchError: there is none, or none was found among a great many that meet the tightest limit.
         """
         found = np.empty((0, len(self.sizes)), dtype=np.int64)
         while len(found) < count:
@@ -184,9 +184,9 @@ class Problem:
         return found[:count]
 
     def spread(self, count: int, rng: np.random.Generator) -> IntArray:
-        """Architectures inside the limits whose first objective goes in even steps from least to most.
+        """Architectures inside the limits whose first objective rises in even steps from least to most.
 
-        Of each of ``count`` equal parts of its range one is drawn uniformly; where a part is empty, of all.
+        One is drawn uniformly from each of ``count`` equal parts of its range, or from all if that is empty.
 
         Returns:
             Rows ``[count, positions]``, the least first; some may be equal.

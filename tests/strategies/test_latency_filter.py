@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -16,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("nni.retiarii", reason="filters what NNI 2.10 makes; tests/nni has the other line")
 
-from nni.nas.experiment.pytorch import preprocess_model  # noqa: E402
+from nni.nas.experiment.pytorch import RetiariiExperiment, preprocess_model  # noqa: E402
 from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model  # noqa: E402
 from nni.retiarii import model_wrapper  # noqa: E402
 from nni.retiarii.nn import pytorch as nn  # noqa: E402
@@ -27,7 +28,7 @@ from nni_candidates import make_candidates  # noqa: E402
 from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas import nni as nni_lines  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError, SpaceError, UnknownDeviceError  # noqa: E402
-from nnmeter_nas.nni import build_module  # noqa: E402
+from nnmeter_nas.nni import build_module, unpatch  # noqa: E402
 from nnmeter_nas.search_spaces import nasbench201, spos  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
 from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
@@ -152,6 +153,26 @@ def test_candidates_of_the_graph_engine_are_looked_up_in_the_space_given(
     read = LatencyFilter(1e9, CPU)
     assert all(read(model) for model in models)
     looked_up = LatencyFilter(1e9, CPU, space=make("nasbench201-small"))
+    assert all(looked_up(model) for model in models[:CHECKED])
+    monkeypatch.setattr(looked_up._predictor, "predict", None)
+    assert all(looked_up(model) for model in models[CHECKED:])
+    found, known = ([one.latency_ms for one in each.candidates] for each in (looked_up, read))
+    assert found == pytest.approx(known, rel=1e-6)
+
+
+def test_candidates_of_the_graph_engine_are_looked_up_in_the_space_of_the_experiment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = nasbench201("small")
+    read, looked_up = LatencyFilter(1e9, CPU), LatencyFilter(1e9, CPU)
+    models = make_candidates(space, "graph", CHECKED + 2)
+    assert all(read(model) for model in models)
+    experiment = RetiariiExperiment(space, print, [], None)
+    try:
+        with pytest.raises(AttributeError):  # all that runs of the experiment is its very beginning
+            experiment.run(SimpleNamespace(), 0)
+    finally:
+        unpatch()
     assert all(looked_up(model) for model in models[:CHECKED])
     monkeypatch.setattr(looked_up._predictor, "predict", None)
     assert all(looked_up(model) for model in models[CHECKED:])

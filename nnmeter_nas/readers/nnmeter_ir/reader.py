@@ -23,7 +23,7 @@ _TRANSLATED = frozenset(
 _INPUT_TYPES = ("Placeholder", "Input")
 #: Types whose output does not depend on the input's values.
 _CONSTANT_TYPES = ("Const", "Shape")
-#: Errors that JSON of another format can raise: an attribute is missing, has the wrong type or is out of range.
+#: Errors that JSON of another format can raise: an attribute is missing, of the wrong type or out of range.
 _ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
 _FEATURE_MAP_RANK = 4
 
