@@ -149,6 +149,8 @@ def _pair(value: Any) -> tuple[int, int]:
 
     Operators that the package does not know may call anything by such a name; what is no size counts as 1.
     """
+    if value is None:
+        return 1, 1
     sizes = value if isinstance(value, tuple | list) else (value,)
     if not sizes or not all(isinstance(size, int | np.integer) for size in sizes):
         return 1, 1
@@ -220,6 +222,8 @@ class Configurations:
     def by_declared_work(self, types: Iterable[str]) -> Configurations:
         """The same kernels, those of ``types`` without a type, so that no formula is taken for them."""
         hidden = self.is_type(*types)
+        if not hidden.any():
+            return self
         return Configurations(np.where(hidden, "", self.types), self.sizes, self.declared)
 
     @cached_property

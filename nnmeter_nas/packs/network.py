@@ -70,7 +70,8 @@ class KernelNetwork:
 
         A kernel of a type that was not measured is estimated, if the pack has weights for it.
         """
-        rows = {i: configuration(k) for i, k in enumerate(kernels) if kernel_type(k) in self.names.types}
+        types = self.names.types
+        rows = {i: configuration(k) for i, k in enumerate(kernels) if kernel_type(k) in types}
         distinct = list(dict.fromkeys(rows.values()))
         known: dict[Any, KernelLatency] = {}
         if distinct:
