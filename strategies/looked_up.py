@@ -9,7 +9,7 @@ from typing import Any
 
 from nnmeter_nas import nni as nni_lines
 from nnmeter_nas.costs.measures import exact_latency
-from nnmeter_nas.costs.terms import Terms
+from nnmeter_nas.costs.table import FactorTable
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.predictor import LatencyPredictor
 from nnmeter_nas.supernet.choices import candidate_name
@@ -83,7 +83,7 @@ class LookedUp:
             logger.info("candidates are predicted one by one: %s looked up, %s predicted", latency, predicted)
             self._positions = None
 
-    def _terms(self, candidate: Any) -> tuple[Space, Terms] | None:
+    def _terms(self, candidate: Any) -> tuple[Space, FactorTable] | None:
         """The space that ``candidate`` is of, and its latency as a sum, if that is exact and soon known."""
         from nnmeter_nas.supernet.tracing import read_supernet
 
@@ -95,7 +95,7 @@ class LookedUp:
             terms = exact_latency(space, self._predictor)
         return None if terms is None else (space, terms)
 
-    def _keep(self, space: Space, terms: Terms) -> None:
+    def _keep(self, space: Space, terms: FactorTable) -> None:
         """Keep terms as plain lists, which take less than NumPy for one architecture."""
         self._positions = {
             label: (position, {name: i for i, name in enumerate(known)})

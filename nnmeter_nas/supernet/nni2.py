@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SpaceError
 from ..extras import load_extra
-from .influence import Place
+from .place import Place
 
 if TYPE_CHECKING:
     import torch

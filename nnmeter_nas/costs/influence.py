@@ -1,8 +1,8 @@
-"""Learn which labels of a search space decide the latency of each kernel, from few evaluated samples.
+"""Learn which choices decide the latency of each kernel, from few evaluated samples.
 
-A network is a sum of kernels, and each depends on few labels: those of its own layer, of the layers that set
-its shape, and of the neighbours that may fuse with it. What is known of a kernel's place is a start; a sample
-that contradicts it gives the missing labels away: halving the difference between two samples finds one in a
+A network is a sum of kernels, and each depends on few choices: those of its own layer, of the layers that set
+its shape, and of the neighbours that may fuse with it. What the space says of a kernel's place is a start. A
+sample that contradicts it reveals a missing choice: halving the difference between two samples finds it in a
 logarithmic number of evaluations. Nothing needs to be known of fusion rules or of how shapes propagate.
 """
 
@@ -11,62 +11,42 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import SpaceError
+import numpy as np
 
-#: Label -> value.
-Sample = dict[str, Hashable]
-#: Values under some labels.
-Combination = tuple[Hashable, ...]
+from ..errors import SpaceError
+from ..kernels.configuration import FloatArray
+from ..supernet.choices import Candidates
+from ..supernet.place import Place
+from .table import FactorTable, Positions
+
+#: Label -> candidate.
+Sample = dict[str, str]
+#: Candidates under some labels.
+Combination = tuple[str, ...]
 #: Kernel -> ms, of the kernels that a sample has.
 KernelLatencies = Mapping[str, float]
 
-#: Combinations of values that one kernel may depend on.
+#: Combinations of candidates that one kernel may depend on.
 LARGEST_TABLE = 4096
 #: Random samples in a row that must be as expected at the end.
 AGREEING = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where in a space an operator stands.
-
-    Attributes:
-        conditions: labels that decide whether it runs, and for each whether it does, by value.
-        labels: labels of its own arguments.
-    """
-
-    conditions: Mapping[str, frozenset[Hashable]]
-    labels: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class InfluenceTable:
-    """Latency that some kernels take together, for each combination of values of the labels that decide it.
-
-    Attributes:
-        labels: in the order of the keys of ``latencies``.
-        latencies: values under ``labels`` -> ms.
-    """
-
-    labels: tuple[str, ...]
-    latencies: dict[Combination, float]
-
-
 def learn_influences(
     evaluate: Callable[[Sample], KernelLatencies],
-    values: Mapping[str, Sequence[Hashable]],
+    candidates: Candidates,
     places: Mapping[str, Place],
     seed: int = 0,
     samples: Sequence[Sample] = (),
-) -> list[InfluenceTable]:
-    """Tables whose entries for a sample sum up to its latency.
+) -> FactorTable:
+    """The table of the choices that decide each kernel; its value for a sample is the sample's latency.
 
     Args:
         evaluate: gives the latency of each kernel of a sample; deterministic.
-        values: all values of every label.
+        candidates: of every label.
         places: where each submodule stands, by its path; a kernel's name is such a path, or begins with one.
         seed: of the samples.
         samples: some that have to be right as well.
@@ -74,7 +54,7 @@ def learn_influences(
     Raises:
         SpaceError: a kernel depends on more combinations than :data:`LARGEST_TABLE`; names the labels.
     """
-    return _Learner(evaluate, values, places, seed).tables(samples)
+    return _Learner(evaluate, candidates, places, seed).table(samples)
 
 
 @dataclass
@@ -98,26 +78,26 @@ class _Learner:
     def __init__(
         self,
         evaluate: Callable[[Sample], KernelLatencies],
-        values: Mapping[str, Sequence[Hashable]],
+        candidates: Candidates,
         places: Mapping[str, Place],
         seed: int,
     ) -> None:
         self._evaluate = evaluate
-        self._values = values
+        self._candidates = candidates
         self._places = places
         self._random = random.Random(seed)
         self._samples: list[Sample] = []
         self._results: list[KernelLatencies] = []
         self._kernels: dict[str, _Kernel] = {}
         self._checked = 0
-        self._paths: dict[str, list[str]] = {label: [] for label in values}
+        self._paths: dict[str, list[str]] = {label: [] for label in candidates}
         for path, place in places.items():
             for label in {*place.conditions, *place.labels}:
                 self._paths[label].append(path)
         for path, place in places.items():  # every submodule is to run once, for its kernels to be known
             self._know(path, place, place.labels)
 
-    def tables(self, samples: Sequence[Sample]) -> list[InfluenceTable]:
+    def table(self, samples: Sequence[Sample]) -> FactorTable:
         """Learn, from ``samples`` first, and sum up the kernels that the same labels decide."""
         for given in samples:
             self._try(given)
@@ -156,7 +136,7 @@ class _Learner:
 
     def _know(self, name: str, place: Place, labels: Iterable[str]) -> None:
         """Note that ``labels`` decide the kernel, and look what all samples tell of that."""
-        kernel = _Kernel(place, tuple(label for label in self._values if label in labels))
+        kernel = _Kernel(place, tuple(label for label in self._candidates if label in labels))
         combinations = self._combinations(kernel.labels)
         if combinations > LARGEST_TABLE:
             raise SpaceError(
@@ -169,10 +149,10 @@ class _Learner:
             if not self._agrees(name, number):
                 break  # another label was found, and everything looked at
 
-    def _allowed(self, kernel: _Kernel, label: str) -> list[Hashable]:
-        """Values of ``label`` with which the kernel can run."""
+    def _allowed(self, kernel: _Kernel, label: str) -> list[str]:
+        """Candidates of ``label`` with which the kernel can run."""
         allowed = kernel.place.conditions.get(label)
-        return [value for value in self._values[label] if allowed is None or value in allowed]
+        return [value for value in self._candidates[label] if allowed is None or value in allowed]
 
     def _agrees(self, name: str, number: int) -> bool:
         """Whether the kernel is in a sample as in an earlier one that is like it; learns why it is not."""
@@ -194,10 +174,10 @@ class _Learner:
 
         Labels of places nearby are suspected first.
         """
-        near = {label: self._nearness(name, label) for label in self._values}
+        near = {label: self._nearness(name, label) for label in self._candidates}
         while True:
             one, other = self._samples[first], self._samples[second]
-            differing = [label for label in self._values if one[label] != other[label]]
+            differing = [label for label in self._candidates if one[label] != other[label]]
             if len(differing) == 1:
                 return differing[0]
             differing.sort(key=lambda label: -near[label])
@@ -249,46 +229,53 @@ class _Learner:
         """``chosen`` with random values under the other labels."""
         return {
             label: chosen[label] if label in chosen else self._random.choice(choices)
-            for label, choices in self._values.items()
+            for label, choices in self._candidates.items()
         }
 
-    def _summed(self) -> list[InfluenceTable]:
-        """The tables of all kernels, largest first; one with labels of another is added into that."""
-        deciding = {
-            name: tuple(
-                label for label in self._values if label in kernel.labels or label in kernel.place.conditions
-            )
-            for name, kernel in self._kernels.items()
-        }
-        tables: list[InfluenceTable] = []
-        for name in sorted(self._kernels, key=lambda name: -self._combinations(deciding[name])):
-            labels = deciding[name]
-            table = next((table for table in tables if set(labels) <= set(table.labels)), None)
-            if table is None:
-                every = itertools.product(*(self._values[label] for label in labels))
-                table = InfluenceTable(labels, dict.fromkeys(every, 0.0))
-                tables.append(table)
-            self._add_to(table, name)
-        return tables
+    def _summed(self) -> FactorTable:
+        """The sum of all kernels, largest first; one whose labels another has is added to that."""
+        labels = tuple(self._candidates)
+        constant, factors = 0.0, dict[Positions, FloatArray]()
+        decided = {name: self._positions(kernel) for name, kernel in self._kernels.items()}
+        for name in sorted(decided, key=lambda name: -self._combinations(labels[p] for p in decided[name])):
+            positions = decided[name]
+            values = self._values(name, positions)
+            if not positions:
+                constant += float(values)
+                continue
+            home = next((known for known in factors if set(positions) <= set(known)), positions)
+            if home not in factors:
+                factors[home] = np.zeros([len(self._candidates[labels[p]]) for p in home])
+            missing = tuple(axis for axis, p in enumerate(home) if p not in positions)
+            factors[home] += np.expand_dims(values, missing)
+        return FactorTable(self._candidates, constant, factors)
+
+    def _positions(self, kernel: _Kernel) -> Positions:
+        """Positions of the labels that decide whether a kernel runs, and its latency."""
+        deciding = {*kernel.labels, *kernel.place.conditions}
+        return tuple(position for position, label in enumerate(self._candidates) if label in deciding)
+
+    def _values(self, name: str, positions: Positions) -> FloatArray:
+        """Latency of a kernel for each combination of the candidates at ``positions``."""
+        kernel = self._kernels[name]
+        labels = [label for position, label in enumerate(self._candidates) if position in positions]
+        known = [self._candidates[label] for label in labels]
+        values = np.zeros([len(of_label) for of_label in known])
+        for index, combination in zip(np.ndindex(values.shape), itertools.product(*known), strict=True):
+            sample = dict(zip(labels, combination, strict=True))
+            if _runs(kernel, sample):
+                values[index] = self._latency(name, kernel.seen[_key(sample, kernel.labels)])
+        return values
 
     def _combinations(self, labels: Iterable[str]) -> int:
-        """How many combinations of values ``labels`` have."""
-        return math.prod(len(self._values[label]) for label in labels)
-
-    def _add_to(self, table: InfluenceTable, name: str) -> None:
-        """Add the latency of a kernel to a table of all labels that decide it."""
-        kernel = self._kernels[name]
-        for combination in table.latencies:
-            sample = dict(zip(table.labels, combination, strict=True))
-            if _runs(kernel, sample):
-                number = kernel.seen[_key(sample, kernel.labels)]
-                table.latencies[combination] += self._latency(name, number)
+        """How many combinations of candidates ``labels`` have."""
+        return math.prod(len(self._candidates[label]) for label in labels)
 
 
-def _runs(kernel: _Kernel, sample: Mapping[str, Hashable]) -> bool:
+def _runs(kernel: _Kernel, sample: Mapping[str, str]) -> bool:
     """Whether the conditions of the kernel's place are met."""
     return all(sample[label] in allowed for label, allowed in kernel.place.conditions.items())
 
 
-def _key(sample: Mapping[str, Hashable], labels: Iterable[str]) -> Combination:
+def _key(sample: Mapping[str, str], labels: Iterable[str]) -> Combination:
     return tuple(sample[label] for label in labels)
