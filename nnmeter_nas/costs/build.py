@@ -9,20 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from ..errors import LookupTableError, SpaceError, UnpredictedOperatorError
+from ..kernels.fusion import FusionRules
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, LatencyWarning
 from ..supernet.choices import architecture_at
 from ..supernet.space import Space
+from .by_kernel import KernelLearner
 from .influence import Sample, learn_influences
-from .pricing import Indices, LatencyMeter, Parts, Pricing, Progress
+from .pricing import Indices, Kernels, LatencyMeter, Parts, Pricing, Progress
 from .probing import EXACT, Probed, changes_of_one, is_exact, probe
 from .table import FactorTable, Header, Positions
 
@@ -202,7 +206,7 @@ def _refusal(space: Space, header: Header, probed: Probed) -> LookupTableError:
 
 
 def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
-    """Measures by the few choices that decide each of their kernels.
+    """Measures by the few choices that decide each of their kernels or operators.
 
     Returns:
         One for each of ``columns``; None where many choices decide one kernel, or the space does not say
@@ -211,38 +215,81 @@ def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | N
     space = pricing.space
     if space.places is None:
         return [None] * len(columns)
-    index = {label: {name: i for i, name in enumerate(c)} for label, c in space.candidates.items()}
-    seen: dict[Indices, tuple[Parts, ...]] = {}
-
-    def parts(sample: Sample) -> tuple[Parts, ...]:
-        row = tuple(of[sample[label]] for label, of in index.items())
-        if row not in seen:
-            [seen[row]] = pricing.parts([row])
-        return seen[row]
-
     sizes = [len(known) for known in space.candidates.values()]
-    pricing.values(np.random.default_rng(0).integers(sizes, size=(_PROBES, len(sizes))))
-    found: list[FactorTable | None] = []
-    for column in columns:
-        samples: list[Sample] = []
+    rows = np.random.default_rng(0).integers(sizes, size=(_PROBES, len(sizes)))
+    probes: list[Sample] = [architecture_at(row, space.candidates) for row in rows.tolist()]
+    [meter] = pricing.meters if len(pricing.meters) == 1 else [None]
+    if isinstance(meter, LatencyMeter):
+        return _by_kernel_sizes(pricing, meter, probes, columns)
+    pricing.values(rows)
+    parts: dict[Indices, tuple[Parts, ...]] = {}
+
+    def learned(column: int, wrong: list[Sample]) -> FactorTable:
+        def evaluate(sample: Sample) -> Parts:
+            row = _row(space, sample)
+            if row not in parts:
+                [parts[row]] = pricing.parts([row])
+            return parts[row][column]
+
+        assert space.places is not None
+        return learn_influences(evaluate, space.candidates, space.places, samples=wrong)
+
+    return [_until_right(pricing, column, partial(learned, column)) for column in columns]
+
+
+def _by_kernel_sizes(
+    pricing: Pricing, meter: LatencyMeter, probes: Sequence[Sample], columns: Sequence[int]
+) -> list[FactorTable | None]:
+    """Latencies by what decides each size of each kernel; devices of the same rules are learned once."""
+    space, learners = pricing.space, dict[FusionRules, KernelLearner]()
+    assert space.places is not None
+    kernels: dict[Indices, Mapping[FusionRules, Kernels]] = {}
+
+    def kernels_of(rules: FusionRules, sample: Sample) -> Kernels:
+        row = _row(space, sample)
+        if row not in kernels:
+            [kernels[row]] = pricing.seen(row)
+        return kernels[row][rules]
+
+    def learned(column: int, wrong: list[Sample]) -> FactorTable:
+        rules = meter.rules[column]
+        if rules not in learners:
+            assert space.places is not None
+            of_rules = partial(kernels_of, rules)
+            learners[rules] = KernelLearner(of_rules, space.candidates, space.places, probes)
+        learners[rules].learn(wrong)
+        pricing.values(np.array([_row(space, sample) for sample in learners[rules].samples]))
+        return learners[rules].table(partial(meter.priced, column))
+
+    return [_until_right(pricing, column, partial(learned, column)) for column in columns]
+
+
+def _until_right(
+    pricing: Pricing, column: int, learned: Callable[[list[Sample]], FactorTable]
+) -> FactorTable | None:
+    """What is ``learned`` from samples that it had wrong before; None if many choices decide one kernel.
+
+    Learning may miss what only rare choices bring about. So all that is known has to be right, and what is
+    not is learned from, too.
+    """
+    wrong: list[Sample] = []
+    while True:
         try:
-            while True:
-                # Learning may miss what only rare choices bring about. So all that is known has to be right,
-                # and what is not is learned from, too.
-                table = learn_influences(
-                    lambda sample, column=column: parts(sample)[column],  # type: ignore[misc]
-                    space.candidates, space.places, samples=samples,
-                )  # fmt: skip
-                rows, values = pricing.known()
-                right = is_exact(table, rows, values[:, column])
-                if right.all():
-                    break
-                wrong = rows[~right][:_LEARNED_AT_ONCE].tolist()
-                samples += [architecture_at(row, space.candidates) for row in wrong]
-            found.append(table)
+            table = learned(wrong)
         except SpaceError:
-            found.append(None)
-    return found
+            return None
+        rows, values = pricing.known()
+        right = is_exact(table, rows, values[:, column])
+        if right.all():
+            return table
+        new = (architecture_at(row, pricing.space.candidates) for row in rows[~right].tolist())
+        if not (more := list(islice((sample for sample in new if sample not in wrong), _LEARNED_AT_ONCE))):
+            return None  # its kernels do not decide it
+        wrong += more
+
+
+def _row(space: Space, sample: Sample) -> Indices:
+    return tuple(known.index(sample[label]) for label, known in space.candidates.items())
 
 
 # All architectures

@@ -334,6 +334,7 @@ def test_a_half_written_or_edited_table_is_refused(table: FactorTable, tmp_path:
         assert stationary in whole
         path.write_bytes(whole.replace(stationary, b"0.5"))
     else:
+        path.write_bytes(whole)
         with np.load(path) as file:
             content = dict(file)
         np.savez(path, **{**content, "values": content["values"] + 0.5})
