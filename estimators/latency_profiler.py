@@ -10,14 +10,17 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import random
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 
-from nnmeter_nas.costs.influence import learn_influences
-from nnmeter_nas.costs.pricing import LatencyMeter, Parts
+from nnmeter_nas.costs.by_kernel import KernelLearner
+from nnmeter_nas.costs.pricing import Kernels, LatencyMeter, garbage_at_the_end
+from nnmeter_nas.costs.probing import is_exact
 from nnmeter_nas.costs.table import FactorTable, Positions
 from nnmeter_nas.errors import SpaceError
 from nnmeter_nas.kernels.configuration import FloatArray
@@ -31,13 +34,16 @@ from nnmeter_nas.supernet.nni_space import NamedNetworks
 _mutable = nni_lines.nni3("nni.mutable")
 _ExpressionProfiler: Any = nni_lines.nni3("nni.nas.profiler").ExpressionProfiler
 
+#: Random samples that kernels are told apart by, and that the table is tested on.
+_PROBES = 32
+
 
 class LatencyProfiler(_ExpressionProfiler):
     """Latency in ms of every sample of a space, equal to that of the sample's whole network.
 
     Kernels are priced where they run, fused with their neighbours as the device fuses them. Layer choices,
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
-    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.costs.influence`.
+    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.costs.by_kernel`.
 
     Making the first one mends what keeps NNI's penalties and filters from their effect; see
     :func:`nnmeter_nas.nni.oneshot.mend_strategies`.
@@ -93,26 +99,44 @@ class LatencyProfiler(_ExpressionProfiler):
         self._input_shape: InputShape = tree_map_only(torch.Tensor, lambda t: tuple(t.shape), dummy_input)
         self._strict = strict
         self._meter = LatencyMeter([self.predictor])
-        self._unpredicted: set[str] = set()
+        self._operators: set[str] = set()  # whose predictions were checked
+        self._kernels: dict[tuple[str, ...], Kernels] = {}
         if not sampled.values:
-            self.expression = math.fsum(self._kernel_latencies({}).values())
+            self.expression = math.fsum(self._meter.priced(0, [self._kernels_of({})])[0].values())
             return
-        self.table = learn_influences(
-            self._kernel_latencies, self._networks.candidates, self._networks.places, seed
-        )
+        self.table = self._learned(seed)
         terms = [_term(self.table, positions, sampled) for positions in self.table.factors]
         self.expression = functools.reduce(operator.add, terms, self.table.constant)
 
-    def _kernel_latencies(self, sample: Mapping[str, str]) -> Parts:
-        """Latency of each kernel in the network of ``sample``, ms."""
-        graph = read_torch_module(self._networks.network(sample), self._input_shape)
-        [[latencies]] = self._meter.parts([graph])
-        unpredicted = set(self._meter.left_out[0].values())
-        if not self.evaluations or not unpredicted <= self._unpredicted:
-            self.predictor.check(self.predictor.explain(graph), self._strict)
-            self._unpredicted |= unpredicted
-        self.evaluations += 1
-        return latencies
+    def _learned(self, seed: int) -> FactorTable:
+        """The table of the space, which gives the latency of every network that was predicted."""
+        candidates, draw = self._networks.candidates, random.Random(seed)
+        probes = [{label: draw.choice(known) for label, known in candidates.items()} for _ in range(_PROBES)]
+        learner = KernelLearner(self._kernels_of, candidates, self._networks.places, probes, seed)
+        while True:
+            table, samples = learner.table(functools.partial(self._meter.priced, 0)), list(learner.samples)
+            priced = self._meter.priced(0, [self._kernels_of(sample) for sample in samples])
+            whole = np.array([math.fsum(parts.values()) for parts in priced])
+            right = is_exact(table, table.indices(samples), whole)
+            if right.all():
+                return table
+            known = len(samples)
+            learner.learn([sample for sample, is_right in zip(samples, right, strict=True) if not is_right])
+            if len(learner.samples) == known:
+                raise SpaceError("the latency of the space is no sum over kernels that few choices decide")
+
+    def _kernels_of(self, sample: Mapping[str, str]) -> Kernels:
+        """The kernels of the network of ``sample``, as the device fuses them."""
+        key = tuple(sample.values())
+        if key not in self._kernels:
+            with garbage_at_the_end():
+                graph = read_torch_module(self._networks.network(sample), self._input_shape)
+                [self._kernels[key]] = self._meter.seen(graph).values()
+            if new := {kernel.op for kernel in self._kernels[key].values()} - self._operators:
+                self.predictor.check(self.predictor.explain(graph), self._strict)
+                self._operators |= new
+            self.evaluations += 1
+        return self._kernels[key]
 
 
 def _term(table: FactorTable, positions: Positions, space: SampledSpace) -> Any:

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,8 @@ def learn_influences(
         labels = deciding([influence], candidates)
         known = [candidates[label] for label in labels]
         samples_of = (dict(zip(labels, names, strict=True)) for names in itertools.product(*known))
-        values = np.array([influence.value(sample) or 0.0 for sample in samples_of], dtype=float)
+        found: list[Any] = [influence.value(sample) or 0.0 for sample in samples_of]
+        values = np.array(found, dtype=np.float64)
         terms.append((positions_of(labels, candidates), values.reshape([len(names) for names in known])))
     return summed(candidates, terms)
 
@@ -142,8 +144,8 @@ class Learner:
             self._try(given)
         agreed = 0
         while agreed < AGREEING:
-            while sample := self._sample_with_unseen():
-                self._try(sample)
+            while unseen := self._sample_with_unseen():
+                self._try(unseen)
             agreed = agreed + 1 if self._try(self._complete({})) else 0
 
     def _changes(self) -> list[Sample]:
@@ -220,12 +222,13 @@ class Learner:
 
         Labels of places nearby are suspected first.
         """
-        near = {label: self._nearness(name, label) for label in self._candidates}
+        near: dict[str, int] = {}
         while True:
             one, other = self.samples[first], self.samples[second]
             differing = [label for label in self._candidates if one[label] != other[label]]
             if len(differing) == 1:
                 return differing[0]
+            near = near or {label: self._nearness(name, label) for label in self._candidates}
             differing.sort(key=lambda label: -near[label])
             nearest = sum(near[label] == near[differing[0]] for label in differing)
             suspects = differing[: min(nearest, len(differing) // 2)]
