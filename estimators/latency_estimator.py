@@ -1,7 +1,6 @@
 """HardwareLatencyEstimator: NNI's estimator for one-shot searches, on lookup tables, with a gradient.
 
     >>> import numpy as np, torch
-    >>> from nnmeter_nas.costs import LatencyTable
     >>> from nnmeter_nas.search_spaces import proxylessnas
     >>> estimator = HardwareLatencyEstimator(
     ...     "cortexA76cpu_tflite21", proxylessnas("small"), (1, 3, 32, 32), dump_lat_table=None
@@ -22,7 +21,6 @@ import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import networkx as nx
@@ -31,15 +29,16 @@ import yaml
 from filelock import FileLock
 
 from nnmeter_nas import LatencyPredictor, LatencyWarning, load_latency_predictor
-from nnmeter_nas.costs import LatencyTable, cached_table, load_table
-from nnmeter_nas.costs.bundled import check_pack, is_table_file
+from nnmeter_nas.costs import FactorTable, cached_table, load_table
+from nnmeter_nas.costs.bundled import check_pack
 from nnmeter_nas.costs.cache import check_table
 from nnmeter_nas.costs.expectation import expected_latency
+from nnmeter_nas.costs.files import is_table_file
+from nnmeter_nas.costs.nni_yaml import block_latencies, to_yaml
 from nnmeter_nas.errors import LookupTableError, nearest
 from nnmeter_nas.files import write_bytes
 from nnmeter_nas.graph.shapes import Shape
 from nnmeter_nas.supernet import Space
-from nnmeter_nas.supernet.space import STATIONARY
 from nnmeter_nas.supernet.tracing import read_supernet
 
 #: Operators that a warning names.
@@ -65,8 +64,6 @@ class HardwareLatencyEstimator:
     Attributes:
         predictor_name: name of the device.
         table: the lookup table.
-        block_latency_table: the same in NNI's layout: label -> index of the candidate as text -> ms, and
-            ``"stationary_block"`` -> ``"root"`` -> ms. Without the pairs of the table, if it has any.
 
     Raises:
         UnknownDeviceError: there is no such device.
@@ -80,7 +77,7 @@ class HardwareLatencyEstimator:
 
     def __init__(
         self,
-        applied_hardware: str | Path | LatencyTable,
+        applied_hardware: str | Path | FactorTable,
         model: Any = None,
         dummy_input: Sequence[int] = (1, 3, 224, 224),
         dump_lat_table: str | Path | None = "data/latency_table.yaml",
@@ -90,7 +87,7 @@ class HardwareLatencyEstimator:
         if _is_table(applied_hardware):
             self.table = _given_table(applied_hardware, shape)
             if model is not None:
-                predictor = load_latency_predictor(self.table.device, self.table.pack_version)
+                predictor = _predictor_of(self.table)
                 check_table(self.table, _space(model, shape), predictor)
         elif _is_table(model):
             self.table = _given_table(model, shape)
@@ -105,12 +102,18 @@ class HardwareLatencyEstimator:
             if dump_lat_table:
                 append_table(dump_lat_table, self.table)
         self._labels_by_name = _labels_by_name(model, self.table.labels)
-        self.predictor_name = self.table.device
-        self.block_latency_table: dict[str, dict[str, float]] = {
-            label: {str(i): float(ms) for i, ms in enumerate(block_ms)}
-            for label, block_ms in self.table.block_ms.items()
-        }
-        self.block_latency_table[STATIONARY] = {"root": float(self.table.stationary_ms)}
+        self.predictor_name = self.table.header.device
+
+    @property
+    def block_latency_table(self) -> dict[str, dict[str, float]]:
+        """The table in NNI's layout, without what pairs of choices add.
+
+        Label -> index of the candidate as text -> ms, and ``"stationary_block"`` -> ``"root"`` -> ms.
+
+        Raises:
+            LookupTableError: more than two choices decide latency together, which NNI's layout cannot hold.
+        """
+        return block_latencies(self.table)
 
     def cal_expected_latency(self, current_architecture_prob: Mapping[str, Any]) -> torch.Tensor:
         """Expected latency in ms if every choice is made independently, differentiable, without dimensions.
@@ -174,7 +177,7 @@ class HardwareLatencyEstimator:
         return known[index]
 
 
-def append_table(path: str | Path, table: LatencyTable) -> None:
+def append_table(path: str | Path, table: FactorTable) -> None:
     """Append ``table`` to a YAML list of tables as NNI writes it; whole or not at all, and never twice.
 
     Raises:
@@ -185,17 +188,9 @@ def append_table(path: str | Path, table: LatencyTable) -> None:
     with FileLock(path.with_name(f".{path.name}.lock")):
         present = path.read_bytes() if path.exists() else b""
         _check_list(path, present)
-        entry = _yaml(table)
+        entry = to_yaml(table)
         if entry not in present:
             write_bytes(path, present if not present or present.endswith(b"\n") else present + b"\n", entry)
-
-
-def _yaml(table: LatencyTable) -> bytes:
-    """The table as a YAML list of one."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "table.yaml"
-        table.save(path)
-        return path.read_bytes()
 
 
 def _check_list(path: Path, content: bytes) -> None:
@@ -215,28 +210,28 @@ def _check_list(path: Path, content: bytes) -> None:
 
 def _is_table(value: Any) -> bool:
     by_name = isinstance(value, Path) or (isinstance(value, str) and is_table_file(value))
-    return by_name or isinstance(value, LatencyTable)
+    return by_name or isinstance(value, FactorTable)
 
 
-def _given_table(value: Any, shape: Shape) -> LatencyTable:
+def _given_table(value: Any, shape: Shape) -> FactorTable:
     """The table given, or read from its path, if it is of this input shape and of the pack there is now."""
-    table: LatencyTable = value if isinstance(value, LatencyTable) else load_table(value)
-    if table.input_shape != shape:
+    table: FactorTable = value if isinstance(value, FactorTable) else load_table(value)
+    if table.header.input_shape != shape:
         raise LookupTableError(
-            f"the lookup table of {table.space!r} is for the input shape {table.input_shape}, and "
-            f"dummy_input is {shape}; give its own, or build a table for this one"
+            f"the lookup table of {table.header.space!r} is for the input shape {table.header.input_shape}, "
+            f"and dummy_input is {shape}; give its own, or build a table for this one"
         )
-    check_pack(table, load_latency_predictor(table.device, table.pack_version))
+    check_pack(table, _predictor_of(table))
     _warn_of_left_out(table)
     return table
 
 
-def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> LatencyTable:
+def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> FactorTable:
     """The table of a space whose candidates can, under ``strict``, all be priced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatencyWarning)  # a table from the cache is to warn as well
         table = cached_table(space, predictor)
-    for name, kind in table.unpredicted.items():
+    for name, kind in table.header.left_out.items():
         if strict and name in space.blocks:
             label, candidate = space.blocks[name]
             raise LookupTableError(
@@ -248,12 +243,17 @@ def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> Lat
     return table
 
 
-def _warn_of_left_out(table: LatencyTable) -> None:
-    if table.unpredicted:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in list(table.unpredicted.items())[:_LISTED])
-        more = len(table.unpredicted) - _LISTED
-        message = f"the lookup table of {table.space!r} leaves out or estimates {listed}"
+def _warn_of_left_out(table: FactorTable) -> None:
+    if table.header.left_out:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in list(table.header.left_out.items())[:_LISTED])
+        more = len(table.header.left_out) - _LISTED
+        message = f"the lookup table of {table.header.space!r} leaves out or estimates {listed}"
         warnings.warn(message + (f" and {more} more" if more > 0 else ""), LatencyWarning, stacklevel=4)
+
+
+def _predictor_of(table: FactorTable) -> LatencyPredictor:
+    """The predictor that the table is said to be from."""
+    return load_latency_predictor(table.header.device, table.header.pack_version)
 
 
 def _space(model: Any, shape: Shape) -> Space:

@@ -8,24 +8,34 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
-from collections.abc import Hashable, Mapping
+import random
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 
-from nnmeter_nas.costs.pricing import LatencyMeter, Parts
+from nnmeter_nas.costs.by_kernel import KernelLearner
+from nnmeter_nas.costs.pricing import Kernels, LatencyMeter, garbage_at_the_end
+from nnmeter_nas.costs.probing import is_exact
+from nnmeter_nas.costs.table import FactorTable, Positions
 from nnmeter_nas.errors import SpaceError
+from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.nni import oneshot as nni_lines
 from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.readers.inputs import InputShape
 from nnmeter_nas.readers.torch.module import read_torch_module
-from nnmeter_nas.supernet.influence import InfluenceTable, learn_influences
 from nnmeter_nas.supernet.nni3 import SampledSpace
+from nnmeter_nas.supernet.nni_space import NamedNetworks
 
 _mutable = nni_lines.nni3("nni.mutable")
 _ExpressionProfiler: Any = nni_lines.nni3("nni.nas.profiler").ExpressionProfiler
+
+#: Random samples that kernels are told apart by, and that the table is tested on.
+_PROBES = 32
 
 
 class LatencyProfiler(_ExpressionProfiler):
@@ -33,7 +43,7 @@ class LatencyProfiler(_ExpressionProfiler):
 
     Kernels are priced where they run, fused with their neighbours as the device fuses them. Layer choices,
     input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
-    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.supernet.influence`.
+    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.costs.by_kernel`.
 
     Making the first one patches what keeps NNI's penalties and filters from their effect; see
     :func:`nnmeter_nas.nni.oneshot.patch_oneshot`.
@@ -50,6 +60,7 @@ class LatencyProfiler(_ExpressionProfiler):
     Attributes:
         expression: sum of what the labels decide together, few at a time; a float if nothing is to choose.
         predictor: the device's.
+        table: the same as a factor table; there is none if nothing is to choose.
         evaluations: networks that were predicted.
 
     Raises:
@@ -63,6 +74,7 @@ class LatencyProfiler(_ExpressionProfiler):
     """
 
     expression: Any
+    table: FactorTable
 
     def __init__(
         self,
@@ -82,34 +94,58 @@ class LatencyProfiler(_ExpressionProfiler):
             else applied_hardware
         )
         self.evaluations = 0
-        self._space = SampledSpace(space)
+        sampled = SampledSpace(space)
+        self._networks = NamedNetworks(sampled)
         self._input_shape: InputShape = tree_map_only(torch.Tensor, lambda t: tuple(t.shape), dummy_input)
         self._strict = strict
         self._meter = LatencyMeter([self.predictor])
-        self._unpredicted: set[str] = set()
-        tables = learn_influences(self._kernel_latencies, self._space.values, self._space.places, seed)
-        terms = [_term(table, self._space.mutables) for table in tables]
-        self.expression = functools.reduce(operator.add, terms, 0.0)
+        self._operators: set[str] = set()  # whose predictions were checked
+        self._kernels: dict[tuple[str, ...], Kernels] = {}
+        if not sampled.values:
+            self.expression = math.fsum(self._meter.priced(0, [self._kernels_of({})])[0].values())
+            return
+        self.table = self._learned(seed)
+        terms = [_term(self.table, positions, sampled) for positions in self.table.factors]
+        self.expression = functools.reduce(operator.add, terms, self.table.constant)
 
-    def _kernel_latencies(self, sample: Mapping[str, Hashable]) -> Parts:
-        """Latency of each kernel in the network of ``sample``, ms."""
-        graph = read_torch_module(self._space.network(sample), self._input_shape)
-        [[latencies]] = self._meter.parts([graph])
-        unpredicted = set(self._meter.left_out[0].values())
-        if not self.evaluations or not unpredicted <= self._unpredicted:
-            self.predictor.check(self.predictor.explain(graph), self._strict)
-            self._unpredicted |= unpredicted
-        self.evaluations += 1
-        return latencies
+    def _learned(self, seed: int) -> FactorTable:
+        """The table of the space, which gives the latency of every network that was predicted."""
+        candidates, draw = self._networks.candidates, random.Random(seed)
+        probes = [{label: draw.choice(known) for label, known in candidates.items()} for _ in range(_PROBES)]
+        learner = KernelLearner(self._kernels_of, candidates, self._networks.places, probes, seed)
+        while True:
+            table, samples = learner.table(functools.partial(self._meter.priced, 0)), list(learner.samples)
+            priced = self._meter.priced(0, [self._kernels_of(sample) for sample in samples])
+            whole = np.array([math.fsum(parts.values()) for parts in priced])
+            right = is_exact(table, table.indices(samples), whole)
+            if right.all():
+                return table
+            known = len(samples)
+            learner.learn([sample for sample, is_right in zip(samples, right, strict=True) if not is_right])
+            if len(learner.samples) == known:
+                raise SpaceError("the latency of the space is no sum over kernels that few choices decide")
+
+    def _kernels_of(self, sample: Mapping[str, str]) -> Kernels:
+        """The kernels of the network of ``sample``, as the device fuses them."""
+        key = tuple(sample.values())
+        if key not in self._kernels:
+            with garbage_at_the_end():
+                graph = read_torch_module(self._networks.network(sample), self._input_shape)
+                [self._kernels[key]] = self._meter.seen(graph).values()
+            if new := {kernel.op for kernel in self._kernels[key].values()} - self._operators:
+                self.predictor.check(self.predictor.explain(graph), self._strict)
+                self._operators |= new
+            self.evaluations += 1
+        return self._kernels[key]
 
 
-def _term(table: InfluenceTable, mutables: Mapping[str, Any]) -> Any:
-    """The entries of ``table`` as an expression of NNI's mutables; a number if no label decides them."""
-    if not table.labels:
-        return table.latencies[()]
-    arguments = [_argument(mutables[label]) for label in table.labels]
+def _term(table: FactorTable, positions: Positions, space: SampledSpace) -> Any:
+    """A factor of ``table`` as an expression of NNI's mutables."""
+    labels = [table.labels[position] for position in positions]
+    arguments = [_argument(space.mutables[label]) for label in labels]
     shown = ", ".join("{}" for _ in arguments)
-    return _mutable.MutableExpression(_LookUp(table), f"latency({shown})", arguments)
+    look_up = _LookUp({label: space.values[label] for label in labels}, table.factors[positions])
+    return _mutable.MutableExpression(look_up, f"latency({shown})", arguments)
 
 
 def _argument(mutable: Any) -> Any:
@@ -125,11 +161,16 @@ def _argument(mutable: Any) -> Any:
 
 
 class _LookUp:
-    """The entry of a table for the values of its labels, in order."""
+    """The entry of a factor for the values of its labels, in order.
 
-    def __init__(self, table: InfluenceTable) -> None:
-        self.table = table
-        self._takes_sets = [isinstance(value, frozenset) for value in next(iter(table.latencies))]
+    Args:
+        values: NNI's values, by label.
+        factor: ms for each combination of them.
+    """
+
+    def __init__(self, values: Mapping[str, Sequence[Hashable]], factor: FloatArray) -> None:
+        self._index = {label: {value: i for i, value in enumerate(known)} for label, known in values.items()}
+        self._factor = factor
 
     def __call__(self, *values: Any) -> float:
         """Latency, ms. Inputs that are chosen together come as a list, an only one also by itself.
@@ -137,12 +178,18 @@ class _LookUp:
         Raises:
             SpaceError: a label has no such value.
         """
-        key = tuple(
-            frozenset(value if isinstance(value, list | tuple) else [value]) if takes_set else value
-            for value, takes_set in zip(values, self._takes_sets, strict=True)
-        )
-        if key not in self.table.latencies:
-            named = zip(self.table.labels, values, strict=True)
+        try:
+            row = tuple(_index_of(value, of) for value, of in zip(values, self._index.values(), strict=True))
+        except KeyError:
+            named = zip(self._index, values, strict=True)
             chosen = ", ".join(f"{label}={value!r}" for label, value in named)
-            raise SpaceError(f"no sample of the space has {chosen}; give each label one of its values")
-        return self.table.latencies[key]
+            message = f"no sample of the space has {chosen}; give each label one of its values"
+            raise SpaceError(message) from None
+        return float(self._factor[row])
+
+
+def _index_of(value: Any, index: Mapping[Hashable, int]) -> int:
+    """Which of the values of a choice ``value`` is; inputs that are chosen together are a set."""
+    if isinstance(next(iter(index)), frozenset):
+        return index[frozenset(value if isinstance(value, list | tuple) else [value])]
+    return index[value]

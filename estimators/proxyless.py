@@ -85,7 +85,7 @@ def search_for_device(
     build, dataset = task.load(settings.seed)
     space: Any = build()
     estimator = HardwareLatencyEstimator(applied_hardware, space, space.input_shape, output / TABLE)
-    reach = latency_reach(estimator.table.terms())
+    reach = latency_reach(estimator.table)
     say(f"on {predictor.device} the space reaches from {reach[0]:.4g} to {reach[1]:.4g} ms")
     _check_reference(settings, reach, predictor.device)
     about = {**task.about(), "applied_hardware": predictor.device, "pack_version": predictor.version}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.costs.table import IntArray
 
 from .latency_strategy import LatencyStrategy
 
@@ -23,12 +23,12 @@ class LatencyConstrainedRandom(LatencyStrategy):
         dedup: never ask for an architecture twice; the search ends when all inside the limits were tried.
         options: as :class:`LatencyStrategy` takes them.
 
-    >>> from nnmeter_nas.costs.terms import Terms
+    >>> from nnmeter_nas.costs.table import FactorTable
     >>> from nnmeter_nas.costs.measures import Measure
     >>> from nnmeter_nas.strategies import Problem
-    >>> terms = Terms((2, 2), 1.0, {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 2.0])})
-    >>> latency = Measure("latency_ms", "ms", terms)
     >>> candidates = {"stem": ("k3", "k7"), "body": ("k3", "k5")}
+    >>> table = FactorTable(candidates, 1.0, {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 2.0])})
+    >>> latency = Measure("latency_ms", "ms", table)
     >>> strategy = LatencyConstrainedRandom()
     >>> strategy.begin(Problem(candidates, {"latency_ms": latency}, {"latency_ms": 4.0}))
     >>> while (row := strategy.ask()) is not None:

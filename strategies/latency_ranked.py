@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.errors import SearchError
 
 from .latency_constrained_random import LatencyConstrainedRandom

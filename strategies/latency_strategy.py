@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from nnmeter_nas.costs import measures
 from nnmeter_nas.costs.measures import Measure
-from nnmeter_nas.costs.table import LatencyTable
-from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.costs.table import FactorTable, IntArray
 from nnmeter_nas.errors import SearchError, nearest
 from nnmeter_nas.nni import NniStrategy
 from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
@@ -28,7 +27,7 @@ Quantity = str | Measure | Callable[[nx.DiGraph], float]
 #: The most that a measure may be, or the least and the most (None: as little or as much as there is).
 Limit = float | Sequence[float | None]
 #: One device or several: names, predictors or lookup tables.
-Device = str | LatencyPredictor | LatencyTable
+Device = str | LatencyPredictor | FactorTable
 
 #: Arguments that every strategy takes.
 _SHARED = (
@@ -61,7 +60,7 @@ class LatencyStrategy(NniStrategy):
     Args:
         max_latency: the most that the latency may be, ms; one number for all devices, or one by device.
         min_latency: the least that it may be, likewise.
-        predictor: device name, ``LatencyPredictor`` or ``LatencyTable``, or a list of them; if None, the
+        predictor: device name, ``LatencyPredictor`` or ``FactorTable``, or a list of them; if None, the
             devices that ``max_latency`` names.
         predictor_version: version of the predictor packs of devices given by name; the newest by default.
         limits: of other measures: "flops", "params", a ``Measure`` or a function of the finished model graph
@@ -230,7 +229,7 @@ class LatencyStrategy(NniStrategy):
         if isinstance(self.objectives, str) or not self.objectives:
             raise ValueError(f"objectives={self.objectives!r} must be a list such as ['latency', 'flops']")
 
-    def _devices(self) -> list[LatencyPredictor | LatencyTable]:
+    def _devices(self) -> list[LatencyPredictor | FactorTable]:
         """What prices, one for each device."""
         given = self.predictor
         if given is None:
@@ -243,9 +242,9 @@ class LatencyStrategy(NniStrategy):
             for one in listed
         ]
         for one in found:
-            if not isinstance(one, LatencyPredictor | LatencyTable):
+            if not isinstance(one, LatencyPredictor | FactorTable):
                 raise TypeError(
-                    f"predictor={one!r} must be a device name, a LatencyPredictor or a LatencyTable"
+                    f"predictor={one!r} must be a device name, a LatencyPredictor or a FactorTable"
                 )
         names = [one.device for one in found]
         if len(set(names)) < len(names):
@@ -259,12 +258,12 @@ class LatencyStrategy(NniStrategy):
         predicted = measures.latencies(space, predictors) if predictors else []
         found = dict(zip([one.device for one in predictors], predicted, strict=True))
         for one in devices:
-            if isinstance(one, LatencyTable):
+            if isinstance(one, FactorTable):
                 if list(one.candidates.items()) != list(space.candidates.items()):
                     raise SearchError(
-                        f"the lookup table of {one.space!r} has other candidates than {space.name!r}"
+                        f"the lookup table of {one.header.space!r} has other candidates than {space.name!r}"
                     )
-                found[one.device] = Measure(LATENCY_MS, "ms", one.terms())
+                found[one.device] = Measure(LATENCY_MS, "ms", one)
         names = [f"{LATENCY_MS}_{one.device}" if len(devices) > 1 else LATENCY_MS for one in devices]
         return {
             one.device: replace(found[one.device], name=name)

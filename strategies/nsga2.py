@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnmeter_nas.costs.terms import IntArray
+from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
 
 from . import nsga2

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnmeter_nas.costs import measures
-from nnmeter_nas.costs.terms import Terms
-from nnmeter_nas.errors import LookupTableError, NnMeterNasError
+from nnmeter_nas.costs.table import FactorTable
+from nnmeter_nas.errors import LookupTableError, NnMeterNasError, SpaceError
 from nnmeter_nas.nni import Origin, carries_operators, origin_of, traced_shape
 from nnmeter_nas.nni.asking import space_given
 from nnmeter_nas.predictor import LatencyPredictor
@@ -54,9 +54,7 @@ class TableLookup:
         self._predictor, self._given, self._input_shape = predictor, space, input_shape
         self._origin: Origin | None = None
         self._space: Space | None = None
-        self._indices: dict[str, dict[str, int]] = {}  # of candidates, by label and name
-        self._factors: list[tuple[tuple[int, ...], Any]] = []
-        self._constant = 0.0
+        self._table: FactorTable | None = None
         self._forget()
 
     def latency(self, candidate: Any, sample: Mapping[str, Any]) -> float | None:
@@ -83,20 +81,20 @@ class TableLookup:
                 assert self._origin is not None
                 self._space = self._load(self._origin.make(), candidate)
             if self._read == 1:
-                self._keep(self._known(self._space))
-            if not self._indices and self._read >= _blocks(self._space):
-                self._keep(self._built(self._space))
-                if not self._indices:
+                self._table = self._known(self._space)
+            if self._table is None and self._read >= _blocks(self._space):
+                self._table = self._built(self._space)
+                if self._table is None:
                     self._drop("no table of it is exact")
         except NnMeterNasError as error:
             self._drop(str(error))
-        if self._indices:
-            self._check(sample, read)
+        if self._table is not None:
+            self._check(self._table, sample, read)
 
     def _forget(self) -> None:
         """Begin with a space of which nothing is known."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
-        self._space, self._indices = None, {}
+        self._space = self._table = None
 
     def _drop(self, why: str) -> None:
         """Read whole every further candidate of this space."""
@@ -104,9 +102,9 @@ class TableLookup:
         self._dropped = True
         logger.info("candidates are read whole, and not looked up: %s", why)
 
-    def _check(self, sample: Mapping[str, Any], read: float) -> None:
+    def _check(self, table: FactorTable, sample: Mapping[str, Any], read: float) -> None:
         """Compare what is looked up with what was ``read``, and drop the table if they differ."""
-        if missing := self._indices.keys() - sample.keys():
+        if missing := set(table.labels).difference(sample):
             self._drop(f"they have no choice {min(missing)!r}, and the space has")
             return
         found = self._looked_up(sample)
@@ -118,20 +116,17 @@ class TableLookup:
             self._left_to_check -= 1
 
     def _looked_up(self, sample: Mapping[str, Any]) -> float | None:
-        """The sum of the table's terms, ms; None if the table lacks one of the choices."""
+        """What the table says, ms; None if it lacks one of the choices."""
+        assert self._table is not None
         try:
-            row = [
-                index[value if type(value := sample[label]) is str else candidate_name(value)]
-                for label, index in self._indices.items()
-            ]
-        except KeyError:
+            return self._table.value(
+                {
+                    label: value if type(value := sample[label]) is str else candidate_name(value)
+                    for label in self._table.labels
+                }
+            )
+        except (KeyError, SpaceError):
             return None
-        total = self._constant
-        for positions, values in self._factors:
-            for position in positions:
-                values = values[row[position]]
-            total += values
-        return float(total)
 
     def _load(self, space: Any, candidate: Any) -> Space:
         """What ``space`` names or holds, with the input shape of ``candidate`` if that has one."""
@@ -144,30 +139,19 @@ class TableLookup:
         assert loaded is not None
         return loaded
 
-    def _known(self, space: Space) -> Terms | None:
+    def _known(self, space: Space) -> FactorTable | None:
         """Latency in ``space`` from the package or the cache."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is left out was warned of with the candidates
             return measures.exact_latency(space, self._predictor, build=False)
 
-    def _built(self, space: Space) -> Terms | None:
+    def _built(self, space: Space) -> FactorTable | None:
         """Latency in ``space``, computed and put into the cache."""
         logger.info("building the lookup table of %s on %s", space.name, self._predictor.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             measures.latency(space, self._predictor, functools.partial(_stop_if_endless, space))
         return self._known(space)
-
-    def _keep(self, terms: Terms | None) -> None:
-        """Keep terms as plain lists, which take less time than NumPy for one architecture."""
-        if terms is None or self._space is None:
-            return
-        self._indices = {
-            label: {name: i for i, name in enumerate(known)}
-            for label, known in self._space.candidates.items()
-        }
-        self._factors = [(positions, values.tolist()) for positions, values in terms.factors.items()]
-        self._constant = terms.constant
 
 
 def _blocks(space: Space) -> int:

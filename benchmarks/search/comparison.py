@@ -284,8 +284,8 @@ def _task(name: str, title: str, nni_space: Any, predictor: LatencyPredictor, tr
     ms = latency.values(_architectures(space))
     limit = float(np.quantile(ms, LIMIT_QUANTILE))
     fastest = float(ms.min())
-    if latency.terms is not None and len(ms) == SAMPLED:  # a sample of a larger space
-        fastest, _ = latency_reach(latency.terms)
+    if latency.table is not None and len(ms) == SAMPLED:  # drawn from a larger space
+        fastest, _ = latency_reach(latency.table)
     return Task(name, title, nni_space, space, latency, limit, fastest, trials, ceiling, accuracy(space))
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main as command
-from nnmeter_nas.costs import LatencyTable, cached_table
+from nnmeter_nas.costs import FactorTable, cached_table
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.supernet import Space
 
@@ -119,14 +119,14 @@ def run_reference_latency(
     return outcomes
 
 
-def median_latency(table: LatencyTable) -> float:
-    """Median latency of a space's architectures, in ms."""
+def median_latency(table: FactorTable) -> float:
+    """Median latency in ms of a space's architectures."""
     sizes = [len(known) for known in table.candidates.values()]
     indices = np.random.default_rng(0).integers(sizes, size=(_SAMPLED, len(sizes)))
     return float(np.median(table.latencies(indices)))
 
 
-def _table_of(device: str) -> LatencyTable:
+def _table_of(device: str) -> FactorTable:
     from nnmeter_nas.search_spaces import proxylessnas
     from nnmeter_nas.supernet.tracing import read_supernet
 
@@ -160,7 +160,7 @@ def _check_sides(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _markdown(outcomes: Sequence[Outcome], table: LatencyTable, median: float) -> list[str]:
+def _markdown(outcomes: Sequence[Outcome], table: FactorTable, median: float) -> list[str]:
     fastest, slowest = (outcomes[0].record[name] for name in ("fastest_ms", "slowest_ms"))
     lines = [
         f"`{table.device}`: latencies of the small space range from {fastest:.3f} to {slowest:.3f} ms, with "

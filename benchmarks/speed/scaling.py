@@ -75,7 +75,7 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
     predictor, space = load_latency_predictor(device), load_space("spos")
     table = bundled_table("spos", predictor)
     assert table is not None
-    rows = random_architectures(table.terms(), looked_up)
+    rows = random_architectures(table, looked_up)
     graphs = [
         space.model_graph(architecture_at(row, table.candidates)) for row in rows[:predicted].tolist()
     ]
@@ -91,7 +91,7 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
     accept = _trusting_filter(device)
     yield _exponent("whole-graph prediction", CANDIDATES, _curve(predict, 10, predicted))
     yield _exponent("LatencyFilter's look-up", CANDIDATES, _curve(accept, 10, looked_up))
-    yield _exponent("LatencyTable.latencies", CANDIDATES, _curve(look_up, 10, looked_up))
+    yield _exponent("FactorTable.latencies", CANDIDATES, _curve(look_up, 10, looked_up))
 
 
 def _trusting_filter(device: str) -> Callable[[int], Sample]:

@@ -76,7 +76,7 @@ def ranking_figures(device: str) -> Iterator[Figure]:
     predictor = load_latency_predictor(device)
     table = bundled_table("spos", predictor)
     assert table is not None
-    rows, space = random_architectures(table.terms(), _RANKED), load_space("spos")
+    rows, space = random_architectures(table, _RANKED), load_space("spos")
     names = [architecture_at(row, table.candidates) for row in rows[:_PREDICTED].tolist()]
     graphs = measured(lambda: [predictor.predict(space.model_graph(one)) for one in names], 5)
     ranked = measured(lambda: np.argsort(table.latencies(rows)), 7)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from nnmeter_nas.costs import LatencyTable, build_tables
+from nnmeter_nas.costs import FactorTable, build_tables
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.search_spaces import proxylessnas
 from nnmeter_nas.search_spaces.proxylessnas import ZERO
@@ -61,7 +61,7 @@ def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figur
     )  # fmt: skip
 
 
-def our_tables(pairs: Sequence[Both], space: Any) -> list[LatencyTable]:
+def our_tables(pairs: Sequence[Both], space: Any) -> list[FactorTable]:
     """The tables of ``space`` as ``nnmeter-nas lut build`` builds them, in the order of ``pairs``."""
     return build_tables(space_of(space), [one.ours() for one in pairs])
 
@@ -78,7 +78,7 @@ def nni_table(one: Both, space: Any) -> NNITable:
     return table
 
 
-def check_prices(table: LatencyTable, theirs: NNITable) -> None:
+def check_prices(table: FactorTable, theirs: NNITable) -> None:
     """Raise a DisagreementError unless NNI prices the candidates of each choice as ``table`` does.
 
     NNI takes the addition of a residual layer out of the network with the choice in it, so of these layers
@@ -86,7 +86,7 @@ def check_prices(table: LatencyTable, theirs: NNITable) -> None:
     so that of ``k3_e3``, ``k5_e3`` and ``k7_e3`` the last one stays.
     """
     for label, known in table.candidates.items():
-        prices = dict(zip((name.split("_")[-1] for name in known), table.block_ms[label], strict=True))
+        prices = dict(zip((name.split("_")[-1] for name in known), table.block(label), strict=True))
         more = {name: float(ms) - theirs[label][name] for name, ms in prices.items() if name != ZERO}
         expected = max(more.values()) if ZERO in known else 0.0
         if expected < -TOLERANCE or any(abs(ms - expected) > TOLERANCE for ms in more.values()):

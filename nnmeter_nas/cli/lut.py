@@ -9,15 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from ..costs import LatencyTable, build_tables, load_table
+from ..costs import FactorTable, build_table, build_tables, load_table, save_table
 from ..costs.bundled import table_file
-from ..costs.cache import check_table, find_terms
-from ..costs.measures import latency_path, list_latencies
-from ..costs.pricing import LatencyMeter
+from ..costs.cache import check_table
+from ..costs.files import SUFFIXES, is_table_file
 from ..errors import LookupTableError, NnMeterNasError
-from ..files import write_bytes
 from ..parallel.bulk import TravellingPredictor, spread
 from ..predictor import LatencyPredictor
 from ..supernet import Space
@@ -40,18 +37,18 @@ SPACE is one of {", ".join(SPACES)};
 or module:attribute, where a module of the current folder or an installed one has an NNI search space, or
 what makes one when it is called without arguments.
 
-Tables go to DIR/SPACE_SHAPE/DEVICE_VERSION.yaml, in the layout of NNI's latency_table.yaml with more beside
-it. One that is there, whole, and of the same space and predictor pack is kept, so a build that was
-interrupted goes on where it was. Where latency is no sum over blocks, but what few choices decide together
-or a list of at most 20,000 architectures, that is kept in DIR/SPACE/*.npz, as searches take it.
+Tables go to DIR/SPACE_SHAPE/DEVICE_VERSION.npz; the table of one space on one device may go to a file of any
+name. A file that ends in .yaml gets the layout of NNI's latency_table.yaml. A table that is there, whole, and
+of the same space and predictor pack is kept, so a build that was interrupted goes on where it was.
 
 examples:
   nnmeter-nas lut build --space spos proxylessnas --predictor all -o tables
   nnmeter-nas lut build --space my_space:net --predictor all --input-shape 1 3 96 96 -o tables
+  nnmeter-nas lut build --space proxylessnas --predictor cortexA76cpu_tflite21 -o latency_table.yaml
   nnmeter-nas lut build --space spos --predictor all --backend dask --scheduler tcp://10.0.0.1:8786 -o tables
 """
 #: Decimals of a latency in ms that a table keeps.
-_DECIMALS = 9
+_DECIMALS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
                        help="shape of the input, NCHW with batch 1, such as 1 3 224 224 "
                        "(default: the space's own)")
-    build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR",
-                       help="folder for the tables")
+    build.add_argument("-o", "--output", type=Path, required=True, metavar="PATH",
+                       help=f"folder for the tables, or the file of one table ({', '.join(SUFFIXES)})")
     build.add_argument("--force", action="store_true", help="build tables again that could be kept")
     add_worker_arguments(build)
     lut_show.add_parser(actions)
@@ -76,9 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     """Build the tables of all spaces; one that fails does not keep the others."""
-    predictors = load_predictors(options)
+    predictors, spaces = load_predictors(options), list(dict.fromkeys(options.space))
+    if is_table_file(options.output) and len(predictors) * len(spaces) > 1:
+        options.parser.error(
+            f"argument -o/--output: {options.output} is the file of one table, and there are "
+            f"{len(predictors) * len(spaces)}; name a folder"
+        )
     code = 0
-    for name in dict.fromkeys(options.space):
+    for name in spaces:
         try:
             _build_space(name, options, predictors)
         except (NnMeterNasError, OSError) as error:
@@ -89,18 +91,17 @@ def _build(options: argparse.Namespace) -> int:
 
 def _build_space(name: str, options: argparse.Namespace, predictors: list[LatencyPredictor]) -> None:
     """Write the tables of a space that are not there yet; their paths go to standard output."""
-    space = load_space(name, options.input_shape)
-    paths = {p: options.output / table_file(name, space.input_shape, p) for p in predictors}
-    listed = {p: latency_path(space, p, options.output) for p in predictors}
-    due = [p for p in predictors if options.force or not _can_stay(paths[p], listed[p], space, p)]
-    for made in _made(name, space, options, due):
-        if made.remark:
-            note(made.remark)
-        for file, content in made.files.items():
-            write_bytes(options.output / file, content)
+    space, output = load_space(name, options.input_shape), options.output
+    paths = {
+        p.device: output if is_table_file(output) else output / table_file(name, space.input_shape, p)
+        for p in predictors
+    }
+    due = [p for p in predictors if options.force or not _can_stay(paths[p.device], space, p)]
+    for table in _made(name, space, options, due):
+        save_table(table, paths[table.device])
     if kept := len(paths) - len(due):
         note(f"{name}: {kept} of {len(paths)} tables were there and are kept")
-    print(*(listed[p] if listed[p].exists() else paths[p] for p in predictors), sep="\n", flush=True)
+    print(*paths.values(), sep="\n", flush=True)
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,9 @@ class _Order:
         return f"{self.name} on {self.predictor.device}"
 
 
-@dataclass(frozen=True)
-class _Made:
-    """Contents of the files of tables, by their path in the folder of tables, and what to say about them."""
-
-    files: dict[str, bytes]
-    remark: str | None
-
-
 def _made(
     name: str, space: Space, options: argparse.Namespace, due: Sequence[LatencyPredictor]
-) -> Iterator[_Made]:
+) -> Iterator[FactorTable]:
     """The tables of several devices: here, where they share the model graphs, or a device a worker."""
     if not due:
         return
@@ -136,13 +129,13 @@ def _made(
             yield from spread(_make_ordered, orders, name)
         return
     with _bar(name, space) as advance:
-        yield _make(name, space, due, advance)
+        yield from map(_rounded, build_tables(space, due, progress=advance))
 
 
-def _make_ordered(order: _Order) -> _Made:
+def _make_ordered(order: _Order) -> FactorTable:
     """Make the table of one device, in a worker."""
     space = _load_space_once(order.name, order.input_shape)
-    return _make(order.name, space, [order.predictor.load()], lambda done: None)
+    return _rounded(build_table(space, order.predictor.load()))
 
 
 @lru_cache(maxsize=1)
@@ -150,42 +143,18 @@ def _load_space_once(name: str, input_shape: tuple[int, ...] | None) -> Space:
     return load_space(name, input_shape)
 
 
-def _make(
-    name: str, space: Space, predictors: Sequence[LatencyPredictor], advance: Callable[[int], None]
-) -> _Made:
-    """Make the tables of a space, or where none holds, the list of its latencies."""
-    remark = None
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        try:
-            tables = build_tables(space, predictors, progress=advance)
-            for predictor, table in zip(predictors, tables, strict=True):
-                _rounded(table).save(folder / table_file(name, space.input_shape, predictor))
-        except LookupTableError as error:
-            remark = f"{error}; all of its architectures are priced instead"
-            list_latencies(space, predictors, folder, advance)
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return _Made({str(path.relative_to(folder)): path.read_bytes() for path in files}, remark)
-
-
-def _rounded(table: LatencyTable) -> LatencyTable:
+def _rounded(table: FactorTable) -> FactorTable:
     """``table`` without the digits in which matrix products of one machine differ from those of another."""
     return replace(
         table,
-        stationary_ms=round(table.stationary_ms, _DECIMALS),
-        block_ms={label: ms.round(_DECIMALS) for label, ms in table.block_ms.items()},
-        pair_ms={pair: ms.round(_DECIMALS) for pair, ms in table.pair_ms.items()},
-        worst_error=round(table.worst_error, _DECIMALS),
+        constant=round(table.constant, _DECIMALS),
+        factors={positions: array.round(_DECIMALS) for positions, array in table.factors.items()},
+        header=replace(table.header, worst_error=round(table.header.worst_error, _DECIMALS)),
     )
 
 
-def _can_stay(path: Path, listed: Path, space: Space, predictor: LatencyPredictor) -> bool:
-    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now.
-
-    So it is if the latencies at ``listed`` are.
-    """
-    if find_terms(listed, space, LatencyMeter([predictor])):
-        return True
+def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
+    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now."""
     if not path.exists():
         return False
     try:

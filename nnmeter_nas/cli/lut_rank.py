@@ -10,8 +10,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ..costs import LatencyTable
-from ..costs.terms import IntArray, Terms
+from ..costs import FactorTable
+from ..costs.table import IntArray
 from ..errors import SearchError
 from ..solve.ranking import closest, fastest, latency_reach, slowest
 from ..solve.sampling import UniformSampler
@@ -94,54 +94,53 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ranked(table: LatencyTable, options: argparse.Namespace) -> tuple[IntArray, str | None]:
+def _ranked(table: FactorTable, options: argparse.Namespace) -> tuple[IntArray, str | None]:
     """Candidate indices ``[n, positions]``, the first first, and what all are like if that is known.
 
     Raises:
         SearchError: no architecture is within the limit.
     """
-    terms = table.terms()
-    if options.every and (architectures := math.prod(terms.sizes)) > _LONG:
+    if options.every and (architectures := math.prod(table.sizes)) > _LONG:
         note(f"{architectures:.2g} architectures, of which a core evaluates some 10^8 a second: "
              f"{architectures / 3.6e11:.2g} hours on one; --jobs and --backend spread them, see docs/bulk.md")
-    surveyed = survey(terms, options.top) if options.every else None
+    surveyed = survey(table, options.top) if options.every else None
     limit = options.max_latency
     if limit < math.inf:
-        least = latency_reach(terms)[0] if surveyed is None else float(terms.values(surveyed.least[:1])[0])
+        least = latency_reach(table)[0] if surveyed is None else float(table.values(surveyed.least[:1])[0])
         if limit < least:
             raise SearchError(
                 f"no architecture takes {limit:g} ms or less on {table.device}; the fastest of all takes "
                 f"{least:.4f} ms"
             )
     if surveyed is None:
-        return _chosen(terms, options), None
+        return _chosen(table, options), None
     few, half, most = (surveyed.quantile(share) for share in (0.05, 0.5, 0.95))
     summary = (
         f"{surveyed.architectures} architectures, all evaluated: 5 % of them up to {few:.3f} ms, half up to "
         f"{half:.3f} ms, 95 % up to {most:.3f} ms"
     )
-    return surveyed.least[terms.values(surveyed.least) <= limit], summary
+    return surveyed.least[table.values(surveyed.least) <= limit], summary
 
 
-def _chosen(terms: Terms, options: argparse.Namespace) -> IntArray:
+def _chosen(table: FactorTable, options: argparse.Namespace) -> IntArray:
     """As :func:`_ranked`, without looking at all architectures."""
     limit, top = options.max_latency, options.top
     if options.sample:
         random = np.random.default_rng(options.seed)
-        found = np.unique(UniformSampler(terms, at_most=limit).draw(options.sample, random), axis=0)
-        ms = terms.values(found)
+        found = np.unique(UniformSampler(table, at_most=limit).draw(options.sample, random), axis=0)
+        ms = table.values(found)
         key = np.abs(ms - options.closest) if options.closest else -ms if options.slowest else ms
         return found[np.argsort(key, kind="stable")[:top]]
     if options.closest:
-        return closest(terms, options.closest, top, limit, options.seed)
-    found = slowest(terms, top) if options.slowest else fastest(terms, top)
-    within = terms.values(found) <= limit
+        return closest(table, options.closest, top, limit, options.seed)
+    found = slowest(table, top) if options.slowest else fastest(table, top)
+    within = table.values(found) <= limit
     if options.slowest and not within.all():
-        return closest(terms, limit, top, limit, options.seed)
+        return closest(table, limit, top, limit, options.seed)
     return found[within]
 
 
-def _rows(table: LatencyTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
+def _rows(table: FactorTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
     """Rank from 1, latency in ms, and architecture as NNI exports it."""
     ranked = enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1)
     return [(rank, float(ms), architecture_at(row, table.candidates)) for rank, (ms, row) in ranked]

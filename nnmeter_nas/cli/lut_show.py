@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ..costs import LatencyTable
+from ..costs import FactorTable
 from ..files import write_bytes
 from ..solve.ranking import latency_reach, random_architectures
 from ..supernet.space import STATIONARY
@@ -24,14 +24,14 @@ from .results import written
 
 COLUMNS = ("table", "space", "predictor", "version", "input_shape", "label", "candidate", "ms", "error")
 _EPILOG = """\
-An architecture takes the stationary part, its blocks, and what pairs of choices that interact add or save.
+An architecture takes the stationary part, its blocks, and what choices that interact add or save.
 
 examples:
   nnmeter-nas lut show spos --predictor cortexA76cpu_tflite21
   nnmeter-nas lut show proxylessnas --predictor all --plot heat.png
-  nnmeter-nas lut show tables/spos_1x3x224x224/myriadvpu_openvino2019r2_2.0.yaml --csv -o blocks.csv
+  nnmeter-nas lut show tables/spos_1x3x224x224/myriadvpu_openvino2019r2_2.0.npz --csv -o blocks.csv
 """
-#: Random architectures that a median is taken of, and pairs that are listed.
+#: Random architectures that a median is taken of, and interactions that are listed.
 _SAMPLE, _LISTED = 10_000, 10
 #: Names of candidates that a table has columns for.
 _WIDE = 12
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if options.plot and options.plot.suffix.lower() != ".png":
         options.parser.error(f"argument --plot: {options.plot} does not end in .png")
     found = tables(options)
-    if options.plot and len({named.table.space_fingerprint for named in found}) > 1:
+    if options.plot and len({named.table.header.space_fingerprint for named in found}) > 1:
         options.parser.error("argument --plot: draws one search space, and several are given")
     if options.format:
         with written(options, COLUMNS, parts="blocks") as write:
@@ -68,12 +68,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def latency_range(table: LatencyTable) -> str:
+def latency_range(table: FactorTable) -> str:
     """How many architectures there are, and how long they take, for people."""
-    terms = table.terms()
-    low, high = latency_reach(terms)
-    median = float(np.median(terms.values(random_architectures(terms, _SAMPLE))))
-    count = math.prod(terms.sizes)
+    low, high = latency_reach(table)
+    median = float(np.median(table.values(random_architectures(table, _SAMPLE))))
+    count = math.prod(table.sizes)
     return f"{count:.3g} architectures: {low:.3f} to {high:.3f} ms, half of them up to {median:.3f} ms"
 
 
@@ -86,32 +85,36 @@ def _print(named: NamedTable) -> None:
     for column in shown.columns[1:]:
         column.justify = "right" if columns is names else "left"
     for label, known in table.candidates.items():
-        ms = dict(zip(known, (f"{value:.4f}" for value in table.block_ms[label]), strict=True))
+        ms = dict(zip(known, (f"{value:.4f}" for value in table.block(label)), strict=True))
         listed = ", ".join(f"{name} {value}" for name, value in ms.items())
         shown.add_row(label, *([ms.get(name, "") for name in names] if columns is names else [listed]))
     out.print(shown)
-    out.print(f"stationary part: {table.stationary_ms:.4f} ms")
+    out.print(f"stationary part: {table.constant:.4f} ms")
     out.print(latency_range(table))
-    for (first, second), extra in list(table.pair_ms.items())[:_LISTED]:
-        out.print(f"{first} and {second} interact: {extra.min():+.4f} to {extra.max():+.4f} ms")
-    if (more := len(table.pair_ms) - _LISTED) > 0:
-        out.print(f"{more} more pairs interact")
-    if table.unpredicted:
-        out.print(f"not measured: {', '.join(sorted(set(table.unpredicted.values())))}")
+    interactions = table.interactions()
+    for labels, extra in list(interactions.items())[:_LISTED]:
+        listed = f"{', '.join(labels[:-1])} and {labels[-1]}"
+        out.print(f"{listed} interact: {extra.min():+.4f} to {extra.max():+.4f} ms")
+    if (more := len(interactions) - _LISTED) > 0:
+        out.print(f"{more} more interactions")
+    if left_out := table.header.left_out:
+        out.print(f"not measured: {', '.join(sorted(set(left_out.values())))}")
 
 
-def _record(table: LatencyTable) -> dict[str, Any]:
+def _record(table: FactorTable) -> dict[str, Any]:
     """What the table holds; the parts of it that are rows of CSV are ``blocks``."""
     blocks = [
         {"label": label, "candidate": candidate, "ms": float(ms)}
         for label, known in table.candidates.items()
-        for candidate, ms in zip(known, table.block_ms[label], strict=True)
+        for candidate, ms in zip(known, table.block(label), strict=True)
     ]
-    pairs = [{"labels": list(pair), "ms": extra.tolist()} for pair, extra in table.pair_ms.items()]
+    interactions = [
+        {"labels": list(labels), "ms": extra.tolist()} for labels, extra in table.interactions().items()
+    ]
     return {
-        "stationary_ms": table.stationary_ms,
-        "blocks": [{"label": STATIONARY, "candidate": "root", "ms": table.stationary_ms}, *blocks],
-        "pairs": pairs,
-        "unpredicted": dict(table.unpredicted),
+        "stationary_ms": table.constant,
+        "blocks": [{"label": STATIONARY, "candidate": "root", "ms": table.constant}, *blocks],
+        "interactions": interactions,
+        "unpredicted": dict(table.header.left_out),
         "error": None,
     }

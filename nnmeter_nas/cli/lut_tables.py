@@ -6,8 +6,10 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from ..costs import LatencyTable, cached_table, load_table
-from ..costs.bundled import bundled_table, check_pack, is_table_file
+from ..costs import FactorTable, cached_table, load_table
+from ..costs.bundled import bundled_table, check_pack
+from ..costs.files import is_table_file
+from ..costs.table import LATENCY
 from ..errors import LookupTableError, NnMeterNasError
 from ..predictor import LatencyPredictor, load_latency_predictor
 from ..supernet.named import SPACES, load_space
@@ -21,31 +23,31 @@ class NamedTable:
     """A table and what the user calls it: its file or the name of its space."""
 
     name: str
-    table: LatencyTable
+    table: FactorTable
 
     @property
     def title(self) -> str:
         """What it is a table of, for people."""
-        shape = "x".join(map(str, self.table.input_shape))
-        return f"{self.name}: {self.table.space} on {self.table.device}, input {shape}"
+        shape = "x".join(map(str, self.table.header.input_shape))
+        return f"{self.name}: {self.table.header.space} on {self.table.header.device}, input {shape}"
 
     @property
     def identity(self) -> dict[str, Any]:
         """The columns that say what a record is about."""
-        table = self.table
+        header = self.table.header
         return {
             "table": self.name,
-            "space": table.space,
-            "predictor": table.device,
-            "version": table.pack_version,
-            "input_shape": "x".join(map(str, table.input_shape)),
+            "space": header.space,
+            "predictor": header.device,
+            "version": header.pack_version,
+            "input_shape": "x".join(map(str, header.input_shape)),
         }
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
     """Which tables to take."""
     parser.add_argument("table", nargs="+", metavar="TABLE",
-                        help="file of a lookup table (.yaml, .json), or name of a search space: "
+                        help="file of a lookup table (.npz, .yaml), or name of a search space: "
                         f"{', '.join(SPACES)}, or module:attribute")
     add_device_arguments(parser)
     parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
@@ -72,19 +74,22 @@ def tables(options: argparse.Namespace) -> list[NamedTable]:
     return found
 
 
-def _of_file(name: str, predictors: list[LatencyPredictor]) -> LatencyTable:
+def _of_file(name: str, predictors: list[LatencyPredictor]) -> FactorTable:
     """The table in a file, with a warning if it is not what would be built now."""
     table = load_table(name)
-    if predictors and table.device not in [predictor.device for predictor in predictors]:
-        raise LookupTableError(f"{name} is of {table.device}, which --predictor does not name")
+    header = table.header
+    if header.measure != LATENCY:
+        raise LookupTableError(f"{name} is a table of {header.measure}, not of latency")
+    if predictors and header.device not in [predictor.device for predictor in predictors]:
+        raise LookupTableError(f"{name} is of {header.device}, which --predictor does not name")
     try:
-        check_pack(table, load_latency_predictor(table.device, table.pack_version))
+        check_pack(table, load_latency_predictor(header.device, header.pack_version))
     except NnMeterNasError as error:
         warn(f"{name}: {error}")
     return table
 
 
-def _of_space(name: str, input_shape: list[int] | None, predictor: LatencyPredictor) -> LatencyTable:
+def _of_space(name: str, input_shape: list[int] | None, predictor: LatencyPredictor) -> FactorTable:
     """The table of a space: from the package if it is there and fresh, else from the cache or built."""
     if input_shape is None and name in SPACES:
         try:

@@ -11,7 +11,7 @@ from ..drawing import new_chart, to_png
 from ..predictor import MARKS, Explanation
 
 if TYPE_CHECKING:
-    from ..costs import LatencyTable
+    from ..costs import FactorTable
 
 #: Kernels that a panel shows unless told otherwise.
 SHOWN = 15
@@ -53,7 +53,7 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
     return to_png(figure)
 
 
-def heat_map(tables: Sequence[LatencyTable]) -> bytes:
+def heat_map(tables: Sequence[FactorTable]) -> bytes:
     """Latency of each candidate at each position, light where it is low; a panel for each device.
 
     Args:
@@ -69,17 +69,17 @@ def heat_map(tables: Sequence[LatencyTable]) -> bytes:
     positions = len(tables[0].labels)
     width, height = max(6.0, 2.2 + 0.46 * positions), 1.35 + 0.34 * len(names)
     figure = new_chart(width, height * len(tables) + 0.4, dpi=130)
-    figure.suptitle(tables[0].space, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    figure.suptitle(tables[0].header.space, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
     for axes, table in zip(figure.subplots(len(tables), 1, squeeze=False).flat, tables, strict=True):
         _draw_heat(figure, axes, table, names)
     return to_png(figure)
 
 
-def _draw_heat(figure: Any, axes: Any, table: LatencyTable, names: list[str]) -> None:
+def _draw_heat(figure: Any, axes: Any, table: FactorTable, names: list[str]) -> None:
     """One device: a row a candidate, a column a position, figures in the cells where they fit."""
     cells = np.full((len(names), len(table.labels)), np.nan)
     for column, label in enumerate(table.labels):
-        for name, ms in zip(table.candidates[label], table.block_ms[label], strict=True):
+        for name, ms in zip(table.candidates[label], table.block(label), strict=True):
             cells[names.index(name), column] = ms
     image = axes.imshow(cells, aspect="auto", cmap=_HEAT, vmin=0.0)
     if cells.size <= _ANNOTATED:
@@ -94,9 +94,9 @@ def _draw_heat(figure: Any, axes: Any, table: LatencyTable, names: list[str]) ->
         axes.tick_params(axis="x", labelrotation=45)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    title = f"{table.device}, stationary part {table.stationary_ms:.3g} ms"
-    if table.pair_ms:
-        title += f", {len(table.pair_ms)} pair(s) of positions interact"
+    title = f"{table.header.device}, stationary part {table.constant:.3g} ms"
+    if interactions := table.interactions():
+        title += f", {len(interactions)} interaction(s) of positions"
     axes.set_title(title, fontsize=11, color=_TEXT_COLOUR)
     figure.colorbar(image, ax=axes, pad=0.01, label="ms")
 

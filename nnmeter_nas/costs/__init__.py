@@ -1,8 +1,23 @@
-"""Factor tables: numbers of an architecture as sums over few choices each."""
+"""Factor tables: numbers of an architecture as sums over few choices each; and measures made of them."""
 
 from .build import build_table, build_tables
 from .cache import cached_table
-from .table import LatencyTable, load_table
-from .terms import Terms
+from .files import load_table, save_table
+from .measures import Measure, flops, latencies, latency, latency_by_block, of_function, params
+from .table import FactorTable
 
-__all__ = ["LatencyTable", "Terms", "build_table", "build_tables", "cached_table", "load_table"]
+__all__ = [
+    "FactorTable",
+    "Measure",
+    "build_table",
+    "build_tables",
+    "cached_table",
+    "flops",
+    "latencies",
+    "latency",
+    "latency_by_block",
+    "load_table",
+    "of_function",
+    "params",
+    "save_table",
+]

@@ -1,45 +1,59 @@
-"""Building lookup tables: blocks are priced in context, and probed against full-graph predictions.
+"""Building factor tables: the first form that is exact is taken.
 
-Probing gives all differences between candidates, and the pairs of choices that interact. The level of a
-position is set at its anchor: a candidate that runs nothing takes 0 ms, else the base's takes what its own
-kernels take.
+The forms are: choices and pairs of choices, found by probing; the few choices that decide each kernel, in
+spaces that say where their operators stand; a list of all architectures, if there are not too many.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
-from ..errors import LookupTableError, UnpredictedOperatorError
+from ..errors import LookupTableError, SpaceError, UnpredictedOperatorError
+from ..kernels.fusion import FusionRules
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, LatencyWarning
+from ..supernet.choices import architecture_at
 from ..supernet.space import Space
-from .pricing import LatencyMeter, Parts, Pricing, Progress
-from .probing import Probed, changes_of_one, probe
-from .table import LatencyTable
+from .by_kernel import KernelLearner
+from .influence import Sample, learn_influences
+from .pricing import Indices, Kernels, LatencyMeter, Parts, Pricing, Progress
+from .probing import EXACT, Probed, changes_of_one, is_exact, probe
+from .table import FactorTable, Header, Positions
 
-#: Relative difference beyond which a table is refused.
+#: Relative difference beyond which a table of latency is refused.
 LIMIT = 0.03
+#: Architectures that a space may have to be listed.
+LARGEST_LIST = 20_000
+#: Random architectures that what is learned is tested on, at least.
+_PROBES = 48
+#: Architectures at most that are learned from, of those whose sum is wrong.
+_LEARNED_AT_ONCE = 4
 
 
-def build_table(space: Space | nx.DiGraph, predictor: LatencyPredictor, **options: Any) -> LatencyTable:
-    """The lookup table of a space on one device; arguments and errors as :func:`build_tables`."""
+def build_table(space: Space | nx.DiGraph, predictor: LatencyPredictor, **options: Any) -> FactorTable:
+    """The latency of a space on one device; arguments and errors as :func:`build_tables`."""
     return build_tables(space, [predictor], **options)[0]
 
 
 def build_tables(
     space: Space | nx.DiGraph,
     predictors: Sequence[LatencyPredictor],
-    probes: int = 48,
+    probes: int = _PROBES,
     seed: int = 0,
     strict: bool = False,
     progress: Progress | None = None,
-) -> list[LatencyTable]:
-    """The lookup tables of a space on several devices, which share the model graphs.
+) -> list[FactorTable]:
+    """The latency of a space on several devices, which share the model graphs.
 
     Args:
         space: a supernet, or a :class:`Space`.
@@ -50,7 +64,7 @@ def build_tables(
         progress: called with the number of architectures priced so far.
 
     Raises:
-        LookupTableError: a probe is off by more than 3 %, so blocks and pairs do not do; names the label.
+        LookupTableError: no form is within 3 % of the full-graph predictions; names the label at fault.
         UnpredictedOperatorError: under ``strict``, an operator is of a type that was not measured.
         SpaceError: the space has no choice, or takes several inputs.
         GraphError, ShapeError: the blocks of an architecture do not fit together.
@@ -64,82 +78,238 @@ def build_tables(
         raise LookupTableError(f"probes={probes} must be at least 1")
     space = space if isinstance(space, Space) else Space.of_supernet(space)
     pricing = Pricing(space, [LatencyMeter(predictors)], progress)
+    headers = [latency_header(space, predictor) for predictor in predictors]
     tables = []
-    for built in try_tables(pricing, predictors, probes, seed):
-        if isinstance(built, LookupTableError):
-            raise built
-        tables.append(built)
-        warn_of_left_out(built.unpredicted, space, f"measured on {built.device}", strict)
+    for table in learn_tables(pricing, headers, LIMIT, probes, seed):
+        if isinstance(table, LookupTableError):
+            raise table
+        tables.append(table)
+        warn_of_left_out(table.header.left_out, space, f"measured on {table.header.device}", strict)
     return tables
 
 
-def try_tables(
-    pricing: Pricing, predictors: Sequence[LatencyPredictor], probes: int = 48, seed: int = 0
-) -> list[LatencyTable | LookupTableError]:
-    """The table of each device, or why there is none; the measures of ``pricing`` are their latencies.
+def latency_header(space: Space, predictor: LatencyPredictor) -> Header:
+    """What a table of the latency of ``space`` on a device says of itself."""
+    return replace(
+        work_header(space, "latency"),
+        device=predictor.device,
+        pack_version=predictor.version,
+        pack_fingerprint=pack_fingerprint(predictor.pack),
+    )
 
-    Arguments and errors as :func:`build_tables`.
+
+def work_header(space: Space, measure: str) -> Header:
+    """What a table of a measure of ``space`` says of itself that is the same on all devices."""
+    return Header(measure, space.name, space.fingerprint, tuple(space.input_shape))
+
+
+def learn_tables(
+    pricing: Pricing, headers: Sequence[Header], limit: float = EXACT, probes: int = _PROBES, seed: int = 0
+) -> list[FactorTable | LookupTableError]:
+    """The table of each measure of ``pricing``, or why there is none.
+
+    Args:
+        pricing: gives the values.
+        headers: of the tables.
+        limit: relative difference up to which sums over choices and pairs do, where no form is exact.
+        probes: random architectures that these are tested on.
+        seed: of the random architectures.
     """
-    sizes = [len(known) for known in pricing.space.candidates.values()]
-    changes = changes_of_one(sizes)
+    probed: list[tuple[Probed, FactorTable]] = []
+
+    def by_pairs(columns: Sequence[int]) -> list[FactorTable | None]:
+        probed.extend(_anchored(pricing, probes, seed))
+        return [probed[c][1] if probed[c][0].worst_error <= EXACT else None for c in columns]
+
+    def by_kernel(columns: Sequence[int]) -> list[FactorTable | None]:
+        return _by_kernel(pricing, columns)
+
+    def as_list(columns: Sequence[int]) -> list[FactorTable | None]:
+        return _listed(pricing, columns)
+
+    forms = [by_pairs, by_kernel, as_list]
+    if not pricing.space.blocks:  # model graphs take long to make, and few samples tell what decides a kernel
+        forms = [by_kernel, by_pairs, as_list]
+    found: dict[int, FactorTable] = {}
+    for form in forms:
+        if columns := [column for column in range(len(headers)) if column not in found]:
+            tables = zip(columns, form(columns), strict=True)
+            found.update({column: table for column, table in tables if table is not None})
+    learned: list[FactorTable | LookupTableError] = []
+    for column, header in enumerate(headers):
+        near, table = probed[column] if probed else (None, None)
+        error = near.worst_error if near is not None and found.get(column, table) is table else 0.0
+        table = found.get(column, table)
+        if table is not None and error <= limit:
+            header = replace(header, left_out=dict(pricing.left_out[column]), worst_error=error)
+            learned.append(replace(table, header=header))
+        else:
+            assert near is not None  # the last form but one
+            learned.append(_refusal(pricing.space, header, near))
+    return learned
+
+
+# Choices and pairs of them
+
+
+def _anchored(pricing: Pricing, probes: int, seed: int) -> list[tuple[Probed, FactorTable]]:
+    """For each measure what was probed, and its table with a level for each choice.
+
+    Probing gives all differences between candidates. The level of a choice is set at its anchor: a candidate
+    that runs nothing adds nothing, else the base's adds what its own kernels do.
+    """
+    changes = changes_of_one([len(known) for known in pricing.space.candidates.values()])
     rows = list(dict.fromkeys(changes.values()))
     parts = dict(zip(rows, pricing.parts(rows), strict=True))
-    found: list[LatencyTable | LookupTableError] = []
-    for device, (predictor, probed) in enumerate(zip(predictors, probe(pricing, probes, seed), strict=True)):
-        if not probed.worst_error <= LIMIT:
-            found.append(_refusal(pricing.space, predictor, probed))
-            continue
-        by_change = {change: parts[row][device] for change, row in changes.items()}
-        table = _table(pricing.space, predictor, probed, by_change)
-        found.append(replace(table, unpredicted=dict(pricing.left_out[device])))
+    found = []
+    for column, probed in enumerate(probe(pricing, probes, seed)):
+        by_change = {change: parts[row][column] for change, row in changes.items()}
+        found.append((probed, _with_levels(pricing.space, probed.table, by_change)))
     return found
 
 
-def _table(
-    space: Space,
-    predictor: LatencyPredictor,
-    probed: Probed,
-    by_change: dict[tuple[int, int], Parts],
-) -> LatencyTable:
-    """The table of what was probed, given the kernels of the base with each ``(position, candidate)``."""
-    block_ms = {}
+def _with_levels(
+    space: Space, table: FactorTable, by_change: Mapping[tuple[int, int], Parts]
+) -> FactorTable:
+    """``table`` with levels, given the kernels of the base with each ``(position, candidate)``."""
+    factors, constant = dict(table.factors), table.constant
     for position, (label, known) in enumerate(space.candidates.items()):
-        own = [_own_ms(space, by_change[position, c], label, name) for c, name in enumerate(known)]
-        added = probed.terms.factors[position,]
+        own = [_own(space, by_change[position, c], label, name) for c, name in enumerate(known)]
+        added = table.factors[position,]
         if None in own:
             anchor, level = (own.index(None) if space.blocks else int(added.argmin())), 0.0
         else:
             anchor, level = 0, own[0] or 0.0
-        block_ms[label] = level + added - added[anchor]
-    labels = tuple(space.candidates)
-    return LatencyTable(
-        space=space.name,
-        space_fingerprint=space.fingerprint,
-        device=predictor.device,
-        pack_version=predictor.version,
-        pack_fingerprint=pack_fingerprint(predictor.pack),
-        input_shape=space.input_shape,
-        candidates=space.candidates,
-        stationary_ms=probed.terms.constant - sum(float(ms[0]) for ms in block_ms.values()),
-        block_ms=block_ms,
-        pair_ms={(labels[f[0]], labels[f[1]]): ms for f, ms in probed.terms.factors.items() if len(f) == 2},
-        worst_error=probed.worst_error,
-    )
+        factors[position,] = level + added - added[anchor]
+        constant -= float(factors[position,][0])
+    return FactorTable(space.candidates, constant, factors)
 
 
-def _own_ms(space: Space, kernels: Parts, label: str, candidate: str) -> float | None:
-    """Latency of the kernels that start in a block of the architecture priced; None if there are none."""
-    own = [ms for name, ms in kernels.items() if space.blocks.get(name) == (label, candidate)]
+def _own(space: Space, kernels: Parts, label: str, candidate: str) -> float | None:
+    """What the kernels add that start in a block of the architecture priced; None if there are none."""
+    own = [value for name, value in kernels.items() if space.blocks.get(name) == (label, candidate)]
     return sum(own) if own else None
 
 
-def _refusal(space: Space, predictor: LatencyPredictor, probed: Probed) -> LookupTableError:
+def _refusal(space: Space, header: Header, probed: Probed) -> LookupTableError:
     label = tuple(space.candidates)[probed.worst_position]
+    where = f" on {header.device}" if header.device else ""
     return LookupTableError(
-        f"no lookup table of {space.name!r} holds on {predictor.device}: sums of blocks are off by up to "
+        f"no lookup table of {space.name!r} holds{where}: sums of blocks are off by up to "
         f"{probed.worst_error:.1%}, most at the choice {label!r}, whose cost depends on more than one "
-        "other choice; predict the architectures' full graphs instead"
+        f"other choice, and a list of all architectures would have more than {LARGEST_LIST}; predict the "
+        "architectures' full graphs instead"
     )
+
+
+# The few choices that decide each kernel
+
+
+def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
+    """Measures by the few choices that decide each of their kernels or operators.
+
+    Returns:
+        One for each of ``columns``; None where many choices decide one kernel, or the space does not say
+        where its operators stand.
+    """
+    space = pricing.space
+    if space.places is None:
+        return [None] * len(columns)
+    sizes = [len(known) for known in space.candidates.values()]
+    rows = np.random.default_rng(0).integers(sizes, size=(_PROBES, len(sizes)))
+    probes: list[Sample] = [architecture_at(row, space.candidates) for row in rows.tolist()]
+    [meter] = pricing.meters if len(pricing.meters) == 1 else [None]
+    if isinstance(meter, LatencyMeter):
+        return _by_kernel_sizes(pricing, meter, probes, columns)
+    pricing.values(rows)
+    parts: dict[Indices, tuple[Parts, ...]] = {}
+
+    def learned(column: int, wrong: list[Sample]) -> FactorTable:
+        def evaluate(sample: Sample) -> Parts:
+            row = _row(space, sample)
+            if row not in parts:
+                [parts[row]] = pricing.parts([row])
+            return parts[row][column]
+
+        assert space.places is not None
+        return learn_influences(evaluate, space.candidates, space.places, samples=wrong)
+
+    return [_until_right(pricing, column, partial(learned, column)) for column in columns]
+
+
+def _by_kernel_sizes(
+    pricing: Pricing, meter: LatencyMeter, probes: Sequence[Sample], columns: Sequence[int]
+) -> list[FactorTable | None]:
+    """Latencies by what decides each size of each kernel; devices of the same rules are learned once."""
+    space, learners = pricing.space, dict[FusionRules, KernelLearner]()
+    assert space.places is not None
+    kernels: dict[Indices, Mapping[FusionRules, Kernels]] = {}
+
+    def kernels_of(rules: FusionRules, sample: Sample) -> Kernels:
+        row = _row(space, sample)
+        if row not in kernels:
+            [kernels[row]] = pricing.seen(row)
+        return kernels[row][rules]
+
+    def learned(column: int, wrong: list[Sample]) -> FactorTable:
+        rules = meter.rules[column]
+        if rules not in learners:
+            assert space.places is not None
+            of_rules = partial(kernels_of, rules)
+            learners[rules] = KernelLearner(of_rules, space.candidates, space.places, probes)
+        learners[rules].learn(wrong)
+        pricing.values(np.array([_row(space, sample) for sample in learners[rules].samples]))
+        return learners[rules].table(partial(meter.priced, column))
+
+    return [_until_right(pricing, column, partial(learned, column)) for column in columns]
+
+
+def _until_right(
+    pricing: Pricing, column: int, learned: Callable[[list[Sample]], FactorTable]
+) -> FactorTable | None:
+    """What is ``learned`` from samples that it had wrong before; None if many choices decide one kernel.
+
+    Learning may miss what only rare choices bring about. So all that is known has to be right, and what is
+    not is learned from, too.
+    """
+    wrong: list[Sample] = []
+    while True:
+        try:
+            table = learned(wrong)
+        except SpaceError:
+            return None
+        rows, values = pricing.known()
+        right = is_exact(table, rows, values[:, column])
+        if right.all():
+            return table
+        new = (architecture_at(row, pricing.space.candidates) for row in rows[~right].tolist())
+        if not (more := list(islice((sample for sample in new if sample not in wrong), _LEARNED_AT_ONCE))):
+            return None  # its kernels do not decide it
+        wrong += more
+
+
+def _row(space: Space, sample: Sample) -> Indices:
+    return tuple(known.index(sample[label]) for label, known in space.candidates.items())
+
+
+# All architectures
+
+
+def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
+    """Measures as lists of all architectures; None if these are too many."""
+    candidates = pricing.space.candidates
+    sizes = tuple(map(len, candidates.values()))
+    if math.prod(sizes) > LARGEST_LIST:
+        return [None] * len(columns)
+    rows = np.array(list(itertools.product(*map(range, sizes))), dtype=np.intp)
+    values = pricing.values(rows)
+    everything: Positions = tuple(range(len(sizes)))
+    return [
+        FactorTable(candidates, 0.0, {everything: values[:, column].reshape(sizes)}) for column in columns
+    ]
+
+
+# What is left out
 
 
 def warn_of_left_out(left_out: Mapping[str, str], space: Space, known: str, strict: bool = False) -> None:

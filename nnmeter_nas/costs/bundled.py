@@ -1,4 +1,4 @@
-"""The lookup tables that ship inside the package."""
+"""The factor tables of latency that ship inside the package."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from pathlib import Path
 from ..errors import LookupTableError
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor
-from .table import LatencyTable, load_table
-
-_SUFFIXES = (".json", ".yaml", ".yml")
+from ..supernet.space import Space
+from .cache import check_table
+from .files import load_table
+from .table import FactorTable
 
 
 def table_file(name: str, input_shape: Sequence[int], predictor: LatencyPredictor) -> Path:
     """Where the table of a space lies in a folder of tables, such as that of the package."""
     folder = f"{name.replace(':', '.')}_{'x'.join(map(str, input_shape))}"
-    return Path(folder) / f"{predictor.device}_{predictor.version}.yaml"
-
-
-def is_table_file(name: str | Path) -> bool:
-    """Whether ``name`` is that of a table's file by its suffix, and not of a space or device."""
-    return Path(name).suffix.lower() in _SUFFIXES
+    return Path(folder) / f"{predictor.device}_{predictor.version}.npz"
 
 
 def bundled_tables() -> Path:
@@ -30,25 +26,41 @@ def bundled_tables() -> Path:
     return Path(str(resources.files("nnmeter_nas") / "data" / "luts"))
 
 
-def bundled_table(name: str, predictor: LatencyPredictor) -> LatencyTable | None:
+def bundled_table(name: str, predictor: LatencyPredictor) -> FactorTable | None:
     """The table of a space at its own input shape in the package, if there is one; needs no torch and no NNI.
 
     Raises:
         LookupTableError: it is damaged, or was built with another content of the pack.
     """
-    for path in bundled_tables().glob(f"{name}_*/{predictor.device}_{predictor.version}.yaml"):
+    for path in bundled_tables().glob(f"{name}_*/{predictor.device}_{predictor.version}.npz"):
         table = load_table(path)
         check_pack(table, predictor)
         return table
     return None
 
 
-def check_pack(table: LatencyTable, predictor: LatencyPredictor) -> None:
+def bundled_table_of(space: Space, predictor: LatencyPredictor) -> FactorTable | None:
+    """The table in the package of this very space, whatever it is called there, if it is fresh."""
+    shape = "x".join(map(str, space.input_shape))
+    for path in bundled_tables().glob(f"*_{shape}/{predictor.device}_{predictor.version}.npz"):
+        try:
+            table = load_table(path)
+            check_table(table, space, predictor)
+            return table
+        except LookupTableError:
+            continue  # of another space, or stale
+    return None
+
+
+def check_pack(table: FactorTable, predictor: LatencyPredictor) -> None:
     """Raise a LookupTableError unless ``table`` was built with this predictor, as its pack is now."""
-    if table.device != predictor.device:
-        raise LookupTableError(f"the lookup table is of {table.device}, not of {predictor.device}")
-    if table.pack_fingerprint != pack_fingerprint(predictor.pack):
+    header = table.header
+    if header.device != predictor.device:
         raise LookupTableError(
-            f"the lookup table of {table.space!r} is stale: it was built with another content of the pack "
-            f"{table.device} {table.pack_version}; build it anew"
+            f"the lookup table is of {header.device or header.measure}, not of {predictor.device}"
+        )
+    if header.pack_fingerprint != pack_fingerprint(predictor.pack):
+        raise LookupTableError(
+            f"the lookup table of {header.space!r} is stale: it was built with another content of the pack "
+            f"{header.device} {header.pack_version}; build it anew"
         )

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import LookupTableError
-from .table import LatencyTable
+from .table import FactorTable, contracted
 
 if TYPE_CHECKING:
     import torch
 
 
-def expected_latency(table: LatencyTable, probabilities: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def expected_latency(table: FactorTable, probabilities: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Expected latency in ms if every choice is made independently, as a differentiable scalar.
 
     Args:
@@ -20,11 +20,10 @@ def expected_latency(table: LatencyTable, probabilities: Mapping[str, torch.Tens
         probabilities: of the candidates, ``[candidates]`` for each label, all on one device.
 
     Raises:
-        LookupTableError: as :meth:`LatencyTable.expected`, or a value is no tensor of floats.
+        LookupTableError: as :meth:`FactorTable.expected`, or a value is no tensor of floats.
 
     >>> import numpy as np, torch
-    >>> table = LatencyTable("s", "", "d", 2.0, "", (1, 3, 8, 8), {"layer": ("a", "b")}, 1.0,
-    ...                      {"layer": np.array([2.0, 4.0])})
+    >>> table = FactorTable({"layer": ("a", "b")}, 1.0, {(0,): np.array([2.0, 4.0])})
     >>> weights = torch.zeros(2, requires_grad=True)
     >>> expected = expected_latency(table, {"layer": weights.softmax(0)})
     >>> expected.item()
@@ -41,11 +40,7 @@ def expected_latency(table: LatencyTable, probabilities: Mapping[str, torch.Tens
     table.check_probabilities(
         {label: p.detach().cpu().double().numpy() for label, p in probabilities.items()}
     )
-    total = next(iter(probabilities.values())).new_tensor(table.stationary_ms)
-    for label, ms in table.block_ms.items():
-        p = probabilities[label]
-        total = total + p @ p.new_tensor(ms)
-    for (first, second), matrix in table.pair_ms.items():
-        p, q = probabilities[first], probabilities[second]
-        total = total + p @ p.new_tensor(matrix) @ q
-    return total
+    by_position = [probabilities[label] for label in table.labels]
+    factors = {positions: by_position[0].new_tensor(array) for positions, array in table.factors.items()}
+    expected: torch.Tensor = contracted(by_position[0].new_tensor(table.constant), factors, by_position)
+    return expected

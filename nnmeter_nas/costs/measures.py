@@ -5,10 +5,8 @@
     small = params(space)
     fast.values(rows), small.values(rows)       # rows: candidate indices [N, positions]
 
-A measure is wanted as a sum of terms that depend on few choices each, which can be ranked, limited and
-sampled without making a model graph. The first of these that is exact is taken: choices and pairs of them,
-found by probing; in spaces that say where their operators stand, the few choices that decide each kernel; a
-list of all architectures, if there are not too many. Else each architecture is measured when it is asked for.
+A measure is wanted as a factor table, which can be ranked, limited and sampled without making a model graph.
+Where none is exact, each architecture is measured when it is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -26,15 +23,14 @@ import numpy.typing as npt
 from ..errors import LookupTableError
 from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
-from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
-from ..supernet.influence import Place
+from ..supernet.place import Place
 from ..supernet.space import STATIONARY, Space
-from .beyond_pairs import influence_terms, listed_terms
-from .build import try_tables, warn_of_left_out
-from .bundled import bundled_tables
-from .cache import cached_table, check_table, find_table, find_terms, locked, table_path, terms_path
+from .build import LIMIT, latency_header, learn_tables, warn_of_left_out, work_header
+from .bundled import bundled_table_of
+from .cache import cached_table, find_table, locked, table_path
+from .files import save_table
 from .pricing import (
     FunctionMeter,
     IndexArray,
@@ -45,10 +41,8 @@ from .pricing import (
     Pricing,
     Progress,
 )
-from .probing import EXACT, probe
-from .table import LatencyTable, load_table
-from .terms import Terms
-from .terms_files import StoredTerms, write_terms
+from .probing import EXACT
+from .table import FactorTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +52,13 @@ class Measure:
     Attributes:
         name: such as ``latency_ms``, or ``latency_ms_<device>`` where there are several, or ``flops``.
         unit: such as ``ms``; may be empty.
-        terms: the measure as a sum; None if architectures have to be measured one by one.
-        evaluate: architectures ``[N, positions] -> [N]``, where there are no terms.
+        table: the measure as a factor table; None if architectures have to be measured one by one.
+        evaluate: architectures ``[N, positions] -> [N]``, where there is no table.
     """
 
     name: str
     unit: str
-    terms: Terms | None
+    table: FactorTable | None
     evaluate: Callable[[IndexArray], FloatArray] | None = None
 
     def values(self, indices: npt.ArrayLike) -> FloatArray:
@@ -73,8 +67,8 @@ class Measure:
         Raises:
             LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
         """
-        if self.terms is not None:
-            return self.terms.values(indices)
+        if self.table is not None:
+            return self.table.values(indices)
         assert self.evaluate is not None
         return self.evaluate(np.asarray(indices))
 
@@ -106,66 +100,51 @@ def latencies(
         LatencyWarning: operators are not measured: left out, or estimated.
         UserWarning: what was cached is damaged or stale, and computed anew.
     """
-    names = [f"latency_ms_{p.device}" if len(predictors) > 1 else "latency_ms" for p in predictors]
-    found: dict[int, StoredTerms | None] = {}
-    pricing = None
-    with locked([table_path(space, predictor) for predictor in predictors]):
-        for device, predictor in enumerate(predictors):
-            if known := _known_latency(space, predictor):
+    headers = [latency_header(space, predictor) for predictor in predictors]
+    paths = [table_path(header) for header in headers]
+    found: dict[int, FactorTable | LookupTableError] = {}
+    with locked(paths):
+        for device, (path, header, predictor) in enumerate(zip(paths, headers, predictors, strict=True)):
+            known = bundled_table_of(space, predictor)
+            known = known or find_table(path, space, header, LatencyMeter([predictor]))
+            if known is not None:
                 found[device] = known
         missing = [device for device in range(len(predictors)) if device not in found]
+        pricing = Pricing(space, [LatencyMeter([predictors[device] for device in missing])], progress)
         if missing:
-            absent = [predictors[device] for device in missing]
-            pricing = Pricing(space, [LatencyMeter(absent)], progress)
-            found.update(zip(missing, _new_latencies(space, pricing, absent), strict=True))
+            learned = learn_tables(pricing, [headers[device] for device in missing], LIMIT)
+            found.update(zip(missing, learned, strict=True))
+        for device in missing:
+            if isinstance(table := found[device], FactorTable):
+                save_table(table, paths[device])
     measures = []
     for device, predictor in enumerate(predictors):
-        stored, column = found[device], missing.index(device) if device in missing else 0
-        left_out = stored.left_out if stored else pricing.left_out[column] if pricing else {}
+        name = f"latency_ms_{predictor.device}" if len(predictors) > 1 else "latency_ms"
+        column = missing.index(device) if device in missing else 0
+        measures.append(_measure(name, "ms", found[device], pricing, column))
+        left_out = _left_out(found[device], pricing, column)
         warn_of_left_out(left_out, space, f"measured on {predictor.device}")
-        measures.append(_measure(names[device], "ms", stored, pricing, column))
     return measures
 
 
-def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True) -> Terms | None:
-    """Latency in ms from the package or the cache, else as a lookup table that is built; None if that is off.
+def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True) -> FactorTable | None:
+    """Latency in ms from the package or the cache, or else built and kept; None if no table is exact.
 
     Args:
         space: what to measure.
         predictor: of the device.
-        build: if False, None where neither the package nor the cache has it.
+        build: if False, None where neither the package nor the cache has the table.
 
     Raises:
         LookupTableError, SpaceError, GraphError: as building a lookup table raises.
     """
-    table = _bundled_table(space, predictor)
-    if table is None and (listed := _listed_latency(space, predictor)):
-        return listed.terms
+    table = bundled_table_of(space, predictor)
     if table is None and build:
         table = cached_table(space, predictor)
     elif table is None:
-        table = find_table(table_path(space, predictor), space, predictor)
-    return table.terms() if table is not None and table.worst_error <= EXACT else None
-
-
-def list_latencies(
-    space: Space, predictors: Sequence[LatencyPredictor], folder: Path, progress: Progress | None = None
-) -> None:
-    """Write latency on each of several devices to ``folder``, for a space that no lookup table holds of.
-
-    Raises:
-        LookupTableError: nor is it what few choices decide together, or a list of few architectures.
-    """
-    pricing = Pricing(space, [LatencyMeter(predictors)], progress)
-    for predictor, stored in zip(predictors, _exact_terms(pricing, _none), strict=True):
-        if stored is None:
-            raise LookupTableError(
-                f"{space.name!r} has too many architectures to list, and latency on {predictor.device} "
-                "depends on many choices at once; predict the architectures' full graphs instead"
-            )
-        path = latency_path(space, predictor, folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_terms(path, stored)
+        header = latency_header(space, predictor)
+        table = find_table(table_path(header), space, header, LatencyMeter([predictor]))
+    return table if table is not None and table.header.worst_error <= EXACT else None
 
 
 def flops(space: Space, progress: Progress | None = None) -> Measure:
@@ -211,8 +190,8 @@ def of_function(
         GraphError, ShapeError: the blocks of an architecture do not fit together.
     """
     pricing = Pricing(space, [FunctionMeter(function)], progress)
-    [stored] = _exact_terms(pricing)
-    return _measure(name, unit, stored, pricing, 0)
+    [table] = learn_tables(pricing, [work_header(space, name)])
+    return _measure(name, unit, table, pricing, 0)
 
 
 def latency_by_block(
@@ -255,84 +234,24 @@ def _labels(space: Space) -> Callable[[str], str]:
 
 
 def _measure(
-    name: str, unit: str, stored: StoredTerms | None, pricing: Pricing | None, column: int
+    name: str, unit: str, table: FactorTable | LookupTableError, pricing: Pricing, column: int
 ) -> Measure:
-    """A measure of ``stored`` terms; without them, of the values in a column of ``pricing``."""
-    if stored is not None:
-        return Measure(name, unit, stored.terms)
-    assert pricing is not None
-    constant = Terms(tuple(map(len, pricing.space.candidates.values())), 0.0, {})
+    """A measure by its table; without one, by the values in a column of ``pricing``."""
+    if isinstance(table, FactorTable):
+        return Measure(name, unit, table)
+    empty = FactorTable(pricing.space.candidates, 0.0, {})
 
     def evaluate(rows: IndexArray) -> FloatArray:
-        constant.values(rows)  # which refuses what are no architectures
+        empty.values(rows)  # which refuses what are no architectures
         return np.asarray(pricing.values(rows)[:, column])
 
     return Measure(name, unit, None, evaluate)
 
 
-# Latency
+def _left_out(table: FactorTable | LookupTableError, pricing: Pricing, column: int) -> Mapping[str, str]:
+    """Operators that a measure does not include: name -> canonical operator."""
+    return table.header.left_out if isinstance(table, FactorTable) else pricing.left_out[column]
 
-
-def _known_latency(space: Space, predictor: LatencyPredictor) -> StoredTerms | None:
-    """Latency from a table of the package, or from the cache; None if it is in neither."""
-    table = _bundled_table(space, predictor) or find_table(table_path(space, predictor), space, predictor)
-    if table is not None:
-        return StoredTerms(table.terms(), table.unpredicted)
-    return _listed_latency(space, predictor)
-
-
-def _listed_latency(space: Space, predictor: LatencyPredictor) -> StoredTerms | None:
-    """Latency that no table holds, from the package or from the cache; None if it is in neither."""
-    paths = [latency_path(space, predictor, folder) for folder in (bundled_tables(), None)]
-    found = (find_terms(path, space, LatencyMeter([predictor])) for path in paths)
-    return next(filter(None, found), None)
-
-
-def _bundled_table(space: Space, predictor: LatencyPredictor) -> LatencyTable | None:
-    """The table in the package of this very space, whatever it is called there, if it is fresh."""
-    shape = "x".join(map(str, space.input_shape))
-    for path in bundled_tables().glob(f"*_{shape}/{predictor.device}_{predictor.version}.yaml"):
-        try:
-            table = load_table(path)
-            check_table(table, space, predictor)
-            return table
-        except LookupTableError:
-            continue  # of another space, or stale
-    return None
-
-
-def latency_path(space: Space, predictor: LatencyPredictor, folder: Path | None = None) -> Path:
-    """Where latency that no table holds is kept in ``folder``; the user's cache folder if None."""
-    name = f"{predictor.device}_{predictor.version}"
-    return terms_path(space, name, pack_fingerprint(predictor.pack), folder)
-
-
-def _new_latencies(
-    space: Space, pricing: Pricing, predictors: Sequence[LatencyPredictor]
-) -> list[StoredTerms | None]:
-    """Latency by new tables or by other terms, which are kept; None where there are none.
-
-    A table that is off, though by no more than a table may, stands behind all that is exact.
-    """
-    tables: list[LatencyTable | LookupTableError] = []
-
-    def by_tables(pricing: Pricing, columns: Sequence[int]) -> list[Terms | None]:
-        tables.extend(try_tables(pricing, predictors))
-        found = [tables[column] for column in columns]
-        return [t.terms() if isinstance(t, LatencyTable) and t.worst_error <= EXACT else None for t in found]
-
-    found = _exact_terms(pricing, by_tables)
-    for device, predictor in enumerate(predictors):
-        stored, table = found[device], tables[device] if tables else None
-        if isinstance(table, LatencyTable) and (stored is None or table.worst_error <= EXACT):
-            table.save(table_path(space, predictor))
-            found[device] = StoredTerms(table.terms(), table.unpredicted)
-        elif stored is not None:
-            write_terms(latency_path(space, predictor), stored)
-    return found
-
-
-# Work and functions
 
 _BY_OPERATOR: dict[str, Callable[[nx.DiGraph], Parts]] = {
     "flops": flops_by_operator,
@@ -342,49 +261,18 @@ _BY_OPERATOR: dict[str, Callable[[nx.DiGraph], Parts]] = {
 
 def _work(space: Space, name: str, progress: Progress | None) -> Measure:
     """Flops or parameters; the other one is kept for later, as making model graphs takes longer by far."""
-    paths = {work: terms_path(space, work) for work in _BY_OPERATOR}
+    headers = {work: work_header(space, work) for work in _BY_OPERATOR}
+    paths = {work: table_path(header) for work, header in headers.items()}
     meters: dict[str, Meter] = {work: OperatorMeter(count) for work, count in _BY_OPERATOR.items()}
-    column, pricing = list(_BY_OPERATOR).index(name), None
+    pricing, column = Pricing(space, list(meters.values()), progress), list(_BY_OPERATOR).index(name)
+    table: FactorTable | LookupTableError | None
     with locked(list(paths.values())):
-        stored = find_terms(paths[name], space, meters[name])
-        if stored is None:
-            pricing = Pricing(space, list(meters.values()), progress)
-            found = _exact_terms(pricing)
-            for path, terms in zip(paths.values(), found, strict=True):
-                if terms is not None:
-                    write_terms(path, terms)
-            stored = found[column]
-    left_out = stored.left_out if stored else meters[name].left_out[0]
-    warn_of_left_out(left_out, space, f"counted in {name}")
-    return _measure(name, "", stored, pricing, column)
-
-
-def _by_pairs(pricing: Pricing, columns: Sequence[int]) -> list[Terms | None]:
-    """Measures as sums over choices and pairs of choices; None where these are not exact."""
-    probed = probe(pricing)
-    return [probed[c].terms if probed[c].worst_error <= EXACT else None for c in columns]
-
-
-def _none(pricing: Pricing, columns: Sequence[int]) -> list[Terms | None]:
-    """No terms, where it is known that choices and pairs of them do not do."""
-    return [None] * len(columns)
-
-
-def _exact_terms(
-    pricing: Pricing, by_pairs: Callable[[Pricing, Sequence[int]], list[Terms | None]] = _by_pairs
-) -> list[StoredTerms | None]:
-    """Each measure of ``pricing`` in the first form that is exact; None where there is none."""
-    forms = [by_pairs, influence_terms, listed_terms]
-    if (
-        not pricing.space.blocks
-    ):  # Model graphs take long to make, and few samples tell what decides a kernel.
-        forms = [influence_terms, by_pairs, listed_terms]
-    found: dict[int, Terms] = {}
-    for form in forms:
-        if columns := [column for column in range(len(pricing.left_out)) if column not in found]:
-            terms = zip(columns, form(pricing, columns), strict=True)
-            found.update({column: one for column, one in terms if one is not None})
-    return [
-        StoredTerms(found[column], left_out) if column in found else None
-        for column, left_out in enumerate(pricing.left_out)
-    ]
+        table = find_table(paths[name], space, headers[name], meters[name])
+        if table is None:
+            learned = learn_tables(pricing, list(headers.values()))
+            for path, one in zip(paths.values(), learned, strict=True):
+                if isinstance(one, FactorTable):
+                    save_table(one, path)
+            table = learned[column]
+    warn_of_left_out(_left_out(table, pricing, column), space, f"counted in {name}")
+    return _measure(name, "", table, pricing, column)

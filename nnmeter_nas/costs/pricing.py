@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import networkx as nx
 import numpy as np
@@ -24,6 +24,8 @@ IndexArray = npt.NDArray[np.intp]
 Indices = tuple[int, ...]
 #: What each part of a model graph adds to a measure; a kernel goes by the name of its first operator.
 Parts = Mapping[str, float]
+#: The kernels of a model graph, by the name of their first operator.
+Kernels = Mapping[str, Kernel]
 #: Called with how many architectures have been measured.
 Progress = Callable[[int], None]
 #: Model graphs whose kernels are predicted in one call.
@@ -39,7 +41,10 @@ class Meter(Protocol):
 
     left_out: list[dict[str, str]]
 
-    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
+    def seen(self, graph: nx.DiGraph) -> Any:
+        """What the meter needs of a finished model graph; never None."""
+
+    def parts(self, seen: Sequence[Any]) -> list[list[Parts]]:
         """For each measure the parts of every model graph, which sum up to its value."""
 
 
@@ -50,19 +55,28 @@ class LatencyMeter:
         self.left_out: list[dict[str, str]] = [{} for _ in predictors]
         self._predictors = list(predictors)
 
-    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
-        """Latency of each kernel of finished model graphs, for every device."""
-        fused: dict[FusionRules, list[dict[str, Kernel]]] = {}
-        for rules in dict.fromkeys(predictor.pack.rules for predictor in self._predictors):
-            fused[rules] = [dict(fuse(graph, rules).nodes(data="kernel")) for graph in graphs]
+    @property
+    def rules(self) -> list[FusionRules]:
+        """Fusion rules of the device of each measure."""
+        return [predictor.pack.rules for predictor in self._predictors]
+
+    def seen(self, graph: nx.DiGraph) -> dict[FusionRules, Kernels]:
+        """The kernels of a finished model graph, by the rules that fused them."""
+        return {rules: dict(fuse(graph, rules).nodes(data="kernel")) for rules in dict.fromkeys(self.rules)}
+
+    def parts(self, seen: Sequence[Mapping[FusionRules, Kernels]]) -> list[list[Parts]]:
+        """Latency of each kernel, for every device."""
         return [
-            _priced(predictor, fused[predictor.pack.rules], left_out)
-            for predictor, left_out in zip(self._predictors, self.left_out, strict=True)
+            self.priced(device, [of[rules] for of in seen]) for device, rules in enumerate(self.rules)
         ]
+
+    def priced(self, device: int, graphs: Sequence[Kernels]) -> list[Parts]:
+        """Latency of each kernel on one device, all priced in one call."""
+        return _priced(self._predictors[device], graphs, self.left_out[device])
 
 
 def _priced(
-    predictor: LatencyPredictor, graphs: Sequence[Mapping[str, Kernel]], left_out: dict[str, str]
+    predictor: LatencyPredictor, graphs: Sequence[Kernels], left_out: dict[str, str]
 ) -> list[Parts]:
     """Latencies in ms by the kernel's name, for each graph's kernels.
 
@@ -92,13 +106,16 @@ class OperatorMeter:
         self.left_out: list[dict[str, str]] = [{}]
         self._by_operator = by_operator
 
-    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
-        """What each operator of finished model graphs adds."""
-        found = [self._by_operator(graph) for graph in graphs]
-        for graph, parts in zip(graphs, found, strict=True):
-            ops = graph.nodes(data="op")
-            self.left_out[0].update({n: op for n, op in ops if op != "input" and n not in parts})
-        return [found]
+    def seen(self, graph: nx.DiGraph) -> Parts:
+        """What each operator of a finished model graph adds."""
+        parts = self._by_operator(graph)
+        ops = graph.nodes(data="op")
+        self.left_out[0].update({n: op for n, op in ops if op != "input" and n not in parts})
+        return parts
+
+    def parts(self, seen: Sequence[Parts]) -> list[list[Parts]]:
+        """What each operator adds."""
+        return [list(seen)]
 
 
 class FunctionMeter:
@@ -108,9 +125,13 @@ class FunctionMeter:
         self.left_out: list[dict[str, str]] = [{}]
         self._function = function
 
-    def parts(self, graphs: Sequence[nx.DiGraph]) -> list[list[Parts]]:
-        """The value of each finished model graph, as one part without a name."""
-        return [[{"": float(self._function(graph))} for graph in graphs]]
+    def seen(self, graph: nx.DiGraph) -> float:
+        """The value of a finished model graph."""
+        return float(self._function(graph))
+
+    def parts(self, seen: Sequence[float]) -> list[list[Parts]]:
+        """The value of each model graph, as one part without a name."""
+        return [[{"": value} for value in seen]]
 
 
 class Pricing:
@@ -118,14 +139,15 @@ class Pricing:
 
     def __init__(self, space: Space, meters: Sequence[Meter], progress: Progress | None = None) -> None:
         self.space = space
-        self._meters = list(meters)
+        self.meters = list(meters)
         self._progress = progress
         self._values: dict[Indices, FloatArray] = {}
+        self._seen: dict[Indices, list[Any]] = {}  # by meter, of those that are not priced yet
 
     @property
     def left_out(self) -> list[dict[str, str]]:
         """For each measure the operators met so far that it does not know: name -> canonical operator."""
-        return [left_out for meter in self._meters for left_out in meter.left_out]
+        return [left_out for meter in self.meters for left_out in meter.left_out]
 
     def known(self) -> tuple[IndexArray, FloatArray]:
         """All architectures whose values are known, ``[N, positions]``, and these, ``[N, measures]``."""
@@ -147,15 +169,25 @@ class Pricing:
         rows = list(architectures)
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            with _garbage_at_the_end():
-                graphs = [self._model_graph(row) for row in batch]
-                by_measure = [parts for meter in self._meters for parts in meter.parts(graphs)]
-                del graphs
+            with garbage_at_the_end():
+                by_meter = zip(self.meters, zip(*map(self.seen, batch), strict=True), strict=True)
+                by_measure = [parts for meter, seen in by_meter for parts in meter.parts(seen)]
+            for row in batch:
+                self._seen.pop(row, None)
             for row, parts in zip(batch, zip(*by_measure, strict=True), strict=True):
                 self._values[row] = self._sums(row, parts)
                 yield parts
             if self._progress is not None:
-                self._progress(len(self._values))
+                self._progress(len(self._values) + len(self._seen))
+
+    def seen(self, row: Indices) -> list[Any]:
+        """What each meter needs of an architecture, kept until it is priced."""
+        if row not in self._seen:
+            graph = self._model_graph(row)
+            self._seen[row] = [meter.seen(graph) for meter in self.meters]
+            if self._progress is not None and row not in self._values:
+                self._progress(len(self._values) + len(self._seen))
+        return self._seen[row]
 
     def _sums(self, row: Indices, parts: Sequence[Parts]) -> FloatArray:
         """The values that ``parts`` sum up to."""
@@ -181,7 +213,7 @@ class Pricing:
 
 
 @contextmanager
-def _garbage_at_the_end() -> Iterator[None]:
+def garbage_at_the_end() -> Iterator[None]:
     """Collect garbage once at the end, and only what is young.
 
     Graphs hold themselves by their views, so they go this way alone; looking for it while hundreds of them

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..kernels.configuration import FloatArray
 from .pricing import IndexArray, Indices, Pricing
-from .terms import Positions, Terms
+from .table import FactorTable, Positions
 
 #: Relative difference up to which a sum is the value.
 EXACT = 1e-6
@@ -31,22 +31,22 @@ class Probed:
     """A measure as sums over choices and pairs of choices.
 
     Attributes:
-        terms: factors of one position, in order, then those of pairs. The base, index 0 throughout, is
-            ``constant``.
+        table: factors of one position, in order, then those of pairs. The value of the base, index 0
+            throughout, is its constant.
         worst_error: largest relative difference from the measure among the architectures probed.
         worst_position: where the sum of the worst of them goes astray, on the way from the base one position
             at a time.
     """
 
-    terms: Terms
+    table: FactorTable
     worst_error: float
     worst_position: int
 
 
-def is_exact(terms: Terms, rows: IndexArray, values: FloatArray) -> npt.NDArray[np.bool_]:
+def is_exact(table: FactorTable, rows: IndexArray, values: FloatArray) -> npt.NDArray[np.bool_]:
     """Where the sums of architectures ``[N, positions]`` are ``values [N]``; of booleans ``[N]``."""
     floor = EXACT * _FLOOR * float(np.abs(values).max())
-    return np.isclose(terms.values(rows), values, rtol=EXACT, atol=floor)
+    return np.isclose(table.values(rows), values, rtol=EXACT, atol=floor)
 
 
 def changes_of_one(sizes: Sequence[int]) -> dict[tuple[int, int], Indices]:
@@ -90,7 +90,7 @@ def _additive(pricing: Pricing, sizes: tuple[int, ...]) -> list[_Search]:
             (p,): np.array([added[p, c] for c in range(size)]) for p, size in enumerate(sizes)
         }
         floor = max(_FLOOR * float(np.abs(column).max()), np.finfo(float).tiny)
-        found.append(_Search(Terms(sizes, base, factors), pricing, measure, floor))
+        found.append(_Search(FactorTable(pricing.space.candidates, base, factors), pricing, measure, floor))
     return found
 
 
@@ -99,13 +99,13 @@ class _Search:
     """The sum of one measure, as far as it is known.
 
     Attributes:
-        terms: the sum.
+        table: the sum.
         pricing: gives the values.
         measure: which of the measures of ``pricing``.
         floor: value below which a difference is not seen as relative to it.
     """
 
-    terms: Terms
+    table: FactorTable
     pricing: Pricing
     measure: int
     floor: float
@@ -117,15 +117,15 @@ class _Search:
     def errors(self, rows: IndexArray) -> FloatArray:
         """Relative differences of the sums from what they should come to, ``[N, positions] -> [N]``."""
         values = self.values(rows)
-        return np.asarray(np.abs(self.terms.values(rows) - values) / np.maximum(np.abs(values), self.floor))
+        return np.asarray(np.abs(self.table.values(rows) - values) / np.maximum(np.abs(values), self.floor))
 
     def result(self, probed: IndexArray) -> Probed:
         """The sum as it is, and how it does on ``probed``."""
         errors = self.errors(probed)
         steps = np.tril(np.broadcast_to(probed[errors.argmax()], (probed.shape[1],) * 2))
         steps = np.concatenate([np.zeros_like(steps[:1]), steps])
-        astray = np.diff(self.terms.values(steps) - self.values(steps))
-        return Probed(self.terms, float(errors.max()), int(np.abs(astray).argmax()))
+        astray = np.diff(self.table.values(steps) - self.values(steps))
+        return Probed(self.table, float(errors.max()), int(np.abs(astray).argmax()))
 
     def with_pairs(self, probed: IndexArray) -> _Search:
         """This with the pairs that it takes to get the probes right, as far as pairs do."""
@@ -133,11 +133,11 @@ class _Search:
         for row in probed:
             while pair := search._interacting_pair(row):
                 matrix = search._second_order(pair)
-                scale = max(abs(float(search.terms.values(row[None])[0])), search.floor)
-                if pair in search.terms.factors or np.abs(matrix).max() <= EXACT * scale:
+                scale = max(abs(float(search.table.values(row[None])[0])), search.floor)
+                if pair in search.table.factors or np.abs(matrix).max() <= EXACT * scale:
                     break  # they interact with a third
-                terms = search.terms
-                search = replace(search, terms=replace(terms, factors={**terms.factors, pair: matrix}))
+                table = replace(search.table, factors={**search.table.factors, pair: matrix})
+                search = replace(search, table=table)
         return search
 
     def _interacting_pair(self, row: IndexArray) -> tuple[int, int] | None:
@@ -161,8 +161,8 @@ class _Search:
 
     def _second_order(self, pair: tuple[int, int]) -> FloatArray:
         """What the candidates of two positions add together beyond the sum, in the base."""
-        first, second = (self.terms.sizes[p] for p in pair)
-        rows = np.zeros((first, second, len(self.terms.sizes)), dtype=np.intp)
+        first, second = (self.table.sizes[p] for p in pair)
+        rows = np.zeros((first, second, len(self.table.sizes)), dtype=np.intp)
         rows[:, :, pair[0]] = np.arange(first)[:, None]
         rows[:, :, pair[1]] = np.arange(second)
         values = self.values(rows.reshape(first * second, -1)).reshape(first, second)

@@ -1,10 +1,12 @@
-"""LatencyTable: block latencies of a search space on a device, and the latencies that they sum up to."""
+"""FactorTable: a number of every architecture of a space, as a sum of factors over few choices each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,70 +16,198 @@ from ..errors import LookupTableError, nearest
 from ..graph.shapes import Shape
 from ..kernels.configuration import FloatArray
 from ..supernet.choices import Candidates, plain_architecture
-from ..supernet.space import STATIONARY
-from .storage import read_document, write_document
-from .terms import Positions, Terms
 
-#: Two labels whose choices change each other's latency.
-Pair = tuple[str, str]
+IntArray = npt.NDArray[np.int64]
+#: Positions that a factor depends on, ascending.
+Positions = tuple[int, ...]
+#: What the header of a table of latency, in ms, has for its measure.
+LATENCY = "latency"
+#: Architectures of a space up to which it is listed where that helps.
+LISTED = 2**17
+#: Architectures that are summed at once: more would no longer fit in the processor's caches.
+_ROWS_AT_ONCE = 2**14
 #: How far probabilities may be from summing to one, as a softmax in low precision may.
 _SUM_TOLERANCE = 1e-3
 
 
-@dataclass(frozen=True, eq=False)
-class LatencyTable:
-    """Latency of every block of a search space on a device, in ms, batch 1.
-
-    The latency of an architecture is ``stationary_ms``, plus that of its blocks, plus what the pairs in
-    ``pair_ms`` add or save. Positions and candidates count from 0, in the order of ``candidates``.
+@dataclass(frozen=True)
+class Header:
+    """What a table is about.
 
     Attributes:
-        space, space_fingerprint: name of the space, and hash of what it consists of.
-        device: applied hardware.
-        pack_version, pack_fingerprint: version of the predictor pack, and hash of its content.
+        measure: "latency" (ms, batch 1), "flops", "params", or another number.
+        space, space_fingerprint: name of the space, and hash of its content.
         input_shape: shape of the input, NCHW.
-        candidates: by label, in the order in which data passes the choices.
-        stationary_ms: what no choice changes.
-        block_ms: latency of each candidate, by label, ``[candidates]``.
-        pair_ms: for two labels, ``[candidates, candidates]``: what both choices together take beyond the sum.
-        unpredicted: operators that were not measured: name -> canonical operator, or if it is estimated its
-            kernel type, which then says so.
-        worst_error: largest relative difference from full-graph predictions among the architectures probed.
+        device: applied hardware; empty for what is the same on all devices.
+        pack_version, pack_fingerprint: version of the device's predictor pack, and hash of its content.
+        left_out: operators that the numbers do not include: name -> canonical operator.
+        worst_error: largest relative difference from the full graphs among the architectures tested.
     """
 
-    space: str
-    space_fingerprint: str
-    device: str
-    pack_version: float
-    pack_fingerprint: str
-    input_shape: Shape
-    candidates: Candidates
-    stationary_ms: float
-    block_ms: Mapping[str, FloatArray]
-    pair_ms: Mapping[Pair, FloatArray] = field(default_factory=dict)
-    unpredicted: Mapping[str, str] = field(default_factory=dict)
+    measure: str = LATENCY
+    space: str = ""
+    space_fingerprint: str = ""
+    input_shape: Shape = ()
+    device: str = ""
+    pack_version: float = 0.0
+    pack_fingerprint: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
     worst_error: float = 0.0
 
+
+@dataclass(frozen=True, eq=False)
+class FactorTable:
+    """A sum of factors, each a number for every combination of the candidates of a few choices.
+
+    A choice has a position: its place in ``candidates``, from 0. An architecture is a mapping of labels to
+    candidates, or a row of candidate indices, one for each position.
+
+    Args:
+        candidates: by label.
+        constant: what no choice changes.
+        factors: by the positions that a factor depends on, an array of their numbers of candidates.
+        header: what the table is about.
+
+    Raises:
+        LookupTableError: a factor does not fit the candidates, or a value is no finite number.
+
+    >>> table = FactorTable({"width": ("8", "16"), "kernel": ("k3", "k5", "k7")}, 1.0,
+    ...                     {(0,): np.array([0.0, 5.0]), (0, 1): np.array([[0.0, 1, 2], [0, 0, -1]])})
+    >>> table.values([[0, 0], [0, 2], [1, 2]])
+    array([1., 3., 5.])
+    >>> table.value({"width": "16", "kernel": "k7"})
+    5.0
+    """
+
+    candidates: Candidates
+    constant: float
+    factors: Mapping[Positions, FloatArray]
+    header: Header = Header()
+
     def __post_init__(self) -> None:
-        shapes = {label: (len(known),) for label, known in self.candidates.items()}
-        if {label: array.shape for label, array in self.block_ms.items()} != shapes:
-            raise LookupTableError("block_ms does not have one latency for each candidate")
-        for (first, second), array in self.pair_ms.items():
-            if array.shape != shapes.get(first, ()) + shapes.get(second, ()):
-                raise LookupTableError(f"pair_ms of {first!r} and {second!r} does not fit their candidates")
-        numbers = [np.asarray([self.stationary_ms]), *self.block_ms.values(), *self.pair_ms.values()]
-        if not all(np.isfinite(array).all() for array in numbers):
-            raise LookupTableError("the table holds latencies that are no finite numbers")
-        for array in numbers[1:]:
-            array.flags.writeable = False
+        object.__setattr__(self, "candidates", {label: tuple(c) for label, c in self.candidates.items()})
+        object.__setattr__(self, "factors", {p: _constant(array) for p, array in self.factors.items()})
+        if not self.sizes or min(self.sizes) < 1:
+            raise LookupTableError("a table needs one choice or more, and each choice one candidate or more")
+        for positions, array in self.factors.items():
+            ascending = all(p < q for p, q in pairwise(positions))
+            if not positions or not ascending or not 0 <= positions[0] <= positions[-1] < len(self.sizes):
+                raise LookupTableError(
+                    f"factors are of ascending positions from 0 to {len(self.sizes) - 1}; got {positions}"
+                )
+            if array.shape != tuple(self.sizes[p] for p in positions):
+                raise LookupTableError(
+                    f"the factor of {self._named(positions)} does not fit the candidates: {array.shape}"
+                )
+        if not all(np.isfinite(array).all() for array in (np.array(self.constant), *self.factors.values())):
+            raise LookupTableError("the table holds what is no finite number")
+
+    @classmethod
+    def of_sizes(
+        cls, sizes: Sequence[int], constant: float, factors: Mapping[Positions, FloatArray]
+    ) -> FactorTable:
+        """A table whose choices and candidates are called by their numbers.
+
+        >>> FactorTable.of_sizes((1, 2), 0.0, {}).candidates
+        {'0': ('0',), '1': ('0', '1')}
+        """
+        return cls({str(p): tuple(map(str, range(n))) for p, n in enumerate(sizes)}, constant, factors)
+
+    @property
+    def device(self) -> str:
+        """Applied hardware; empty for what is the same on all devices."""
+        return self.header.device
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels of the choices; the positions of an index array."""
+        """Labels of the choices, by position."""
         return tuple(self.candidates)
 
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of candidates, by position."""
+        return tuple(map(len, self.candidates.values()))
+
+    def block(self, label: str) -> FloatArray:
+        """The factor of one choice alone, ``[candidates]``; zeros if there is none.
+
+        Raises:
+            LookupTableError: there is no such choice.
+        """
+        if label not in self.candidates:
+            raise LookupTableError(f"the table has no choice {label!r}; {nearest(str(label), self.labels)}")
+        position = self.labels.index(label)
+        return self.factors.get((position,), np.zeros(self.sizes[position]))
+
+    def interactions(self) -> dict[tuple[str, ...], FloatArray]:
+        """The factors of several choices, by their labels: what these add beyond their own factors."""
+        return {self._named(p): array for p, array in self.factors.items() if len(p) > 1}
+
+    # One architecture, or many
+
+    def value(self, architecture: Mapping[str, Any]) -> float:
+        """The sum for one architecture, in a few microseconds.
+
+        Raises:
+            SpaceError: it is none of this space.
+        """
+        index, factors = self._plain
+        try:
+            row = [of[architecture[label]] for label, of in index.items()]
+            known = len(architecture) == len(row)
+        except (KeyError, TypeError):
+            known = False
+        if not known:  # candidates as NNI calls them, or an error that names what is wrong
+            plain = plain_architecture(architecture, self.candidates)
+            row = [of[plain[label]] for label, of in index.items()]
+        total = self.constant
+        for positions, values in factors:
+            for position in positions:
+                values = values[row[position]]
+            total += values
+        return float(total)
+
+    @cached_property
+    def _plain(self) -> tuple[dict[str, dict[str, int]], list[tuple[Positions, Any]]]:
+        """Indices of candidates by label, and the factors as lists: NumPy is slower for one architecture."""
+        index = {label: {name: i for i, name in enumerate(c)} for label, c in self.candidates.items()}
+        return index, [(positions, array.tolist()) for positions, array in self.factors.items()]
+
+    def values(self, indices: npt.ArrayLike) -> FloatArray:
+        """The sums of architectures, given as candidate indices ``[N, positions] -> [N]``.
+
+        Raises:
+            LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
+        """
+        columns = self._checked_columns(indices)
+        total = np.full(len(columns[0]), self.constant, dtype=float)
+        for start in range(0, len(total), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            for positions, array in self.factors.items():
+                total[rows] += array[tuple(columns[p][rows] for p in positions)]
+        return total
+
+    def latency(self, architecture: Mapping[str, Any]) -> float:
+        """Latency in ms of an architecture that maps labels to candidates.
+
+        Raises:
+            SpaceError: it is none of this space.
+            LookupTableError: the table is of another measure.
+        """
+        self._check_latency()
+        return self.value(architecture)
+
+    def latencies(self, indices: npt.ArrayLike) -> FloatArray:
+        """Latency in ms of architectures, given as candidate indices ``[N, positions] -> [N]``.
+
+        Raises:
+            LookupTableError: as :meth:`values`; or the table is of another measure.
+        """
+        self._check_latency()
+        return self.values(indices)
+
     def indices(self, architectures: Iterable[Mapping[str, Any]]) -> npt.NDArray[np.intp]:
-        """Index array ``[N, positions]`` of architectures that map labels to candidates.
+        """Candidate indices ``[N, positions]`` of architectures that map labels to candidates.
 
         Raises:
             SpaceError: an architecture is none of this space.
@@ -88,46 +218,26 @@ class LatencyTable:
         ]
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(self.labels))
 
-    def latency(self, architecture: Mapping[str, Any]) -> float:
-        """Latency in ms of an architecture that maps labels to candidates.
+    def __neg__(self) -> FactorTable:
+        """A table whose least is the most of this one."""
+        factors = {positions: -array for positions, array in self.factors.items()}
+        return replace(self, constant=-self.constant, factors=factors)
 
-        Raises:
-            SpaceError: it is none of this space.
-        """
-        return float(self.latencies(self.indices([architecture]))[0])
-
-    def latencies(self, indices: npt.ArrayLike) -> FloatArray:
-        """Latency in ms of architectures ``[N, positions] -> [N]``.
-
-        Raises:
-            LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
-        """
-        return self.terms().values(indices, names=self.labels)
-
-    def terms(self) -> Terms:
-        """The latency in ms as a sum over the positions of an index array."""
-        position = {label: i for i, label in enumerate(self.labels)}
-        factors: dict[Positions, FloatArray] = {(i,): self.block_ms[label] for label, i in position.items()}
-        for (first, second), ms in self.pair_ms.items():
-            p, q = position[first], position[second]
-            ascending, extra = ((p, q), ms) if p < q else ((q, p), ms.T)
-            factors[ascending] = factors[ascending] + extra if ascending in factors else extra
-        return Terms(tuple(map(len, self.candidates.values())), self.stationary_ms, factors)
+    # Expectations
 
     def expected(self, probabilities: Mapping[str, npt.ArrayLike]) -> float:
-        """Expected latency in ms if every choice is made independently.
+        """The mean over all architectures if every choice is made independently.
 
         Args:
             probabilities: of the candidates, ``[candidates]`` for each label.
 
         Raises:
-            LookupTableError: a label lacks or is unknown, or its probabilities are of another length,
+            LookupTableError: a label is missing or unknown, or its probabilities are of another length,
                 negative, NaN, or do not sum to one.
         """
         p = {label: _numbers(label, value) for label, value in probabilities.items()}
         self.check_probabilities(p)
-        total = self.stationary_ms + sum(p[label] @ ms for label, ms in self.block_ms.items())
-        return float(total + sum(p[first] @ ms @ p[second] for (first, second), ms in self.pair_ms.items()))
+        return float(contracted(self.constant, self.factors, [p[label] for label in self.labels]))
 
     def check_probabilities(self, probabilities: Mapping[str, FloatArray]) -> None:
         """Raise a LookupTableError unless there is a distribution over every label's candidates."""
@@ -152,34 +262,58 @@ class LatencyTable:
             if abs(p.sum() - 1) > _SUM_TOLERANCE:
                 raise LookupTableError(f"probabilities of {label!r} must sum to 1; they sum to {p.sum():g}")
 
-    def save(self, path: str | Path) -> None:
-        """Write the table to ``path``, whole or not at all.
+    # Checks
 
-        ``.yaml`` gives the layout of NNI's ``latency_table.yaml``, which has no pairs, and beside it what
-        else the table knows; ``.json`` the same in a form that loads in less than a millisecond.
+    def _checked_columns(self, indices: npt.ArrayLike) -> list[npt.NDArray[np.integer[Any]]]:
+        """The indices of each position, ``[N]`` each."""
+        rows = np.asarray(indices)
+        if rows.ndim != 2 or rows.shape[1] != len(self.sizes):
+            raise LookupTableError(
+                f"indices must be of shape [N, {len(self.sizes)}], a column for each choice; got {rows.shape}"
+            )
+        if not np.issubdtype(rows.dtype, np.integer):
+            raise LookupTableError(f"indices must be integers; got {rows.dtype}")
+        columns = list(np.ascontiguousarray(rows.T))
+        for label, size, column in zip(self.labels, self.sizes, columns, strict=True):
+            if len(column) and not 0 <= column.min() <= column.max() < size:
+                bad = column[(column < 0) | (column >= size)][0]
+                raise LookupTableError(f"the choice {label!r} has {size} candidates, and no index {bad}")
+        return columns
 
-        Raises:
-            LookupTableError: the suffix is another.
-        """
-        table = {
-            label: {str(i): float(ms) for i, ms in enumerate(array)} for label, array in self.block_ms.items()
-        }
-        pairs = [{"labels": list(pair), "ms": array.tolist()} for pair, array in self.pair_ms.items()]
-        write_document(path, {
-            "applied_hardware": self.device,
-            "latency_table": {**table, STATIONARY: {"root": float(self.stationary_ms)}},
-            "details": {
-                "space": self.space,
-                "space_fingerprint": self.space_fingerprint,
-                "pack_version": float(self.pack_version),
-                "pack_fingerprint": self.pack_fingerprint,
-                "input_shape": list(self.input_shape),
-                "candidates": {label: list(known) for label, known in self.candidates.items()},
-                "pairs": pairs,
-                "unpredicted": dict(self.unpredicted),
-                "worst_error": float(self.worst_error),
-            },
-        })  # fmt: skip
+    def _check_latency(self) -> None:
+        if self.header.measure != LATENCY:
+            raise LookupTableError(f"the table is of {self.header.measure}, not of latency; ask for values")
+
+    def _named(self, positions: Positions) -> tuple[str, ...]:
+        return tuple(self.labels[p] for p in positions)
+
+
+def contracted(constant: Any, factors: Mapping[Positions, Any], probabilities: Sequence[Any]) -> Any:
+    """The sum of ``factors`` weighted by ``probabilities``, by position; of NumPy arrays or of tensors."""
+    total = constant
+    for positions, array in factors.items():
+        for position in reversed(positions):
+            array = array @ probabilities[position]
+        total = total + array
+    return total
+
+
+def every_architecture(sizes: Sequence[int]) -> IntArray:
+    """All architectures of a space in order of index, ``[architectures, positions]``.
+
+    >>> every_architecture((2, 2)).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    return np.stack(np.unravel_index(np.arange(math.prod(sizes)), tuple(sizes)), axis=1)
+
+
+def _constant(array: npt.ArrayLike) -> FloatArray:
+    """A copy of an array that cannot be changed by accident; the array itself where it is one already."""
+    if isinstance(array, np.ndarray) and array.dtype == float and not array.flags.writeable:
+        return array
+    copy = np.array(array, dtype=float)
+    copy.flags.writeable = False
+    return copy
 
 
 def _numbers(label: str, value: npt.ArrayLike) -> FloatArray:
@@ -187,34 +321,3 @@ def _numbers(label: str, value: npt.ArrayLike) -> FloatArray:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise LookupTableError(f"probabilities of {label!r} must be numbers from 0 to 1: {error}") from error
-
-
-def load_table(path: str | Path) -> LatencyTable:
-    """The table that :meth:`LatencyTable.save` wrote to ``path``.
-
-    Raises:
-        LookupTableError: there is none, it is damaged or half-written, or something else wrote it.
-    """
-    document = read_document(path)
-    try:
-        found, details = document["latency_table"], document["details"]
-        candidates = {label: tuple(known) for label, known in details["candidates"].items()}
-        return LatencyTable(
-            space=details["space"],
-            space_fingerprint=details["space_fingerprint"],
-            device=document["applied_hardware"],
-            pack_version=details["pack_version"],
-            pack_fingerprint=details["pack_fingerprint"],
-            input_shape=tuple(details["input_shape"]),
-            candidates=candidates,
-            stationary_ms=found[STATIONARY]["root"],
-            block_ms={
-                label: np.array([found[label][str(i)] for i in range(len(known))], dtype=float)
-                for label, known in candidates.items()
-            },
-            pair_ms={tuple(pair["labels"]): np.array(pair["ms"], dtype=float) for pair in details["pairs"]},
-            unpredicted=details["unpredicted"],
-            worst_error=details["worst_error"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LookupTableError(f"{path} is no lookup table: {type(error).__name__}: {error}") from error

@@ -1,11 +1,11 @@
-"""Counting the ways to decide what is left within a budget, by state and by how much of it is spent.
+"""Completions: in how many ways a partial architecture can be completed within a budget.
 
-Less the least that is still to come, every decision of a walk through :mod:`~nnmeter_nas.solve.stages` costs
-nothing or more, and the least architecture costs nothing. The budget is what a limit leaves beyond that one.
-It is split into bins, and costs are rounded *down* to whole bins; then dynamic programming counts, from the
-last stage to the first, in how many ways each state can go on within what is left. An architecture within the
-limit is never missed, but some that exceed it by the rounding of their decisions, less than a bin each, count
-as well.
+Subtract from each decision the least that it makes unavoidable later: then every decision of the walk through
+:mod:`~nnmeter_nas.solve.stages` costs 0 or more, and the least architecture costs 0. The budget is the rest
+of the limit. It is split into bins, and costs are rounded *down* to whole bins. Dynamic programming, from the
+last stage to the first, then counts the completions of each state for every part of the budget spent. It
+misses no architecture within the limit, but also counts some that exceed it, by less than a bin for each
+decision.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..costs.terms import IntArray
+from ..costs.table import IntArray
 from ..kernels.configuration import FloatArray
 from .stages import Stage, least_to_come
 
 
 class Completions:
-    """Counts of the ways to go on from each state, and walks that they guide.
+    """Counts of the completions of each state, and random draws from them.
 
     Args:
         found: the stages.
@@ -34,10 +34,10 @@ class Completions:
     Attributes:
         total: how many architectures are counted: all within the budget, and few others.
 
-    >>> from nnmeter_nas.costs.terms import Terms
+    >>> from nnmeter_nas.costs.table import FactorTable
     >>> from nnmeter_nas.solve.stages import stages
-    >>> terms = Terms((2, 2, 2), 0.0, {(p,): np.array([1.0, 2.0]) for p in range(3)})
-    >>> completions = Completions(stages(terms), budget=1.0, at_least=0.0, bins=100)
+    >>> table = FactorTable.of_sizes((2, 2, 2), 0.0, {(p,): np.array([1.0, 2.0]) for p in range(3)})
+    >>> completions = Completions(stages(table), budget=1.0, at_least=0.0, bins=100)
     >>> completions.total
     4
     >>> completions.every().tolist()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..costs.measures import Measure
-from ..costs.terms import LISTED, IntArray, every_architecture
+from ..costs.table import LISTED, IntArray, every_architecture
 from ..errors import LookupTableError, SearchError, nearest
 from ..kernels.configuration import FloatArray
 from ..supernet.choices import Candidates, architecture_at, plain_architecture
@@ -86,8 +86,8 @@ class Problem:
         return [
             name
             for name in self._latencies
-            if (terms := self.measures[name].terms) is not None
-            and terms.constant <= 0
+            if (table := self.measures[name].table) is not None
+            and table.constant <= 0
             and self._extreme(self.measures[name], 1)[1] < NOTHING_MS
         ]
 
@@ -192,7 +192,7 @@ class Problem:
             Rows ``[count, positions]``, the least first; some may be equal.
         """
         measure = self._ruler
-        if measure.terms is None:
+        if measure.table is None:
             pool = self.draw(4 * count, rng)
             value = measure.values(pool)
             middles = np.linspace(value.min(), value.max(), 2 * count + 1)[1::2]
@@ -272,9 +272,9 @@ class Problem:
             elif name not in self.measures:
                 raise SearchError(f"objectives: no measure is called {name!r}; {nearest(name, self.names)}")
         for measure in self.measures.values():
-            if measure.terms is not None and tuple(measure.terms.sizes) != self.sizes:
+            if measure.table is not None and tuple(measure.table.sizes) != self.sizes:
                 raise SearchError(
-                    f"the measure {measure.name!r} is of another space: of {measure.terms.sizes} candidates, "
+                    f"the measure {measure.name!r} is of another space: of {measure.table.sizes} candidates, "
                     f"not {self.sizes}"
                 )
 
@@ -287,15 +287,15 @@ class Problem:
     def _limited(self) -> list[Measure]:
         """The measures that have a limit, those first that take no building of models."""
         limited = [self.measures[name] for name in {**self.maxima, **self.minima}]
-        return sorted(limited, key=lambda measure: measure.terms is None)
+        return sorted(limited, key=lambda measure: measure.table is None)
 
     @cached_property
     def _tightest(self) -> tuple[Measure, UniformSampler] | None:
         """Of the limited measures that are sums, the one that the fewest architectures meet; its sampler."""
         sums = [
-            (measure, UniformSampler(measure.terms, *self._bounds(measure.name)))
+            (measure, UniformSampler(measure.table, *self._bounds(measure.name)))
             for measure in self._limited
-            if measure.terms is not None
+            if measure.table is not None
         ]
         if len(sums) < 2:  # counting takes longer than drawing
             return sums[0] if sums else None
@@ -304,7 +304,7 @@ class Problem:
     @property
     def _rejects_by_building(self) -> bool:
         """Whether a limit is of a measure that takes the building of each model."""
-        return any(measure.terms is None for measure in self._limited)
+        return any(measure.table is None for measure in self._limited)
 
     @property
     def _patience(self) -> int:
@@ -386,9 +386,9 @@ class Problem:
 
     def _draw_between(self, measure: Measure, low: float, high: float, rng: np.random.Generator) -> IntArray:
         """An architecture inside the limits, ``[1, positions]``, its ``measure`` in between if any is."""
-        assert measure.terms is not None
+        assert measure.table is not None
         with contextlib.suppress(SearchError):  # nothing may be in between
-            sampler = UniformSampler(measure.terms, at_most=high, at_least=low)
+            sampler = UniformSampler(measure.table, at_most=high, at_least=low)
             drawn = sampler.draw(_TRIES_BUILT if self._rejects_by_building else _TRIES, rng)
             if len(fitting := drawn[self.inside(drawn)]):
                 return fitting[:1]
@@ -399,9 +399,9 @@ class Problem:
 
         If it cannot, a value that is ``enough`` does.
         """
-        if measure.terms is not None:
+        if measure.table is not None:
             with contextlib.suppress(LookupTableError):  # too many choices may interact to rank architectures
-                row = (fastest if sign > 0 else slowest)(measure.terms, 1)[0]
+                row = (fastest if sign > 0 else slowest)(measure.table, 1)[0]
                 return row, float(measure.values(row[None])[0])
         rng = np.random.default_rng(0)
         starts = rng.integers(self.sizes, size=(_STARTS, len(self.sizes)))

@@ -1,7 +1,7 @@
 """The least, the most and the closest architectures of a space that is far too large to list.
 
-A measure is a sum of terms over few positions each, so the best architectures are found by dynamic
-programming: of all ways to go on from a state (see :mod:`nnmeter_nas.solve.stages`), only the best are kept.
+A factor table is a sum over few positions each, so the best architectures are found by dynamic programming:
+of all ways to go on from a state (see :mod:`nnmeter_nas.solve.stages`), only the best are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ..costs.terms import LISTED, IntArray, Terms, every_architecture
+from ..costs.table import LISTED, FactorTable, IntArray, every_architecture
 from ..errors import LookupTableError
 from .sampling import UniformSampler
 from .stages import stages, widest_states
@@ -21,14 +21,14 @@ _WIDTH = 10_000
 _STARTS, _ROUNDS = 1000, 3
 
 
-def least(terms: Terms, count: int) -> IntArray:
+def least(table: FactorTable, count: int) -> IntArray:
     """The ``count`` architectures of least value, the least first, exactly.
 
     Equal ones come in order of index in a space of up to ``LISTED`` architectures,
     else in a fixed order.
 
     Args:
-        terms: of any order.
+        table: the measure.
         count: how many; fewer come back from a space that has fewer.
 
     Returns:
@@ -37,24 +37,25 @@ def least(terms: Terms, count: int) -> IntArray:
     Raises:
         LookupTableError: so many positions interact that this would be listing a large space.
 
-    >>> least(Terms((2, 2), 0.0, {(1,): np.array([0.0, 3.0]), (0, 1): np.array([[2.0, 0.0], [1.0, 0.0]])}), 2)
+    >>> factors = {(1,): np.array([0.0, 3.0]), (0, 1): np.array([[2.0, 0.0], [1.0, 0.0]])}
+    >>> least(FactorTable.of_sizes((2, 2), 0.0, factors), 2)
     array([[1, 0],
            [0, 0]])
     """
-    if math.prod(terms.sizes) > LISTED:
-        return _least_by_stages(terms, count)
-    every = every_architecture(terms.sizes)
-    return every[np.argsort(terms.values(every), kind="stable")[:count]]
+    if math.prod(table.sizes) > LISTED:
+        return _least_by_stages(table, count)
+    every = every_architecture(table.sizes)
+    return every[np.argsort(table.values(every), kind="stable")[:count]]
 
 
-def _least_by_stages(terms: Terms, count: int) -> IntArray:
+def _least_by_stages(table: FactorTable, count: int) -> IntArray:
     """As :func:`least`: the best ways to go on from each state, from the last stage to the first."""
-    if (width := widest_states(terms)) > _WIDTH:
+    if (width := widest_states(table)) > _WIDTH:
         raise LookupTableError(
             f"too many choices interact to rank all architectures: {width} ways to choose have to be told "
             "apart at once; rank a sample of them"
         )
-    found = stages(terms)
+    found = stages(table)
     best = np.zeros((1, 1))  # [states, ways to go on], the best first
     steps: list[tuple[IntArray, IntArray]] = []  # candidate, and which of the ways from there
     for stage in reversed(found):
@@ -73,30 +74,30 @@ def _least_by_stages(terms: Terms, count: int) -> IntArray:
     return rows
 
 
-def fastest(terms: Terms, count: int) -> IntArray:
+def fastest(table: FactorTable, count: int) -> IntArray:
     """The ``count`` architectures of least latency, the fastest first; errors as :func:`least`."""
-    return least(terms, count)
+    return least(table, count)
 
 
-def slowest(terms: Terms, count: int) -> IntArray:
+def slowest(table: FactorTable, count: int) -> IntArray:
     """The ``count`` architectures of most latency, the slowest first; errors as :func:`least`."""
-    return least(-terms, count)
+    return least(-table, count)
 
 
-def latency_reach(terms: Terms) -> tuple[float, float]:
+def latency_reach(table: FactorTable) -> tuple[float, float]:
     """Latency in ms of the fastest and of the slowest architecture; errors as :func:`least`."""
-    low, high = (float(terms.values(best(terms, 1))[0]) for best in (fastest, slowest))
+    low, high = (float(table.values(best(table, 1))[0]) for best in (fastest, slowest))
     return low, high
 
 
-def closest(terms: Terms, target: float, count: int, limit: float = np.inf, seed: int = 0) -> IntArray:
+def closest(table: FactorTable, target: float, count: int, limit: float = np.inf, seed: int = 0) -> IntArray:
     """Architectures whose value lies next to ``target``, the closest first.
 
-    So many lie there that no search can name the very closest; these are what random architectures within
-    the limit become when one position after another is changed for the better, and differ accordingly.
+    So many lie there that no search can name the very closest. Random architectures within the limit are
+    improved one position at a time, so another seed gives other ones.
 
     Args:
-        terms: latency in ms, or another measure.
+        table: latency in ms, or another measure.
         target: in its unit.
         count: how many at most.
         limit: what none may exceed.
@@ -108,19 +109,19 @@ def closest(terms: Terms, target: float, count: int, limit: float = np.inf, seed
     Raises:
         SearchError: all exceed the limit.
     """
-    sizes = terms.sizes
+    sizes = table.sizes
     random = np.random.default_rng(seed)
-    found = UniformSampler(terms, at_most=limit).draw(max(_STARTS, 4 * count), random)
+    found = UniformSampler(table, at_most=limit).draw(max(_STARTS, 4 * count), random)
     for position in np.tile(np.arange(len(sizes)), _ROUNDS):
         changed = np.repeat(found[:, None], sizes[position], axis=1)
         changed[:, :, position] = np.arange(sizes[position])
-        values = terms.values(changed.reshape(-1, len(sizes))).reshape(changed.shape[:2])
+        values = table.values(changed.reshape(-1, len(sizes))).reshape(changed.shape[:2])
         misses = np.where(values <= limit, np.abs(values - target), np.inf)
         found = changed[np.arange(len(found)), misses.argmin(axis=1)]
     found = np.unique(found, axis=0)
-    return found[np.argsort(np.abs(terms.values(found) - target), kind="stable")[:count]]
+    return found[np.argsort(np.abs(table.values(found) - target), kind="stable")[:count]]
 
 
-def random_architectures(terms: Terms, count: int, seed: int = 0) -> IntArray:
+def random_architectures(table: FactorTable, count: int, seed: int = 0) -> IntArray:
     """Candidate indices ``[count, positions]``, each drawn evenly."""
-    return np.random.default_rng(seed).integers(terms.sizes, size=(count, len(terms.sizes)))
+    return np.random.default_rng(seed).integers(table.sizes, size=(count, len(table.sizes)))

@@ -1,14 +1,14 @@
-"""Uniform sampling of the architectures whose measure is inside limits, however few of all these are.
+"""Uniform sampling of the architectures whose measure is inside limits, however few these are.
 
-Rejection alone would draw a million architectures for each that one in a million is. Here a walk decides one
-position after another and picks each candidate as often as there are ways to go on from it, which
-:mod:`~nnmeter_nas.solve.completions` counts. That makes it uniform among all that is counted: what is inside
-the limits, and little else, for the counts round. What else it is shows by its true value, and is rejected;
-so what is left is exactly uniform. As counts split what a limit leaves beyond the least value, and not the
-values, drawing takes as long where one in a million million is inside as where half of all are.
+Where one architecture in a million is inside, drawing at random and rejecting takes a million draws for each.
+Instead, one position after another is decided, and each candidate is picked as often as there are completions
+with it, which :mod:`~nnmeter_nas.solve.completions` counts. As the counts are rounded, they include a few
+architectures outside the limits; these are rejected by their true value, so what is left is exactly uniform.
+The bins split the range between the least value and the limit, so a tight limit takes no longer than a loose
+one.
 
-The counting is the recursive method of Nijenhuis and Wilf (Combinatorial Algorithms, 1978), and rounding with
-rejection that of Dyer (Approximate counting by dynamic programming, STOC 2003).
+The counting is the recursive method of Nijenhuis and Wilf (Combinatorial Algorithms, 1978); rounding with
+rejection is from Dyer (Approximate counting by dynamic programming, STOC 2003).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..costs.terms import LISTED, IntArray, Terms, every_architecture
+from ..costs.table import LISTED, FactorTable, IntArray, every_architecture
 from ..errors import SearchError
 from .completions import Completions
 from .stages import Stage, least_to_come, narrowed, stages
@@ -45,46 +45,47 @@ class UniformSampler:
     4e18 architectures; beyond, counts are floating-point numbers, and probabilities equal within 1e-13.
 
     Rows of indices are equally probable: candidates that make no difference, as those of a layer that is cut
-    off, count each. Where too many choices interact for counts to tell apart, terms give way to
-    their minima over some positions (``stages.narrowed``): more is rejected, and what is
-    left is uniform all the same.
+    off, count each. Where too many choices interact to count exactly, factors are replaced by
+    their minima over some positions (``stages.narrowed``): more is rejected, and what is left is still
+    uniform.
 
     Args:
-        terms: the measure.
+        table: the measure.
         at_most: limit of the value from above.
         at_least: limit of the value from below.
 
     Attributes:
-        terms, at_most, at_least: as given.
+        table, at_most, at_least: as given.
         share: part of what is drawn that is inside and not rejected, about.
 
     Raises:
         SearchError: no architecture is inside the limits, or none was found between two that are too close
             for counts to resolve; names the least and the most value there is.
 
-    >>> terms = Terms((2, 3), 1.0, {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 1.0, 2.0])})
-    >>> sampler = UniformSampler(terms, at_most=2.0)
+    >>> factors = {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 1.0, 2.0])}
+    >>> table = FactorTable.of_sizes((2, 3), 1.0, factors)
+    >>> sampler = UniformSampler(table, at_most=2.0)
     >>> sampler.size
     2
     >>> sampler.draw(4, np.random.default_rng(0)).tolist()
     [[0, 1], [0, 1], [0, 1], [0, 0]]
     """
 
-    def __init__(self, terms: Terms, at_most: float = math.inf, at_least: float = -math.inf) -> None:
+    def __init__(self, table: FactorTable, at_most: float = math.inf, at_least: float = -math.inf) -> None:
         if not at_least <= at_most:
             raise SearchError(f"at_least={at_least:g} and at_most={at_most:g} leave no value between them")
-        self.terms, self.at_most, self.at_least = terms, at_most, at_least
+        self.table, self.at_most, self.at_least = table, at_most, at_least
         self.share = 1.0
         self._listed: IntArray | None = None
         self._counted: Completions | None = None
         self._size: tuple[float, float] | None = None
-        if math.prod(terms.sizes) <= LISTED:
-            every = every_architecture(terms.sizes)
-            values = terms.values(every)
+        if math.prod(table.sizes) <= LISTED:
+            every = every_architecture(table.sizes)
+            values = table.values(every)
             self._reach = float(values.min()), float(values.max())
             self._list(every)
         else:
-            self._count(_Ascent.of(terms), _Ascent.of(-terms))
+            self._count(_Ascent.of(table), _Ascent.of(-table))
 
     @property
     def size(self) -> float:
@@ -105,7 +106,7 @@ class UniformSampler:
         if self._listed is not None:
             return self._listed[rng.integers(len(self._listed), size=count)]
         assert self._counted is not None
-        batches = [np.empty((0, len(self.terms.sizes)), dtype=np.int64)]
+        batches = [np.empty((0, len(self.table.sizes)), dtype=np.int64)]
         missing, in_vain = count, 0
         while missing > 0:
             drawn = self._counted.draw(min(math.ceil(1.1 * missing / self.share) + 4, _BATCH), rng)
@@ -117,7 +118,7 @@ class UniformSampler:
         return np.concatenate(batches)
 
     def _inside(self, rows: IntArray) -> npt.NDArray[np.bool_]:
-        values = self.terms.values(rows)
+        values = self.table.values(rows)
         return (self.at_least <= values) & (values <= self.at_most)
 
     def _list(self, rows: IntArray) -> None:
@@ -134,7 +135,7 @@ class UniformSampler:
         """
         self._reach = least, most = up.least, -down.least
         if self.at_least < least - up.rounding and most + up.rounding < self.at_most:
-            self._size = math.prod(self.terms.sizes), 0.0
+            self._size = math.prod(self.table.sizes), 0.0
         room_up, room_down = min(self.at_most, most) - least, most - max(self.at_least, least)
         if room_up <= room_down:
             ascent, room, floor = up, room_up, self.at_least - least
@@ -143,7 +144,7 @@ class UniformSampler:
         if room < -ascent.rounding:
             raise SearchError(self._none())
         budget, floor = max(room, 0.0) + ascent.rounding, floor - ascent.loss - ascent.rounding
-        whole = math.prod(self.terms.sizes) < 2**62
+        whole = math.prod(self.table.sizes) < 2**62
         bins, finest = _BINS, _CELLS // sum(len(stage.costs) for stage in ascent.found)
         while True:
             self._counted = Completions(ascent.found, budget, floor, min(bins, finest), whole)
@@ -178,10 +179,10 @@ class UniformSampler:
 
 @dataclass(frozen=True, eq=False)
 class _Ascent:
-    """Values of terms from the least one up.
+    """A table from its least value up.
 
     Attributes:
-        found: stages of terms that these nowhere exceed.
+        found: stages of a table that is nowhere above it.
         loss: how far they are below at most.
         least: value that none is below.
         rounding: by which sums may be off.
@@ -193,8 +194,8 @@ class _Ascent:
     rounding: float
 
     @classmethod
-    def of(cls, terms: Terms) -> _Ascent:
-        lower, loss = narrowed(terms, _TRANSITIONS)
+    def of(cls, table: FactorTable) -> _Ascent:
+        lower, loss = narrowed(table, _TRANSITIONS)
         found = stages(lower)
-        scale = abs(terms.constant) + sum(float(np.abs(array).max()) for array in terms.factors.values())
-        return cls(found, loss, terms.constant + float(least_to_come(found)[0][0]), _ROUNDING * scale or 1.0)
+        scale = abs(table.constant) + sum(float(np.abs(array).max()) for array in table.factors.values())
+        return cls(found, loss, table.constant + float(least_to_come(found)[0][0]), _ROUNDING * scale or 1.0)

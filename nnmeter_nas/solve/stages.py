@@ -1,10 +1,10 @@
-"""Terms as a walk: positions are decided one after another, and each decision adds what is then known.
+"""Stages: a factor table taken apart into decisions, one for each choice.
 
-After some decisions, all that matters of them is the candidates of *open* positions: those that share a term
-with a position still to come. Partial architectures with the same candidates there are in the same state, and
-what is said of a state holds for all of them. Few states do where few positions are open at once, which is so
-wherever choices interact with their neighbours; then minima, rankings and counts take a loop over the stages.
-This is elimination of variables along a path (Dechter, Bucket Elimination, 1999), as Viterbi decoding is.
+Choices are decided one after another, and each decision adds the factors that are then complete. What happens
+later depends only on *open* positions: those already decided that share a factor with one still to come. So
+all partial architectures with the same candidates at the open positions are in one state. Where choices
+interact with their neighbours alone there are few states, and a loop over the stages finds minima, rankings
+and counts. This is variable elimination (Dechter, Bucket Elimination, 1999), like Viterbi decoding.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..costs.terms import IntArray, Positions, Terms
+from ..costs.table import FactorTable, IntArray, Positions
 from ..kernels.configuration import FloatArray
 
 
@@ -35,10 +35,11 @@ class Stage:
     successors: IntArray
 
 
-def stages(terms: Terms) -> list[Stage]:
+def stages(table: FactorTable) -> list[Stage]:
     """The stages of all positions; their costs and the constant add up to the sum.
 
-    >>> first, second = stages(Terms((2, 2), 0.0, {(0,): np.array([1.0, 2.0]), (0, 1): np.eye(2)}))
+    >>> factors = {(0,): np.array([1.0, 2.0]), (0, 1): np.eye(2)}
+    >>> first, second = stages(FactorTable.of_sizes((2, 2), 0.0, factors))
     >>> first.costs, first.successors
     (array([[1., 2.]]), array([[0, 1]]))
     >>> second.costs, second.successors
@@ -46,25 +47,25 @@ def stages(terms: Terms) -> list[Stage]:
            [0., 1.]]), array([[0, 0],
            [0, 0]]))
     """
-    order = _order(terms)
+    order = _order(table)
     number = {position: i for i, position in enumerate(order)}
-    open_before = [*_open_positions(terms, order), ()]
+    open_before = [*_open_positions(table, order), ()]
     due: dict[int, list[Positions]] = {position: [] for position in order}
-    for positions in terms.factors:
+    for positions in table.factors:
         due[max(positions, key=number.__getitem__)].append(positions)
     found = []
     for position, (before, after) in zip(order, itertools.pairwise(open_before), strict=True):
         axes = (*before, position)
-        shape = tuple(terms.sizes[p] for p in axes)
+        shape = tuple(table.sizes[p] for p in axes)
         chosen = dict(zip(axes, np.unravel_index(np.arange(math.prod(shape)), shape), strict=True))
         costs = np.zeros(math.prod(shape))
         for positions in due[position]:
-            costs += terms.factors[positions][tuple(chosen[p] for p in positions)]
+            costs += table.factors[positions][tuple(chosen[p] for p in positions)]
         successors = np.zeros(costs.shape, dtype=np.int64)
         for p in after:
-            successors = successors * terms.sizes[p] + chosen[p]
-        table = (-1, terms.sizes[position])
-        found.append(Stage(position, costs.reshape(table), successors.reshape(table)))
+            successors = successors * table.sizes[p] + chosen[p]
+        by_state = (-1, table.sizes[position])
+        found.append(Stage(position, costs.reshape(by_state), successors.reshape(by_state)))
     return found
 
 
@@ -76,30 +77,30 @@ def least_to_come(found: Sequence[Stage]) -> list[FloatArray]:
     return ahead[::-1]
 
 
-def transitions(terms: Terms) -> int:
+def transitions(table: FactorTable) -> int:
     """How many pairs of a state and a candidate there are in :func:`stages`, in all."""
-    return sum(_transitions(terms, _order(terms)))
+    return sum(_transitions(table, _order(table)))
 
 
-def widest_states(terms: Terms) -> int:
+def widest_states(table: FactorTable) -> int:
     """The most states that a stage of :func:`stages` has."""
-    open_before = _open_positions(terms, _order(terms))
-    return max(math.prod(terms.sizes[p] for p in known) for known in open_before)
+    open_before = _open_positions(table, _order(table))
+    return max(math.prod(table.sizes[p] for p in known) for known in open_before)
 
 
-def narrowed(terms: Terms, most: int) -> tuple[Terms, float]:
-    """Terms of ``most`` :func:`transitions` or fewer, nowhere above ``terms``, and how far below they may be.
+def narrowed(table: FactorTable, most: int) -> tuple[FactorTable, float]:
+    """A table of at most ``most`` :func:`transitions` that is nowhere above ``table``, and how far below.
 
-    A term that keeps positions open gives way to its minimum over a position, that of least loss first.
+    A factor that keeps positions open is replaced by its minimum over one position, that of least loss first.
 
-    >>> terms = Terms((2, 2), 0.0, {(0, 1): np.array([[0.0, 1.0], [5.0, 7.0]])})
-    >>> lower, loss = narrowed(terms, 5)
+    >>> table = FactorTable.of_sizes((2, 2), 0.0, {(0, 1): np.array([[0.0, 1.0], [5.0, 7.0]])})
+    >>> lower, loss = narrowed(table, 5)
     >>> lower.factors, loss
     ({(0,): array([0., 5.])}, 2.0)
     """
     loss = 0.0
-    while sum(counts := _transitions(terms, order := _order(terms))) > most:
-        open_before = _open_positions(terms, order)
+    while sum(counts := _transitions(table, order := _order(table))) > most:
+        open_before = _open_positions(table, order)
         with_open = [i for i, known in enumerate(open_before) if known]
         if not with_open:
             break  # there is no narrower form
@@ -107,61 +108,61 @@ def narrowed(terms: Terms, most: int) -> tuple[Terms, float]:
         met = {order[widest], *open_before[widest]}
         options = [
             (float(np.ptp(array, axis=positions.index(p)).max()), positions, p)
-            for positions, array in terms.factors.items()
+            for positions, array in table.factors.items()
             if len(positions) > 1
             for p in positions
             if p in met
         ]
         lost, positions, p = min(options)
-        factors = dict(terms.factors)
+        factors = dict(table.factors)
         lower = factors.pop(positions).min(axis=positions.index(p))
         rest = tuple(q for q in positions if q != p)
         factors[rest] = factors[rest] + lower if rest in factors else lower
-        terms, loss = Terms(terms.sizes, terms.constant, factors), loss + lost
-    return terms, loss
+        table, loss = replace(table, factors=factors), loss + lost
+    return table, loss
 
 
-def _transitions(terms: Terms, order: Sequence[int]) -> list[int]:
+def _transitions(table: FactorTable, order: Sequence[int]) -> list[int]:
     """Pairs of a state and a candidate, by stage."""
     return [
-        math.prod(terms.sizes[p] for p in (*known, position))
-        for position, known in zip(order, _open_positions(terms, order), strict=True)
+        math.prod(table.sizes[p] for p in (*known, position))
+        for position, known in zip(order, _open_positions(table, order), strict=True)
     ]
 
 
-def _open_positions(terms: Terms, order: Sequence[int]) -> list[Positions]:
-    """Positions decided before each stage that it or a later one still meets in a term."""
+def _open_positions(table: FactorTable, order: Sequence[int]) -> list[Positions]:
+    """Positions decided before each stage that share a factor with it or a later one."""
     number = {position: i for i, position in enumerate(order)}
     last = {position: i for position, i in number.items()}
-    for positions in terms.factors:
+    for positions in table.factors:
         end = max(number[p] for p in positions)
         last.update((p, max(last[p], end)) for p in positions)
     return [tuple(sorted(p for p in order[:i] if last[p] >= i)) for i in range(len(order))]
 
 
-def _order(terms: Terms) -> list[int]:
+def _order(table: FactorTable) -> list[int]:
     """The order to decide positions in: their own, unless a greedy one keeps fewer open."""
-    own = list(range(len(terms.sizes)))
-    if all(len(positions) == 1 for positions in terms.factors):
+    own = list(range(len(table.sizes)))
+    if all(len(positions) == 1 for positions in table.factors):
         return own
-    return min((own, _greedy_order(terms)), key=lambda order: sum(_transitions(terms, order)))
+    return min((own, _greedy_order(table)), key=lambda order: sum(_transitions(table, order)))
 
 
-def _greedy_order(terms: Terms) -> list[int]:
-    """An order in which term after term is decided, the one that leaves the fewest states open next."""
-    beside: list[set[int]] = [set() for _ in terms.sizes]
-    for positions in terms.factors:
+def _greedy_order(table: FactorTable) -> list[int]:
+    """An order that decides one factor after another, each time the one that leaves the fewest states."""
+    beside: list[set[int]] = [set() for _ in table.sizes]
+    for positions in table.factors:
         for p in positions:
             beside[p].update(positions)
     order: list[int] = []
-    left = set(range(len(terms.sizes)))
+    left = set(range(len(table.sizes)))
     known: set[int] = set()  # decided, and next to what is left
 
     def states_after(decided: Positions) -> int:
         still = left.difference(decided)
-        return math.prod(terms.sizes[p] for p in known.union(decided) if beside[p] & still)
+        return math.prod(table.sizes[p] for p in known.union(decided) if beside[p] & still)
 
-    while undecided := {tuple(sorted(left.intersection(positions))) for positions in terms.factors} - {()}:
+    while undecided := {tuple(sorted(left.intersection(positions))) for positions in table.factors} - {()}:
         decided = min(sorted(undecided), key=states_after)
         order.extend(decided)
         left.difference_update(decided)

@@ -1,11 +1,11 @@
-"""Every architecture of a space, one by one: the least of a measure, and how its values are distributed.
+"""Survey: every architecture of a space, one by one, for the least values and the distribution of all.
 
-What :mod:`.ranking` names without looking at all, as long as few choices interact, is found here
-whatever interacts; and quantiles are exact but for the width of a bin.
+:mod:`.ranking` finds the least without listing the space, but only where few choices interact. A survey works
+for any table, and its quantiles are exact but for the width of a bin.
 
-Architectures are numbered in order of index. Those that differ in the last positions alone are evaluated at
-once: what depends on these positions alone is computed a single time, what depends on the positions before
-them alone is one number. Any range of such groups is a piece of work of its own.
+Architectures are numbered in order of index. A group of them differs in the last positions alone: factors of
+these positions are summed once for all groups, factors of the positions before them add one number to a
+group. Any range of groups is a separate piece of work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import reduce
 
 import numpy as np
 
-from ..costs.terms import IntArray, Terms
+from ..costs.table import FactorTable, IntArray
 from ..errors import LookupTableError
 from ..kernels.configuration import FloatArray
 from ..parallel.bulk import spread
@@ -33,7 +33,7 @@ _TRANSITIONS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What all architectures of a space are like.
+    """The least architectures of a space, and how the values of all are distributed.
 
     Attributes:
         least: those of least value, the least first, and of equals the first by index, ``[n, positions]``.
@@ -56,11 +56,11 @@ class Survey:
         return float(self.edges[int(np.argmax(reached)) + 1])
 
 
-def survey(terms: Terms, count: int = 20, bins: int = 10_000) -> Survey:
+def survey(table: FactorTable, count: int = 20, bins: int = 10_000) -> Survey:
     """Evaluate every architecture, spread over the workers in use, see :mod:`nnmeter_nas.parallel.bulk`.
 
     Args:
-        terms: the measure, such as a lookup table's.
+        table: the measure, such as a lookup table's.
         count: how many of least value to name.
         bins: of the distribution, equally wide.
 
@@ -70,19 +70,19 @@ def survey(terms: Terms, count: int = 20, bins: int = 10_000) -> Survey:
     """
     if count < 1 or bins < 1:
         raise LookupTableError(f"count={count} and bins={bins} must be at least 1")
-    if math.prod(terms.sizes) >= 2**63:
+    if math.prod(table.sizes) >= 2**63:
         raise LookupTableError(
-            f"{math.prod(terms.sizes)} architectures are too many to look at each; rank a sample of them"
+            f"{math.prod(table.sizes)} architectures are too many to look at each; rank a sample of them"
         )
-    low, high = _lower_bound(terms), -_lower_bound(-terms)
-    groups = math.prod(terms.sizes[: _first_of_group(terms.sizes)])
-    in_chunk = max(1, _CHUNK * groups // math.prod(terms.sizes))
+    low, high = _lower_bound(table), -_lower_bound(-table)
+    groups = math.prod(table.sizes[: _first_of_group(table.sizes)])
+    in_chunk = max(1, _CHUNK * groups // math.prod(table.sizes))
     chunks = [
-        _Range(terms, start, min(start + in_chunk, groups), count, low, high, bins)
+        _Range(table, start, min(start + in_chunk, groups), count, low, high, bins)
         for start in range(0, groups, in_chunk)
     ]
     found = reduce(_joined, spread(_survey_range, chunks, "evaluating"))
-    least = np.stack(np.unravel_index(found.numbers, terms.sizes), axis=1)
+    least = np.stack(np.unravel_index(found.numbers, table.sizes), axis=1)
     return Survey(least, np.linspace(low, high, bins + 1), found.counts)
 
 
@@ -90,7 +90,7 @@ def survey(terms: Terms, count: int = 20, bins: int = 10_000) -> Survey:
 class _Range:
     """Groups from ``start`` until before ``end``, and what to find out about them."""
 
-    terms: Terms
+    table: FactorTable
     start: int
     end: int
     count: int
@@ -118,7 +118,7 @@ def _survey_range(part: _Range) -> _Found:
     values, numbers = np.empty(0), np.empty(0, dtype=np.int64)
     width = (part.high - part.low) / part.bins or 1.0
     worst = math.inf
-    for number, group in _groups(part.terms, part.start, part.end):
+    for number, group in _groups(part.table, part.start, part.end):
         scaled = ((group - part.low) / width).astype(np.int32)
         counts += np.bincount(np.clip(scaled, 0, part.bins - 1, out=scaled), minlength=part.bins)
         if len(values) == part.count and not group.min() < worst:
@@ -131,27 +131,27 @@ def _survey_range(part: _Range) -> _Found:
     return _Found(values, numbers, counts, part.count)
 
 
-def _groups(terms: Terms, start: int, end: int) -> Iterator[tuple[int, FloatArray]]:
+def _groups(table: FactorTable, start: int, end: int) -> Iterator[tuple[int, FloatArray]]:
     """Number and values of each group of a range; the array is overwritten by the next."""
-    first = _first_of_group(terms.sizes)
-    before, inside = terms.sizes[:first], terms.sizes[first:]
-    outer = {p: array for p, array in terms.factors.items() if p[-1] < first}
-    crossing = {p: array for p, array in terms.factors.items() if p[0] < first <= p[-1]}
+    first = _first_of_group(table.sizes)
+    before, inside = table.sizes[:first], table.sizes[first:]
+    outer = {p: array for p, array in table.factors.items() if p[-1] < first}
+    crossing = {p: array for p, array in table.factors.items() if p[0] < first <= p[-1]}
     base = np.zeros(inside)
-    for positions, array in terms.factors.items():
+    for positions, array in table.factors.items():
         if positions[0] >= first:
-            base += array.reshape(_spread_shape(positions, terms.sizes, first))
+            base += array.reshape(_spread_shape(positions, table.sizes, first))
     values = np.empty(inside)
     for number in range(start, end):
         chosen = np.unravel_index(number, before) if before else ()
-        level = terms.constant
+        level = table.constant
         for positions, array in outer.items():
             level += float(array[tuple(chosen[p] for p in positions)])
         np.add(base, level, out=values)
         for positions, array in crossing.items():
             known = tuple(chosen[p] for p in positions if p < first)
             rest = tuple(p for p in positions if p >= first)
-            values += array[known].reshape(_spread_shape(rest, terms.sizes, first))
+            values += array[known].reshape(_spread_shape(rest, table.sizes, first))
         yield number, values.reshape(-1)
 
 
@@ -183,6 +183,6 @@ def _least(
     return values[order], numbers[order]
 
 
-def _lower_bound(terms: Terms) -> float:
+def _lower_bound(table: FactorTable) -> float:
     """A value that none is below; the least one, unless many choices interact."""
-    return terms.constant + float(least_to_come(stages(narrowed(terms, _TRANSITIONS)[0]))[0][0])
+    return table.constant + float(least_to_come(stages(narrowed(table, _TRANSITIONS)[0]))[0][0])

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpaceError
 from ..extras import load_extra
-from .influence import Place
+from .place import Place
 
 if TYPE_CHECKING:
     import torch
 
+#: Functions of torch.nn.init that fill weights with random numbers.
+_RANDOM = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+           "kaiming_normal_", "orthogonal_", "sparse_")  # fmt: skip
 #: Values that one label may have; an input choice of many inputs has more.
 MOST_VALUES = 256
 
@@ -71,7 +75,7 @@ class WrappedSpace:
         keywords = getattr(self._space, "trace_kwargs", None) or {}
         fixed_arch = load_extra("nni.retiarii", "nni", "making the networks of a search space").fixed_arch
         try:
-            with torch.random.fork_rng(devices=[]), fixed_arch(dict(sample), verbose=False):
+            with torch.random.fork_rng(devices=[]), _plain_weights(), fixed_arch(dict(sample), verbose=False):
                 return kind(*given, **keywords)
         except Exception as error:
             raise SpaceError(
@@ -126,6 +130,24 @@ class WrappedSpace:
                 f"the choices labelled {label!r} differ: {self.values[label]} and {known}; give each a "
                 "label of its own"
             )
+
+
+@contextmanager
+def _plain_weights() -> Iterator[None]:
+    """Leave out to draw random weights, which nobody reads and which takes a third of making a network."""
+    from torch.nn import init
+
+    own = {name: getattr(init, name) for name in _RANDOM if hasattr(init, name)}
+    vars(init).update(dict.fromkeys(own, _as_it_is))
+    try:
+        yield
+    finally:
+        vars(init).update(own)
+
+
+def _as_it_is(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """``tensor``, not filled."""
+    return tensor
 
 
 def _value_choices(module: Any) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SpaceError
 from ..extras import load_extra
-from .influence import Place
+from .place import Place
 from .tracing import makes_itself_anew
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ..errors import ReaderError, SpaceError
 from ..extras import load_extra
 from ..readers.inputs import InputShape
 from .choices import candidate_name, choices, plain_architecture
-from .influence import Place
+from .place import Place
 from .space import Space
 
 if TYPE_CHECKING:
@@ -86,24 +86,44 @@ def _one_by_one(
     """
     from ..readers.torch.module import read_torch_module
 
-    shape = input_shape or getattr(module, "input_shape", None)
-    names = {label: tuple(map(candidate_name, known)) for label, known in networks.values.items()}
-    by_name = {label: dict(zip(names[label], known, strict=True)) for label, known in networks.values.items()}
+    shape, named = input_shape or getattr(module, "input_shape", None), NamedNetworks(networks)
 
     def model_graph(architecture: Mapping[str, Any]) -> nx.DiGraph:
-        plain = plain_architecture(architecture, names)
+        plain = plain_architecture(architecture, named.candidates)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = networks.network({label: by_name[label][plain[label]] for label in names})
-            return read_torch_module(network, shape)
+            return read_torch_module(named.network(plain), shape)
 
-    candidates = {label: tuple(map(_as_nni, known)) for label, known in networks.values.items()}
-    alike = {id(place): _by_name(place) for place in networks.places.values()}
-    places = {path: alike[id(place)] for path, place in networks.places.items()}
+    values = {label: tuple(map(_as_nni, known)) for label, known in networks.values.items()}
     try:
-        return Space.of_function(name or type(module).__name__, candidates, model_graph, places)
+        return Space.of_function(name or type(module).__name__, values, model_graph, named.places)
     except SpaceError as error:
         raise SpaceError(f"{error} ({refused})") from error
+
+
+class NamedNetworks:
+    """The networks of a space by the names of candidates, where NNI has values of any kind.
+
+    Args:
+        networks: makes them.
+
+    Attributes:
+        candidates: names by label, in the order of NNI's values.
+        places: where each submodule stands, with names for values.
+    """
+
+    def __init__(self, networks: SampledSpace | WrappedSpace) -> None:
+        self._networks = networks
+        self.candidates, self._values = dict[str, tuple[str, ...]](), dict[str, dict[str, Any]]()
+        for label, values in networks.values.items():
+            self.candidates[label] = tuple(map(candidate_name, values))
+            self._values[label] = dict(zip(self.candidates[label], values, strict=True))
+        alike = {id(place): _by_name(place) for place in networks.places.values()}
+        self.places = {path: alike[id(place)] for path, place in networks.places.items()}
+
+    def network(self, architecture: Mapping[str, str]) -> torch.nn.Module:
+        """The network of an architecture that names a candidate for each label."""
+        return self._networks.network({label: of[architecture[label]] for label, of in self._values.items()})
 
 
 def _as_nni(value: Any) -> Any:

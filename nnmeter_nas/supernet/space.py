@@ -14,7 +14,7 @@ from ..files import digest
 from ..graph.model_graph import input_names
 from ..graph.shapes import Shape
 from .choices import Block, Candidates, blocks, candidate_name, choices, conditions, select
-from .influence import Place
+from .place import Place
 
 #: Gives the finished model graph of an architecture, which names the candidate of each label.
 ModelGraph = Callable[[Mapping[str, str]], nx.DiGraph]

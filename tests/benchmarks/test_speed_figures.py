@@ -20,7 +20,7 @@ from nnmeter_nas.benchmarks.speed.figures import Unmeasured
 from nnmeter_nas.benchmarks.speed.nnmeter import DisagreementError
 from nnmeter_nas.benchmarks.speed.profilers import ProfilersError, check_profiles, profiler_figures
 from nnmeter_nas.benchmarks.speed.tables import check_prices
-from nnmeter_nas.costs import LatencyTable, build_table
+from nnmeter_nas.costs import FactorTable, build_table
 from nnmeter_nas.search_spaces import proxylessnas
 from nnmeter_nas.supernet.nni_space import space_of
 
@@ -31,33 +31,33 @@ needs_nnmeter = pytest.mark.skipif(not NNMETER.is_dir(), reason="needs nn-Meter 
 
 
 @pytest.fixture(scope="module")
-def table() -> LatencyTable:
+def table() -> FactorTable:
     return build_table(space_of(proxylessnas("small")), load_latency_predictor(CPU))
 
 
-def as_nni_prices(table: LatencyTable, addition: float) -> dict[str, dict[str, float]]:
+def as_nni_prices(table: FactorTable, addition: float) -> dict[str, dict[str, float]]:
     """What NNI would price: residual layers without their addition, of candidates named alike the last."""
     prices: dict[str, dict[str, float]] = {}
     for label, known in table.candidates.items():
         less = addition if "zero" in known else 0.0
-        for name, ms in zip(known, table.block_ms[label], strict=True):
+        for name, ms in zip(known, table.block(label), strict=True):
             prices.setdefault(label, {})[name.split("_")[-1]] = ms - (0.0 if name == "zero" else less)
     return prices
 
 
-def test_tables_that_differ_by_residual_additions_alone_agree(table: LatencyTable) -> None:
+def test_tables_that_differ_by_residual_additions_alone_agree(table: FactorTable) -> None:
     check_prices(table, as_nni_prices(table, addition=0.01))
 
 
 @pytest.mark.parametrize("label", ["layer_1", "layer_2"])
-def test_a_candidate_priced_otherwise_is_told(table: LatencyTable, label: str) -> None:
+def test_a_candidate_priced_otherwise_is_told(table: FactorTable, label: str) -> None:
     prices = as_nni_prices(table, addition=0.01)
     prices[label]["e6"] *= 1.001
     with pytest.raises(DisagreementError, match=f"'{label}' on {CPU}"):
         check_prices(table, prices)
 
 
-def test_residual_layers_that_nni_prices_higher_are_told(table: LatencyTable) -> None:
+def test_residual_layers_that_nni_prices_higher_are_told(table: FactorTable) -> None:
     with pytest.raises(DisagreementError, match="'layer_2'"):
         check_prices(table, as_nni_prices(table, addition=-0.01))
 

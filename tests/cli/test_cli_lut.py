@@ -23,9 +23,10 @@ from layout import HELPERS
 pytest.importorskip("torch")
 pytest.importorskip("nni", reason="reads search spaces")
 
+from any_tables import with_header
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main
-from nnmeter_nas.costs import LatencyTable, build_table, load_table, measures
+from nnmeter_nas.costs import FactorTable, build_table, bundled, load_table, measures, save_table
 from nnmeter_nas.costs.bundled import bundled_tables
 from nnmeter_nas.costs.cache import check_table
 from nnmeter_nas.supernet import Space
@@ -64,18 +65,17 @@ def write_spaces(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") 
 
 
 def built(folder: Path, space: str, shape: str, device: str = CPU) -> Path:
-    return folder / f"tables/{space}_{shape}/{device}_2.0.yaml"
+    return folder / f"tables/{space}_{shape}/{device}_2.0.npz"
 
 
-def assert_same(found: LatencyTable, expected: LatencyTable) -> None:
+def assert_same(found: FactorTable, expected: FactorTable) -> None:
     """Equal in all but the last digits, which are up to the machine's matrix products."""
-    numbers = ("stationary_ms", "block_ms", "pair_ms", "worst_error")
-    for field in dataclasses.fields(LatencyTable):
-        if field.name not in numbers:
-            assert getattr(found, field.name) == getattr(expected, field.name)
-    assert found.stationary_ms == pytest.approx(expected.stationary_ms)
-    for label, ms in expected.block_ms.items():
-        np.testing.assert_allclose(found.block_ms[label], ms, atol=1e-9)
+    assert with_header(found, worst_error=0.0).header == with_header(expected, worst_error=0.0).header
+    assert list(found.candidates.items()) == list(expected.candidates.items())
+    assert found.constant == pytest.approx(expected.constant)
+    assert list(found.factors) == list(expected.factors)
+    for positions, ms in expected.factors.items():
+        np.testing.assert_allclose(found.factors[positions], ms, atol=1e-9)
 
 
 # --- build ---
@@ -90,9 +90,6 @@ def test_tables_are_built_for_every_device_and_kept(
     assert [Path(path).exists() for path in paths] == [True] * 4
     made = built(folder, "toy_spaces.made", "1x3x16x16")
     assert_same(load_table(made), build_table(residual_supernet(), load_latency_predictor(CPU)))
-    [entry] = yaml.safe_load(made.read_text(encoding="utf-8"))  # as NNI writes and reads its tables
-    assert entry["applied_hardware"] == CPU
-    assert entry["latency_table"]["layer_1"]["2"] == 0.0
     before = [Path(path).stat().st_mtime_ns for path in paths]
     contents = [Path(path).read_bytes() for path in paths]
     assert main([*command, "--predictor", CPU, GPU]) == 0
@@ -106,6 +103,20 @@ def test_tables_are_built_for_every_device_and_kept(
     assert [Path(path).read_bytes() for path in paths] == contents
 
 
+def test_one_table_goes_to_the_file_that_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["lut", "build", "--space", "toy_spaces:made", "--predictor"]
+    for name in ("nni/latency_table.yaml", "table.npz"):
+        assert main([*command, CPU, "-o", name]) == 0
+        assert capsys.readouterr().out.split() == [name]
+        assert_same(load_table(folder / name), build_table(residual_supernet(), load_latency_predictor(CPU)))
+    [entry] = yaml.safe_load((folder / "nni/latency_table.yaml").read_text())  # as NNI writes and reads it
+    assert entry["applied_hardware"] == CPU
+    assert entry["latency_table"]["layer_1"]["2"] == 0.0
+    with pytest.raises(SystemExit):
+        main([*command, CPU, GPU, "-o", "table.npz"])
+    assert "is the file of one table, and there are 2" in capsys.readouterr().err
+
+
 def test_tables_that_are_damaged_stale_or_of_something_else_are_built_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,10 +125,10 @@ def test_tables_that_are_damaged_stale_or_of_something_else_are_built_anew(
     assert main(command) == 0
     good, table = path.read_bytes(), load_table(path)
     for spoil, message in (
-        (lambda: path.write_bytes(good[: len(good) // 2]), "build the table anew"),
-        (lambda: path.write_bytes(b""), "damaged"),
-        (lambda: dataclasses.replace(table, pack_fingerprint="0").save(path), "another content of the pack"),
-        (lambda: dataclasses.replace(table, stationary_ms=9.0).save(path), "stale"),
+        (lambda: path.write_bytes(good[: len(good) // 2]), "is no lookup table"),
+        (lambda: path.write_bytes(b""), "is no lookup table"),
+        (lambda: save_table(with_header(table, pack_fingerprint="0"), path), "another content of the pack"),
+        (lambda: save_table(dataclasses.replace(table, constant=9.0), path), "stale"),
         (lambda: write_spaces(folder, monkeypatch, "channels=8"), "another content of the space"),
     ):
         spoil()
@@ -166,7 +177,7 @@ def test_a_space_that_fails_does_not_keep_the_others(
 def test_input_shape_is_the_one_asked_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["lut", "build", "-o", "tables", "--input-shape", "1", "3", "48", "48", "--space"]
     assert main([*command, "spos-small"]) == 0
-    assert load_table(built(folder, "spos-small", "1x3x48x48")).input_shape == (1, 3, 48, 48)
+    assert load_table(built(folder, "spos-small", "1x3x48x48")).header.input_shape == (1, 3, 48, 48)
     assert main([*command, "toy_spaces:made"]) == 1
     assert "takes the input shape (1, 3, 16, 16), not (1, 3, 48, 48)" in capsys.readouterr().err
 
@@ -175,7 +186,7 @@ def test_input_shape_is_the_one_asked_for(folder: Path, capsys: pytest.CaptureFi
 
 
 def rebuilt(name: str, device: str) -> None:
-    [path] = bundled_tables().glob(f"{name}_*/{device}_*.yaml")
+    [path] = bundled_tables().glob(f"{name}_*/{device}_*.npz")
     space, predictor = load_space(name), load_latency_predictor(device)
     found = load_table(path)
     check_table(found, space, predictor)
@@ -214,21 +225,21 @@ def test_stale_or_damaged_table_in_the_package_is_never_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damaged: bool
 ) -> None:
     fresh = build_table(load_space("spos-small"), load_latency_predictor(CPU))
-    path = tmp_path / f"spos-small_1x3x32x32/{CPU}_2.0.yaml"
-    dataclasses.replace(fresh, stationary_ms=99.0, pack_fingerprint="0").save(path)
+    path = tmp_path / f"spos-small_1x3x32x32/{CPU}_2.0.npz"
+    save_table(dataclasses.replace(with_header(fresh, pack_fingerprint="0"), constant=99.0), path)
     if damaged:
         path.write_bytes(path.read_bytes()[:-100])
     monkeypatch.setattr("nnmeter_nas.costs.bundled.bundled_tables", lambda: tmp_path)
     assert main(["lut", "show", "spos-small", "--predictor", CPU, "--json"]) == 0
     shown = capsys.readouterr()
-    assert json.loads(shown.out)[0]["stationary_ms"] == pytest.approx(fresh.stationary_ms)
-    assert ("damaged" if damaged else "stale") in shown.err
+    assert json.loads(shown.out)[0]["stationary_ms"] == pytest.approx(fresh.constant)
+    assert ("no lookup table" if damaged else "stale") in shown.err
 
 
 def test_stale_table_in_a_file_is_shown_with_a_warning(
     toy_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataclasses.replace(load_table(toy_file), pack_fingerprint="0").save(toy_file)
+    save_table(with_header(load_table(toy_file), pack_fingerprint="0"), toy_file)
     assert main(["lut", "show", str(toy_file)]) == 0
     assert "warning" in (error := capsys.readouterr().err)
     assert "stale" in error
@@ -240,8 +251,8 @@ def test_stale_table_in_a_file_is_shown_with_a_warning(
 @pytest.fixture
 def toy_file(tmp_path: Path) -> Path:
     """A table in which two choices interact."""
-    path = tmp_path / "widths.json"
-    build_table(width_supernet(), load_latency_predictor(CPU)).save(path)
+    path = tmp_path / "widths.npz"
+    save_table(build_table(width_supernet(), load_latency_predictor(CPU)), path)
     return path
 
 
@@ -253,9 +264,9 @@ def test_table_of_blocks_tells_all_that_a_latency_consists_of(
     printed = capsys.readouterr().out
     for label, known in table.candidates.items():
         [line] = [line for line in printed.splitlines() if line.startswith(f"│ {label}")]
-        assert all(f"{ms:.4f}" in line for ms in table.block_ms[label])
+        assert all(f"{ms:.4f}" in line for ms in table.block(label))
         assert all(name in printed for name in known)
-    assert f"stationary part: {table.stationary_ms:.4f} ms" in printed
+    assert f"stationary part: {table.constant:.4f} ms" in printed
     assert "width and kernel interact" in printed
     every = table.latencies(list(itertools.product(*(range(len(k)) for k in table.candidates.values()))))
     assert f"18 architectures: {every.min():.3f} to {every.max():.3f} ms" in printed
@@ -266,12 +277,13 @@ def test_records_hold_every_block(toy_file: Path, capsys: pytest.CaptureFixture[
     assert main(["lut", "show", str(toy_file), "--json"]) == 0
     [record] = json.loads(capsys.readouterr().out)
     assert (record["predictor"], record["input_shape"]) == (CPU, "1x3x32x32")
-    assert record["pairs"] == [{"labels": list(p), "ms": ms.tolist()} for p, ms in table.pair_ms.items()]
+    interactions = table.interactions().items()
+    assert record["interactions"] == [{"labels": list(p), "ms": ms.tolist()} for p, ms in interactions]
     assert main(["lut", "show", str(toy_file), "--csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    expected = {("stationary_block", "root"): table.stationary_ms}
+    expected = {("stationary_block", "root"): table.constant}
     for label, known in table.candidates.items():
-        expected |= {(label, name): ms for name, ms in zip(known, table.block_ms[label], strict=True)}
+        expected |= {(label, name): ms for name, ms in zip(known, table.block(label), strict=True)}
     assert {(row["label"], row["candidate"]): float(row["ms"]) for row in rows} == expected
 
 
@@ -395,21 +407,20 @@ def test_spaces_are_loaded_from_where_they_are(folder: Path) -> None:
     assert "" not in sys.path
 
 
-def test_latency_beyond_pairs_of_choices_is_listed_and_found_again(
+def test_latency_beyond_pairs_of_choices_is_kept_and_found_again(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = ["lut", "build", "--space", "toy_spaces:entangled_supernet", "--predictor", CPU, "-o", "tables"]
     assert main(build) == 0
     out, err = capsys.readouterr()
     written = Path(out.strip())
-    assert written.suffix == ".npz"
+    assert (written.suffix, err) == (".npz", "")
     assert written.is_file()
-    assert "all of its architectures are priced" in err
     assert main(build) == 0
     assert "1 of 1 tables were there" in capsys.readouterr().err
     # In the package, searches take it from there.
-    monkeypatch.setattr(measures, "bundled_tables", lambda: folder / "tables")
-    monkeypatch.setattr(measures, "_new_latencies", None)
+    monkeypatch.setattr(bundled, "bundled_tables", lambda: folder / "tables")
+    monkeypatch.setattr(measures, "learn_tables", None)
     space, predictor = Space.of_supernet(entangled_supernet()), load_latency_predictor(CPU)
     rows = np.array([[0] * len(space.candidates), [1] * len(space.candidates)])
     priced = [predictor.predict(space.model_graph(dict(zip(space.candidates, names, strict=True))))

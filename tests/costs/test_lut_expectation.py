@@ -1,4 +1,4 @@
-"""The differentiable expected latency matches the table's, and its gradient is correct."""
+"""The expected latency that architecture parameters learn from is the table's, and so is its gradient."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nnmeter_nas import load_latency_predictor  # noqa: E402
-from nnmeter_nas.costs import LatencyTable, build_table  # noqa: E402
+from nnmeter_nas.costs import FactorTable, build_table  # noqa: E402
 from nnmeter_nas.costs.expectation import expected_latency  # noqa: E402
 from nnmeter_nas.errors import LookupTableError  # noqa: E402
 from toy_supernets import width_supernet  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def table() -> LatencyTable:
-    """A table of a space where two choices change each other's latency."""
+def table() -> FactorTable:
+    """Of a space where two choices change each other's latency."""
     return build_table(width_supernet(), load_latency_predictor("cortexA76cpu_tflite21"))
 
 
-def random_weights(table: LatencyTable) -> dict[str, Any]:
+def random_weights(table: FactorTable) -> dict[str, Any]:
     """Architecture parameters."""
     generator = torch.Generator().manual_seed(0)
     sizes = {label: len(known) for label, known in table.candidates.items()}
     return {label: torch.randn(n, generator=generator, requires_grad=True) for label, n in sizes.items()}
 
 
-def expectation(table: LatencyTable, weights: dict[str, Any]) -> Any:
+def expectation(table: FactorTable, weights: dict[str, Any]) -> Any:
     return expected_latency(table, {label: w.softmax(0) for label, w in weights.items()})
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_expectation_matches_the_table(table: LatencyTable, dtype: str, digits: float) -> None:
+def test_it_is_the_expected_latency_of_the_table(table: FactorTable, dtype: str, digits: float) -> None:
     p = {label: w.detach().softmax(0).to(getattr(torch, dtype)) for label, w in random_weights(table).items()}
     found = expected_latency(table, p)
     assert found.shape == ()
@@ -43,7 +43,7 @@ def test_expectation_matches_the_table(table: LatencyTable, dtype: str, digits: 
     assert found.item() == pytest.approx(expected, rel=digits)
 
 
-def test_gradient_matches_finite_differences(table: LatencyTable) -> None:
+def test_its_gradient_meets_finite_differences(table: FactorTable) -> None:
     weights = {label: w.detach().double().requires_grad_() for label, w in random_weights(table).items()}
     expectation(table, weights).backward()
     step = 1e-5
@@ -58,7 +58,7 @@ def test_gradient_matches_finite_differences(table: LatencyTable) -> None:
             assert w.grad[i].item() == pytest.approx((around[1] - around[0]) / (2 * step), rel=1e-4, abs=1e-8)
 
 
-def test_gradient_descent_finds_the_fastest_architecture(table: LatencyTable) -> None:
+def test_descending_it_ends_on_the_fastest_architecture(table: FactorTable) -> None:
     weights = random_weights(table)
     optimizer = torch.optim.Adam(weights.values(), lr=0.2)
     for _ in range(100):
@@ -80,7 +80,7 @@ def test_gradient_descent_finds_the_fastest_architecture(table: LatencyTable) ->
         ([1.0, 0.0, 0.0], "'kernel' must be a tensor of floats"),
     ],
 )
-def test_error_for_bad_probabilities_names_the_label(table: LatencyTable, value: Any, message: str) -> None:
+def test_wrong_probabilities_are_refused_by_label(table: FactorTable, value: Any, message: str) -> None:
     p = {label: w.detach().softmax(0) for label, w in random_weights(table).items()}
     with pytest.raises(LookupTableError, match=message):
         expected_latency(table, {**p, "kernel": value})

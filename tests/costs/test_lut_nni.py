@@ -55,7 +55,7 @@ def widths(architecture: Any) -> nx.DiGraph:
 def test_chosen_width_is_priced_with_the_layer_that_reads_it() -> None:
     predictor = load_latency_predictor(DEVICE)
     table = build_table(Space.of_function("widths", CANDIDATES, widths), predictor)
-    assert (table.input_shape, list(table.pair_ms)) == ((1, 3, 32, 32), [("width", "kernel")])
+    assert (table.header.input_shape, list(table.interactions())) == ((1, 3, 32, 32), [("width", "kernel")])
     for chosen in itertools.product(*CANDIDATES.values()):
         architecture = dict(zip(CANDIDATES, chosen, strict=True))
         (full,) = predictor.explain_many([widths(architecture)])

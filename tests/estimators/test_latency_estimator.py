@@ -20,8 +20,9 @@ import torch.nn.functional as F  # noqa: E402
 from nni.retiarii.nn.pytorch import LayerChoice  # noqa: E402
 from nni.retiarii.oneshot.pytorch import proxyless  # noqa: E402
 
+from any_tables import with_header  # noqa: E402
 from nnmeter_nas import LatencyWarning, load_latency_predictor, read_model  # noqa: E402
-from nnmeter_nas.costs import LatencyTable, build_table  # noqa: E402
+from nnmeter_nas.costs import FactorTable, build_table, save_table  # noqa: E402
 from nnmeter_nas.errors import LookupTableError, ReaderError, SpaceError, UnknownDeviceError  # noqa: E402
 from nnmeter_nas.estimators import HardwareLatencyEstimator  # noqa: E402
 from toy_supernets import residual_supernet, width_supernet  # noqa: E402
@@ -78,7 +79,7 @@ def softmax(alphas: dict[str, Any]) -> dict[str, Any]:
 def test_gradient_of_architecture_parameters_matches_finite_differences(
     paired: HardwareLatencyEstimator,
 ) -> None:
-    assert paired.table.pair_ms
+    assert paired.table.interactions()
     alphas = random_alphas(paired, torch.float64)
     expected = paired.cal_expected_latency(softmax(alphas))
     assert expected.shape == ()
@@ -235,16 +236,16 @@ def test_architectures_of_another_space_are_refused_by_label(
 
 
 @pytest.fixture(scope="module")
-def table() -> LatencyTable:
+def table() -> FactorTable:
     return build_table(residual_supernet(), load_latency_predictor(CPU))
 
 
-@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+@pytest.mark.parametrize("suffix", [".yaml", ".npz"])
 def test_tables_and_their_files_serve_as_well_as_the_space(
-    table: LatencyTable, tmp_path: Path, suffix: str
+    table: FactorTable, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"table{suffix}"
-    table.save(path)
+    save_table(table, path)
     built = estimator_of(residual_supernet(), SHAPE)
     for arguments in (
         (table,), (path,), (str(path),), (table, residual_supernet()), (CPU, table), (CPU.upper(), str(path)),
@@ -265,13 +266,14 @@ def test_tables_and_their_files_serve_as_well_as_the_space(
         ({"space_fingerprint": "0"}, (None, residual_supernet()), SHAPE, "another content of the space"),
         ({}, (None, residual_supernet(channels=8)), SHAPE, "another content of the space"),
         ({}, (None, width_supernet()), TOY_SHAPE, "input shape"),
-        ({"stationary_ms": 99.0}, (None, residual_supernet()), SHAPE, "stale: full-graph predictions"),
+        ({"constant": 99.0}, (None, residual_supernet()), SHAPE, "is stale: its full graphs"),
     ],
 )
 def test_table_of_something_else_or_stale_is_never_used(
-    table: LatencyTable, changes: dict[str, Any], arguments: Any, shape: Any, message: str
+    table: FactorTable, changes: dict[str, Any], arguments: Any, shape: Any, message: str
 ) -> None:
-    given = dataclasses.replace(table, **changes)
+    facts = {name: fact for name, fact in changes.items() if name != "constant"}
+    given = dataclasses.replace(with_header(table, **facts), constant=changes.get("constant", table.constant))
     device, model = (*arguments, None, None)[:2]
     with pytest.raises(LookupTableError, match=message):
         HardwareLatencyEstimator(device or given, given if device else model, shape, None)
@@ -326,14 +328,15 @@ from nnmeter_nas.costs import load_table
 
 table = load_table(sys.argv[2])
 for i in range(10):
-    append_table(sys.argv[1], dataclasses.replace(table, space=f"{sys.argv[3]}-{i}"))
+    header = dataclasses.replace(table.header, space=f"{sys.argv[3]}-{i}")
+    append_table(sys.argv[1], dataclasses.replace(table, header=header))
 """
 
 
 @pytest.mark.slow
-def test_processes_that_append_at_once_lose_no_table(table: LatencyTable, tmp_path: Path) -> None:
-    source, path = tmp_path / "table.json", tmp_path / "latency_table.yaml"
-    table.save(source)
+def test_processes_that_append_at_once_lose_no_table(table: FactorTable, tmp_path: Path) -> None:
+    source, path = tmp_path / "table.npz", tmp_path / "latency_table.yaml"
+    save_table(table, source)
     command = [sys.executable, "-c", APPEND_TABLES, path, source]
     working = [subprocess.Popen([*command, name]) for name in "abc"]
     assert [one.wait(timeout=120) for one in working] == [0, 0, 0]

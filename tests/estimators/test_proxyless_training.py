@@ -407,7 +407,7 @@ def test_extremes_of_the_space_are_its_fastest_and_slowest(estimator: Any) -> No
     table = estimator.table
     every = list(itertools.product(*(range(len(known)) for known in table.candidates.values())))
     latencies = table.latencies(np.array(every))
-    assert latency_reach(table.terms()) == pytest.approx((latencies.min(), latencies.max()))
+    assert latency_reach(table) == pytest.approx((latencies.min(), latencies.max()))
 
 
 def test_reference_that_the_space_cannot_reach_is_refused_at_once(tmp_path: Path) -> None:

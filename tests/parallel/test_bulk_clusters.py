@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import bulk_tasks
-from any_terms import random_terms
+from any_tables import random_table
 from bulk_results import assert_same
 from layout import HELPERS
 from nnmeter_nas import load_latency_predictor
@@ -82,7 +82,7 @@ def test_cluster_compares_a_dataset_as_this_process_does_though_a_worker_is_kill
 def test_cluster_tells_errors_and_deaths_and_surveys_a_space(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = random_terms((4,) * 9, [(i, i + 1) for i in range(8)], seed=4)
+    terms = random_table((4,) * 9, [(i, i + 1) for i in range(8)], seed=4)
     monkeypatch.setattr(survey_module, "_CHUNK", 2**16)
     expected = survey(terms, 30)
     with workers(2, backend), warnings.catch_warnings():

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nni")
 
 from nnmeter_nas import load_latency_predictor  # noqa: E402
-from nnmeter_nas.costs import LatencyTable, build_table  # noqa: E402
+from nnmeter_nas.costs import FactorTable, build_table  # noqa: E402
 from nnmeter_nas.search_spaces import MOBILE_BLOCKS, ZERO, proxylessnas  # noqa: E402
 from nnmeter_nas.search_spaces.proxylessnas import MobileBlock  # noqa: E402
 from nnmeter_nas.supernet.choices import choices, select  # noqa: E402
@@ -36,7 +36,7 @@ def uniform(space: nx.DiGraph, block: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def table() -> LatencyTable:
+def table() -> FactorTable:
     return build_table(supernet("small"), load_latency_predictor("cortexA76cpu_tflite21"))
 
 
@@ -84,15 +84,15 @@ def test_a_layer_that_is_left_out_is_not_in_the_model() -> None:
     assert names == {"0", "2", "4"}  # those that cannot go; neither additions nor zeros are left
 
 
-def test_a_layer_that_is_left_out_costs_nothing(table: LatencyTable) -> None:
+def test_a_layer_that_is_left_out_costs_nothing(table: FactorTable) -> None:
     for label, known in table.candidates.items():
-        block_ms = dict(zip(known, table.block_ms[label], strict=True))
+        block_ms = dict(zip(known, table.block(label), strict=True))
         assert block_ms.pop(ZERO, 0.0) == 0.0
         assert min(block_ms.values()) > 0
-    assert not table.pair_ms
+    assert not table.interactions()
 
 
-def test_larger_blocks_take_longer(table: LatencyTable) -> None:
+def test_larger_blocks_take_longer(table: FactorTable) -> None:
     for ms in table.block_ms.values():
         assert ms[MOBILE_BLOCKS.index("k3_e3")] < ms[MOBILE_BLOCKS.index("k3_e6")]
         assert ms[MOBILE_BLOCKS.index("k3_e6")] < ms[MOBILE_BLOCKS.index("k7_e6")]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmeter_nas.costs.measures import Measure
-from nnmeter_nas.costs.terms import Terms
+from nnmeter_nas.costs.table import FactorTable
 from nnmeter_nas.errors import SearchError, SpaceError
 from nnmeter_nas.solve.problem import Problem
 
@@ -21,22 +21,22 @@ SIZES = (3, 4, 2, 3)
 EVERYTHING = np.array(list(itertools.product(*map(range, SIZES))))
 
 
-def terms(seed: int, sizes: tuple[int, ...] = SIZES, pairs: bool = False) -> Terms:
-    """Random positive terms, optionally also of neighbouring pairs."""
+def table(seed: int, sizes: tuple[int, ...] = SIZES, pairs: bool = False) -> FactorTable:
+    """Random positive table, of pairs of neighbours too if wanted."""
     rng = np.random.default_rng(seed)
     factors: dict[tuple[int, ...], Any] = {(p,): rng.uniform(0, 2, size) for p, size in enumerate(sizes)}
     if pairs:
         factors |= {(p, p + 1): rng.uniform(0, 1, sizes[p : p + 2]) for p in range(len(sizes) - 1)}
-    return Terms(sizes, 1.0, factors)
+    return FactorTable.of_sizes(sizes, 1.0, factors)
 
 
-def summed(name: str, of: Terms, unit: str = "ms") -> Measure:
-    """A measure that is a sum of terms."""
+def summed(name: str, of: FactorTable, unit: str = "ms") -> Measure:
+    """A measure that is a sum."""
     return Measure(name, unit, of)
 
 
-def built(name: str, of: Terms) -> Measure:
-    """The same measure, but evaluated architecture by architecture."""
+def built(name: str, of: FactorTable) -> Measure:
+    """The same measure as one that has to be asked for architecture by architecture."""
     return Measure(name, "ms", None, of.values)
 
 
@@ -49,13 +49,13 @@ def problem(
     return Problem(candidates, {measure.name: measure for measure in measures}, maxima, **more)
 
 
-def quantile(of: Terms, share: float) -> float:
+def quantile(of: FactorTable, share: float) -> float:
     return float(np.quantile(of.values(EVERYTHING), share))
 
 
 @pytest.mark.parametrize("second", [summed, built])
-def test_architectures_within_all_limits_are_drawn_uniformly(second: Any) -> None:
-    first, other = terms(0, pairs=True), terms(1)
+def test_each_architecture_inside_all_limits_is_drawn_as_often_as_any_other(second: Any) -> None:
+    first, other = table(0, pairs=True), table(1)
     limits = {"latency_ms": quantile(first, 0.5), "energy": quantile(other, 0.6)}
     inside = (first.values(EVERYTHING) <= limits["latency_ms"]) & (
         other.values(EVERYTHING) <= limits["energy"]
@@ -73,8 +73,8 @@ def test_architectures_within_all_limits_are_drawn_uniformly(second: Any) -> Non
     assert sum(rejected.values()) > 0
 
 
-def test_lower_and_upper_limits_hold_and_are_inclusive() -> None:
-    of = terms(0)
+def test_limits_from_below_and_above_both_hold_and_values_at_a_limit_are_inside() -> None:
+    of = table(0)
     values = np.sort(of.values(EVERYTHING))
     low, high = float(values[20]), float(values[40])
     narrow = problem({"latency_ms": high}, summed("latency_ms", of), minima={"latency_ms": low})
@@ -87,7 +87,7 @@ def test_lower_and_upper_limits_hold_and_are_inclusive() -> None:
 
 def test_drawing_is_as_easy_under_a_limit_that_one_in_a_million_meets() -> None:
     sizes = (4,) * 20
-    of = terms(3, sizes)
+    of = table(3, sizes)
     random = of.values(np.random.default_rng(0).integers(sizes, size=(10_000, 20)))
     rare = problem(
         {"latency_ms": float(random.mean() - 4.75 * random.std())}, summed("latency_ms", of), sizes=sizes
@@ -95,13 +95,13 @@ def test_drawing_is_as_easy_under_a_limit_that_one_in_a_million_meets() -> None:
     assert rare.inside(rare.draw(500, np.random.default_rng(1))).all()
 
 
-def test_without_limits_all_architectures_are_drawn() -> None:
-    drawn = problem({}, summed("latency_ms", terms(0))).draw(3000, np.random.default_rng(0))
+def test_without_limits_everything_is_drawn() -> None:
+    drawn = problem({}, summed("latency_ms", table(0))).draw(3000, np.random.default_rng(0))
     assert len(np.unique(drawn, axis=0)) == len(EVERYTHING)
 
 
-def test_values_and_objectives_keep_the_order_of_their_names() -> None:
-    of = {"latency_ms": terms(0), "flops": terms(1), "params": terms(2)}
+def test_values_come_in_the_order_of_names_and_objectives_in_theirs() -> None:
+    of = {"latency_ms": table(0), "flops": table(1), "params": table(2)}
     both = problem({}, *(summed(name, t) for name, t in of.items()), objectives=["params", "latency"])
     expected = np.stack([t.values(EVERYTHING) for t in of.values()], axis=1)
     assert both.names == ("latency_ms", "flops", "params")
@@ -109,8 +109,8 @@ def test_values_and_objectives_keep_the_order_of_their_names() -> None:
     assert both.objective_values(EVERYTHING) == pytest.approx(expected[:, [2, 0]])
 
 
-def test_worst_ratio_to_a_limit_counts_for_several_devices() -> None:
-    fast, slow, flops = terms(0), terms(1), terms(2)
+def test_of_several_devices_the_worst_ratio_to_a_limit_counts() -> None:
+    fast, slow, flops = table(0), table(1), table(2)
     limits = {"latency_ms_fast": 2.0, "latency_ms_slow": 8.0, "flops": 1e-3}
     several = problem(
         limits,
@@ -124,8 +124,8 @@ def test_worst_ratio_to_a_limit_counts_for_several_devices() -> None:
     assert several.worst_ratio(EVERYTHING) == pytest.approx(flops.values(EVERYTHING) / 1e-3)
 
 
-def test_architecture_and_row_convert_both_ways() -> None:
-    one = problem({}, summed("latency_ms", terms(0)))
+def test_an_architecture_and_its_row_stand_for_each_other() -> None:
+    one = problem({}, summed("latency_ms", table(0)))
     for row in EVERYTHING[::7]:
         assert one.row(one.architecture(row)).tolist() == row.tolist()
     assert one.architecture(EVERYTHING[-1])["layer_1"] == "block3"
@@ -134,8 +134,8 @@ def test_architecture_and_row_convert_both_ways() -> None:
 
 
 @given(seed=st.integers(0, 200), share=st.floats(0.02, 0.9), start=st.integers(0, len(EVERYTHING) - 1))
-def test_repair_changes_the_fewest_possible_positions(seed: int, share: float, start: int) -> None:
-    of = terms(seed)
+def test_repair_changes_no_more_positions_than_it_takes(seed: int, share: float, start: int) -> None:
+    of = table(seed)
     one = problem({"latency_ms": quantile(of, share)}, summed("latency_ms", of))
     row = EVERYTHING[start]
     repaired = one.repair(row, np.random.default_rng(seed))
@@ -145,8 +145,8 @@ def test_repair_changes_the_fewest_possible_positions(seed: int, share: float, s
     assert np.count_nonzero(repaired != row) == np.count_nonzero(inside != row, axis=1).min()
 
 
-def test_repair_meets_lower_limits_and_limits_of_several_measures() -> None:
-    first, other = terms(0, pairs=True), terms(1)
+def test_repair_meets_limits_of_several_measures_and_from_below() -> None:
+    first, other = table(0, pairs=True), table(1)
     limits = {"latency_ms": quantile(first, 0.4)}
     both = problem(
         limits, summed("latency_ms", first), built("size", other), minima={"size": quantile(other, 0.5)}
@@ -157,28 +157,28 @@ def test_repair_meets_lower_limits_and_limits_of_several_measures() -> None:
     assert both.inside(np.array(found)).all()
 
 
-def test_repair_gives_up_if_no_change_helps() -> None:
-    # From (0, 0) every single change makes it worse, although (1, 1) meets the limit.
-    trap = Terms((2, 2), 0.0, {(0, 1): np.array([[2.0, 3.0], [3.0, 1.0]])})
+def test_repair_gives_up_where_no_change_brings_it_closer() -> None:
+    # From (0, 0) every single change makes it worse, although (1, 1) is inside.
+    trap = FactorTable.of_sizes((2, 2), 0.0, {(0, 1): np.array([[2.0, 3.0], [3.0, 1.0]])})
     one = problem({"latency_ms": 1.5}, summed("latency_ms", trap), sizes=(2, 2))
     assert one.repair(np.array([0, 0]), np.random.default_rng(0)) is None
-    fixed = Terms((1,), 2.0, {})
+    fixed = FactorTable.of_sizes((1,), 2.0, {})
     one = problem({"latency_ms": 1.5}, summed("latency_ms", fixed), sizes=(1,))
     assert one.repair(np.array([0]), np.random.default_rng(0)) is None
 
 
 def test_spread_takes_one_from_each_part_of_the_allowed_range() -> None:
     sizes = (4,) * 12
-    of = terms(5, sizes)
+    of = table(5, sizes)
     one = problem({"latency_ms": 14.0}, summed("latency_ms", of), sizes=sizes)
     low = 1.0 + sum(float(column.min()) for column in of.factors.values())
     found = of.values(one.spread(10, np.random.default_rng(0)))
     assert np.floor((found - low) / (14.0 - low) * 10 - 1e-9).clip(0).tolist() == list(range(10))
 
 
-def test_spread_respects_other_limits_and_fills_empty_parts() -> None:
-    gap = Terms((2, 3), 0.0, {(0,): np.array([0.0, 100.0]), (1,): np.array([0.0, 1.0, 2.0])})
-    other = terms(1, (2, 3))
+def test_spread_stays_inside_other_limits_and_fills_empty_parts() -> None:
+    gap = FactorTable.of_sizes((2, 3), 0.0, {(0,): np.array([0.0, 100.0]), (1,): np.array([0.0, 1.0, 2.0])})
+    other = table(1, (2, 3))
     limit = float(np.sort(other.values(list(itertools.product(range(2), range(3)))))[4])
     one = problem({"size": limit}, summed("latency_ms", gap), summed("size", other), sizes=(2, 3))
     found = one.spread(8, np.random.default_rng(0))
@@ -186,8 +186,8 @@ def test_spread_respects_other_limits_and_fills_empty_parts() -> None:
     assert one.inside(found).all()
 
 
-def test_spread_along_a_non_additive_measure_covers_its_range() -> None:
-    of = terms(0)
+def test_spread_along_a_measure_that_is_no_sum_covers_its_range() -> None:
+    of = table(0)
     found = of.values(
         problem({"latency_ms": 6.0}, built("latency_ms", of)).spread(8, np.random.default_rng(0))
     )
@@ -197,8 +197,8 @@ def test_spread_along_a_non_additive_measure_covers_its_range() -> None:
 
 
 @pytest.mark.parametrize("kind", [summed, built])
-def test_error_for_an_impossible_limit_names_the_fastest_architecture(kind: Any) -> None:
-    of = terms(0)
+def test_a_limit_that_nothing_meets_is_named_with_the_fastest_architecture(kind: Any) -> None:
+    of = table(0)
     fastest = EVERYTHING[of.values(EVERYTHING).argmin()]
     name = f"layer_3=block{fastest[3]}"
     least = float(of.values(fastest[None])[0])
@@ -210,18 +210,18 @@ def test_error_for_an_impossible_limit_names_the_fastest_architecture(kind: Any)
     problem({"latency_ms": least}, kind("latency_ms", of)).check()
 
 
-def test_error_for_an_impossible_lower_limit_names_the_slowest_architecture() -> None:
-    of = terms(0)
+def test_a_limit_from_below_that_nothing_meets_is_named_with_the_slowest_architecture() -> None:
+    of = table(0)
     most = float(of.values(EVERYTHING).max())
     one = problem({}, summed("latency_ms", of), minima={"latency_ms": most * 1.01})
     with pytest.raises(SearchError, match=f"the slowest that it holds is {most:.6g} ms"):
         one.check()
 
 
-def test_error_for_contradictory_limits_names_all_of_them() -> None:
-    of = terms(0, pairs=True)
+def test_limits_that_only_exclude_each_other_are_all_named() -> None:
+    of = table(0, pairs=True)
     against = -of
-    shifted = Terms(against.sizes, against.constant + 100, against.factors)
+    shifted = FactorTable.of_sizes(against.sizes, against.constant + 100, against.factors)
     low = quantile(of, 0.3)
     limits = {"latency_ms": low, "size": 100 - quantile(of, 0.6)}
     one = problem(limits, summed("latency_ms", of), summed("size", shifted, ""))
@@ -231,8 +231,8 @@ def test_error_for_contradictory_limits_names_all_of_them() -> None:
         one.check()
 
 
-def test_rejected_architectures_are_counted_under_the_limit_they_miss() -> None:
-    first, other = terms(0), terms(1)
+def test_those_outside_are_counted_under_the_limit_that_they_do_not_meet() -> None:
+    first, other = table(0), table(1)
     limits = {"latency_ms": quantile(first, 0.5), "flops": quantile(other, 0.5)}
     one = problem(limits, summed("latency_ms", first), summed("flops", other, ""))
     slow = first.values(EVERYTHING) > limits["latency_ms"]
@@ -252,10 +252,10 @@ def test_rejected_architectures_are_counted_under_the_limit_they_miss() -> None:
         ({"minima": {"flops": 1.0}}, "minima: no measure is called 'flops'"),
         ({"objectives": ["accuracy"]}, "objectives: no measure is called 'accuracy'"),
         ({"objectives": []}, "objectives is empty"),
-        ({"measures": {"latency_ms": summed("latency_ms", terms(0, (2, 2)))}}, "is of another space"),
+        ({"measures": {"latency_ms": summed("latency_ms", table(0, (2, 2)))}}, "is of another space"),
         (
             {
-                "measures": {f"latency_ms_{d}": summed(d, terms(0)) for d in "ab"},
+                "measures": {f"latency_ms_{d}": summed(d, table(0)) for d in "ab"},
                 "maxima": {"latency_ms_a": 3.0},
             },
             "'latency_ms_b' has none",
@@ -264,21 +264,21 @@ def test_rejected_architectures_are_counted_under_the_limit_they_miss() -> None:
 )
 def test_invalid_arguments_are_rejected_immediately(arguments: dict[str, Any], words: str) -> None:
     candidates = {f"layer_{p}": tuple(map(str, range(size))) for p, size in enumerate(SIZES)}
-    measures = {"latency_ms": summed("latency_ms", terms(0))}
+    measures = {"latency_ms": summed("latency_ms", table(0))}
     with pytest.raises(SearchError, match=words):
         Problem(**{"candidates": candidates, "measures": measures, "maxima": {}, **arguments})
 
 
 def test_rows_of_another_space_are_rejected() -> None:
     with pytest.raises(SearchError, match=r"\[N, 4\]"):
-        problem({}, summed("latency_ms", terms(0))).values([[0, 0]])
+        problem({}, summed("latency_ms", table(0))).values([[0, 0]])
 
 
 def test_pool_is_smaller_if_limits_together_exclude_nearly_all() -> None:
     """Only 126 of 262,144 architectures meet both: five times block0, four times block2."""
     sizes = (4,) * 9
-    first = Terms(sizes, 1.0, {(p,): np.array([0.0, 1.0, 1.0, 2.0]) for p in range(9)})
-    other = Terms(sizes, 1.0, {(p,): np.array([1.0, 1.0, 0.0, 2.0]) for p in range(9)})
+    first = FactorTable.of_sizes(sizes, 1.0, {(p,): np.array([0.0, 1.0, 1.0, 2.0]) for p in range(9)})
+    other = FactorTable.of_sizes(sizes, 1.0, {(p,): np.array([1.0, 1.0, 0.0, 2.0]) for p in range(9)})
     both = problem(
         {"latency_ms": 5.0, "size": 6.0}, summed("latency_ms", first), summed("size", other), sizes=sizes
     )
@@ -287,8 +287,8 @@ def test_pool_is_smaller_if_limits_together_exclude_nearly_all() -> None:
     assert both.inside(drawn).all()
 
 
-def test_measure_may_have_a_limit_of_zero() -> None:
-    of = Terms(SIZES, 0.0, {(0,): np.array([0.0, 1.0, 2.0])})
+def test_a_measure_may_be_limited_to_nothing() -> None:
+    of = FactorTable.of_sizes(SIZES, 0.0, {(0,): np.array([0.0, 1.0, 2.0])})
     none = problem({"large_kernels": 0.0}, summed("large_kernels", of, ""))
     assert not none.draw(50, np.random.default_rng(0))[:, 0].any()
     repaired = none.repair(np.array([2, 1, 1, 1]), np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Architectures within limits are drawn uniformly, compared with brute force, even if they are rare."""
+"""Architectures inside limits are drawn uniformly, as brute force shows, however few of all they are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from any_terms import any_terms, far_apart
-from nnmeter_nas.costs import Terms, load_table
+from any_tables import any_tables, far_apart
+from nnmeter_nas.costs import FactorTable, load_table
 from nnmeter_nas.costs.bundled import bundled_tables
-from nnmeter_nas.costs.terms import every_architecture
+from nnmeter_nas.costs.table import every_architecture
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.solve import sampling
 from nnmeter_nas.solve.sampling import UniformSampler
@@ -22,29 +22,30 @@ from nnmeter_nas.solve.sampling import UniformSampler
 
 @pytest.fixture
 def nothing_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the sampler treat small spaces like large ones."""
+    """Has small spaces drawn from as large ones are."""
     monkeypatch.setattr(sampling, "LISTED", 0)
 
 
-def inside(terms: Terms, at_most: float, at_least: float) -> set[tuple[int, ...]]:
-    """All architectures within the limits."""
-    every = every_architecture(terms.sizes)
-    values = terms.values(every)
+def inside(table: FactorTable, at_most: float, at_least: float) -> set[tuple[int, ...]]:
+    """All architectures inside the limits."""
+    every = every_architecture(table.sizes)
+    values = table.values(every)
     return {tuple(row) for row in every[(at_least <= values) & (values <= at_most)].tolist()}
 
 
 def assert_uniform(counts: Any, weights: Any = 1.0) -> None:
-    """Assert with a chi-square test that counts match probabilities proportional to ``weights``."""
+    """Counts are as drawn with probabilities in proportion to ``weights``, by a chi-square test."""
     counts, expected = np.asarray(counts, dtype=float), np.broadcast_to(weights, np.shape(counts))
     expected = expected * counts.sum() / expected.sum()
     freedom = len(counts) - 1
     assert np.sum((counts - expected) ** 2 / expected) < freedom + 4 * math.sqrt(2 * freedom) + 4
 
 
-def grid(*factors: tuple[int, ...], sizes: tuple[int, ...] = (3, 2, 4, 3)) -> Terms:
-    """Terms over the given positions, with values that are all different."""
+def grid(*factors: tuple[int, ...], sizes: tuple[int, ...] = (3, 2, 4, 3)) -> FactorTable:
+    """Factors of the positions given, of values that share nothing."""
     random = np.random.default_rng(len(factors))
-    return Terms(sizes, 2.0, {known: random.gamma(2.0, size=[sizes[p] for p in known]) for known in factors})
+    values = {known: random.gamma(2.0, size=[sizes[p] for p in known]) for known in factors}
+    return FactorTable.of_sizes(sizes, 2.0, values)
 
 
 SPACES = {
@@ -52,16 +53,18 @@ SPACES = {
     "pairs": grid((0,), (1,), (2,), (3,), (0, 2), (1, 2), (0, 3)),
     "triples": grid((0, 1, 3), (1, 2, 3), (0, 2, 3)),
     "listed": grid((0, 1, 2, 3)),
-    "ties": Terms((3, 2, 4, 3), 0.0, {(p,): np.arange(s) * 0.1 for p, s in enumerate((3, 2, 4, 3))}),
-    "indifferent": Terms((3, 2, 4, 3), 1.0, {(2,): np.array([1.0, 2.0, 3.0, 4.0])}),
+    "ties": FactorTable.of_sizes(
+        (3, 2, 4, 3), 0.0, {(p,): np.arange(s) * 0.1 for p, s in enumerate((3, 2, 4, 3))}
+    ),
+    "indifferent": FactorTable.of_sizes((3, 2, 4, 3), 1.0, {(2,): np.array([1.0, 2.0, 3.0, 4.0])}),
 }
-#: Lower and upper limits, as quantiles of all values.
+#: Quantiles of all values between which values are to lie.
 LIMITS = [(0.0, 0.3), (0.6, 1.0), (0.4, 0.7), (0.0, 1.0)]
 
 
-def limits(terms: Terms, low: float, high: float) -> tuple[float, float]:
-    """Values of architectures at two quantiles; None at the ends."""
-    values = np.sort(terms.values(every_architecture(terms.sizes)))
+def limits(table: FactorTable, low: float, high: float) -> tuple[float, float]:
+    """Values of architectures at two quantiles; none at the ends."""
+    values = np.sort(table.values(every_architecture(table.sizes)))
     at_least = values[int(low * (len(values) - 1))] if low else -math.inf
     return (values[int(high * (len(values) - 1))] if high < 1 else math.inf), at_least
 
@@ -69,12 +72,12 @@ def limits(terms: Terms, low: float, high: float) -> tuple[float, float]:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("quantiles", LIMITS)
 @pytest.mark.parametrize("way", ["listed", "counted", "coarse", "narrowed"])
-def test_draws_are_uniform_within_the_limits(
+def test_draws_are_uniform_among_what_is_inside(
     space: str, quantiles: tuple[float, float], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = SPACES[space]
-    at_most, at_least = limits(terms, *quantiles)
-    known = inside(terms, at_most, at_least)
+    table = SPACES[space]
+    at_most, at_least = limits(table, *quantiles)
+    known = inside(table, at_most, at_least)
     if way != "listed":
         monkeypatch.setattr(sampling, "LISTED", 0)
     if way == "coarse":
@@ -82,7 +85,7 @@ def test_draws_are_uniform_within_the_limits(
         monkeypatch.setattr(sampling, "_SHARE", 0.0)
     if way == "narrowed":
         monkeypatch.setattr(sampling, "_TRANSITIONS", 16)
-    sampler = UniformSampler(terms, at_most, at_least)
+    sampler = UniformSampler(table, at_most, at_least)
     drawn = sampler.draw(40 * len(known), np.random.default_rng(3))
     rows, counts = np.unique(drawn, axis=0, return_counts=True)
     assert {tuple(row) for row in rows.tolist()} == known
@@ -90,34 +93,34 @@ def test_draws_are_uniform_within_the_limits(
     assert abs(sampler.size - len(known)) <= 2 * max(sampler.size_error, 2 / 8192) * len(known)
 
 
-@given(terms=any_terms(), first=st.integers(0, 10**6), second=st.integers(0, 10**6), one_sided=st.booleans())
-def test_all_architectures_within_limits_are_counted_and_only_those_drawn(
-    terms: Terms, first: int, second: int, one_sided: bool
+@given(table=any_tables(), first=st.integers(0, 10**6), second=st.integers(0, 10**6), one_sided=st.booleans())
+def test_everything_inside_is_counted_and_nothing_else_is_drawn(
+    table: FactorTable, first: int, second: int, one_sided: bool
 ) -> None:
-    every = every_architecture(terms.sizes)
-    values = terms.values(every)
+    every = every_architecture(table.sizes)
+    values = table.values(every)
     at_least, at_most = sorted((values[first % len(every)], values[second % len(every)]))
     if one_sided:
         at_least = -math.inf
-    known = inside(terms, at_most, at_least)
+    known = inside(table, at_most, at_least)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "LISTED", 0)
-        counted = UniformSampler(terms, at_most, at_least)
+        counted = UniformSampler(table, at_most, at_least)
         drawn = {tuple(row) for row in counted.draw(20, np.random.default_rng(0)).tolist()}
         assert drawn <= known
         assert counted._counted is not None
         assert {tuple(row) for row in counted._counted.every().tolist()} >= known
         assert counted._counted.total == len(counted._counted.every())
-    assert UniformSampler(terms, at_most, at_least).size == len(known)
+    assert UniformSampler(table, at_most, at_least).size == len(known)
 
 
 @pytest.mark.usefixtures("nothing_listed")
-def test_counts_beyond_64_bits_are_as_good() -> None:
-    free = (3,) * 60  # 4e28 architectures; only four positions matter
-    terms = Terms((3, 2, 4, 3, *free), 2.0, SPACES["pairs"].factors)
+def test_counts_that_no_integer_holds_are_as_good() -> None:
+    free = (3,) * 60  # 4e28 architectures that only four positions tell apart
+    table = FactorTable.of_sizes((3, 2, 4, 3, *free), 2.0, SPACES["pairs"].factors)
     at_most, at_least = limits(SPACES["pairs"], 0.2, 0.5)
     known = inside(SPACES["pairs"], at_most, at_least)
-    sampler = UniformSampler(terms, at_most, at_least)
+    sampler = UniformSampler(table, at_most, at_least)
     rows = sampler.draw(40 * len(known), np.random.default_rng(0))
     assert_uniform(np.unique(rows[:, :4], axis=0, return_counts=True)[1])
     assert_uniform(np.bincount(rows[:, 4:].ravel()))
@@ -125,7 +128,7 @@ def test_counts_beyond_64_bits_are_as_good() -> None:
 
 
 @pytest.mark.usefixtures("nothing_listed")
-def test_draws_are_reproducible_and_independent() -> None:
+def test_draws_are_the_same_for_the_same_seed_and_independent() -> None:
     sampler = UniformSampler(SPACES["additive"], at_most=6.0)
     first, again = (sampler.draw(4000, np.random.default_rng(5)) for _ in range(2))
     assert first.tolist() == again.tolist()
@@ -135,12 +138,12 @@ def test_draws_are_reproducible_and_independent() -> None:
     assert len(np.unique(pairs)) > 0.9 * known**2 * (1 - math.exp(-2000 / known**2))
 
 
-def test_drawing_zero_architectures_gives_an_empty_result() -> None:
+def test_no_draw_is_an_empty_one() -> None:
     assert UniformSampler(SPACES["pairs"]).draw(0, np.random.default_rng(0)).shape == (0, 4)
-    assert UniformSampler(table("spos")).draw(0, np.random.default_rng(0)).shape == (0, 20)
+    assert UniformSampler(bundled("spos")).draw(0, np.random.default_rng(0)).shape == (0, 20)
 
 
-# Limits that no architecture meets
+# Limits with nothing inside
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -155,39 +158,39 @@ def test_drawing_zero_architectures_gives_an_empty_result() -> None:
         (math.nan, 1.0, r"at_most=nan"),
     ],
 )
-def test_impossible_limits_are_rejected(
+def test_limits_that_nothing_meets_are_refused(
     at_most: float, at_least: float, message: str, listed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terms = Terms((2, 2, 2), 2.0, {(p,): np.array([0.0, 1.0]) for p in range(3)})
+    table = FactorTable.of_sizes((2, 2, 2), 2.0, {(p,): np.array([0.0, 1.0]) for p in range(3)})
     if not listed:
         monkeypatch.setattr(sampling, "LISTED", 0)
     with pytest.raises(SearchError, match=message):
-        UniformSampler(terms, at_most, at_least)
+        UniformSampler(table, at_most, at_least)
 
 
-def test_gaps_that_counts_cannot_resolve_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gaps_that_no_counts_resolve_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_PATIENCE", 2**12)
-    terms = Terms((2,) * 40, 0.0, {(p,): np.array([0.0, 1.0]) for p in range(40)})
+    table = FactorTable.of_sizes((2,) * 40, 0.0, {(p,): np.array([0.0, 1.0]) for p in range(40)})
     with pytest.raises(SearchError, match=r"as far as drawing \d+ near the limits tells"):
-        UniformSampler(terms, at_most=20.0 - 1e-9, at_least=20.0 - 2e-9)
+        UniformSampler(table, at_most=20.0 - 1e-9, at_least=20.0 - 2e-9)
 
 
 # Large spaces
 
 
-def table(space: str, device: str = "cortexA76cpu_tflite21") -> Terms:
-    """The terms of a bundled table."""
-    [path] = bundled_tables().glob(f"{space}_*/{device}_2.0.yaml")
-    return load_table(path).terms()
+def bundled(space: str, device: str = "cortexA76cpu_tflite21") -> FactorTable:
+    """A table that ships with the package."""
+    [path] = bundled_tables().glob(f"{space}_*/{device}_2.0.npz")
+    return load_table(path)
 
 
-def halves_within(terms: Terms, limit: float) -> tuple[Any, Any]:
-    """First halves of an additive space's architectures, and how many second halves keep each within a limit.
+def halves_within(table: FactorTable, limit: float) -> tuple[Any, Any]:
+    """First halves of the architectures of an additive space, and how many second ones keep each in a limit.
 
-    Lists only halves that do not exceed the limit by themselves.
+    Lists all halves that do not exceed it by themselves.
     """
-    columns = [terms.factors[p,] - terms.factors[p,].min() for p in range(len(terms.sizes))]
-    budget = limit - terms.constant - sum(float(array.min()) for array in terms.factors.values())
+    columns = [table.factors[p,] - table.factors[p,].min() for p in range(len(table.sizes))]
+    budget = limit - table.constant - sum(float(array.min()) for array in table.factors.values())
     found = []
     for part in (columns[: len(columns) // 2], columns[len(columns) // 2 :]):
         rows, values = np.zeros((1, 0), dtype=np.int8), np.zeros(1)
@@ -211,66 +214,66 @@ def halves_within(terms: Terms, limit: float) -> tuple[Any, Any]:
     ],
 )
 def test_few_in_a_million_are_drawn_uniformly(space: str, limit: float, share: float) -> None:
-    terms = table(space)
-    rows, completions = halves_within(terms, limit)
-    assert completions.sum() / math.prod(terms.sizes) == pytest.approx(share, rel=0.1)
-    sampler = UniformSampler(terms, limit)
+    table = bundled(space)
+    rows, completions = halves_within(table, limit)
+    assert completions.sum() / math.prod(table.sizes) == pytest.approx(share, rel=0.1)
+    sampler = UniformSampler(table, limit)
     assert sampler.size == pytest.approx(completions.sum(), rel=2 * sampler.size_error)
     drawn = sampler.draw(4000, np.random.default_rng(1))
-    assert terms.values(drawn).max() <= limit
+    assert table.values(drawn).max() <= limit
     for position in range(rows.shape[1]):
-        weights = np.bincount(rows[:, position], completions, minlength=terms.sizes[position])
-        counts = np.bincount(drawn[:, position], minlength=terms.sizes[position])
+        weights = np.bincount(rows[:, position], completions, minlength=table.sizes[position])
+        counts = np.bincount(drawn[:, position], minlength=table.sizes[position])
         assert np.all(counts[weights == 0] == 0)
         assert_uniform(counts[weights > 0], weights[weights > 0])
 
 
 @pytest.mark.parametrize(("space", "limit"), [("spos", 44.2), ("proxylessnas", 32.34)])
-def test_one_in_a_million_is_counted_like_a_fine_histogram(space: str, limit: float) -> None:
-    terms = table(space)
-    width, bounds = (limit - terms.constant) / 200_000, []
+def test_one_in_a_million_is_counted_as_a_fine_histogram_does(space: str, limit: float) -> None:
+    table = bundled(space)
+    width, bounds = (limit - table.constant) / 200_000, []
     for rounded in (np.ceil, np.floor):
         histogram = np.zeros(200_001)
         histogram[0] = 1.0
-        for column in terms.factors.values():
+        for column in table.factors.values():
             shifts = rounded(column / width).astype(int)
             histogram = sum(np.concatenate([np.zeros(n), histogram[: len(histogram) - n]]) for n in shifts)
         bounds.append(histogram.sum())
-    assert np.array(bounds) / math.prod(terms.sizes) == pytest.approx(1e-6, rel=0.05)
-    sampler = UniformSampler(terms, limit)
+    assert np.array(bounds) / math.prod(table.sizes) == pytest.approx(1e-6, rel=0.05)
+    sampler = UniformSampler(table, limit)
     error = 2 * sampler.size_error
     assert bounds[0] * (1 - error) <= sampler.size <= bounds[1] * (1 + error)
 
 
 @pytest.mark.parametrize("space", ["spos", "proxylessnas"])
-def test_extreme_architectures_are_found_at_their_own_values(space: str) -> None:
-    terms = table(space)
-    least = np.array([[int(terms.factors[p,].argmin()) for p in range(len(terms.sizes))]])
-    most = np.array([[int(terms.factors[p,].argmax()) for p in range(len(terms.sizes))]])
-    fast = UniformSampler(terms, at_most=float(terms.values(least)[0]))
-    slow = UniformSampler(terms, at_least=float(terms.values(most)[0]))
+def test_the_most_extreme_architectures_are_found_at_their_own_values(space: str) -> None:
+    table = bundled(space)
+    least = np.array([[int(table.factors[p,].argmin()) for p in range(len(table.sizes))]])
+    most = np.array([[int(table.factors[p,].argmax()) for p in range(len(table.sizes))]])
+    fast = UniformSampler(table, at_most=float(table.values(least)[0]))
+    slow = UniformSampler(table, at_least=float(table.values(most)[0]))
     assert (fast.size, slow.size) == (1, 1)
     assert fast.draw(2, np.random.default_rng(0)).tolist() == [*least.tolist()] * 2
     assert slow.draw(1, np.random.default_rng(0)).tolist() == most.tolist()
 
 
-def test_architectures_in_narrow_windows_of_large_spaces_are_found() -> None:
-    terms = table("proxylessnas")
-    sampler = UniformSampler(terms, at_most=60.001, at_least=60.0)
-    values = terms.values(sampler.draw(500, np.random.default_rng(0)))
+def test_narrow_windows_of_large_spaces_are_met() -> None:
+    table = bundled("proxylessnas")
+    sampler = UniformSampler(table, at_most=60.001, at_least=60.0)
+    values = table.values(sampler.draw(500, np.random.default_rng(0)))
     assert (values.min() >= 60.0, values.max() <= 60.001) == (True, True)
     assert np.histogram(values, 4, (60.0, 60.001))[0].min() > 80
 
 
-def test_positions_that_all_interact_are_still_drawn() -> None:
-    terms = far_apart()
-    values = terms.values(every_architecture(terms.sizes))
+def test_positions_that_all_interact_are_drawn_from_all_the_same() -> None:
+    table = far_apart()
+    values = table.values(every_architecture(table.sizes))
     limit = np.quantile(values, 0.01)
-    sampler = UniformSampler(terms, at_most=float(limit))
+    sampler = UniformSampler(table, at_most=float(limit))
     drawn = sampler.draw(2000, np.random.default_rng(0))
-    assert terms.values(drawn).max() <= limit
+    assert table.values(drawn).max() <= limit
     assert sampler.size == pytest.approx(np.count_nonzero(values <= limit), rel=2 * sampler.size_error)
-    every = every_architecture(terms.sizes)[values <= limit]
-    for position, size in itertools.islice(enumerate(terms.sizes), 4):
+    every = every_architecture(table.sizes)[values <= limit]
+    for position, size in itertools.islice(enumerate(table.sizes), 4):
         counts = np.bincount(drawn[:, position], minlength=size)
         assert_uniform(counts, np.bincount(every[:, position], minlength=size))

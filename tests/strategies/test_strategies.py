@@ -19,7 +19,7 @@ import pytest
 
 from nnmeter_nas.costs.build import build_table
 from nnmeter_nas.costs.measures import Measure
-from nnmeter_nas.costs.terms import IntArray, Terms
+from nnmeter_nas.costs.table import FactorTable, IntArray
 from nnmeter_nas.errors import SearchError, UnknownDeviceError
 from nnmeter_nas.predictor import load_latency_predictor
 from nnmeter_nas.strategies import (
@@ -46,11 +46,11 @@ MAKERS: Mapping[str, Callable[[int], LatencyStrategy]] = {
 every_strategy = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
-def latencies(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> Terms:
+def latencies(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> FactorTable:
     """Random latencies of blocks, 0 to 2 ms, and some of pairs."""
     rng = np.random.default_rng(seed)
     factors: dict[tuple[int, ...], Any] = {(p,): rng.uniform(0, 2, size) for p, size in enumerate(sizes)}
-    return Terms(sizes, 1.0, {**factors, (0, 1): rng.uniform(0, 0.5, sizes[:2])})
+    return FactorTable.of_sizes(sizes, 1.0, {**factors, (0, 1): rng.uniform(0, 0.5, sizes[:2])})
 
 
 def problem(limit: float | None = 8.0, sizes: tuple[int, ...] = SIZES, **more: Any) -> Problem:
@@ -342,8 +342,9 @@ class TestPareto:
     def test_other_objectives_widen_the_front(self) -> None:
         """Where the metric and latency are the same for all, the second objective is what selects."""
         sizes = (3,) * 6
-        flat = Measure("latency_ms", "ms", Terms(sizes, 2.0, {}))
-        flops = Measure("flops", "", Terms(sizes, 0.0, {(p,): np.array([1.0, 5.0, 9.0]) for p in range(6)}))
+        flat = Measure("latency_ms", "ms", FactorTable.of_sizes(sizes, 2.0, {}))
+        work = {(p,): np.array([1.0, 5.0, 9.0]) for p in range(6)}
+        flops = Measure("flops", "", FactorTable.of_sizes(sizes, 0.0, work))
         candidates = {f"layer_{p}": ("a", "b", "c") for p in range(6)}
         of = Problem(candidates, {"latency_ms": flat, "flops": flops}, {}, objectives=["latency", "flops"])
         rows = run(begun(ParetoEvolution(population=10), of), 100, lambda row: 0.5)
@@ -503,8 +504,8 @@ def test_arguments_that_cannot_be_meant_are_refused_before_nni_starts(
 
 def test_an_architecture_that_runs_nothing_is_not_the_fastest(space: Space) -> None:
     table = build_table(space, load_latency_predictor(CPU))
-    empty = {label: np.array([0.0, *range(1, len(ms))]) for label, ms in table.block_ms.items()}
-    table = replace(table, stationary_ms=0.0, block_ms=empty, pair_ms={})
+    empty = {(p,): np.arange(float(size)) for p, size in enumerate(table.sizes)}
+    table = replace(table, constant=0.0, factors=empty)
     ranked = LatencyRanked(predictor=table)
     ranked.begin(ranked.make_problem(space))
     row = ranked.ask()

@@ -17,10 +17,10 @@ pytest.importorskip("nni")
 
 from nni_networks import assert_as_nni_makes_them  # noqa: E402
 from nnmeter_nas import load_latency_predictor  # noqa: E402
+from nnmeter_nas.costs.influence import learn_influences  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SpaceError  # noqa: E402
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas, spos  # noqa: E402
-from nnmeter_nas.supernet.influence import learn_influences  # noqa: E402
 from nnmeter_nas.supernet.named import load_space, make_space  # noqa: E402
 from nnmeter_nas.supernet.nni_space import candidate_name, space_of  # noqa: E402
 
@@ -137,14 +137,13 @@ def test_places_show_what_decides_a_latency(space: Callable[[], Any]) -> None:
         return {name: round(ms, 9) for name, ms in latencies if ms is not None}
 
     assert made.places is not None
-    tables = learn_influences(evaluate, made.candidates, made.places)
+    table = learn_influences(evaluate, made.candidates, made.places)
     assert len(evaluated) < 150
     rng = random.Random(1)
     for _ in range(8):
         architecture = {label: rng.choice(known) for label, known in made.candidates.items()}
         whole = predictor.explain(made.model_graph(architecture)).latency_ms
-        keys = [tuple(architecture[label] for label in table.labels) for table in tables]
-        learned = sum(table.latencies[key] for table, key in zip(tables, keys, strict=True))
+        learned = table.value(architecture)
         assert learned == pytest.approx(whole, rel=1e-5)
 
 

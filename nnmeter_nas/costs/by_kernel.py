@@ -1,0 +1,206 @@
+"""Latency by kernel: the few choices that decide each size of each kernel, learned from few networks.
+
+What decides a kernel is often more than what decides any one of its sizes: the channels that it reads depend
+on two choices, those that it writes on a third. So each size is learned by itself, which takes a fraction of
+the networks. Then the kernel of every combination is put together from its sizes, and all kernels are priced
+in one call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ..kernels.configuration import FloatArray
+from ..kernels.fusion import Kernel
+from ..supernet.choices import Candidates
+from ..supernet.place import Place
+from .influence import MARK, Influence, Learner, Marks, Sample, check_size, deciding, positions_of, summed
+from .pricing import Kernels, Parts
+from .table import FactorTable, Positions
+
+#: Prices the kernels of some networks, all in one call.
+Price = Callable[[Sequence[Kernels]], list[Parts]]
+#: What a kernel is made of, save which operators are in it: predictors do not see that.
+_FIELDS = [field.name for field in fields(Kernel) if field.name != "members"]
+#: Names the mark that holds the structure of a kernel, which its sizes fill.
+_STRUCTURE = "structure"
+
+
+class KernelLearner:
+    """Learns the kernels of a space under one set of fusion rules.
+
+    Args:
+        kernels: gives the kernels of a sample; deterministic.
+        candidates: of every label.
+        places: where each submodule stands, by its path.
+        probes: samples by which kernels are told apart, and that have to be right.
+        seed: of further samples.
+
+    Attributes:
+        samples: all that were learned from.
+
+    Raises:
+        SpaceError: many choices decide one size; names the labels.
+    """
+
+    def __init__(
+        self,
+        kernels: Callable[[Sample], Kernels],
+        candidates: Candidates,
+        places: Mapping[str, Place],
+        probes: Sequence[Sample],
+        seed: int = 0,
+    ) -> None:
+        names = _stable_names([kernels(sample) for sample in probes])
+        self._candidates = candidates
+        self._learner = Learner(lambda sample: _marks(kernels(sample), names), candidates, places, seed)
+        self._learner.learn(probes)
+        self.samples = self._learner.samples
+
+    def learn(self, samples: Sequence[Sample]) -> None:
+        """Learn from more samples; errors as above."""
+        self._learner.learn(samples)
+
+    def table(self, price: Price) -> FactorTable:
+        """The latency on one device.
+
+        Raises:
+            SpaceError: many choices decide one kernel; names the labels.
+        """
+        marks: dict[str, dict[str, Influence]] = {}
+        for name, influence in self._learner.influences.items():
+            kernel, _, mark = name.partition(MARK)
+            if mark:
+                marks.setdefault(kernel, {})[mark] = influence
+        rows = {name: self._rows(name, of) for name, of in marks.items()}
+        made = {
+            (name, row): _kernel(row)
+            for name, (_, _, listed) in rows.items()
+            for row in dict.fromkeys(listed)
+            if row[0] is not None
+        }
+        [parts] = price([{str(number): kernel for number, kernel in enumerate(made.values())}])
+        ms = {key: parts.get(str(number), 0.0) for number, key in enumerate(made)}
+        terms: list[tuple[Positions, FloatArray]] = []
+        for name, (positions, shape, listed) in rows.items():
+            values = np.array([ms.get((name, row), 0.0) for row in listed])
+            terms.append((positions, values.reshape(shape)))
+        return summed(self._candidates, terms)
+
+    def _rows(
+        self, name: str, marks: Mapping[str, Influence]
+    ) -> tuple[Positions, list[int], list[tuple[Any, ...]]]:
+        """Structure and sizes of a kernel for each combination of the candidates that decide it.
+
+        Returns:
+            Positions of the choices, their numbers of candidates, and the rows in order of index; the first
+            entry of a row is None where there is no such kernel.
+        """
+        labels = deciding(marks.values(), self._candidates)
+        check_size(name, labels, self._candidates)
+        shape = [len(self._candidates[label]) for label in labels]
+        columns = [marks[_STRUCTURE], *(marks[str(number)] for number in range(len(marks) - 1))]
+        listed = [_broadcast(influence, labels, self._candidates) for influence in columns]
+        return positions_of(labels, self._candidates), shape, list(zip(*listed, strict=True))
+
+
+def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidates) -> list[Hashable]:
+    """A mark for each combination of the candidates of ``labels``, in order of index."""
+    own = deciding([influence], candidates)
+    values = np.empty([len(candidates[label]) if label in own else 1 for label in labels], dtype=object)
+    for index in np.ndindex(values.shape):
+        chosen = zip(labels, index, strict=True)
+        values[index] = influence.value({label: candidates[label][i] for label, i in chosen if label in own})
+    whole = np.broadcast_to(values, [len(candidates[label]) for label in labels])
+    return list(whole.ravel().tolist())
+
+
+def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
+    """Names by which kernels are the same in all networks; returns the names of the kernels of a network.
+
+    Kernels go by the path of their first operator. Where a layer is left out, those behind it may move up and
+    take each other's paths. Of these, one goes by its type within the largest module around it in which each
+    type occurs once.
+    """
+    types: dict[str, set[str]] = {}
+    several: set[str] = set()
+    for kernels in probes:
+        within: Counter[tuple[str, str]] = Counter()
+        for name, kernel in kernels.items():
+            types.setdefault(name, set()).add(kernel.type)
+            within.update((path, kernel.type) for path in _around(name))
+        several.update(path for (path, _), count in within.items() if count > 1)
+    moving = [name for name, found in types.items() if len(found) > 1]
+    modules = {next((path for path in _around(name) if path not in several), None) for name in moving}
+
+    def names(kernels: Kernels) -> list[str]:
+        found: Counter[str] = Counter()
+        named = []
+        for name, kernel in kernels.items():
+            if (module := next((path for path in _around(name) if path in modules), None)) is not None:
+                name = f"{module}.{kernel.type}"
+            found[name] += 1
+            named.append(name if found[name] == 1 else f"{name}#{found[name]}")
+        return named
+
+    return names
+
+
+def _around(name: str) -> Iterator[str]:
+    """Paths of the modules around an operator, the outermost first, without the network itself.
+
+    >>> list(_around("stages.1.conv"))
+    ['stages', 'stages.1']
+    """
+    parts = name.split(".")
+    return (".".join(parts[:depth]) for depth in range(1, len(parts)))
+
+
+def _marks(kernels: Kernels, names: Callable[[Kernels], list[str]]) -> Marks:
+    """Structure and sizes of each kernel, under its name."""
+    found: dict[str, Hashable] = {}
+    for name, kernel in zip(names(kernels), kernels.values(), strict=True):
+        name, sizes = name.replace(MARK, "_"), list[Hashable]()
+        found[f"{name}{MARK}{_STRUCTURE}"] = _taken_apart([getattr(kernel, f) for f in _FIELDS], sizes)
+        found.update({f"{name}{MARK}{number}": size for number, size in enumerate(sizes)})
+    return found
+
+
+def _kernel(row: Sequence[Any]) -> Kernel:
+    """The kernel of a structure and the sizes that fill it."""
+    values = _put_together(row[0], iter(row[1:]))
+    return Kernel(members=[], **dict(zip(_FIELDS, values, strict=True)))
+
+
+def _taken_apart(value: Any, sizes: list[Hashable]) -> Hashable:
+    """The structure of nested containers, whose content is added to ``sizes``."""
+    if isinstance(value, Mapping):
+        return (dict, *((key, _taken_apart(item, sizes)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple, *(_taken_apart(item, sizes) for item in value))
+    sizes.append(value)
+    return ()
+
+
+def _put_together(structure: Any, sizes: Iterator[Any]) -> Any:
+    """What :func:`_taken_apart` took apart.
+
+    >>> value = [{"kernel": (3, 3), "groups": 2}, [(1, 8)]]
+    >>> sizes = []
+    >>> structure = _taken_apart(value, sizes)
+    >>> sizes
+    [3, 3, 2, 1, 8]
+    >>> _put_together(structure, iter(sizes)) == value
+    True
+    """
+    if not structure:
+        return next(sizes)
+    kind, *items = structure
+    if kind is dict:
+        return {key: _put_together(item, sizes) for key, item in items}
+    return kind(_put_together(item, sizes) for item in items)

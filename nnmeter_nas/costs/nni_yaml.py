@@ -1,0 +1,142 @@
+"""Tables in the layout of NNI's ``latency_table.yaml``: a number for each candidate of each choice.
+
+NNI knows no interactions. What choices add in pairs, and what else a table knows, stands beside its layout
+under ``details``, with a hash of the content.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..errors import LookupTableError
+from ..files import digest
+from ..supernet.space import STATIONARY
+from .table import LATENCY, FactorTable, Header, Positions
+
+#: Format of the details; another one is refused.
+_FORMAT = 1
+#: Faster by far where PyYAML has them, and otherwise the same.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def block_latencies(table: FactorTable) -> dict[str, dict[str, float]]:
+    """What NNI has for a table: label -> index of the candidate as text -> ms.
+
+    What no choice changes is under ``"stationary_block"`` -> ``"root"``. Interactions of pairs are left out.
+
+    Raises:
+        LookupTableError: the table is not of latency, or has factors of more than two choices, so that its
+            numbers for single candidates would mean nothing.
+    """
+    if table.header.measure != LATENCY:
+        raise LookupTableError(f"NNI's tables are of latency, and this one is of {table.header.measure}")
+    if larger := [labels for labels in table.interactions() if len(labels) > 2]:
+        raise LookupTableError(
+            f"{', '.join(larger[0])} decide latency on {table.header.device} together, and NNI's layout has "
+            "one number for each candidate; save the table as .npz"
+        )
+    blocks = {
+        label: {str(i): float(ms) for i, ms in enumerate(table.block(label))} for label in table.labels
+    }
+    return {**blocks, STATIONARY: {"root": float(table.constant)}}
+
+
+def to_yaml(table: FactorTable) -> bytes:
+    """A YAML list of one table.
+
+    Raises:
+        LookupTableError: it does not fit NNI's layout; see :func:`block_latencies`.
+    """
+    header = table.header
+    pairs = [{"labels": list(pair), "ms": array.tolist()} for pair, array in table.interactions().items()]
+    document = {
+        "applied_hardware": header.device,
+        "latency_table": block_latencies(table),
+        "details": {
+            "format": _FORMAT,
+            "space": header.space,
+            "space_fingerprint": header.space_fingerprint,
+            "pack_version": float(header.pack_version),
+            "pack_fingerprint": header.pack_fingerprint,
+            "input_shape": list(header.input_shape),
+            "candidates": {label: list(known) for label, known in table.candidates.items()},
+            "pairs": pairs,
+            "unpredicted": dict(header.left_out),
+            "worst_error": float(header.worst_error),
+        },
+    }
+    document["details"]["sha256"] = digest(document)  # type: ignore[index]
+    text = yaml.dump([document], Dumper=_DUMPER, sort_keys=False, allow_unicode=True, width=110)
+    return bytes(text.encode())
+
+
+def from_yaml(content: bytes, name: str) -> FactorTable:
+    """The table in what :func:`to_yaml` made.
+
+    Args:
+        content: of the file.
+        name: what errors call it.
+
+    Raises:
+        LookupTableError: it is damaged or half-written, or something else wrote it.
+    """
+    document, details = _document(content, name)
+    try:
+        found = document["latency_table"]
+        candidates = {label: tuple(known) for label, known in details["candidates"].items()}
+        position = {label: p for p, label in enumerate(candidates)}
+        factors: dict[Positions, Any] = {
+            (p,): np.array([found[label][str(i)] for i in range(len(candidates[label]))], dtype=float)
+            for label, p in position.items()
+        }
+        for pair in details["pairs"]:
+            p, q = (position[label] for label in pair["labels"])
+            ms = np.array(pair["ms"], dtype=float)
+            ascending = (min(p, q), max(p, q))
+            factors[ascending] = factors.get(ascending, 0.0) + (ms if p < q else ms.T)
+        header = Header(
+            space=details["space"],
+            space_fingerprint=details["space_fingerprint"],
+            input_shape=tuple(details["input_shape"]),
+            device=document["applied_hardware"],
+            pack_version=details["pack_version"],
+            pack_fingerprint=details["pack_fingerprint"],
+            left_out=details["unpredicted"],
+            worst_error=details["worst_error"],
+        )
+        return FactorTable(candidates, found[STATIONARY]["root"], factors, header)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, LookupTableError):
+            raise
+        raise LookupTableError(f"{name} is no lookup table: {type(error).__name__}: {error}") from error
+
+
+def _document(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The one document of a file, and its details, if the hash is right."""
+    try:
+        entries = yaml.load(content, Loader=_LOADER)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LookupTableError(f"{name} is damaged or no lookup table: {error}") from error
+    if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
+        raise LookupTableError(
+            f"{name} is damaged, or does not hold one lookup table as this package writes it"
+        )
+    document: dict[str, Any] = entries[0]
+    details = document.get("details")
+    if not isinstance(details, dict) or "sha256" not in details:
+        raise LookupTableError(
+            f"{name} was not written by nnmeter_nas: it does not say of which space and input shape it is; "
+            "build the table anew"
+        )
+    if details.get("format") != _FORMAT:
+        raise LookupTableError(
+            f"{name} has table format {details.get('format')!r}, this version reads {_FORMAT}; build it anew"
+        )
+    signed = {key: value for key, value in details.items() if key != "sha256"}
+    if digest({**document, "details": signed}) != details["sha256"]:
+        raise LookupTableError(f"{name} is damaged or was edited: its content does not match its hash")
+    return document, details
