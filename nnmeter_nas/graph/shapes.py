@@ -25,8 +25,8 @@ SHAPE_RULES: dict[str, ShapeRule] = {}
 
 #: One operand in, the same shape out.
 UNARY_OPS = (
-    "bn", "norm", "relu", "relu6", "prelu", "leakyrelu", "elu", "gelu", "sigmoid", "tanh", "swish",
-    "hswish", "hsigmoid", "softplus", "softmax", "exp", "sqrt", "neg", "abs", "clip", "identity",
+    "bn", "norm", "relu", "relu6", "prelu", "leakyrelu", "elu", "gelu", "mish", "erf", "sigmoid", "tanh",
+    "swish", "hswish", "hsigmoid", "softplus", "softmax", "exp", "sqrt", "neg", "abs", "clip", "identity",
     "dropout", "zeros_like", "cast",
 )
 #: Element-wise operators of one or more tensors, with broadcasting; ``const`` is a scalar operand.
@@ -421,6 +421,36 @@ def _upsample(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
         math.floor(d * f) for d, f in zip(spatial, attrs["scale"], strict=True)
     ]
     return [(batch, channels, *size)]
+
+
+@shape_rule("expand")
+def _expand(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """Repeat dimensions of size 1 up to ``shape``; -1 keeps a size."""
+    shape, target = _one(shapes), attrs["shape"]
+    sizes = (1,) * (len(target) - len(shape)) + shape
+    out = tuple(size if wanted == -1 else wanted for size, wanted in zip(sizes, target, strict=True))
+    if any(size not in (1, wanted) for size, wanted in zip(sizes, out, strict=True)):
+        raise ShapeError(f"cannot expand {shape} to {tuple(target)}")
+    return [out]
+
+
+@shape_rule("pixelshuffle")
+def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """Channels become blocks of ``factor`` values along each dimension of the map."""
+    (batch, channels, *spatial), factor = _one(shapes), attrs["factor"]
+    left, uneven = divmod(channels, factor ** len(spatial))
+    if uneven:
+        raise ShapeError(f"factor={factor} does not divide {channels} channels into blocks")
+    return [(batch, left, *(size * factor for size in spatial))]
+
+
+@shape_rule("pixelunshuffle")
+def _pixelunshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """Blocks of ``factor`` values along each dimension of the map become channels."""
+    (batch, channels, *spatial), factor = _one(shapes), attrs["factor"]
+    if any(size % factor for size in spatial):
+        raise ShapeError(f"factor={factor} does not divide the map {tuple(spatial)}")
+    return [(batch, channels * factor ** len(spatial), *(size // factor for size in spatial))]
 
 
 @shape_rule("channelshuffle")

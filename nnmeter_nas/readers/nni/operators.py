@@ -120,7 +120,8 @@ UNARY: dict[str, str] = {
     "InstanceNorm1d": "norm", "InstanceNorm2d": "norm", "InstanceNorm3d": "norm", "instance_norm": "norm",
     "ReLU": "relu", "relu": "relu", "ReLU6": "relu6", "relu6": "relu6", "PReLU": "prelu", "prelu": "prelu",
     "LeakyReLU": "leakyrelu", "leaky_relu": "leakyrelu", "ELU": "elu", "elu": "elu",
-    "GELU": "gelu", "gelu": "gelu", "Sigmoid": "sigmoid", "sigmoid": "sigmoid",
+    "GELU": "gelu", "gelu": "gelu", "Mish": "mish", "mish": "mish", "erf": "erf",
+    "Sigmoid": "sigmoid", "sigmoid": "sigmoid",
     "Tanh": "tanh", "tanh": "tanh", "SiLU": "swish", "silu": "swish",
     "Hardswish": "hswish", "hardswish": "hswish", "Hardsigmoid": "hsigmoid", "hardsigmoid": "hsigmoid",
     "Softplus": "softplus", "softplus": "softplus", "Softmax": "softmax", "Softmax2d": "softmax",
@@ -134,7 +135,7 @@ UNARY: dict[str, str] = {
     "alpha_dropout": "dropout", "feature_dropout": "dropout", "feature_alpha_dropout": "dropout",
 }
 
-#: Element-wise operators of two operands. ``rsub`` swaps them, which costs the same.
+#: Element-wise operators of two operands; ``rsub`` has them the other way round.
 BINARY: dict[str, str] = {
     "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul", "div": "div",
     "divide": "div", "true_divide": "div", "pow": "pow", "maximum": "maximum", "minimum": "minimum",
@@ -229,7 +230,10 @@ def _binary(call: Call) -> Tensor:
     """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
     attrs: dict[str, Any] = {}
     operands = []
-    for value in (call.args["x"], call.args["y"]):
+    values = (call.args["y"], call.args["x"]) if call.name == "rsub" else (call.args["x"], call.args["y"])
+    if BINARY[call.name] in ("sub", "div", "pow") and not isinstance(values[0], Tensor):
+        attrs["const_first"] = True
+    for value in values:
         if isinstance(value, Tensor):
             operands.append(value)
         elif isinstance(value, Weight):
@@ -341,7 +345,7 @@ def _clip(call: Call, low: float | None, high: float | None) -> Tensor:
     """Some bounds make a clip an activation with a name of its own."""
     if low == 0 and high in (6, None):
         return call.emit("relu" if high is None else "relu6", call.x)
-    return call.emit("clip", call.x)
+    return call.emit("clip", call.x, min=low, max=high)
 
 
 @lowers("tensors dim", "cat", "concat", "concatenate")

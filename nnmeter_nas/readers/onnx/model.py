@@ -24,7 +24,7 @@ from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import SHAPE_RULES, Shape, infer_operator
 from ..inputs import InputShape, shapes_by_input
 from .inference import inferred_types, static_shape
-from .operators import Node, OutputType, join_slices, translate
+from .operators import Node, OutputType, translate
 from .values import Value, attributes, function_attributes, sparse_weights, weights
 
 if TYPE_CHECKING:
@@ -150,7 +150,6 @@ class _Reader:
         if outputs and not computed:
             raise GraphError("the graph is disconnected: no output depends on an input")
         set_outputs(self._graph, dict.fromkeys(computed))
-        join_slices(self._graph)
         return finish(self._graph)
 
     def _add_initializers(self, proto: GraphProto, scope: _Scope) -> None:

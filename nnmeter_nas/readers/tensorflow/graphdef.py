@@ -16,7 +16,6 @@ from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ..inputs import InputShape, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
-from .folding import fold_spellings
 from .nodes import Node, naming, nodes_in_order
 from .operators import TRANSLATIONS, Call, Tensor, known, layout, translate
 
@@ -41,8 +40,7 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
 
     Shapes are inferred from the placeholders on, and what the graph computes from shapes and other small
     constants is evaluated. Operators without canonical form stay nodes under their own name in lower case.
-    What every converter folds (biases, batch norm spelled as products and sums, dilation, padding before a
-    convolution) is folded. The message is left unchanged.
+    The message is left unchanged.
 
     Args:
         model: path of a ``.pb`` file, or a ``GraphDef`` of tensorboard or TensorFlow.
@@ -62,7 +60,6 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
         with naming(node):
             reading.read(node)
     set_outputs(graph, reading.outputs())
-    fold_spellings(graph)
     return finish(graph)
 
 

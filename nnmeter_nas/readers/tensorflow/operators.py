@@ -229,7 +229,7 @@ def translate(call: Call) -> list[Tensor]:
 _SAME_SHAPE = {
     "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu", "Elu": "elu", "Selu": "elu",
     "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softmax": "softmax", "Exp": "exp",
-    "Sqrt": "sqrt", "Neg": "neg", "Abs": "abs", "ZerosLike": "zeros_like", "Dequantize": "cast",
+    "Erf": "erf", "Sqrt": "sqrt", "Neg": "neg", "Abs": "abs", "ZerosLike": "zeros_like", "Dequantize": "cast",
 }  # fmt: skip
 
 
@@ -463,31 +463,34 @@ def _elementwise(call: Call) -> list[Tensor]:
     return _combined(call, _ELEMENTWISE[call.node.op], call.inputs)
 
 
-#: Element-wise operator -> the number behind it that changes nothing.
-_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
-
-
 def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
     """``op`` over ``tensors``, aligned at their last axes; constants become attributes."""
     live = [t for t in tensors if not t.constant] or tensors
     rank = max(t.rank for t in tensors)
     order = next((t.order for t in live if t.rank == rank), layout(rank, call.channels_first))
     attrs: dict[str, Any] = {}
-    if op in ("sub", "div") and tensors[0] not in live:
+    if op in ("sub", "div", "pow") and tensors[0] not in live:
         attrs["const_first"] = True
     for constant in (t for t in tensors if t not in live):
         shape = _aligned(constant.sizes, rank)
         if math.prod(shape) == 1 and constant.value is not None and constant.value.dtype.kind in "if":
-            attrs["const"] = float(constant.value.item())
+            number = float(constant.value.item())
+            attrs["const"] = number + attrs["const"] if "const" in attrs else number  # of an AddN
         else:
             attrs["const_shape"] = _permuted(shape, order)
-    if len(live) == 1 and live[0].rank == rank and attrs == {"const": _NEUTRAL.get(op)}:
-        return live
     return call.emit(op, [call.arranged(t, order, _aligned(t.sizes, rank)) for t in live], attrs, order)
 
 
 def _aligned(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + shape
+
+
+@tensorflow("ClipByValue")
+def _clip(call: Call) -> list[Tensor]:
+    """Between two limits; those that are not one number each are not told."""
+    limits = {key: t.value for key, t in zip(("min", "max"), call.inputs[1:], strict=True)}
+    known_limits = {key: float(v.item()) for key, v in limits.items() if v is not None and v.size == 1}
+    return call.layer("clip", **(known_limits if len(known_limits) == len(limits) else {}))
 
 
 @tensorflow("Square")
@@ -497,7 +500,7 @@ def _square(call: Call) -> list[Tensor]:
 
 #: Functions of each value that have no canonical name.
 _NAMELESS = (
-    "Atan2", "Ceil", "ClipByValue", "Cos", "Cumsum", "Equal", "Erf", "Erfc", "Expm1", "Floor",
+    "Atan2", "Ceil", "Cos", "Cumsum", "Equal", "Erfc", "Expm1", "Floor",
     "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Inv", "IsFinite", "IsNan", "Less",
     "LessEqual", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "Mod",
     "NotEqual", "OnesLike", "Reciprocal", "ReverseV2", "Rint", "Roll", "Round", "Rsqrt",

@@ -14,7 +14,6 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
-import numpy as np
 
 from ...graph.shapes import SHAPE_RULES, Shape
 
@@ -106,8 +105,8 @@ def translate(call: Call) -> list[Operand]:
 #: ATen operator -> the canonical operator of one operand and equal shape that it always is.
 _SAME_SHAPE = {
     "relu": "relu", "relu6": "relu6", "prelu": "prelu", "_prelu_kernel": "prelu", "leaky_relu": "leakyrelu",
-    "rrelu": "leakyrelu", "elu": "elu", "selu": "elu", "celu": "elu", "gelu": "gelu", "sigmoid": "sigmoid",
-    "tanh": "tanh", "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
+    "rrelu": "leakyrelu", "elu": "elu", "selu": "elu", "celu": "elu", "gelu": "gelu",
+    "sigmoid": "sigmoid", "mish": "mish", "erf": "erf", "tanh": "tanh", "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
     "softplus": "softplus", "softmax": "softmax", "_softmax": "softmax", "_safe_softmax": "softmax",
     "exp": "exp", "sqrt": "sqrt",
     "neg": "neg", "negative": "neg", "abs": "abs", "batch_norm": "bn", "native_batch_norm": "bn",
@@ -153,6 +152,8 @@ _ELEMENTWISE = {
     "add": "add", "sub": "sub", "subtract": "sub", "rsub": "sub", "mul": "mul", "multiply": "mul",
     "div": "div", "divide": "div", "true_divide": "div", "maximum": "maximum", "minimum": "minimum",
 }  # fmt: skip
+#: Those whose result depends on the order of their operands.
+_ORDERED = frozenset({"sub", "div", "pow"})
 
 
 @aten(*_ELEMENTWISE)
@@ -160,7 +161,9 @@ def _elementwise(call: Call) -> list[Operand] | None:
     """Two operands with broadcasting; one of them may be a constant."""
     if call.args.get("rounding_mode"):
         return None
-    return _binary(call, _ELEMENTWISE[call.op], call.args["self"], call.args["other"])
+    left, right = call.args["self"], call.args["other"]
+    operands = (right, left) if call.op == "rsub" else (left, right)
+    return _binary(call, _ELEMENTWISE[call.op], *operands, call.args.get("alpha", 1))
 
 
 @aten("pow")
@@ -176,13 +179,13 @@ def _square(call: Call) -> list[Operand] | None:
 @aten("reciprocal")
 def _reciprocal(call: Call) -> list[Operand] | None:
     """``constant / x`` arrives as a reciprocal and a product."""
-    return call.layer("div", const=1.0)
+    return call.layer("div", const=1.0, const_first=True)
 
 
-def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
-    """``op`` over two values: computed operands, constant tensors or numbers."""
+def _binary(call: Call, op: str, left: Any, right: Any, alpha: float = 1) -> list[Operand] | None:
+    """``op`` over two values: computed operands, constant tensors or numbers; ``alpha`` scales one."""
     operands: list[Operand] = []
-    attrs: dict[str, Any] = {}
+    attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
     for value in (left, right):
         operand, constant = call.operand(value), call.known(value)
         if operand is not None:
@@ -195,21 +198,9 @@ def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
             operands.append(call.constant(value))
         else:
             attrs["const_shape"] = tuple(value.shape)
-    return [call.emit(op, _without_expands(call, operands), attrs, call.out_shapes[0])]
-
-
-def _without_expands(call: Call, operands: list[Operand]) -> list[Operand]:
-    """``operands`` from before ``expand``, where the operator broadcasts to the same shape without it."""
-    nodes = call.graph.nodes
-    sources = [nodes[o[0]]["inputs"][0] if nodes[o[0]]["op"] == "expand" else o for o in operands]
-    shapes = [_traced_shape(call.graph, source) for source in sources]
-    return sources if np.broadcast_shapes(*shapes) == call.out_shapes[0] else operands
-
-
-def _traced_shape(graph: nx.DiGraph, operand: Operand) -> Shape:
-    """The shape an operand was traced with."""
-    data = graph.nodes[operand[0]]
-    return data["attrs"]["shape"] if data["op"] == "input" else data["declared"][operand[1]]
+    if op in _ORDERED and call.operand(left) is None:
+        attrs["const_first"] = True
+    return [call.emit(op, operands, attrs, call.out_shapes[0])]
 
 
 @aten("zeros_like", "new_zeros", "zero")
@@ -445,8 +436,8 @@ def _flatten(call: Call) -> list[Operand] | None:
 
 @aten("expand")
 def _expand(call: Call) -> list[Operand] | None:
-    """Has no canonical form unless it changes nothing."""
-    return call.layer("identity") if call.out_shapes[0] == call.shape() else None
+    """To the shape it was traced with."""
+    return call.layer("expand", shape=call.out_shapes[0])
 
 
 @aten("permute")
@@ -484,7 +475,8 @@ def _pad(call: Call) -> list[Operand] | None:
     flat = call.args["pad"]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
     padding = [(0, 0)] * (len(call.shape()) - len(pairs)) + pairs
-    return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"))
+    return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"),
+                      value=float(call.args.get("value") or 0.0))
 
 
 @aten("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
