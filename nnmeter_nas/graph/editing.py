@@ -70,7 +70,7 @@ def replace(
 def insert(
     graph: nx.DiGraph, name: str, op: str, operand: Operand, attrs: Mapping[str, Any], shapes: list[Any]
 ) -> str:
-    """Add an operator of one operand and known output ``shapes``; returns its name, ``name`` if that is free."""
+    """Add an operator of one operand and known output ``shapes``; returns its name."""
     while name in graph:
         name += "_"
     graph.add_node(

@@ -55,10 +55,10 @@ def chain(
 
 
 def squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
-    """Members of ``x * gate(excite(activation(squeeze(pool(x)))))``, in order, if ``name`` is such a pool.
+    """Members of ``x * gate(excite(activation(squeeze(pool(x)))))``, if ``name`` is that pool.
 
-    ``squeeze`` and ``excite`` are 1x1 convolutions or dense layers, each maybe with a batch norm. There may be
-    no activation between them, and views anywhere.
+    ``squeeze`` and ``excite`` are 1x1 convolutions or dense layers, each maybe with a batch norm.
+    There may be no activation between them, and views anywhere.
     """
     entry = graph.nodes[name]["inputs"][0]
     members = [name]

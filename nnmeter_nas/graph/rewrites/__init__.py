@@ -4,12 +4,11 @@ Each module holds one idea, with the ``SPELLINGS`` that it was tested with. A re
 result is equal. What replaces several operators has the name of the last of them.
 
 A pass goes from the inputs to the outputs, so that the operands of each operator are in their final form
-already. Passes are repeated until nothing changes. There are three rounds of them:
+already. Passes are repeated until nothing changes. There are two rounds of them:
 
-1. what does nothing goes, and views, concats and slices find their simplest form;
-2. activations, pools, shuffles and padding, which would no longer be found if numbers among their operators
-   had become the bias of a layer;
-3. constants fold into the layers before them.
+1. what does nothing goes, and all else that has several spellings gets one;
+2. constants fold into the layers before them. That is last, since an activation is no longer found if a number
+   among its operators has become the bias of a layer.
 
 A rule is tried only in a graph that has operators of all the kinds that it needs, and there only at
 operators that it may end in. So a network without candidates costs nothing.
@@ -17,7 +16,7 @@ operators that it may end in. So a network without candidates costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import networkx as nx
@@ -54,10 +53,8 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         views.view_instead_of_transpose,
         views.join_transposes,
         concats.join_concats,
-        splits.join_slices,
         concats.join_split,
-    ),
-    (
+        splits.join_slices,
         clips.join_clips,
         *sigmoid.RULES,
         *hsigmoid.RULES,
@@ -73,12 +70,8 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         pixelshuffle.join_pixel_shuffle,
         padding.fold_padding,
         dilation.join_dilation,
-        neutral.remove_neutral,
-        views.join_views,
-        splits.join_slices,
-        concats.join_split,
     ),
-    (batchnorm.fold_into_layer, batchnorm.join_scale_and_shift, neutral.remove_neutral),
+    (batchnorm.fold_into_layer, batchnorm.join_scale_and_shift),
 )
 
 
@@ -92,14 +85,14 @@ def rewrite(graph: nx.DiGraph, order: Sequence[str]) -> None:
             pass
 
 
-def _pass(graph: nx.DiGraph, order: Iterable[str], number: int) -> bool:
+def _pass(graph: nx.DiGraph, order: Sequence[str], number: int) -> bool:
     """Try the rules of one round everywhere; returns whether one did something."""
-    nodes = graph.nodes
-    rules = _rules(number, frozenset(data["op"] for _, data in nodes(data=True)))
+    operators = dict(graph.nodes(data="op"))
+    rules = _rules(number, frozenset(operators.values()))
     changed = False
-    for name in order if rules else ():
+    for name in [name for name in order if operators.get(name) in rules]:
         # An operator that was rewritten is another one, to which other rules apply.
-        while name in graph and any(apply(graph, name) for apply in rules.get(nodes[name]["op"], ())):
+        while name in graph and any(apply(graph, name) for apply in rules.get(graph.nodes[name]["op"], ())):
             changed = True
     return changed
 

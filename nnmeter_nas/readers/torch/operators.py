@@ -106,7 +106,8 @@ def translate(call: Call) -> list[Operand]:
 _SAME_SHAPE = {
     "relu": "relu", "relu6": "relu6", "prelu": "prelu", "_prelu_kernel": "prelu", "leaky_relu": "leakyrelu",
     "rrelu": "leakyrelu", "elu": "elu", "selu": "elu", "celu": "elu", "gelu": "gelu",
-    "sigmoid": "sigmoid", "mish": "mish", "erf": "erf", "tanh": "tanh", "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
+    "sigmoid": "sigmoid", "mish": "mish", "erf": "erf", "tanh": "tanh",
+    "silu": "swish", "hardswish": "hswish", "hardsigmoid": "hsigmoid",
     "softplus": "softplus", "softmax": "softmax", "_softmax": "softmax", "_safe_softmax": "softmax",
     "exp": "exp", "sqrt": "sqrt",
     "neg": "neg", "negative": "neg", "abs": "abs", "batch_norm": "bn", "native_batch_norm": "bn",
