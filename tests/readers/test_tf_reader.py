@@ -269,8 +269,8 @@ def test_dilation_spelled_as_blocks_moved_to_the_batch() -> None:
     b.add("relu", "Relu", [b.bias("bias", "map", 16)])
     graph = read(b)
     assert kernels(graph) == {"conv-relu": 1}
-    assert graph.nodes["conv"]["attrs"]["dilation"] == (2, 2)
-    assert shape(graph, "conv") == (1, 16, 65, 45)
+    assert graph.nodes["map"]["attrs"]["dilation"] == (2, 2)
+    assert shape(graph, "map") == (1, 16, 65, 45)
 
 
 def test_padding_in_front_of_a_convolution_is_its_own() -> None:

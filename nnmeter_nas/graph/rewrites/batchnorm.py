@@ -1,8 +1,8 @@
 """Products and sums with one constant per channel: a bias of the layer before them, or a batch norm.
 
-Behind a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. Behind a
-batch norm, both are part of it. Elsewhere, a product and a sum together are a batch norm. Behind a
-convolution or a batch norm the constant may also be a plain number, which their weights take in as well.
+Behind a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. Behind a batch
+norm, both are part of it, and so are those with a plain number. Elsewhere, a product and a sum together are a
+batch norm, if one of them has a constant per channel.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ SPELLINGS = (
     "(relu(x) - mean) * scale",
     "fc(x) + bias",
 )
-_CONVOLUTIONS = frozenset({"conv", "dwconv"})
-_LAYERS = _CONVOLUTIONS | {"convtranspose", "fc"}
+_LAYERS = frozenset({"conv", "dwconv", "convtranspose", "fc"})
 _SUMS = frozenset({"add", "sub"})
 _CHANNELS = 1
 
@@ -48,7 +47,7 @@ def fold_into_layer(graph: nx.DiGraph, name: str) -> bool:
     layer = graph.nodes[step]
     channels = layer["out_shapes"][0][-1 if layer["op"] == "fc" else _CHANNELS]
     axis = len(data["out_shapes"][0]) - 1 if viewed or layer["op"] == "fc" else _CHANNELS
-    number = _is_number(data) and not viewed and layer["op"] in _CONVOLUTIONS | {"bn"}
+    number = _is_number(data) and not viewed and layer["op"] == "bn"
     if not number and not (_is_vector(data, axis) and data["out_shapes"][0][axis] == channels):
         return False
     if layer["op"] != "bn" and data["op"] not in _SUMS:

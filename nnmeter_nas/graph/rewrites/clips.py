@@ -1,6 +1,7 @@
 """Limits, as clips, as the larger or smaller of a tensor and a number, or one after the other: one clip.
 
-Limits of 0 and 6 are ``relu6``, and 0 alone is ``relu``. Two plain activations in a row stay two.
+Limits of 0 and 6 are ``relu6``, and 0 alone is ``relu``. An activation and other limits in a row stay two, unless
+they make an activation together.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def join_clips(graph: nx.DiGraph, name: str) -> bool:
     source, gone = data["inputs"][0], []
     before = sole_source(graph, name, _CLIPS | _LIMITS_OF.keys())
     inner = _limits(graph.nodes[before]) if before else None
-    if before and inner and not {data["op"], graph.nodes[before]["op"]}.isdisjoint(_CLIPS):
-        limits = (_within(inner[0], limits), _within(inner[1], limits))
-        source, gone = graph.nodes[before]["inputs"][0], [before]
+    if before and inner:
+        joined = (_within(inner[0], limits), _within(inner[1], limits))
+        kinds = {data["op"], graph.nodes[before]["op"]}
+        if kinds <= _CLIPS or (joined in _ACTIVATIONS and not kinds.isdisjoint(_CLIPS)):
+            limits, source, gone = joined, graph.nodes[before]["inputs"][0], [before]
     op = _ACTIVATIONS.get(limits, "clip")
     if op == data["op"] and not gone:
         return False

@@ -173,12 +173,12 @@ class _Writer:
         swapped = (batch, channels // groups, groups, *spatial)
         perm = (0, 2, 1, *range(3, len(split)))
         for step, kind, before, after, attrs in (
-            (name, "Reshape", shape, split, {"shape": to_nhwc(split)}),
+            (f"{name}/split", "Reshape", shape, split, {"shape": to_nhwc(split)}),
             (f"{name}/transpose", "Transpose", split, swapped, {"perm": _permutation(perm)}),
-            (f"{name}/join", "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
+            (name, "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
         ):
             self._node(step, kind, inbounds, [to_nhwc(before)], [to_nhwc(after)], attrs)
-            inbounds, self._last[name] = [step], step
+            inbounds = [step]
 
     def _same_shape(self, name: str, kind: str, source: str, *constants: str) -> str:
         """A node of the shape of ``source``, with scalar ``constants`` as further operands."""

@@ -760,7 +760,8 @@ def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
     order = call.order(len(shape), source)
     is_map = source.rank == _MAP_RANK and order != tuple(range(len(shape)))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
-        order = (0, len(shape) - 2, len(shape) - 1, *range(1, len(shape) - 2))
+        lead = shape[0] == source.sizes[0]  # else the batch is folded into the map, whose axes stay together
+        order = (*([0] * lead), len(shape) - 2, len(shape) - 1, *range(lead, len(shape) - 2))
     return call.arranged(source, order, shape)
 
 
