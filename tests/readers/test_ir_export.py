@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmeter_nas import read_model
-from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs, validate
+from nnmeter_nas.graph.shapes import infer_shapes
 from nnmeter_nas.kernels.configuration import configuration, kernel_type
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import devices
@@ -62,7 +63,9 @@ class Cnn:
 
     def settle(self) -> None:
         """Take the shape of ``last`` from a finished copy, so that choices can depend on it."""
-        self.shape = finish(copy.deepcopy(self.graph)).nodes[self.last]["out_shapes"][0][1:]
+        graph = copy.deepcopy(self.graph)
+        infer_shapes(graph, validate(graph))
+        self.shape = graph.nodes[self.last]["out_shapes"][0][1:]
 
 
 def residual_network() -> nx.DiGraph:

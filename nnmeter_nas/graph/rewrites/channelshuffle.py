@@ -31,25 +31,30 @@ def join_shuffle(graph: nx.DiGraph, name: str) -> bool:
     split = sole_source(graph, swap, VIEW_OPS) if swap else None
     if swap is None or split is None:
         return False
-    shape, perm = graph.nodes[split]["in_shapes"][0], graph.nodes[swap]["attrs"]["perm"]
-    groups = _groups(shape, graph.nodes[split]["out_shapes"][0], perm)
-    if groups is None:
+    seen, middle = graph.nodes[split]["in_shapes"][0], graph.nodes[split]["out_shapes"][0]
+    perm, out = graph.nodes[swap]["attrs"]["perm"], graph.nodes[name]["out_shapes"][0]
+    # The tensor that is shuffled may be a view itself, or be seen in another shape afterwards.
+    found = [(shape, groups) for shape in (seen, out) if (groups := _groups(shape, middle, perm))]
+    if not found:
         return False
-    source, attrs = graph.nodes[split]["inputs"], {"groups": groups}
-    if graph.nodes[name]["out_shapes"][0] == shape:
-        replace(graph, name, "channelshuffle", source, attrs, [split, swap])
+    shape, groups = found[0]
+    source, gone, attrs = graph.nodes[split]["inputs"], [split], {"groups": groups}
+    if shape != seen:
+        graph.nodes[split].update(op="reshape", attrs={"shape": shape}, out_shapes=[shape], declared=None)
+        source, gone = [(split, 0)], []
+    if out == shape:
+        replace(graph, name, "channelshuffle", source, attrs, [*gone, swap])
         return True
-    replace(graph, swap, "channelshuffle", source, attrs, [split])
+    replace(graph, swap, "channelshuffle", source, attrs, gone)
     graph.nodes[swap].update(out_shapes=[shape], declared=None)
-    set_operands(graph, name, [(swap, 0)])
-    graph.nodes[name].update(op="reshape", attrs={"shape": graph.nodes[name]["out_shapes"][0]})
+    replace(graph, name, "reshape", [(swap, 0)], {"shape": out})
     return True
 
 
 def _groups(shape: Shape, split: Shape, perm: Sequence[int]) -> int | None:
     """Into how many groups channels are split and shuffled; None if that is not what happens."""
     longer = [axis for axis, size in enumerate(split) if size > 1]
-    if len(shape) <= _FIRST_OF_MAP or len(longer) < 2:
+    if len(shape) <= _FIRST_OF_MAP or shape[0] != 1 or len(longer) < 2:
         return None
     groups, members = longer[:2]
     moved = [axis % len(split) for axis in perm if split[axis] > 1]

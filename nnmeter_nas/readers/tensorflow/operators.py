@@ -758,7 +758,7 @@ def _reshape(call: Call) -> list[Tensor]:
 def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
     """``source`` as ``shape``; where its channels come apart, their parts stay second and third."""
     order = call.order(len(shape), source)
-    is_map = source.rank == _MAP_RANK and order != tuple(range(len(shape)))
+    is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
         lead = shape[0] == source.sizes[0]  # else the batch is folded into the map, whose axes stay together
         order = (*([0] * lead), len(shape) - 2, len(shape) - 1, *range(lead, len(shape) - 2))
