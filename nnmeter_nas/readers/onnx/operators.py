@@ -333,6 +333,11 @@ def _elementwise(node: Node) -> list[Value]:
     return node.emit(op, operands, attrs)
 
 
+@onnx_op("Reciprocal")
+def _reciprocal(node: Node) -> list[Value]:
+    return node.layer("div", const=1.0, const_first=True)
+
+
 def _constant_operand(node: Node, value: Value) -> Operand:
     """An operator without operands for a constant: ``zero`` if it holds nothing else."""
     [constant] = node.emit("zero" if value.holds_zeros() else "constant", [], {"shape": value.shape})

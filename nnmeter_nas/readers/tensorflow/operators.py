@@ -498,12 +498,17 @@ def _square(call: Call) -> list[Tensor]:
     return call.layer("pow", const=2.0)
 
 
+@tensorflow("Reciprocal", "Inv")
+def _reciprocal(call: Call) -> list[Tensor]:
+    return call.layer("div", const=1.0, const_first=True)
+
+
 #: Functions of each value that have no canonical name.
 _NAMELESS = (
     "Atan2", "Ceil", "Cos", "Cumsum", "Equal", "Erfc", "Expm1", "Floor",
-    "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "Inv", "IsFinite", "IsNan", "Less",
+    "FloorDiv", "FloorMod", "Greater", "GreaterEqual", "IsFinite", "IsNan", "Less",
     "LessEqual", "Log", "Log1p", "LogSoftmax", "LogicalAnd", "LogicalNot", "LogicalOr", "Mod",
-    "NotEqual", "OnesLike", "Reciprocal", "ReverseV2", "Rint", "Roll", "Round", "Rsqrt",
+    "NotEqual", "OnesLike", "ReverseV2", "Rint", "Roll", "Round", "Rsqrt",
     "Select", "SelectV2", "Sign", "Sin", "Softsign", "SquaredDifference", "TruncateDiv",
 )  # fmt: skip
 
