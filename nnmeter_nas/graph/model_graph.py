@@ -22,6 +22,8 @@ import networkx as nx
 
 from ..errors import GraphError
 from ..ops import OPERATORS, role_of
+from .editing import bypass, connect, set_operands
+from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
 
@@ -63,17 +65,8 @@ def add_op(
         name, op=op, attrs=dict(attrs or {}), inputs=operands, declared=declared, in_shapes=[], out_shapes=[]
     )
     for slot, operand in enumerate(operands):
-        _connect(graph, operand, name, slot)
+        connect(graph, operand, name, slot)
     return name
-
-
-def _connect(graph: nx.DiGraph, operand: tuple[str, int], consumer: str, in_slot: int) -> None:
-    """Add the edge, or another slot on it, that carries ``operand`` into ``consumer``."""
-    producer, out_slot = operand
-    if graph.has_edge(producer, consumer):
-        graph.edges[producer, consumer]["slots"].append((out_slot, in_slot))
-    else:
-        graph.add_edge(producer, consumer, slots=[(out_slot, in_slot)])
 
 
 def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
@@ -82,7 +75,7 @@ def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
 
 
 def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
-    """Validate ``graph``, infer all shapes and prune dead branches; the last step of every reader.
+    """Validate ``graph``, infer shapes, prune dead branches and rewrite spellings; every reader's last step.
 
     Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists
     ``(operator, declared, inferred)`` where an outside format carried another shape.
@@ -98,9 +91,9 @@ def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
     # One order serves all: what joins or leaves out operators does not turn round what stays.
     order = validate(graph)
     infer_shapes(graph, order, inferred)
-    join_swish(graph)
-    join_concats(graph, order)
+    # Spellings are looked for where nothing idle is left between their operators.
     prune(graph, order)
+    rewrite(graph, order)
     return graph
 
 
@@ -142,41 +135,6 @@ def output_names(graph: nx.DiGraph) -> list[str]:
     return graph.graph["outputs"] or [n for n in graph if graph.out_degree(n) == 0]
 
 
-def join_swish(graph: nx.DiGraph) -> None:
-    """Make x * sigmoid(x) one operator, in place, as formats that know ``swish`` have it."""
-    for name in [name for name, op in graph.nodes(data="op") if op == "sigmoid"]:
-        data, product = graph.nodes[name], next(iter(graph.successors(name)), None)
-        alone = graph.out_degree(name) == 1 and name not in graph.graph["outputs"]
-        if product is None or not alone:
-            continue
-        consumer, entry = graph.nodes[product], data["inputs"][0]
-        if consumer["op"] == "mul" and sorted(consumer["inputs"]) == sorted([entry, (name, 0)]):
-            _set_operands(graph, product, [entry])
-            consumer.update(op="swish", attrs={})
-            graph.remove_node(name)
-
-
-def join_concats(graph: nx.DiGraph, order: Iterable[str]) -> None:
-    """Make a concat of concats along one axis a single one, in place, as exporters and converters do.
-
-    ``order`` names the operators, producers first.
-    """
-    concats = {name for name, op in graph.nodes(data="op") if op == "concat"}
-    for name in filter(concats.__contains__, order):
-        data = graph.nodes[name]
-        if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
-            continue
-        outer = graph.nodes[consumer := next(iter(graph.successors(name)))]
-        if outer["op"] == "concat" and _concat_axis(outer) == _concat_axis(data):
-            parts = [data["inputs"] if operand[0] == name else [operand] for operand in outer["inputs"]]
-            _set_operands(graph, consumer, [operand for part in parts for operand in part])
-            graph.remove_node(name)
-
-
-def _concat_axis(data: Mapping[str, Any]) -> int:
-    return int(data["attrs"].get("axis", 1) % len(data["out_shapes"][0]))
-
-
 def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
     """Remove, in place, what costs nothing on a device; ``order`` names the operators, producers first.
 
@@ -203,35 +161,15 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
         if (is_identity or joins_one or (sums_with_zeros and not negates)) and (
             operand_shape(graph, name, live[0]) == data["out_shapes"][0]
         ):
-            _bypass(graph, name, live[0])
+            bypass(graph, name, live[0])
             outputs = [live[0][0] if o == name else o for o in outputs]
         elif len(live) < len(data["inputs"]):
-            _set_operands(graph, name, live)
+            set_operands(graph, name, live)
     alive = reachable(graph, input_names(graph)) - constant
     needed = reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
     kept = alive & needed
     graph.remove_nodes_from([n for n in list(graph) if n not in kept and nodes[n]["op"] != "input"])
     graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
-
-
-def _bypass(graph: nx.DiGraph, name: str, source: tuple[str, int]) -> None:
-    """Feed every consumer of ``name`` from ``source`` and remove ``name``."""
-    for consumer in list(graph.successors(name)):
-        data = graph.nodes[consumer]
-        for _, in_slot in graph.edges[name, consumer]["slots"]:
-            data["inputs"][in_slot] = source
-            _connect(graph, source, consumer, in_slot)
-    graph.remove_node(name)
-
-
-def _set_operands(graph: nx.DiGraph, name: str, live: list[tuple[str, int]]) -> None:
-    """Feed ``name`` from the operands in ``live`` and from nothing else."""
-    data = graph.nodes[name]
-    graph.remove_edges_from([(p, name) for p in {p for p, _ in data["inputs"]}])
-    data["in_shapes"] = [operand_shape(graph, name, operand) for operand in live]
-    data["inputs"] = list(live)
-    for in_slot, operand in enumerate(live):
-        _connect(graph, operand, name, in_slot)
 
 
 def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str]) -> set[str]:

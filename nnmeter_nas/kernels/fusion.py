@@ -1,14 +1,14 @@
 """Fusion: which neighbouring operators a device runs as one kernel; model graph -> kernel graph.
 
-First whole patterns (squeeze-excite, h-swish, channel shuffle) become one operator each, then
-pairwise rules let an operator join the kernel of what feeds it. One pass in topological order, so the
-cost is linear in the size of the graph. The rules of nn-Meter's own files, which mean their pairs
-differently, are in :mod:`nnmeter_nas.packs.nnmeter1.rules`.
+First, whole patterns such as squeeze-excite become one unit each. Then pairwise rules let an operator join
+the kernel of what feeds it. Both take one pass in topological order, so the cost is linear in the size of
+the graph. The rules of nn-Meter's own files mean their pairs differently:
+:mod:`nnmeter_nas.packs.nnmeter1.rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import networkx as nx
 
 from ..graph.traversal import topological_order
 from ..ops import RULE_NAMES, VIEW_OPS
+from .patterns import PATTERNS, Pattern
 
 #: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
@@ -26,8 +27,7 @@ class Kernel:
     """One kernel: its head operator, the operators that joined it, and the shapes that cross its border.
 
     Attributes:
-        op: canonical operator, or pattern name (``se``, ``hswish``, ``hsigmoid``, ``channelshuffle``),
-            that decides the kernel type.
+        op: canonical operator, or name of a pattern such as ``se``; it decides the kernel type.
         members: names of all model-graph operators in it, in topological order.
         attrs: attributes of the head operator.
         in_shapes: shapes of the head's operands.
@@ -60,11 +60,6 @@ class Kernel:
             if not (last == "bn" and self.op in _FOLDS_BN):
                 return RULE_NAMES.get(last, last)
         return RULE_NAMES.get(self.op, self.op)
-
-
-#: Type of the unit that a whole pattern becomes, the operators it may start with, and what finds its members
-#: from the first one on.
-Pattern = tuple[str, frozenset[str], Callable[[nx.DiGraph, str], list[str] | None]]
 
 
 @dataclass(frozen=True)
@@ -211,15 +206,8 @@ def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set
     return followed.difference(graph.graph["outputs"])
 
 
-def _only_consumer(graph: nx.DiGraph, name: str) -> str | None:
-    """The one operator that reads ``name``; None if there are others, or the model hands it out."""
-    if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
-        return None
-    return next(graph.successors(name))
-
-
 def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:
-    """Member operator -> the pattern it is part of; larger patterns swallow smaller ones."""
+    """Member operator -> the pattern it is part of; an operator is part of the first that is found."""
     found: dict[str, Kernel] = {}
     by_start: dict[str, list[Pattern]] = {}
     for pattern in patterns:
@@ -228,9 +216,7 @@ def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, 
     for name, op in graph.nodes(data="op"):
         for pattern_type, _, match in by_start.get(op, ()):
             members = match(graph, name)
-            if members and not any(m in found and found[m].op not in _SMALL for m in members):
-                for member in [n for m in members if m in found for n in found[m].members]:
-                    found.pop(member, None)
+            if members and found.keys().isdisjoint(members):
                 found.update(dict.fromkeys(members, _pattern_unit(graph, pattern_type, members)))
                 break
     return found
@@ -252,110 +238,3 @@ def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, 
         return {}
     widths = [graph.nodes[m]["out_shapes"][0][1] for m in members if graph.nodes[m]["op"] in ("conv", "fc")]
     return {"squeezed": widths[0]}
-
-
-def chain(
-    graph: nx.DiGraph,
-    name: str | None,
-    *ops: tuple[str, ...],
-    called: Callable[[Mapping[str, Any]], str] = lambda data: data["op"],
-) -> list[str] | None:
-    """``name`` and its sole consumers, if what they are ``called`` is in ``ops``, one by one."""
-    members: list[str] = []
-    for choices in ops:
-        if name is None or called(graph.nodes[name]) not in choices:
-            return None
-        members.append(name)
-        name = _only_consumer(graph, name)
-    return members
-
-
-def _is_const(graph: nx.DiGraph, name: str, value: float) -> bool:
-    const = graph.nodes[name]["attrs"].get("const")
-    return const is not None and abs(const - value) < 1e-3
-
-
-def _hsigmoid(graph: nx.DiGraph, name: str) -> list[str] | None:
-    """relu6(x + 3) / 6."""
-    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul", "div"))
-    if not members or not _is_const(graph, members[0], 3.0) or not _is_sixth(graph, members[2]):
-        return None
-    return members
-
-
-def _is_sixth(graph: nx.DiGraph, name: str) -> bool:
-    return _is_const(graph, name, 1 / 6 if graph.nodes[name]["op"] == "mul" else 6.0)
-
-
-def _hswish(graph: nx.DiGraph, name: str) -> list[str] | None:
-    """x * relu6(x + 3) / 6, multiplied in either order, or x * hsigmoid(x)."""
-    if graph.nodes[name]["op"] == "hsigmoid":
-        product = _only_consumer(graph, name)
-        return (
-            [name, product]
-            if product and _multiplies(graph, product, graph.nodes[name]["inputs"][0])
-            else None
-        )
-    if not _is_const(graph, name, 3.0):
-        return None
-    entry = graph.nodes[name]["inputs"][0]
-    gate = _hsigmoid(graph, name)
-    if gate:
-        product = _only_consumer(graph, gate[-1])
-        return [*gate, product] if product and _multiplies(graph, product, entry) else None
-    members = chain(graph, name, ("add",), ("relu6", "relu", "clip"), ("mul",), ("mul", "div"))
-    if members and _multiplies(graph, members[2], entry) and _is_sixth(graph, members[3]):
-        return members
-    return None
-
-
-def _multiplies(graph: nx.DiGraph, name: str, operand: tuple[str, int]) -> bool:
-    return graph.nodes[name]["op"] == "mul" and operand in graph.nodes[name]["inputs"]
-
-
-def _squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
-    """x * gate(expand(relu(squeeze(pool(x))))), with 1x1 convolutions or dense layers."""
-    entry = graph.nodes[name]["inputs"][0]
-    members = [name]
-    for wanted in (("conv", "fc"), ("relu", "relu6", "swish"), ("conv", "fc")):
-        step = _skip_views(graph, members)
-        if step is None or graph.nodes[step]["op"] not in wanted:
-            return None
-        members.append(step)
-    step = _skip_views(graph, members)
-    if step is None:
-        return None
-    gate = _hsigmoid(graph, step) or ([step] if graph.nodes[step]["op"] in ("sigmoid", "hsigmoid") else None)
-    if gate is None:
-        return None
-    members += gate
-    product = _skip_views(graph, members)
-    return [*members, product] if product and _multiplies(graph, product, entry) else None
-
-
-def _skip_views(graph: nx.DiGraph, members: list[str]) -> str | None:
-    """Sole consumer of the last member; views on the way become members."""
-    step = _only_consumer(graph, members[-1])
-    while step is not None and graph.nodes[step]["op"] in VIEW_OPS:
-        members.append(step)
-        step = _only_consumer(graph, step)
-    return step
-
-
-def _channel_shuffle(graph: nx.DiGraph, name: str) -> list[str] | None:
-    """Split channels into groups, swap groups and members, join again."""
-    members = chain(graph, name, ("reshape",), ("transpose",), ("reshape",))
-    if not members or graph.nodes[members[1]]["attrs"]["perm"][:3] != (0, 2, 1):
-        return None
-    before, after = (graph.nodes[m] for m in (members[0], members[2]))
-    return members if before["in_shapes"] == after["out_shapes"] else None
-
-
-#: Tried in this order at every operator.
-PATTERNS: list[Pattern] = [
-    ("se", frozenset({"globalavgpool"}), _squeeze_excite),
-    ("hswish", frozenset({"add", "hsigmoid"}), _hswish),
-    ("hsigmoid", frozenset({"add"}), _hsigmoid),
-    ("channelshuffle", frozenset({"reshape"}), _channel_shuffle),
-]
-_SMALL = frozenset({"hswish", "hsigmoid"})

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nnmeter_nas.errors import ShapeError
-from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
-from nnmeter_nas.graph.shapes import Shape
+from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph, validate
+from nnmeter_nas.graph.shapes import Shape, infer_shapes
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -30,9 +30,11 @@ def inferred(op: str, shapes: Sequence[Shape], attrs: dict[str, Any]) -> list[Sh
     inputs = [add_input(graph, f"input_{i}", shape) for i, shape in enumerate(shapes)]
     add_op(graph, "op", op, inputs, attrs)
     try:
-        return finish(graph).nodes["op"]["out_shapes"]
+        infer_shapes(graph, validate(graph))
     except ShapeError:
         return None
+    shapes: list[Shape] = graph.nodes["op"]["out_shapes"]
+    return shapes
 
 
 def traced(function: Callable[..., Any], *shapes: Shape) -> list[Shape] | None:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmeter_nas import read_model
-from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs, validate
+from nnmeter_nas.graph.shapes import infer_shapes
 from nnmeter_nas.kernels.configuration import configuration, kernel_type
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import devices
@@ -61,8 +62,10 @@ class Cnn:
         return name
 
     def infer_shape(self) -> None:
-        """Infer the shape of ``last`` on a finished copy, so that choices can depend on it."""
-        self.shape = finish(copy.deepcopy(self.graph)).nodes[self.last]["out_shapes"][0][1:]
+        """Infer the shape of ``last`` on a copy, so that choices can depend on it."""
+        graph = copy.deepcopy(self.graph)
+        infer_shapes(graph, validate(graph))
+        self.shape = graph.nodes[self.last]["out_shapes"][0][1:]
 
 
 def residual_network() -> nx.DiGraph:
@@ -126,7 +129,9 @@ def test_torch_networks_keep_their_kernels() -> None:
 
 def test_squeeze_excite_and_hswish_are_written_as_nn_meter_expects_them() -> None:
     ir = to_nnmeter_ir(residual_network())
-    assert Counter(record["attr"]["type"] for record in ir.values())["hswish"] == 1
+    types = Counter(record["attr"]["type"] for record in ir.values())
+    # Of h-swish, and of the gate of squeeze-excite.
+    assert (types["Relu6"], types["hswish"]) == (2, 0)
     pool = next(name for name, record in ir.items() if record["attr"]["type"] == "AvgPool")
     chain, name = [], pool
     while len(chain) < 10:

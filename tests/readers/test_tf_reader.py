@@ -270,8 +270,8 @@ def test_dilation_written_as_space_to_batch_is_recognised() -> None:
     b.add("relu", "Relu", [b.bias("bias", "map", 16)])
     graph = read(b)
     assert kernels(graph) == {"conv-relu": 1}
-    assert graph.nodes["conv"]["attrs"]["dilation"] == (2, 2)
-    assert shape(graph, "conv") == (1, 16, 65, 45)
+    assert graph.nodes["map"]["attrs"]["dilation"] == (2, 2)
+    assert shape(graph, "map") == (1, 16, 65, 45)
 
 
 def test_padding_before_a_convolution_becomes_its_padding() -> None:

@@ -137,12 +137,12 @@ def test_grouped_residual_block_keeps_its_groups_and_its_shortcut() -> None:
 
 def test_channel_split_and_shuffle_are_read() -> None:
     graph = read_torch_module(ShuffleBlock(), (1, 16, 28, 28))
-    assert ops(graph) == {"split": 1, "conv": 1, "dwconv": 1, "bn": 2, "relu": 1, "concat": 1, "reshape": 2,
-                          "transpose": 1}
+    assert ops(graph) == {"split": 1, "conv": 1, "dwconv": 1, "bn": 2, "relu": 1, "concat": 1,
+                          "channelshuffle": 1}
     [concat] = of(graph, "concat")
     assert concat["inputs"][0] == ("split", 0)
     assert graph.nodes["branch.0"]["inputs"] == [("split", 1)]
-    assert of(graph, "reshape")[1]["out_shapes"] == [(1, 16, 28, 28)]
+    assert of(graph, "channelshuffle")[0]["out_shapes"] == [(1, 16, 28, 28)]
 
 
 def test_squeeze_excite_multiplies_without_an_operator_for_the_expansion() -> None:
@@ -153,22 +153,19 @@ def test_squeeze_excite_multiplies_without_an_operator_for_the_expansion() -> No
 
 
 @pytest.mark.parametrize(
-    ("spelling", "expected"),
+    "spelling",
     [
-        (nn.Hardswish(), {"hswish": 1}),
-        (F.hardswish, {"hswish": 1}),
-        (lambda x: x * F.relu6(x + 3.0) / 6.0, {"add": 1, "relu6": 1, "mul": 1, "div": 1}),
-        (lambda x: x * (F.relu6(x + 3, inplace=True) / 6), {"add": 1, "relu6": 1, "mul": 1, "div": 1}),
-        (lambda x: x * F.hardsigmoid(x), {"hsigmoid": 1, "mul": 1}),
-        (lambda x: x * (x + 3).clamp(0, 6) * (1 / 6), {"add": 1, "relu6": 1, "mul": 2}),
-        (lambda x: x * F.hardtanh(x + 3, 0.0, 6.0).div(6), {"add": 1, "relu6": 1, "mul": 1, "div": 1}),
+        nn.Hardswish(),
+        F.hardswish,
+        lambda x: x * F.relu6(x + 3.0) / 6.0,
+        lambda x: x * (F.relu6(x + 3, inplace=True) / 6),
+        lambda x: x * F.hardsigmoid(x),
+        lambda x: x * (x + 3).clamp(0, 6) * (1 / 6),
+        lambda x: x * F.hardtanh(x + 3, 0.0, 6.0).div(6),
     ],
 )
-def test_every_form_of_hswish_is_read(spelling: Any, expected: dict[str, int]) -> None:
-    graph = read(spelling, (1, 8, 4, 4))
-    assert ops(graph) == expected
-    if "add" in expected:
-        assert of(graph, "add")[0]["attrs"]["const"] == 3.0
+def test_every_form_of_hswish_is_read(spelling: Any) -> None:
+    assert ops(read(spelling, (1, 8, 4, 4))) == {"hswish": 1}
 
 
 def test_one_dimensional_network_is_read() -> None:
@@ -254,7 +251,7 @@ def test_attention_is_read_as_its_products() -> None:
 
 def test_indexing_and_stacking_become_slices_and_concats() -> None:
     graph = read(lambda x: torch.stack([x[:, 0], *x[:, 1:3].unbind(1)], dim=-1)[..., ::2], (1, 4, 6, 5))
-    assert ops(graph) == {"slice": 3, "squeeze": 3, "split": 1, "unsqueeze": 3, "concat": 1}
+    assert ops(graph) == {"slice": 3, "reshape": 3, "split": 1, "concat": 1}
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 6, 5, 2)]
 
 
@@ -266,7 +263,7 @@ def test_in_place_writes_to_a_slice_are_kept() -> None:
         return out
 
     graph = read(shift, (1, 4, 8, 8))
-    assert ops(graph) == {"slice": 2, "relu": 1, "sigmoid": 1, "scatter": 2}
+    assert ops(graph) == {"split": 1, "relu": 1, "sigmoid": 1, "scatter": 2}
 
 
 def test_in_place_operator_on_a_view_changes_the_viewed_tensor() -> None:

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import networkx as nx
 
 from ...errors import PackError
-from ...kernels.fusion import PATTERNS, FusionRules, Kernel, Pattern, chain
+from ...kernels.fusion import FusionRules, Kernel
+from ...kernels.patterns import PATTERNS, Pattern, chain
 
 #: nn-Meter's names of canonical operators, where they differ.
 _NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
@@ -23,8 +24,6 @@ _NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
 _PREFIX = "BF_"
 #: Name of the rule that says whether operators that several others read are joined.
 _SEVERAL_READERS = "MON"
-#: nn-Meter looks for no h-sigmoid of its own.
-_WHOLE_PATTERNS = tuple(pattern for pattern in PATTERNS if pattern[0] != "hsigmoid")
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class NnMeterRules(FusionRules):
         chains = (
             ("-".join(ops), frozenset({ops[0], *_NAMES}), partial(_find_chain, ops)) for ops in self.chains
         )
-        return (*chains, *_WHOLE_PATTERNS)
+        return (*chains, *PATTERNS)
 
     def name(self, data: Mapping[str, Any]) -> str:
         """nn-Meter's name of the operator of a model graph's node."""

@@ -400,7 +400,7 @@ def _clip(call: Call, low: float | None, high: float | None) -> Tensor:
     """Some bounds make a clip an activation with a name of its own."""
     if low == 0 and high in (6, None):
         return call.emit("relu" if high is None else "relu6", call.x)
-    return call.emit("clip", call.x)
+    return call.emit("clip", call.x, min=low, max=high)
 
 
 @lowers("tensors dim", "cat", "concat", "concatenate")

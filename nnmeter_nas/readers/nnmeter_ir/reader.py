@@ -90,6 +90,8 @@ def _add_operator(
         raise GraphError(f"none of its operands {inbounds} is computed in the graph", node)
     op = _operator(kind)
     attrs = _attrs(op, record, [_constant(nodes[name]) for name, _ in found if name in constants])
+    if op in ("sub", "div") and found[0][0] in constants:
+        attrs["const_first"] = True
     declared = None if op == "split" else _declared(record)
     add_op(graph, node, op, operands, attrs, declared)
 

@@ -1,8 +1,8 @@
 """Writer of nn-Meter IR: a model graph as a dict of TensorFlow-style nodes in NHWC.
 
 nn-Meter 2.0 tells operators apart by the names that its TensorFlow converter gives them, and finds whole
-patterns (squeeze-excite, h-swish) only in the spellings that it knows. So operators are written under those
-names, and squeeze-excite as TensorFlow spells it.
+patterns (squeeze-excite, h-swish, channel shuffle) only in the spellings that it knows. So operators are
+written under those names, and these patterns as TensorFlow spells them.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ class _Writer:
         inbounds = [self._inbound(operand) for operand in data["inputs"]]
         if data["op"] == "hsigmoid":
             self._write_hsigmoid(name, inbounds, shapes)
+        elif data["op"] == "hswish":
+            gate = self._write_hsigmoid(f"{name}/gate", inbounds, shapes)
+            self._node(name, "Mul", [*inbounds, gate], shapes * 2, shapes, {})
         elif data["op"] == "channelshuffle":
             self._write_channelshuffle(name, inbounds, data)
         elif self._pattern.get(name) == "se" and data["op"] == "globalavgpool" and _keeps_map(data):
@@ -96,7 +99,7 @@ class _Writer:
             self._node(name, "Conv2D", inbounds, shapes, _out_shapes(data), _attrs(data))
             self._last[name] = self._same_shape(f"{name}/BiasAdd", "BiasAdd", name)
         elif name in self._pattern and data["op"] == "div" and "const" in data["attrs"]:
-            # Of the spellings of h-swish and squeeze-excite, the ones with a product are always known.
+            # Of the spellings of squeeze-excite, the ones with a product are always known.
             product = {**data, "op": "mul", "attrs": {"const": 1 / data["attrs"]["const"]}}
             self._write_operator(name, product, inbounds, shapes)
         else:
@@ -110,17 +113,19 @@ class _Writer:
         if data["op"] == "add" and len(inbounds) > 2:
             kind = "AddN"
         for constant in _constants(data):
-            inbounds = [*inbounds, self._constant(f"{name}/y", **constant)]
-            shapes = [*shapes, constant["shape"]]
+            made, shape = self._constant(f"{name}/y", **constant), constant["shape"]
+            first = data["attrs"].get("const_first")
+            inbounds = [made, *inbounds] if first else [*inbounds, made]
+            shapes = [shape, *shapes] if first else [*shapes, shape]
         self._node(name, kind, inbounds, shapes, _out_shapes(data), _attrs(data))
 
-    def _write_hsigmoid(self, name: str, inbounds: list[str], shapes: list[list[int]]) -> None:
-        """``relu6(x + 3) / 6``, which nn-Meter looks for in h-swish and squeeze-excite."""
-        three = self._constant(f"{name}/y", [], [3.0])
-        self._node(name, "Add", [*inbounds, three], [*shapes, []], shapes, {})
-        clipped = self._same_shape(f"{name}/Relu6", "Relu6", name)
-        sixth = self._constant(f"{name}/mul/y", [], [1 / 6])
-        self._last[name] = self._same_shape(f"{name}/mul", "Mul", clipped, sixth)
+    def _write_hsigmoid(self, name: str, inbounds: list[str], shapes: list[list[int]]) -> str:
+        """``relu6(x + 3) / 6``, which nn-Meter looks for; the last of the nodes is called ``name``."""
+        three = self._constant(f"{name}/add/y", [], [3.0])
+        self._node(f"{name}/add", "Add", [*inbounds, three], [*shapes, []], shapes, {})
+        clipped = self._same_shape(f"{name}/Relu6", "Relu6", f"{name}/add")
+        sixth = self._constant(f"{name}/y", [], [1 / 6])
+        return self._same_shape(name, "Mul", clipped, sixth)
 
     def _write_channelshuffle(self, name: str, inbounds: list[str], data: dict[str, Any]) -> None:
         """Split channels into groups, swap groups and members, join again."""
@@ -130,12 +135,12 @@ class _Writer:
         swapped = (batch, channels // groups, groups, *spatial)
         perm = (0, 2, 1, *range(3, len(split)))
         for step, kind, before, after, attrs in (
-            (name, "Reshape", shape, split, {"shape": to_nhwc(split)}),
+            (f"{name}/split", "Reshape", shape, split, {"shape": to_nhwc(split)}),
             (f"{name}/transpose", "Transpose", split, swapped, {"perm": _permutation(perm)}),
-            (f"{name}/join", "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
+            (name, "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
         ):
             self._node(step, kind, inbounds, [to_nhwc(before)], [to_nhwc(after)], attrs)
-            inbounds, self._last[name] = [step], step
+            inbounds = [step]
 
     def _same_shape(self, name: str, kind: str, source: str, *constants: str) -> str:
         """A node of the shape of ``source``, with scalar ``constants`` as further operands."""

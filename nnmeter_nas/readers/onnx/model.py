@@ -25,7 +25,7 @@ from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
 from .inference import inferred_types, static_shape
-from .operators import Node, OutputType, join_slices, translate
+from .operators import Node, OutputType, translate
 from .values import Value, attributes, function_attributes, sparse_weights, weights
 
 if TYPE_CHECKING:
@@ -151,7 +151,6 @@ class _Reader:
         if outputs and not computed:
             raise GraphError("the graph is disconnected: no output depends on an input")
         set_outputs(self._graph, dict.fromkeys(computed))
-        join_slices(self._graph)
         return finish(self._graph)
 
     def _add_initializers(self, proto: GraphProto, scope: _Scope) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 from typing import Any
 
 import networkx as nx
@@ -299,16 +298,17 @@ def _limit(given: list[Any] | None) -> float | None:
     return float(given[0]) if given and abs(given[0]) < np.finfo(np.float32).max else None
 
 
+#: Operators that take more than two operands, and what several numbers among these come to.
+_TOGETHER: dict[str, Callable[[float, float], float]] = {
+    "add": lambda a, b: a + b, "minimum": min, "maximum": max,
+}  # fmt: skip
 #: Operators whose result depends on the order of their operands.
 _ORDERED = frozenset({"sub", "div", "pow"})
 
 
 def _elementwise(node: Node) -> list[Value]:
     """Operands with broadcasting; constants among them become attributes."""
-    if node.op == "Add" and (source := _biased(node)):
-        return [source]
-    if node.op == "Mul" and (activation := _mish(node) or _gelu(node)):
-        return activation
+    op = NAMES["onnx"][node.op].name
     attrs: dict[str, Any] = {}
     operands: list[Operand] = []
     rank = max(value.rank for value in node.inputs if value is not None and not value.is_constant)
@@ -318,29 +318,15 @@ def _elementwise(node: Node) -> list[Value]:
         if value.operand is not None:
             operands.append(value.operand)
         elif numbers is not None and numbers.size == 1 and numbers.ndim <= rank:
-            attrs["const"] = float(numbers.item())
+            number = float(numbers.item())
+            attrs["const"] = _TOGETHER[op](attrs["const"], number) if "const" in attrs else number
         elif value.holds_zeros():
             operands.append(_constant_operand(node, value))
         else:
             attrs["const_shape"] = np.broadcast_shapes(attrs.get("const_shape", ()), value.shape or ())
-    op = NAMES["onnx"][node.op].name
     if op in _ORDERED and node.required(0).operand is None:
         attrs["const_first"] = True
-    if limited := _limited(node, operands, attrs):
-        return limited
-    return node.emit(op, _without_expands(node, operands), attrs)
-
-
-def _limited(node: Node, operands: list[Operand], attrs: dict[str, Any]) -> list[Value] | None:
-    """max(x, 0), and min(relu(x), 6), as exports from TensorFlow have them."""
-    if len(operands) != 1 or "const_shape" in attrs:
-        return None
-    if node.op == "Max" and attrs.get("const") == 0:
-        return node.emit("relu", operands)
-    before = node.graph.nodes[operands[0][0]]
-    if node.op == "Min" and attrs.get("const") == 6 and before["op"] == "relu":
-        return node.emit("relu6", before["inputs"])
-    return None
+    return node.emit(op, operands, attrs)
 
 
 def _constant_operand(node: Node, value: Value) -> Operand:
@@ -348,87 +334,6 @@ def _constant_operand(node: Node, value: Value) -> Operand:
     [constant] = node.emit("zero" if value.holds_zeros() else "constant", [], {"shape": value.shape})
     assert constant.operand is not None
     return constant.operand
-
-
-def _without_expands(node: Node, operands: list[Operand]) -> list[Operand]:
-    """``operands`` from before ``expand``, where the operator broadcasts to the same shape without it."""
-    nodes = node.graph.nodes
-    sources = [nodes[o[0]]["inputs"][0] if nodes[o[0]]["op"] == "expand" else o for o in operands]
-    if sources == operands:
-        return operands
-    before, after = ([nodes[name]["out_shapes"][slot] for name, slot in ends] for ends in (sources, operands))
-    return sources if np.broadcast_shapes(*before) == np.broadcast_shapes(*after) else operands
-
-
-#: Operators with weights, and the axis along which each output has its own bias.
-_BIASED_AXIS = {"conv": 1, "dwconv": 1, "convtranspose": 1, "fc": -1}
-
-
-def _biased(node: Node) -> Value | None:
-    """What a layer with weights hands on, if this addition only adds a bias to it; the layer then has one."""
-    for x, bias in permutations(map(node.required, (0, 1))):
-        if not x.operand or not x.read_once:
-            continue
-        layer = node.graph.nodes[x.operand[0]]
-        axis = _BIASED_AXIS.get(layer["op"])
-        if axis is None or not x.shape or not bias.is_constant or bias.shape is None:
-            continue
-        per_output = [1] * x.rank
-        per_output[axis] = x.shape[axis]
-        is_vector = bias.shape == (x.shape[-1],) and axis == -1
-        aligned = (1,) * (x.rank - bias.rank) + bias.shape
-        if is_vector or (x.shape[axis] > 1 and aligned == tuple(per_output)):
-            layer["attrs"]["bias"] = True
-            return x
-    return None
-
-
-def _producers(node: Node, operand: Operand, *ops: str) -> list[dict[str, Any]] | None:
-    """The operators that lead to ``operand``, last one first, if they are ``ops`` of one operand each."""
-    found = []
-    for op in ops:
-        data = node.graph.nodes[operand[0]]
-        if data["op"] != op or len(data["inputs"]) != 1:
-            return None
-        found.append(data)
-        operand = data["inputs"][0]
-    return found
-
-
-def _mish(node: Node) -> list[Value] | None:
-    """x * tanh(softplus(x))."""
-    for x, gate in permutations(node.operands, 2):
-        chain = _producers(node, gate, "tanh", "softplus")
-        if chain and chain[-1]["inputs"] == [x]:
-            return node.emit("mish", [x], shape=node.shape)
-    return None
-
-
-def _gelu(node: Node) -> list[Value] | None:
-    """x * (erf(x / sqrt(2)) + 1) * 0.5, in any order."""
-    factors, scale = _factors(node)
-    if len(factors) != 2 or not math.isclose(scale, 0.5):
-        return None
-    for x, gate in permutations(factors, 2):
-        chain = _producers(node, gate, "add", "erf", "div") or _producers(node, gate, "add", "erf", "mul")
-        if chain and chain[-1]["inputs"] == [x] and chain[0]["attrs"].get("const") == 1.0:
-            return node.emit("gelu", [x])
-    return None
-
-
-def _factors(node: Node) -> tuple[list[Operand], float]:
-    """Computed factors of a product, those of products among them included, and the number it scales by."""
-    numbers = [value.numbers() for value in node.inputs if value is not None and value.is_constant]
-    scale = math.prod(float(n.item()) for n in numbers if n is not None and n.size == 1)
-    factors: list[Operand] = []
-    for operand in node.operands:
-        data = node.graph.nodes[operand[0]]
-        if data["op"] == "mul" and "const_shape" not in data["attrs"]:
-            factors += data["inputs"]
-            scale *= data["attrs"].get("const", 1.0)
-        else:
-            factors.append(operand)
-    return factors, scale
 
 
 def _per_dimension(node: Node, attribute: str, rank: int) -> tuple[int, ...]:
@@ -526,23 +431,13 @@ def _matmul(node: Node) -> list[Value]:
 
 @onnx_op("MaxPool", "AveragePool")
 def _pool(node: Node) -> list[Value]:
-    """Its stride defaults to 1. Zeros padded before an average, as opset 9 has it, are its padding."""
+    """Its stride defaults to 1."""
     kernel = tuple(node.attrs["kernel_shape"])
     rank = len(kernel)
     attrs = {"kernel": kernel, "stride": _per_dimension(node, "strides", rank),
              "padding": _padding(node, rank), "dilation": _per_dimension(node, "dilations", rank),
              "ceil_mode": bool(node.attrs.get("ceil_mode"))}
-    if node.op == "MaxPool" or node.x.operand is None:
-        return node.layer("maxpool", **attrs)
-    before = node.graph.nodes[node.x.operand[0]]
-    unpadded = attrs["padding"] == [(0, 0)] * rank
-    if unpadded and before["op"] == "pad" and _pads_map_with_zeros(before["attrs"]):
-        return node.emit("avgpool", before["inputs"], {**attrs, "padding": before["attrs"]["padding"][2:]})
-    return node.layer("avgpool", **attrs)
-
-
-def _pads_map_with_zeros(attrs: dict[str, Any]) -> bool:
-    return attrs["mode"] == "constant" and attrs["value"] == 0 and attrs["padding"][:2] == [(0, 0), (0, 0)]
+    return node.layer("maxpool" if node.op == "MaxPool" else "avgpool", **attrs)
 
 
 @onnx_op("GlobalMaxPool")
@@ -726,35 +621,3 @@ def _tile(node: Node) -> list[Value]:
 def _depth_to_space(node: Node) -> list[Value]:
     """Either order of the channels costs the same."""
     return node.layer(NAMES["onnx"][node.op].name, factor=node.attrs["blocksize"])
-
-
-def join_slices(graph: nx.DiGraph) -> None:
-    """Make one split of slices that cut a tensor into adjoining pieces, in place.
-
-    Newer opsets export ``chunk`` so, while other readers and older opsets see what the author wrote.
-    """
-    pieces: dict[tuple[Operand, int], list[tuple[int, int, str]]] = {}
-    for name, data in graph.nodes(data=True):
-        if data["op"] == "slice" and data["attrs"]["step"] == 1:
-            axis = data["attrs"]["axis"]
-            cut = slice(data["attrs"]["start"], data["attrs"]["stop"]).indices(data["in_shapes"][0][axis])
-            pieces.setdefault((data["inputs"][0], axis), []).append((*cut[:2], name))
-    for (source, axis), cuts in pieces.items():
-        cuts.sort()
-        size = graph.nodes[source[0]]["out_shapes"][source[1]][axis]
-        starts, stops = [start for start, *_ in cuts], [stop for _, stop, _ in cuts]
-        if len(cuts) > 1 and [*starts, size] == [0, *stops]:
-            _split_instead(graph, source, axis, cuts)
-
-
-def _split_instead(graph: nx.DiGraph, source: Operand, axis: int, cuts: list[tuple[int, int, str]]) -> None:
-    """Feed the slices named in ``cuts`` from a split, so that nothing is left for them to do."""
-    name = f"{cuts[0][2]}.split"
-    while name in graph:
-        name += "_"
-    sections = [stop - start for start, stop, _ in cuts]
-    add_op(graph, name, "split", [source], {"axis": axis, "sections": sections})
-    for slot, (*_, piece) in enumerate(cuts):
-        graph.remove_edge(source[0], piece)
-        graph.nodes[piece].update(op="identity", attrs={}, inputs=[(name, slot)])
-        graph.add_edge(name, piece, slots=[(slot, 0)])

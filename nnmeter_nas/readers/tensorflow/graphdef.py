@@ -16,7 +16,6 @@ from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ..inputs import InputShape, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
-from .folding import fold_spellings
 from .nodes import Node, naming, nodes_in_order
 from .operators import Call, Tensor, is_known, known, layout, translate
 
@@ -40,9 +39,7 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
     """Read a frozen TensorFlow graph into a model graph.
 
     Shapes are inferred from the placeholders. Arithmetic on shapes and other small constants is evaluated.
-    Biases, batch norm written as products and sums, dilation, and padding before a convolution are folded, as
-    every converter does. Operators without a canonical form keep their own name in lower case. ``model`` is
-    not changed.
+    Operators without a canonical form keep their own name in lower case. ``model`` is not changed.
 
     Args:
         model: path of a ``.pb`` file, or a ``GraphDef`` from tensorboard or TensorFlow.
@@ -62,7 +59,6 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
         with naming(node):
             reader.read(node)
     set_outputs(graph, reader.outputs())
-    fold_spellings(graph)
     return finish(graph)
 
 

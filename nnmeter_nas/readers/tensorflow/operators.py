@@ -456,8 +456,6 @@ def _bias(call: Call) -> list[Tensor] | None:
 
 # Element-wise
 
-#: Element-wise operator -> the number behind it that changes nothing.
-_NEUTRAL = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0}
 
 
 def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
@@ -471,16 +469,23 @@ def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
     for constant in (t for t in tensors if t not in live):
         shape = _aligned(constant.sizes, rank)
         if math.prod(shape) == 1 and constant.value is not None and constant.value.dtype.kind in "if":
-            attrs["const"] = float(constant.value.item())
+            number = float(constant.value.item())
+            attrs["const"] = number + attrs["const"] if "const" in attrs else number  # of an AddN
         else:
             attrs["const_shape"] = _permuted(shape, order)
-    if len(live) == 1 and live[0].rank == rank and attrs == {"const": _NEUTRAL.get(op)}:
-        return live
     return call.emit(op, [call.arranged(t, order, _aligned(t.sizes, rank)) for t in live], attrs, order)
 
 
 def _aligned(shape: Shape, rank: int) -> Shape:
     return (1,) * (rank - len(shape)) + shape
+
+
+@tensorflow("ClipByValue")
+def _clip(call: Call) -> list[Tensor]:
+    """Between two limits; those that are not one number each are not told."""
+    limits = {key: t.value for key, t in zip(("min", "max"), call.inputs[1:], strict=True)}
+    known_limits = {key: float(v.item()) for key, v in limits.items() if v is not None and v.size == 1}
+    return call.layer("clip", **(known_limits if len(known_limits) == len(limits) else {}))
 
 
 @tensorflow("Square")
@@ -491,16 +496,6 @@ def _square(call: Call) -> list[Tensor]:
 @tensorflow("Reciprocal", "Inv")
 def _reciprocal(call: Call) -> list[Tensor]:
     return call.layer("div", const=1.0, const_first=True)
-
-
-@tensorflow("ClipByValue")
-def _clip(call: Call) -> list[Tensor] | None:
-    """Limits of 0 and 6 make it the activation of that name."""
-    limits = [tensor.value for tensor in call.inputs[1:]]
-    if any(limit is None or limit.size != 1 for limit in limits):
-        return None
-    low, high = (float(limit.item()) for limit in limits if limit is not None)
-    return call.layer("relu6") if (low, high) == (0, 6) else call.layer("clip", min=low, max=high)
 
 
 #: Functions of each value that have no canonical name.
@@ -763,9 +758,10 @@ def _reshape(call: Call) -> list[Tensor]:
 def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
     """``source`` as ``shape``; where its channels come apart, their parts stay second and third."""
     order = call.order(len(shape), source)
-    is_map = source.rank == _MAP_RANK and order != tuple(range(len(shape)))
+    is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
-        order = (0, len(shape) - 2, len(shape) - 1, *range(1, len(shape) - 2))
+        lead = shape[0] == source.sizes[0]  # else the batch is folded into the map, whose axes stay together
+        order = (*([0] * lead), len(shape) - 2, len(shape) - 1, *range(lead, len(shape) - 2))
     return call.arranged(source, order, shape)
 
 

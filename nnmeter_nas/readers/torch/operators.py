@@ -16,7 +16,6 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
-import numpy as np
 
 from ...ops import NAMES, OPERATORS, Shape
 
@@ -126,7 +125,8 @@ def _as_declared(call: Call) -> list[Operand] | None:
     if operator is None or operator.attrs is None:
         return None
     if operator.operands is None:
-        return _binary(call, operator.name, *list(call.args.values())[:2])
+        left, right, *_ = call.args.values()
+        return _binary(call, operator.name, left, right, call.args.get("alpha", 1))
     if len(call.inputs) != operator.operands:
         return None
     attrs = {key: call.args[key] for key in operator.attrs if key in call.args}
@@ -185,17 +185,17 @@ def _reciprocal(call: Call) -> list[Operand] | None:
 @aten("rsub")
 def _rsub(call: Call) -> list[Operand] | None:
     """A difference with its operands the other way round."""
-    return _binary(call, "sub", call.args["other"], call.args["self"])
+    return _binary(call, "sub", call.args["other"], call.args["self"], call.args.get("alpha", 1))
 
 
 #: Operators whose result depends on the order of their operands.
 _ORDERED = frozenset({"sub", "div", "pow"})
 
 
-def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
-    """``op`` over two values: computed operands, constant tensors or numbers."""
+def _binary(call: Call, op: str, left: Any, right: Any, alpha: float = 1) -> list[Operand] | None:
+    """``op`` over two values: computed operands, constant tensors or numbers; ``alpha`` scales one."""
     operands: list[Operand] = []
-    attrs: dict[str, Any] = {}
+    attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
     for value in (left, right):
         operand, constant = call.operand(value), call.known(value)
         if operand is not None:
@@ -210,21 +210,7 @@ def _binary(call: Call, op: str, left: Any, right: Any) -> list[Operand] | None:
             attrs["const_shape"] = tuple(value.shape)
     if op in _ORDERED and call.operand(left) is None:
         attrs["const_first"] = True
-    return [call.emit(op, _without_expands(call, operands), attrs, call.out_shapes[0])]
-
-
-def _without_expands(call: Call, operands: list[Operand]) -> list[Operand]:
-    """``operands`` from before ``expand``, where the operator broadcasts to the same shape without it."""
-    nodes = call.graph.nodes
-    sources = [nodes[o[0]]["inputs"][0] if nodes[o[0]]["op"] == "expand" else o for o in operands]
-    shapes = [_traced_shape(call.graph, source) for source in sources]
-    return sources if np.broadcast_shapes(*shapes) == call.out_shapes[0] else operands
-
-
-def _traced_shape(graph: nx.DiGraph, operand: Operand) -> Shape:
-    """The shape an operand was traced with."""
-    data = graph.nodes[operand[0]]
-    return data["attrs"]["shape"] if data["op"] == "input" else data["declared"][operand[1]]
+    return [call.emit(op, operands, attrs, call.out_shapes[0])]
 
 
 @aten("zeros_like", "new_zeros", "zero")
@@ -496,7 +482,8 @@ def _pad(call: Call) -> list[Operand] | None:
     flat = call.args["pad"]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
     padding = [(0, 0)] * (len(call.shape()) - len(pairs)) + pairs
-    return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"))
+    return call.layer("pad", padding=padding, mode=call.args.get("mode", "constant"),
+                      value=float(call.args.get("value") or 0.0))
 
 
 @reads("upsample")

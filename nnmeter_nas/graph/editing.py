@@ -1,0 +1,110 @@
+"""Changes to a model graph, in place: who reads what, what goes, and what takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from .shapes import operand_shape
+
+#: Producer and output slot.
+Operand = tuple[str, int]
+
+
+def connect(graph: nx.DiGraph, operand: Operand, consumer: str, in_slot: int) -> None:
+    """Add the edge, or another slot on it, that carries ``operand`` into ``consumer``."""
+    producer, out_slot = operand
+    if graph.has_edge(producer, consumer):
+        graph.edges[producer, consumer]["slots"].append((out_slot, in_slot))
+    else:
+        graph.add_edge(producer, consumer, slots=[(out_slot, in_slot)])
+
+
+def set_operands(graph: nx.DiGraph, name: str, operands: Sequence[Operand]) -> None:
+    """Feed ``name`` from ``operands`` and from nothing else."""
+    data = graph.nodes[name]
+    graph.remove_edges_from([(producer, name) for producer in {p for p, _ in data["inputs"]}])
+    data["in_shapes"] = [operand_shape(graph, name, operand) for operand in operands]
+    data["inputs"] = list(operands)
+    for in_slot, operand in enumerate(operands):
+        connect(graph, operand, name, in_slot)
+
+
+def bypass(graph: nx.DiGraph, name: str, source: Operand) -> None:
+    """Let every reader of ``name`` read ``source`` instead, and remove ``name``."""
+    for consumer in list(graph.successors(name)):
+        for _, in_slot in graph.edges[name, consumer]["slots"]:
+            _feed(graph, consumer, in_slot, source)
+    outputs = graph.graph["outputs"]
+    if name in outputs:
+        graph.graph["outputs"] = list(dict.fromkeys(source[0] if o == name else o for o in outputs))
+    graph.remove_node(name)
+
+
+def _feed(graph: nx.DiGraph, consumer: str, in_slot: int, source: Operand) -> None:
+    data = graph.nodes[consumer]
+    data["inputs"][in_slot] = source
+    data["in_shapes"][in_slot] = operand_shape(graph, consumer, source)
+    connect(graph, source, consumer, in_slot)
+
+
+def replace(
+    graph: nx.DiGraph,
+    name: str,
+    op: str,
+    operands: Sequence[Operand],
+    attrs: Mapping[str, Any] | None = None,
+    gone: Iterable[str] = (),
+) -> None:
+    """Make ``name`` the operator ``op`` of ``operands``; it keeps its output shapes.
+
+    ``gone`` names the operators that it replaces beside its own; nothing else may read them.
+    """
+    graph.remove_nodes_from(gone)
+    set_operands(graph, name, operands)
+    graph.nodes[name].update(op=op, attrs=dict(attrs or {}))
+
+
+def insert(
+    graph: nx.DiGraph, name: str, op: str, operand: Operand, attrs: Mapping[str, Any], shapes: list[Any]
+) -> str:
+    """Add an operator of one operand and known output ``shapes``; returns its name."""
+    while name in graph:
+        name += "_"
+    graph.add_node(
+        name, op=op, attrs=dict(attrs), inputs=[operand], declared=None,
+        in_shapes=[operand_shape(graph, name, operand)], out_shapes=shapes,
+    )  # fmt: skip
+    connect(graph, operand, name, 0)
+    return name
+
+
+def drop_unread(graph: nx.DiGraph, names: Iterable[str]) -> None:
+    """Remove the operators among ``names``, and then those before them, that nothing reads."""
+    stack = list(names)
+    while stack:
+        name = stack.pop()
+        unread = name in graph and not graph.out_degree(name) and name not in graph.graph["outputs"]
+        if unread and graph.nodes[name]["op"] != "input":
+            stack += graph.predecessors(name)
+            graph.remove_node(name)
+
+
+def read_once(graph: nx.DiGraph, name: str) -> bool:
+    """Whether one operator alone reads ``name``, in one place, and the model does not hand it out."""
+    consumers = graph.adj[name]
+    if len(consumers) != 1 or name in graph.graph["outputs"]:
+        return False
+    [edge] = consumers.values()
+    return len(edge["slots"]) == 1
+
+
+def sole_source(graph: nx.DiGraph, name: str, ops: Iterable[str]) -> str | None:
+    """The only operand of ``name``, if it is one of ``ops`` and nothing else reads it."""
+    operands = graph.nodes[name]["inputs"]
+    if len(operands) != 1:
+        return None
+    producer: str = operands[0][0]
+    return producer if graph.nodes[producer]["op"] in ops and read_once(graph, producer) else None

@@ -1,0 +1,302 @@
+"""Patterns written as the formula they match, such as ``"x * relu6(x + 3) / 6"``.
+
+A formula is parsed once, into the four kinds of :data:`Expression`, and then looked for in model graphs:
+
+* a name such as ``x`` is any tensor, the same one wherever the name stands;
+* a call is the operator of that name, over one tensor; numbers behind it are the limits of a ``clip``;
+* factors of a product, and summands of a sum, may come in any order. ``a / 6`` is ``a * (1 / 6)``, ``-a`` is
+  ``a * (-1)``, and ``x ** 3`` is ``x * x * x``, in the formula and in the graph alike;
+* numbers match within 0.1 %, as formats round them and some models are half precision.
+
+What is computed on the way to the result must be read by nothing else, and not be an output of the model.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import networkx as nx
+
+from ..editing import Operand, read_once, replace
+from ..shapes import operand_shape
+from ._rule import Rule
+
+_TOLERANCE = 1e-3
+#: A product in a graph is followed through this many of its operators.
+_MAX_DEPTH = 4
+#: Powers that are read as products.
+_POWERS = (2.0, 3.0)
+_PRODUCTS = frozenset({"mul", "div", "neg", "pow"})
+_SUMS = frozenset({"add", "sub"})
+
+
+@dataclass(frozen=True)
+class Name:
+    """Any tensor."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator of one tensor."""
+
+    op: str
+    argument: Expression
+    numbers: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Product:
+    """Factors, each with whether it is divided by instead, and the number that they are scaled by."""
+
+    factors: tuple[tuple[Expression, bool], ...]
+    scale: float
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Summands, and the number that is added."""
+
+    terms: tuple[Expression, ...]
+    shift: float
+
+
+Expression = Name | Call | Product | Sum
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the names of a formula stand for, and the operators it was found in, in no order."""
+
+    names: Mapping[str, Operand]
+    members: frozenset[str] = frozenset()
+
+
+def parse(formula: str) -> Expression:
+    """The expression of a formula.
+
+    >>> parse("x / 2 + 3")
+    Sum(terms=(Product(factors=((Name(name='x'), False),), scale=0.5),), shift=3.0)
+    """
+    found = _parse(ast.parse(formula, mode="eval").body)
+    if isinstance(found, float):
+        raise ValueError(f"the formula {formula!r} is a number")
+    return found
+
+
+def _parse(node: ast.expr) -> Expression | float:
+    match node:
+        case ast.Name(id=name):
+            return Name(name)
+        case ast.Constant(value=int() | float() as value):
+            return float(value)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _product([(_parse(operand), False)], -1.0)
+        case ast.BinOp(left=left, op=ast.Mult() | ast.Div() as op, right=right):
+            return _product([(_parse(left), False), (_parse(right), isinstance(op, ast.Div))])
+        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int() as power)):
+            return _product([(_parse(left), False)] * power)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _sum([_parse(left), _parse(right)])
+        case ast.Call(func=ast.Name(id=op), args=[argument, *limits]):
+            inner, numbers = _parse(argument), [_parse(limit) for limit in limits]
+            if not isinstance(inner, float):
+                return Call(op, inner, tuple(n for n in numbers if isinstance(n, float)))
+    raise ValueError(f"a formula cannot hold {ast.unparse(node)!r}")
+
+
+def _product(parts: list[tuple[Expression | float, bool]], scale: float = 1.0) -> Expression | float:
+    """The product of ``parts``, each with whether it is divided by; products among them become one."""
+    factors: list[tuple[Expression, bool]] = []
+    for part, inverse in parts:
+        number = part if isinstance(part, float) else part.scale if isinstance(part, Product) else 1.0
+        scale = scale / number if inverse else scale * number
+        if isinstance(part, Product):
+            factors += [(factor, inverted != inverse) for factor, inverted in part.factors]
+        elif not isinstance(part, float):
+            factors.append((part, inverse))
+    return Product(tuple(factors), scale) if factors else scale
+
+
+def _sum(parts: list[Expression | float]) -> Expression | float:
+    """The sum of ``parts``; sums among them become one."""
+    terms: list[Expression] = []
+    shift = 0.0
+    for part in parts:
+        if isinstance(part, Sum):
+            terms += part.terms
+            shift += part.shift
+        elif isinstance(part, float):
+            shift += part
+        else:
+            terms.append(part)
+    return Sum(tuple(terms), shift) if terms else shift
+
+
+def formulas(spellings: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
+    """A rule for each formula in ``spellings``, which holds those of an operator of ``x`` by its name."""
+    return tuple(_formula_rule(op, parse(text)) for op, texts in spellings.items() for text in texts)
+
+
+def _formula_rule(op: str, expression: Expression) -> Rule:
+    def apply(graph: nx.DiGraph, name: str) -> bool:
+        for match in _matches(graph, expression, (name, 0), Match({}), True):
+            source = match.names["x"]
+            if operand_shape(graph, name, source) == graph.nodes[name]["out_shapes"][0]:
+                replace(graph, name, op, [source], gone=match.members - {name})
+                return True
+        return False
+
+    needs = tuple(frozenset({called}) for called in sorted(_called(expression)))
+    return Rule(apply, _ends(expression), needs, frozenset({op}))
+
+
+def _ends(expression: Expression) -> frozenset[str]:
+    """Operators that what ``expression`` describes may end in."""
+    match expression:
+        case Call(op=op):
+            return frozenset({op})
+        case Product():
+            return frozenset({"mul", "div"})
+        case Sum():
+            return _SUMS
+    return frozenset()
+
+
+def _called(expression: Expression) -> set[str]:
+    """Names of the operators called in ``expression``."""
+    match expression:
+        case Call(op=op, argument=argument):
+            return {op} | _called(argument)
+        case Product(factors=factors):
+            return {op for factor, _ in factors for op in _called(factor)}
+        case Sum(terms=terms):
+            return {op for term in terms for op in _called(term)}
+    return set()
+
+
+def _matches(
+    graph: nx.DiGraph, expression: Expression, operand: Operand, so_far: Match, is_last: bool = False
+) -> Iterator[Match]:
+    """Every way in which ``operand`` is ``expression``, given what was matched ``so_far``."""
+    name = operand[0]
+    if isinstance(expression, Name):
+        if so_far.names.get(expression.name, operand) == operand:
+            yield Match({**so_far.names, expression.name: operand}, so_far.members)
+    elif not is_last and not read_once(graph, name):
+        return
+    elif isinstance(expression, Call):
+        data = graph.nodes[name]
+        if data["op"] == expression.op and len(data["inputs"]) == 1 and _has_limits(data, expression.numbers):
+            here = Match(so_far.names, so_far.members | {name})
+            yield from _matches(graph, expression.argument, data["inputs"][0], here)
+    elif isinstance(expression, Product):
+        for factors, scale, members in _products(graph, name):
+            if len(factors) == len(expression.factors) and _close(scale, expression.scale):
+                here = Match(so_far.names, so_far.members | members)
+                for arranged in set(permutations(factors)):
+                    pairs = list(zip(expression.factors, arranged, strict=True))
+                    if all(wanted[1] == found[1] for wanted, found in pairs):
+                        yield from _all(graph, [(wanted[0], found[0]) for wanted, found in pairs], here)
+    else:
+        data = graph.nodes[name]
+        shift = _shift(data)
+        if shift is not None and len(data["inputs"]) == len(expression.terms):
+            here = Match(so_far.names, so_far.members | {name})
+            for terms in permutations(data["inputs"]) if _close(shift, expression.shift) else ():
+                yield from _all(graph, list(zip(expression.terms, terms, strict=True)), here)
+
+
+def _all(graph: nx.DiGraph, pairs: list[tuple[Expression, Operand]], so_far: Match) -> Iterator[Match]:
+    """Every way in which all ``pairs`` match at once."""
+    if not pairs:
+        yield so_far
+        return
+    (expression, operand), *rest = pairs
+    for match in _matches(graph, expression, operand, so_far):
+        yield from _all(graph, rest, match)
+
+
+def _close(found: float, wanted: float) -> bool:
+    return math.isclose(found, wanted, rel_tol=_TOLERANCE, abs_tol=1e-9)
+
+
+def _has_limits(data: Mapping[str, Any], numbers: tuple[float, ...]) -> bool:
+    """Whether the limits of a ``clip`` are ``numbers``; none are those of a clip that does not tell them."""
+    if data["op"] != "clip":
+        return not numbers
+    found = [data["attrs"].get(key) for key in ("min", "max")]
+    if not numbers:
+        return found == [None, None]
+    return all(f is not None and _close(f, wanted) for f, wanted in zip(found, numbers, strict=True))
+
+
+def _is_plain(data: Mapping[str, Any]) -> bool:
+    """Whether an element-wise operator works with nothing but its operands and a number."""
+    return "const_shape" not in data["attrs"] and "alpha" not in data["attrs"]
+
+
+def _shift(data: Mapping[str, Any]) -> float | None:
+    """What a sum adds to its operands; None if the operator is no sum."""
+    if data["op"] not in _SUMS or not _is_plain(data):
+        return None
+    shift: float | None = data["attrs"].get("const")
+    if data["op"] == "add":
+        return shift or 0.0
+    lone = len(data["inputs"]) == 1 and not data["attrs"].get("const_first")
+    return -shift if lone and shift is not None else None
+
+
+#: Factors, each with whether it is divided by, a number, and the operators that multiply them.
+_Factors = tuple[list[tuple[Operand, bool]], float, frozenset[str]]
+
+
+def _products(graph: nx.DiGraph, name: str) -> Iterator[_Factors]:
+    """The product that ``name`` computes, first of its own operands, then ever further expanded."""
+    own = _factors(graph.nodes[name])
+    if own is None:
+        return
+    factors, scale = own
+    members = frozenset({name})
+    for _ in range(_MAX_DEPTH):
+        yield factors, scale, members
+        expanded: list[tuple[Operand, bool]] = []
+        inner = set()
+        for operand, inverse in factors:
+            part = _factors(graph.nodes[operand[0]]) if read_once(graph, operand[0]) else None
+            if part is None:
+                expanded.append((operand, inverse))
+                continue
+            inner.add(operand[0])
+            expanded += [(factor, inverted != inverse) for factor, inverted in part[0]]
+            scale = scale / part[1] if inverse else scale * part[1]
+        if not inner:
+            return
+        factors, members = expanded, members | inner
+
+
+def _factors(data: Mapping[str, Any]) -> tuple[list[tuple[Operand, bool]], float] | None:
+    """Factors of one operator and the number it scales by; None if it is no product of such."""
+    op, attrs, inputs = data["op"], data["attrs"], data["inputs"]
+    if op not in _PRODUCTS or not _is_plain(data):
+        return None
+    const: float | None = attrs.get("const")
+    if op == "neg":
+        return [(inputs[0], False)], -1.0
+    if op == "mul":
+        return [(operand, False) for operand in inputs], 1.0 if const is None else const
+    if op == "pow":
+        whole = const in _POWERS and not attrs.get("const_first") and len(inputs) == 1
+        return ([(inputs[0], False)] * int(const or 0), 1.0) if whole else None
+    if const is None:
+        quotient = [(inputs[0], False), *((operand, True) for operand in inputs[1:])]
+        return (quotient, 1.0) if len(inputs) > 1 else None
+    if attrs.get("const_first"):
+        return [(inputs[0], True)], const
+    return ([(inputs[0], False)], 1 / const) if const else None

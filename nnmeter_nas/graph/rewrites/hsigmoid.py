@@ -1,0 +1,17 @@
+"""The hard sigmoid: a line between the limits 0 and 1, whatever its slope, since that costs the same.
+
+nn-Meter IR does not tell the limits of a clip.
+"""
+
+from ._expressions import formulas
+
+SPELLINGS = {
+    "hsigmoid": (
+        "relu6(x + 3) / 6",
+        "clip(x + 3) / 6",
+        "clip(x / 6 + 0.5, 0, 1)",
+        "clip((x + 3) / 6, 0, 1)",
+        "clip(0.2 * x + 0.5, 0, 1)",
+    ),
+}
+RULES = formulas(SPELLINGS)

@@ -1,0 +1,6 @@
+"""The swish, also called SiLU: x times its sigmoid."""
+
+from ._expressions import formulas
+
+SPELLINGS = {"swish": ("x * sigmoid(x)", "x / (1 + exp(-x))")}
+RULES = formulas(SPELLINGS)

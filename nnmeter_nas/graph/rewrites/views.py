@@ -1,0 +1,55 @@
+"""Views and transposes that follow one another are one; those that cancel go."""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from ..editing import drop_unread, read_once, replace
+from ._rule import VIEWS, rule
+
+SPELLINGS = (
+    "x.view(1, 8, 64).view(1, 2, 4, 64)",
+    "x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)",
+    "x.mean((2, 3)).permute(1, 0)",
+)
+
+
+@rule(*VIEWS, needs=VIEWS, makes={"reshape"})
+def join_views(graph: nx.DiGraph, name: str) -> bool:
+    """A view of a view is a view of what that saw."""
+    data = graph.nodes[name]
+    before = data["inputs"][0][0]
+    if graph.nodes[before]["op"] not in VIEWS:
+        return False
+    replace(graph, name, "reshape", graph.nodes[before]["inputs"], {"shape": data["out_shapes"][0]})
+    drop_unread(graph, [before])
+    return True
+
+
+@rule("transpose", needs={"transpose"})
+def join_transposes(graph: nx.DiGraph, name: str) -> bool:
+    """Two permutations are one; the first of them may have other readers only if both cancel."""
+    data = graph.nodes[name]
+    before = data["inputs"][0][0]
+    first = graph.nodes[before]
+    if first["op"] != "transpose":
+        return False
+    rank = len(data["out_shapes"][0])
+    perm = tuple(first["attrs"]["perm"][axis % rank] % rank for axis in data["attrs"]["perm"])
+    if perm != tuple(range(rank)) and not read_once(graph, before):
+        return False
+    replace(graph, name, "transpose", first["inputs"], {"perm": perm})
+    drop_unread(graph, [before])
+    return True
+
+
+@rule("transpose", makes={"reshape"})
+def view_instead_of_transpose(graph: nx.DiGraph, name: str) -> bool:
+    """A transpose that leaves the order of all axes longer than 1 as it is moves no data."""
+    data = graph.nodes[name]
+    shape, rank = data["in_shapes"][0], len(data["in_shapes"][0])
+    longer = [axis % rank for axis in data["attrs"]["perm"] if shape[axis] > 1]
+    if longer != sorted(longer):
+        return False
+    replace(graph, name, "reshape", data["inputs"], {"shape": data["out_shapes"][0]})
+    return True
