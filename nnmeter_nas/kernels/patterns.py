@@ -85,10 +85,12 @@ def _take(graph: nx.DiGraph, members: list[str], ops: frozenset[str]) -> str | N
     It must read one tensor, and of that one position at a time.
     """
     step = _after(graph, members)
-    data = graph.nodes[step] if step else {"op": ""}
+    if step is None:
+        return None
+    data = graph.nodes[step]
     if data["op"] not in ops or len(data["inputs"]) != 1 or set(data["attrs"].get("kernel", ())) - {1}:
         return None
-    members.append(str(step))
+    members.append(step)
     return str(data["op"])
 
 

@@ -11,6 +11,7 @@ import networkx as nx
 import torch
 import torch.nn.functional as F
 
+from graphs import SHAPE
 from nnmeter_nas.graph.model_graph import add_op
 
 _OPERATORS: dict[type[ast.operator], str] = {
@@ -27,12 +28,11 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def add_formula(graph: nx.DiGraph, prefix: str, source: str, formula: str) -> list[str]:
-    """Add what ``formula`` computes of ``x``, which is ``source``; the names of its operators, the last last."""
+    """Add what ``formula`` computes of ``x``, which is ``source``; the names of its operators, in order."""
     added: list[str] = []
 
     def emit(op: str, operands: list[str], attrs: dict[str, Any]) -> str:
-        declared = [graph.nodes[source].get("declared") or [(1, 8, 8, 8)]][0]
-        added.append(add_op(graph, f"{prefix}.{len(added)}", op, operands, attrs, declared))
+        added.append(add_op(graph, f"{prefix}.{len(added)}", op, operands, attrs, [SHAPE]))
         return added[-1]
 
     def visit(node: ast.expr) -> str | float:

@@ -1,4 +1,6 @@
-"""Networks in two versions: each block spelled in one of many ways, and the same blocks in their plain way."""
+"""Networks of blocks, each of which can be spelled in several ways."""
+
+# ruff: noqa: E501 - a spelling stands on one line, however long it is
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def test_a_spelling_costs_what_the_plain_one_does(chosen: tuple[str, int], tmp_p
 
 @pytest.mark.parametrize("opset", [11, 17])
 @pytest.mark.parametrize("chosen", EVERY, ids=lambda chosen: f"{chosen[0]} {chosen[1]}")
-def test_an_export_costs_what_the_plain_network_does(chosen: tuple[str, int], opset: int, tmp_path: Path) -> None:
+def test_an_export_costs_what_the_plain_network_does(
+    chosen: tuple[str, int], opset: int, tmp_path: Path
+) -> None:
     if "F.channel_shuffle" in BLOCKS[chosen[0]][chosen[1]]:
         pytest.skip("the exporter has no channel shuffle")
     if opset < 14 and BLOCKS[chosen[0]][chosen[1]].startswith("F.hardswish"):
@@ -101,6 +103,8 @@ def test_a_formula_in_tensorflow_is_one_operator(op: str, formula: str) -> None:
 @pytest.mark.parametrize("chosen", EVERY, ids=lambda chosen: f"{chosen[0]} {chosen[1]}")
 def test_graph_ir_costs_what_the_plain_network_does(chosen: tuple[str, int], tmp_path: Path) -> None:
     pytest.importorskip("nni.retiarii")
+    if "self." in BLOCKS[chosen[0]][chosen[1]]:
+        pytest.skip("the graph IR does not tell the shapes of weights, so that these may be of any")
     ir = nni_ir_of(network([chosen], tmp_path, nni=True), SHAPE)
     assert cost(read_model(ir, "nni-ir", SHAPE)) == of_torch(plain([chosen]), tmp_path)
 

@@ -7,8 +7,8 @@ A pass goes from the inputs to the outputs, so that the operands of each operato
 already. Passes are repeated until nothing changes. There are two rounds of them:
 
 1. what does nothing goes, and all else that has several spellings gets one;
-2. constants fold into the layers before them. That is last, since an activation is no longer found if a number
-   among its operators has become the bias of a layer.
+2. constants fold into the layers before them. That is last, since an activation is no longer found if a
+   number among its operators has become the bias of a layer.
 
 A rule is tried only in a graph that has operators of all the kinds that it needs, and there only at
 operators that it may end in. So a network without candidates costs nothing.

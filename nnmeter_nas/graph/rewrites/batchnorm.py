@@ -1,8 +1,8 @@
 """Products and sums with one constant per channel: a bias of the layer before them, or a batch norm.
 
-Behind a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. Behind a batch
-norm, both are part of it, and so are those with a plain number. Elsewhere, a product and a sum together are a
-batch norm, if one of them has a constant per channel.
+Behind a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. Behind a
+batch norm, both are part of it, and so are those with a plain number. Elsewhere, a product and a sum
+together are a batch norm, if one of them has a constant per channel.
 """
 
 from __future__ import annotations

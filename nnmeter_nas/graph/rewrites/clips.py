@@ -1,7 +1,7 @@
 """Limits, as clips, as the larger or smaller of a tensor and a number, or one after the other: one clip.
 
-Limits of 0 and 6 are ``relu6``, and 0 alone is ``relu``. An activation and other limits in a row stay two, unless
-they make an activation together.
+Limits of 0 and 6 are ``relu6``, and 0 alone is ``relu``. An activation and other limits in a row stay two,
+unless they make an activation together.
 """
 
 from __future__ import annotations

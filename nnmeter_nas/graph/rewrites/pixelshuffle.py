@@ -16,7 +16,9 @@ SPELLINGS = (
     "x.view(1, 8, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 32, 4, 4)",
 )
 #: Order in which the axes of blocks are moved, by the place of the channels among those that came apart.
-_CHANNELS_FIRST, _CHANNELS_LAST, _BACK = (0, 1, 4, 2, 5, 3), (0, 3, 4, 1, 5, 2), (0, 1, 3, 5, 2, 4)
+_CHANNELS_FIRST: Shape = (0, 1, 4, 2, 5, 3)
+_CHANNELS_LAST: Shape = (0, 3, 4, 1, 5, 2)
+_BACK: Shape = (0, 1, 3, 5, 2, 4)
 
 
 @rule(*VIEWS, needs={"transpose"}, makes={"pixelshuffle", "pixelunshuffle"})
