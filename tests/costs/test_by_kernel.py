@@ -83,3 +83,12 @@ def test_a_kernel_that_too_many_choices_decide_is_refused_by_name() -> None:
     learner = KernelLearner(one_kernel, CANDIDATES, {"": Place({})}, samples(32, seed=1))
     with pytest.raises(SpaceError, match="latency of join depends on 12500 combinations of stem, block_0_"):
         learner.table(lambda kernels: [])
+
+
+def test_kernels_that_are_put_together_are_not_noted_as_left_out() -> None:
+    def odd(sample: Sample) -> dict[str, Kernel]:
+        return {**kernels_of(sample), "odd": Kernel("fourier", [], {}, [(1, 8, 4, 4)], [(1, 8, 4, 4)])}
+
+    meter = LatencyMeter([load_latency_predictor("cortexA76cpu_tflite21")])
+    KernelLearner(odd, CANDIDATES, PLACES, samples(32, seed=1)).table(partial(meter.priced, 0))
+    assert meter.left_out == [{}]
