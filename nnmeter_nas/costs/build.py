@@ -23,6 +23,7 @@ from ..kernels.fusion import FusionRules
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, LatencyWarning
 from ..supernet.choices import architecture_at
+from ..supernet.place import Place
 from ..supernet.space import Space
 from .by_kernel import KernelLearner
 from .influence import Sample, learn_influences
@@ -36,6 +37,8 @@ LIMIT = 0.03
 LARGEST_LIST = 20_000
 #: Random architectures that what is learned is tested on, at least.
 _PROBES = 48
+#: How many of these are held out where kernels are learned, to test what is learned.
+_HELD_OUT = 16
 #: Architectures at most that are learned from, of those whose sum is wrong.
 _LEARNED_AT_ONCE = 4
 
@@ -212,15 +215,14 @@ def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | N
         One for each of ``columns``; None where many choices decide one kernel, or the space does not say
         where its operators stand.
     """
-    space = pricing.space
-    if space.places is None:
+    space, places = pricing.space, pricing.space.places
+    if places is None:
         return [None] * len(columns)
     sizes = [len(known) for known in space.candidates.values()]
     rows = np.random.default_rng(0).integers(sizes, size=(_PROBES, len(sizes)))
     probes: list[Sample] = [architecture_at(row, space.candidates) for row in rows.tolist()]
-    [meter] = pricing.meters if len(pricing.meters) == 1 else [None]
-    if isinstance(meter, LatencyMeter):
-        return _by_kernel_sizes(pricing, meter, probes, columns)
+    if len(pricing.meters) == 1 and isinstance(meter := pricing.meters[0], LatencyMeter):
+        return _by_kernel_sizes(pricing, meter, places, probes, columns)
     pricing.values(rows)
     parts: dict[Indices, tuple[Parts, ...]] = {}
 
@@ -231,18 +233,20 @@ def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | N
                 [parts[row]] = pricing.parts([row])
             return parts[row][column]
 
-        assert space.places is not None
-        return learn_influences(evaluate, space.candidates, space.places, samples=wrong)
+        return learn_influences(evaluate, space.candidates, places, samples=wrong)
 
     return [_until_right(pricing, column, partial(learned, column)) for column in columns]
 
 
 def _by_kernel_sizes(
-    pricing: Pricing, meter: LatencyMeter, probes: Sequence[Sample], columns: Sequence[int]
+    pricing: Pricing,
+    meter: LatencyMeter,
+    places: Mapping[str, Place],
+    probes: Sequence[Sample],
+    columns: Sequence[int],
 ) -> list[FactorTable | None]:
     """Latencies by what decides each size of each kernel; devices of the same rules are learned once."""
     space, learners = pricing.space, dict[FusionRules, KernelLearner]()
-    assert space.places is not None
     kernels: dict[Indices, Mapping[FusionRules, Kernels]] = {}
 
     def kernels_of(rules: FusionRules, sample: Sample) -> Kernels:
@@ -254,11 +258,11 @@ def _by_kernel_sizes(
     def learned(column: int, wrong: list[Sample]) -> FactorTable:
         rules = meter.rules[column]
         if rules not in learners:
-            assert space.places is not None
             of_rules = partial(kernels_of, rules)
-            learners[rules] = KernelLearner(of_rules, space.candidates, space.places, probes)
+            learners[rules] = KernelLearner(of_rules, space.candidates, places, probes[_HELD_OUT:])
         learners[rules].learn(wrong)
-        pricing.values(np.array([_row(space, sample) for sample in learners[rules].samples]))
+        samples = [*learners[rules].samples, *probes]  # of which some are new to it, and a test
+        pricing.values(np.array([_row(space, sample) for sample in samples]))
         return learners[rules].table(partial(meter.priced, column))
 
     return [_until_right(pricing, column, partial(learned, column)) for column in columns]

@@ -19,7 +19,18 @@ from ..kernels.configuration import FloatArray
 from ..kernels.fusion import Kernel
 from ..supernet.choices import Candidates
 from ..supernet.place import Place
-from .influence import MARK, Influence, Learner, Marks, Sample, check_size, deciding, positions_of, summed
+from .influence import (
+    MARK,
+    Influence,
+    Learner,
+    Marks,
+    Sample,
+    changes_of_one,
+    check_size,
+    deciding,
+    positions_of,
+    summed,
+)
 from .pricing import Kernels, Parts
 from .table import FactorTable, Positions
 
@@ -56,7 +67,7 @@ class KernelLearner:
         probes: Sequence[Sample],
         seed: int = 0,
     ) -> None:
-        names = _stable_names([kernels(sample) for sample in probes])
+        names = _stable_names([kernels(one) for one in (*changes_of_one(candidates, places), *probes)])
         self._candidates = candidates
         self._learner = Learner(lambda sample: _marks(kernels(sample), names), candidates, places, seed)
         self._learner.learn(probes)
@@ -121,7 +132,7 @@ def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidat
 
 
 def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
-    """Names by which kernels are the same in all networks; returns the names of the kernels of a network.
+    """Gives the names of the kernels of a network, which are the same kernels in every network.
 
     Kernels go by the path of their first operator. Where a layer is left out, those behind it may move up and
     take each other's paths. Of these, one goes by its type within the largest module around it in which each

@@ -138,7 +138,7 @@ class Learner:
             SpaceError: a mark depends on more combinations than :data:`LARGEST_TABLE`; names the labels.
         """
         if not self.samples:
-            for sample in self._changes():
+            for sample in changes_of_one(self._candidates, self._places):
                 self._try(sample)
         for given in samples:
             self._try(given)
@@ -147,20 +147,6 @@ class Learner:
             while unseen := self._sample_with_unseen():
                 self._try(unseen)
             agreed = agreed + 1 if self._try(self._complete({})) else 0
-
-    def _changes(self) -> list[Sample]:
-        """A sample in which much runs, and for each label one that differs there, as far as can be."""
-        base = {}
-        for label, known in self._candidates.items():
-            allowing = [place.conditions.get(label, known) for place in self._places.values()]
-            base[label] = max(reversed(known), key=lambda name: sum(name in one for one in allowing))
-        found = [base]
-        for label, known in self._candidates.items():
-            if len(known) > 1:
-                first = known.index(base[label]) >= len(known) / 2
-                other = known[0] if first else known[-1]
-                found.append({**base, label: other if other != base[label] else known[0]})
-        return found
 
     def _try(self, sample: Sample) -> bool:
         """Evaluate ``sample``; whether all marks are as expected. Learns why where they are not."""
@@ -280,6 +266,20 @@ class Learner:
             label: chosen[label] if label in chosen else self._random.choice(known)
             for label, known in self._candidates.items()
         }
+
+
+def changes_of_one(candidates: Candidates, places: Mapping[str, Place]) -> list[Sample]:
+    """A sample in which much runs, and for each label one that differs there, as far as can be."""
+    base = {}
+    for label, known in candidates.items():
+        allowing = [place.conditions.get(label, known) for place in places.values()]
+        base[label] = max(reversed(known), key=lambda name: sum(name in one for one in allowing))
+    found = [base]
+    for label, known in candidates.items():
+        if len(known) > 1:
+            far = known[0] if known.index(base[label]) >= len(known) / 2 else known[-1]
+            found.append({**base, label: far})
+    return found
 
 
 def check_size(name: str, labels: Sequence[str], candidates: Candidates) -> None:

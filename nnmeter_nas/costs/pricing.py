@@ -67,12 +67,13 @@ class LatencyMeter:
     def parts(self, seen: Sequence[Mapping[FusionRules, Kernels]]) -> list[list[Parts]]:
         """Latency of each kernel, for every device."""
         return [
-            self.priced(device, [of[rules] for of in seen]) for device, rules in enumerate(self.rules)
+            _priced(predictor, [of[predictor.pack.rules] for of in seen], left_out)
+            for predictor, left_out in zip(self._predictors, self.left_out, strict=True)
         ]
 
     def priced(self, device: int, graphs: Sequence[Kernels]) -> list[Parts]:
-        """Latency of each kernel on one device, all priced in one call."""
-        return _priced(self._predictors[device], graphs, self.left_out[device])
+        """Latency of each kernel on one device, all priced in one call; what is left out is not noted."""
+        return _priced(self._predictors[device], graphs, {})
 
 
 def _priced(
