@@ -68,7 +68,7 @@ class Operator:
         attrs: its attributes, where every format calls them by these names and a reader can copy them. None
             if formats spell them in their own ways, so that each reader needs an entry for the operator.
         torch: names of ATen operators and of torch's functions, without overload and underscore at the end;
-            those of other libraries behind their namespace, as in ``mylib::fold``.
+            those of other libraries with their namespace, as in ``mylib::fold``.
         modules: classes of ``torch.nn``, which the graph IR of NNI keeps whole; others by their full path.
         onnx: types of ONNX operators; those of other domains behind their domain, as in ``my.domain.Fold``.
         tensorflow: names of TensorFlow operators.
@@ -77,7 +77,7 @@ class Operator:
         params: its weights and biases, counted likewise; None if shapes and attributes do not tell them.
         keeps_zeros: whether zeros in all operands make zeros, whatever the weights.
         role: what a graph can do without, see :data:`Role`; None for most.
-        kernel: type of the kernel that it makes on its own; None if it makes none, as views of memory.
+        kernel: type of the kernel that it makes on its own; None if it makes none, like a view of memory.
         rule: what fusion rules call it.
     """
 
