@@ -87,7 +87,7 @@ ACTIVATIONS: list[Step] = [
     Step(nn.Hardswish(inplace=True), ["hswish"]),
     Step(F.hardsigmoid, ["hsigmoid"]),
     Step(nn.SiLU(), ["swish"]),
-    Step(lambda x: x * torch.sigmoid(x), ["swish"]),
+    Step(lambda x: x * torch.sigmoid(x), ["sigmoid", "mul"]),
     Step(nn.LeakyReLU(0.1, inplace=True), ["leakyrelu"]),
     Step(nn.GELU(), ["gelu"]),
     Step(torch.tanh, ["tanh"]),
