@@ -19,6 +19,7 @@ LAYERS = {
     "conv": "nn.Conv2d(8, 8, 3, padding=1)",
     "valid": "nn.Conv2d(8, 8, 3)",
     "plain": "nn.Conv2d(8, 8, 3, padding=1, bias=False)",
+    "wide": "nn.Conv2d(24, 8, 1)",
     "down": "nn.Conv2d(8, 4, 1)",
     "up": "nn.Conv2d(4, 8, 1)",
     "narrow": "nn.Linear(8, 4)",
@@ -67,7 +68,7 @@ BLOCKS: dict[str, list[str]] = {
     "shuffle": ["F.channel_shuffle(x, 2)", "x.view(1, 2, 4, 8, 8).transpose(1, 2).reshape(1, 8, 8, 8)",
                 "x.view(1, 2, 4, 64).permute(0, 2, 1, 3).reshape(1, 8, 8, 8)",
                 "torch.cat([x[:, 0::4], x[:, 1::4], x[:, 2::4], x[:, 3::4]], 1)"],
-    "join": ["torch.cat([x, torch.exp(x), x], 1)[:, :8]", "torch.cat([torch.cat([x, torch.exp(x)], 1), x], 1)[:, :8]"],
+    "join": ["$wide(torch.cat([x, torch.exp(x), x], 1))", "$wide(torch.cat([torch.cat([x, torch.exp(x)], 1), x], 1))"],
     "se": ["x * torch.sigmoid($up(torch.relu($down(x.mean([2, 3], keepdim=True)))))"] + [
         f"x * ({gate.format(f'$up({act})'.replace('{pool}', pool))})"
         for (gate, act, pool) in [
