@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from onnx import helper
+from rich.console import Console
 
 pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
 
 import nni.retiarii.nn.pytorch as nn
 from nni.retiarii import basic_unit
 
-from nnmeter_nas import read_model
+from nnmeter_nas import LatencyPredictor, read_model
+from nnmeter_nas.benchmarks.packs.pack_training import Plan, train_packs
+from nnmeter_nas.graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.graph.work import flops_by_operator, params_by_operator
 from nnmeter_nas.kernels.configuration import kernel_type
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.ops import OPERATORS, Node, Shape, Work, kernel_of, only, operator
+from nnmeter_nas.packs import load_pack
 from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from onnx_models import model, node
 from recorded import nni_ir_of
+from synthetic_bench import CPU
 from tf_graphs import TfBuilder
 
 SHAPE = (1, 8, 12, 10)
@@ -142,3 +151,38 @@ def test_zeros_go_through_it() -> None:
             return torch.relu(x)[..., ::2] + torch.ops.made_up.mix(x * 0.0, 2)
 
     assert "mix" not in {data["op"] for _, data in read_model(Zeros(), input_shape=SHAPE).nodes(data=True)}
+
+
+def mixing_ms(read: int) -> float:
+    """Made-up latency of a kernel: a launch, and a time for each value read."""
+    return 0.02 + 3 * read / 1e6
+
+
+def write_bench(folder: Path, networks: int = 60) -> Path:
+    """A dataset of networks of convolutions and the operator, measured on the CPU."""
+    rng, lines = np.random.default_rng(0), []
+    for number in range(networks):
+        graph, latency = new_graph(), 0.01
+        size = 8 * int(rng.integers(1, 8))
+        last = add_input(graph, "x", (1, 3, size, size))
+        channels = 4 * int(rng.integers(1, 12))
+        last = add_op(graph, "stem", "conv", [last], {"kernel": (1, 1), "out_channels": channels})
+        for layer in range(int(rng.integers(1, 4))):
+            latency += mixing_ms(channels * size * size >> layer)
+            last = add_op(graph, f"mix{layer}", "mix", [last], {"stride": 2})
+        lines.append(json.dumps({"id": f"net_{number}", CPU: latency, "graph": to_nnmeter_ir(finish(graph))}))
+    (folder / "nets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_pack_that_has_its_kernel_type_prices_it_in_every_format(tmp_path: Path) -> None:
+    plan = Plan(devices=(CPU,), members=1, seed=0, epochs=150, lofo_epochs=1)
+    console = Console(file=io.StringIO())
+    [folder] = train_packs(write_bench(tmp_path), tmp_path / "packs", tmp_path / "work", plan, 1, console)
+    pack = load_pack(folder)
+    assert pack.card["kernel_types"] == ["conv", "mixing"]
+    predictor = LatencyPredictor(pack)
+    found = {read.__name__: predictor.predict(read(), strict=True) for read in (in_torch, in_onnx, in_nni_ir)}
+    assert len(set(found.values())) == 1
+    assert found["in_torch"] == pytest.approx(mixing_ms(math.prod(SHAPE)), rel=0.2)

@@ -212,7 +212,6 @@ class Joined(torch.nn.Module):
         return self.c(self.pick([x, self.b(x)]))
 
 
-@pytest.mark.xfail(reason="the torch reader makes a kernel of the 0 that Python's sum begins with")
 def test_candidates_of_both_engines_cost_the_same() -> None:
     costs = []
     for engine in ENGINES:
