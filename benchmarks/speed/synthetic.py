@@ -7,7 +7,8 @@ from collections.abc import Callable
 import networkx as nx
 import numpy as np
 
-from nnmeter_nas.graph.model_graph import Operand, add_input, add_op, new_graph
+from nnmeter_nas.graph.editing import Operand
+from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph
 
 #: Sides of the maps that the blocks work on; each stage has the same number of operators.
 _MAPS = (56, 28, 14, 7)
@@ -73,7 +74,7 @@ class _Maker:
             block(self)
             room -= count
 
-    def _add(self, op: str, *operands: Operand, **attrs: object) -> str:
+    def _add(self, op: str, *operands: str | Operand, **attrs: object) -> str:
         """Add an operator that reads ``operands``, by default the last operator."""
         name = f"{op}_{len(self._graph)}"
         self._last = add_op(self._graph, name, op, operands or (self._last,), attrs)
@@ -82,12 +83,12 @@ class _Maker:
     def _drawn_width(self) -> int:
         return 8 * int(self._random.integers(2, 65))
 
-    def _conv(self, width: int, kernel: int, *operands: Operand, stride: int = 1) -> str:
+    def _conv(self, width: int, kernel: int, *operands: str | Operand, stride: int = 1) -> str:
         self._width = width
         window, strides = (kernel, kernel), (stride, stride)
         return self._add("conv", *operands, out_channels=width, kernel=window, stride=strides, padding="same")
 
-    def _conv_bn(self, width: int, kernel: int, *operands: Operand, stride: int = 1) -> str:
+    def _conv_bn(self, width: int, kernel: int, *operands: str | Operand, stride: int = 1) -> str:
         self._conv(width, kernel, *operands, stride=stride)
         return self._add("bn")
 

@@ -1,7 +1,7 @@
 """The model graph: a ``networkx.DiGraph`` of operators with shapes."""
 
+from .editing import Operand
 from .model_graph import (
-    Operand,
     add_input,
     add_op,
     finish,

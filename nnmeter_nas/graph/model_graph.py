@@ -22,12 +22,10 @@ import networkx as nx
 
 from ..errors import GraphError
 from ..ops import OPERATORS, role_of
-from .editing import bypass, connect, set_operands
+from .editing import Operand, bypass, connect, set_operands
 from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
-
-Operand = str | tuple[str, int]
 
 #: Operators whose result stays x when all other operands are zero.
 _ADDITIVE_OPS = frozenset({"add", "sub"})
@@ -47,7 +45,7 @@ def add_op(
     graph: nx.DiGraph,
     name: str,
     op: str,
-    inputs: Sequence[Operand],
+    inputs: Sequence[str | Operand],
     attrs: Mapping[str, Any] | None = None,
     declared: Sequence[Shape] | None = None,
 ) -> str:

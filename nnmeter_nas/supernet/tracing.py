@@ -16,9 +16,10 @@ import networkx as nx
 
 from ..errors import SpaceError
 from ..extras import load_extra
+from ..graph.editing import Operand
 from ..readers.inputs import InputShape
 from ..readers.torch.module import trace_module
-from ..readers.torch.operators import Call, Operand, aten
+from ..readers.torch.operators import AtenCall, aten
 
 if TYPE_CHECKING:
     import torch
@@ -185,7 +186,7 @@ def _register_operator() -> Any:
 
 
 @aten(f"{_NAMESPACE}::choice")
-def _choice(call: Call) -> list[Operand]:
+def _choice(call: AtenCall) -> list[Operand]:
     """One operand for each candidate; what does not depend on the input is a constant."""
     operands = [call.operand(tensor) or call.constant(tensor) for tensor in call.args["handed"]]
     attrs = {"label": call.args["label"], "candidates": tuple(call.args["candidates"])}

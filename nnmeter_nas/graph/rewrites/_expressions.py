@@ -43,7 +43,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Call:
+class OpPattern:
     """An operator of one tensor."""
 
     op: str
@@ -67,7 +67,7 @@ class Sum:
     shift: float
 
 
-Expression = Name | Call | Product | Sum
+Expression = Name | OpPattern | Product | Sum
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _parse(node: ast.expr) -> Expression | float:
         case ast.Call(func=ast.Name(id=op), args=[argument, *limits]):
             inner, numbers = _parse(argument), [_parse(limit) for limit in limits]
             if not isinstance(inner, float):
-                return Call(op, inner, tuple(n for n in numbers if isinstance(n, float)))
+                return OpPattern(op, inner, tuple(n for n in numbers if isinstance(n, float)))
     raise ValueError(f"a formula cannot hold {ast.unparse(node)!r}")
 
 
@@ -160,7 +160,7 @@ def _formula_rule(op: str, expression: Expression) -> Rule:
 def _ends(expression: Expression) -> frozenset[str]:
     """Operators that what ``expression`` describes may end in."""
     match expression:
-        case Call(op=op):
+        case OpPattern(op=op):
             return frozenset({op})
         case Product():
             return frozenset({"mul", "div"})
@@ -172,7 +172,7 @@ def _ends(expression: Expression) -> frozenset[str]:
 def _called(expression: Expression) -> set[str]:
     """Names of the operators called in ``expression``."""
     match expression:
-        case Call(op=op, argument=argument):
+        case OpPattern(op=op, argument=argument):
             return {op} | _called(argument)
         case Product(factors=factors):
             return {op for factor, _ in factors for op in _called(factor)}
@@ -191,7 +191,7 @@ def _matches(
             yield Match({**so_far.names, expression.name: operand}, so_far.members)
     elif not is_last and not read_once(graph, name):
         return
-    elif isinstance(expression, Call):
+    elif isinstance(expression, OpPattern):
         data = graph.nodes[name]
         if data["op"] == expression.op and len(data["inputs"]) == 1 and _has_limits(data, expression.numbers):
             here = Match(so_far.names, so_far.members | {name})

@@ -20,7 +20,7 @@ from ...graph.model_graph import add_input, add_op, finish, new_graph, set_outpu
 from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
-from .operators import NotLoweredError, Tensor, Weight, lower, operator_name, tensors_in
+from .operators import NotLoweredError, Output, Weight, lower, operator_name, tensors_in
 
 _UNPACK = ("prim::ListUnpack", "prim::TupleUnpack")
 #: Types that cannot be open choices. Most arguments have one of them, and ``hasattr`` is slow when it fails.
@@ -53,7 +53,7 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
         )
     build = GraphBuilder(model)
     inputs = [build.add_input(name, shape) for name, shape in root_inputs(model, input_shape)]
-    result = build.evaluate(root, [Tensor(name) for name in inputs])
+    result = build.evaluate(root, [Output(name) for name in inputs])
     set_outputs(build.graph, dict.fromkeys(tensor.producer for tensor in tensors_in(result)))
     return finish(build.graph, build.inferred)
 
@@ -85,11 +85,11 @@ class GraphBuilder:
         self._uninferred.append(name)
         return add_input(self.graph, name, shape)
 
-    def emit(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any]) -> Tensor:
+    def emit(self, op: str, operands: Sequence[Output], attrs: dict[str, Any]) -> Output:
         """Add an operator named after the current NNI node."""
         return self._add(op, operands, attrs, None)
 
-    def shape(self, tensor: Tensor) -> Shape:
+    def shape(self, tensor: Output) -> Shape:
         """The inferred shape of ``tensor``."""
         for name in self._uninferred:  # in the order they were added, so producers come first
             infer_operator(self.graph, name)
@@ -150,7 +150,7 @@ class GraphBuilder:
     def _note_claim(self, operation: Any, result: Any) -> None:
         """Store the shape the IR claims for the current node's result; ``finish`` checks it."""
         # A node that adds no operator, such as a slice that keeps everything, returns another node's result.
-        if not isinstance(result, Tensor) or result.producer not in self.added:
+        if not isinstance(result, Output) or result.producer not in self.added:
             return
         claimed = _claimed_shapes(operation)
         if len(claimed) == 1:
@@ -164,10 +164,10 @@ class GraphBuilder:
         # A user's module may have the name of one of our operators without being that operator.
         name = path if name in OPERATORS else name
         first = self._add(name, list(tensors_in(operands)), dict(operation.parameters or {}), declared)
-        return first if len(declared) < 2 else [Tensor(first.producer, i) for i in range(len(declared))]
+        return first if len(declared) < 2 else [Output(first.producer, i) for i in range(len(declared))]
 
-    def _add(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any],
-             declared: list[Shape] | None) -> Tensor:
+    def _add(self, op: str, operands: Sequence[Output], attrs: dict[str, Any],
+             declared: list[Shape] | None) -> Output:
         # A module that is applied twice, or becomes several operators, needs several names.
         name, count = self.node.name, 1
         while name in self.graph:
@@ -175,7 +175,7 @@ class GraphBuilder:
             name = f"{self.node.name}_{count}"
         self.added.append(name)
         self._uninferred.append(name)
-        return Tensor(add_op(self.graph, name, op, [(t.producer, t.slot) for t in operands], attrs, declared))
+        return Output(add_op(self.graph, name, op, [(t.producer, t.slot) for t in operands], attrs, declared))
 
 
 def _live_nodes(graph: Any, incoming: dict[int, list[Any]]) -> list[Any]:

@@ -24,7 +24,7 @@ from ...ops import NAMES, OPERATORS, Operator, Shape
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Output:
     """Output ``slot`` of operator ``producer`` in the model graph."""
 
     producer: str
@@ -45,17 +45,17 @@ class NotLoweredError(Exception):
 class Builder(Protocol):
     """What a lowering may do to the model graph."""
 
-    def emit(self, op: str, operands: Sequence[Tensor], attrs: dict[str, Any]) -> Tensor:
+    def emit(self, op: str, operands: Sequence[Output], attrs: dict[str, Any]) -> Output:
         """Add an operator and return its first output."""
         ...
 
-    def shape(self, tensor: Tensor) -> Shape:
+    def shape(self, tensor: Output) -> Shape:
         """The inferred shape of ``tensor``."""
         ...
 
 
 @dataclass
-class Call:
+class NniCall:
     """One operator of the IR: its name without prefixes, its arguments, and where to build."""
 
     name: str
@@ -64,29 +64,29 @@ class Call:
     builder: Builder
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Output:
         """The first operand, which must be a computed tensor."""
         return self.tensor("x")
 
-    def tensor(self, key: str) -> Tensor:
+    def tensor(self, key: str) -> Output:
         """The computed tensor that argument ``key`` is."""
         value = self.args.get(key)
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Output):
             raise NotLoweredError(f"{key} is not a computed tensor")
         return value
 
-    def tensors(self, key: str) -> list[Tensor]:
+    def tensors(self, key: str) -> list[Output]:
         """The list of computed tensors that argument ``key`` is."""
         values = self.args[key]
-        if not all(isinstance(v, Tensor) for v in values):
+        if not all(isinstance(v, Output) for v in values):
             raise NotLoweredError(f"{key} holds more than computed tensors")
         return list(values)
 
-    def emit(self, op: str, *operands: Tensor, **attrs: Any) -> Tensor:
+    def emit(self, op: str, *operands: Output, **attrs: Any) -> Output:
         """Add ``op`` to the model graph; returns its first output."""
         return self.builder.emit(op, operands, attrs)
 
-    def shape(self, tensor: Tensor | None = None) -> Shape:
+    def shape(self, tensor: Output | None = None) -> Shape:
         """Shape of ``tensor``, or of the first operand."""
         return self.builder.shape(tensor or self.x)
 
@@ -110,7 +110,7 @@ def _rank_in(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-Lowering = Callable[[Call], Any]
+Lowering = Callable[[NniCall], Any]
 
 LOWERINGS: dict[str, tuple[list[str], Lowering]] = {}
 
@@ -190,14 +190,14 @@ def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: B
     """
     if name in STRUCTURE:
         return STRUCTURE[name](*positional)
-    if name in FOLDS and not any(isinstance(value, Tensor) for value in positional):
+    if name in FOLDS and not any(isinstance(value, Output) for value in positional):
         return Weight() if any(isinstance(v, Weight) for v in positional) else FOLDS[name](*positional)
     found = LOWERINGS.get(name)
     if found is None:
         return _as_declared(name, positional, keywords, builder)
     parameters, lowering = found
     args = {**dict(zip(parameters, positional, strict=False)), **keywords}
-    return lowering(Call(name, args, positional, builder))
+    return lowering(NniCall(name, args, positional, builder))
 
 
 def is_known(name: str) -> bool:
@@ -218,7 +218,7 @@ def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], bui
     if operator.operands is None:
         return _binary(operator.name, positional[:2], builder)
     operands = positional[: operator.operands]
-    if len(operands) < operator.operands or not all(isinstance(value, Tensor) for value in operands):
+    if len(operands) < operator.operands or not all(isinstance(value, Output) for value in operands):
         raise NotLoweredError(f"{name} takes {operator.operands} computed tensor(s)")
     given = {**dict(zip(operator.attrs, positional[operator.operands :], strict=False)), **keywords}
     return builder.emit(operator.name, operands, {key: given[key] for key in operator.attrs if key in given})
@@ -228,14 +228,14 @@ def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], bui
 _ORDERED = frozenset({"sub", "div", "pow"})
 
 
-def _binary(op: str, values: list[Any], builder: Builder) -> Tensor:
+def _binary(op: str, values: list[Any], builder: Builder) -> Output:
     """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
     attrs: dict[str, Any] = {}
     operands = []
-    if op in _ORDERED and not isinstance(values[0], Tensor):
+    if op in _ORDERED and not isinstance(values[0], Output):
         attrs["const_first"] = True
     for value in values:
-        if isinstance(value, Tensor):
+        if isinstance(value, Output):
             operands.append(value)
         elif isinstance(value, Weight):
             attrs["const_shape"] = value.shape or ()
@@ -245,31 +245,31 @@ def _binary(op: str, values: list[Any], builder: Builder) -> Tensor:
 
 
 @lowers("x y", "rsub")
-def _rsub(call: Call) -> Tensor:
+def _rsub(call: NniCall) -> Output:
     """A difference with its operands the other way round."""
     return _binary("sub", [call.args["y"], call.args["x"]], call.builder)
 
 
 @lowers("x", "to", "type_as", "data")
-def _identity(call: Call) -> Tensor:
+def _identity(call: NniCall) -> Output:
     """The same tensor, as far as the IR tells."""
     return call.emit("identity", call.x)
 
 
 @lowers("x", "square")
-def _square(call: Call) -> Tensor:
+def _square(call: NniCall) -> Output:
     """The power of two."""
     return call.emit("pow", call.x, const=2.0)
 
 
 @lowers("x", "reciprocal")
-def _reciprocal(call: Call) -> Tensor:
+def _reciprocal(call: NniCall) -> Output:
     """One divided by it."""
     return call.emit("div", call.x, const=1.0, const_first=True)
 
 
 @lowers("x", "Conv1d", "Conv2d", "Conv3d")
-def _conv(call: Call) -> Tensor:
+def _conv(call: NniCall) -> Output:
     """Padding may be a number, one per dimension, "valid" or "same" (stride 1, as torch has it)."""
     kernel, dilation = call.per_dimension("kernel_size", None), call.per_dimension("dilation", 1)
     padding: Any = call.args.get("padding", 0)
@@ -287,7 +287,7 @@ def _conv(call: Call) -> Tensor:
 
 
 @lowers("x", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
-def _convtranspose(call: Call) -> Tensor:
+def _convtranspose(call: NniCall) -> Output:
     """Transposed convolution."""
     return call.emit(
         "convtranspose", call.x, kernel=call.per_dimension("kernel_size", None),
@@ -299,13 +299,13 @@ def _convtranspose(call: Call) -> Tensor:
     )
 
 
-def _pairs(call: Call) -> list[tuple[int, int]]:
+def _pairs(call: NniCall) -> list[tuple[int, int]]:
     """The symmetric padding of a window."""
     return [(p, p) for p in call.per_dimension("padding", 0)]
 
 
 @lowers("x", "Linear")
-def _linear(call: Call) -> Tensor:
+def _linear(call: NniCall) -> Output:
     """A dense layer over the last dimension."""
     return call.emit("fc", call.x, in_features=call.args["in_features"],
                      out_features=call.args["out_features"],
@@ -314,19 +314,19 @@ def _linear(call: Call) -> Tensor:
 
 @lowers("x kernel_size stride padding dilation ceil_mode", "MaxPool1d", "MaxPool2d", "MaxPool3d",
         "max_pool1d", "max_pool2d", "max_pool3d")
-def _maxpool(call: Call) -> Tensor:
+def _maxpool(call: NniCall) -> Output:
     """Maximum over a window; the stride is the kernel unless given."""
     return _pool(call, "maxpool", dilation=call.per_dimension("dilation", 1))
 
 
 @lowers("x kernel_size stride padding ceil_mode", "AvgPool1d", "AvgPool2d", "AvgPool3d",
         "avg_pool1d", "avg_pool2d", "avg_pool3d")
-def _avgpool(call: Call) -> Tensor:
+def _avgpool(call: NniCall) -> Output:
     """Average over a window; the stride is the kernel unless given."""
     return _pool(call, "avgpool")
 
 
-def _pool(call: Call, op: str, **attrs: Any) -> Tensor:
+def _pool(call: NniCall, op: str, **attrs: Any) -> Output:
     kernel = call.per_dimension("kernel_size", None)
     return call.emit(op, call.x, kernel=kernel, stride=call.per_dimension("stride", kernel),
                      padding=_pairs(call), ceil_mode=bool(call.args.get("ceil_mode", False)), **attrs)
@@ -336,7 +336,7 @@ def _pool(call: Call, op: str, **attrs: Any) -> Tensor:
         "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
         "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
         "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
-def _adaptive_pool(call: Call) -> Tensor:
+def _adaptive_pool(call: NniCall) -> Output:
     """A pool of given output size; None keeps that of the input."""
     size = call.args["output_size"]
     sizes = (size,) * call.rank if isinstance(size, int) or size is None else tuple(size)
@@ -345,27 +345,27 @@ def _adaptive_pool(call: Call) -> Tensor:
 
 
 @lowers("x dim keepdim", "mean", "sum", "prod")
-def _reduction(call: Call) -> Tensor:
+def _reduction(call: NniCall) -> Output:
     """Over given dimensions, or over all: then torch passes a data type in their place."""
     return _reduce(call, None if len(call.positional) < 3 else call.args.get("dim"))
 
 
 @lowers("x dim keepdim", "amax", "amin")
-def _extreme(call: Call) -> Tensor:
+def _extreme(call: NniCall) -> Output:
     """The largest or least value over given dimensions, or over all."""
     return _reduce(call, call.args.get("dim"))
 
 
 @lowers("x dim keepdim", "max", "min")
-def _extreme_along(call: Call) -> Any:
+def _extreme_along(call: NniCall) -> Any:
     """Over all, along one dimension together with where it is, or of two tensors."""
-    if isinstance(call.args.get("dim"), Tensor):
+    if isinstance(call.args.get("dim"), Output):
         return call.emit("maximum" if call.name == "max" else "minimum", call.x, call.tensor("dim"))
     reduced = _reduce(call, call.args.get("dim"))
     return reduced if call.args.get("dim") is None else [reduced, reduced]
 
 
-def _reduce(call: Call, dims: int | list[int] | None) -> Tensor:
+def _reduce(call: NniCall, dims: int | list[int] | None) -> Output:
     """A reduction over ``dims``; the maximum over a whole map is a global max pool."""
     rank, op = len(call.shape()), _FUNCTIONS[call.name].name
     axes = [dims] if isinstance(dims, int) else list(dims or range(rank))
@@ -378,25 +378,25 @@ def _reduce(call: Call, dims: int | list[int] | None) -> Tensor:
 
 
 @lowers("x min max", "clamp", "clip")
-def _clamp(call: Call) -> Tensor:
+def _clamp(call: NniCall) -> Output:
     """Between two bounds, either of which may be absent."""
     return _clip(call, call.args.get("min"), call.args.get("max"))
 
 
 @lowers("x bound", "clamp_min", "clamp_max")
-def _one_bound(call: Call) -> Tensor:
+def _one_bound(call: NniCall) -> Output:
     """One bound alone."""
     bound = call.args["bound"]
     return _clip(call, bound, None) if call.name == "clamp_min" else _clip(call, None, bound)
 
 
 @lowers("x min_val max_val", "Hardtanh", "hardtanh")
-def _hardtanh(call: Call) -> Tensor:
+def _hardtanh(call: NniCall) -> Output:
     """Between two bounds, -1 and 1 unless given."""
     return _clip(call, call.args.get("min_val", -1.0), call.args.get("max_val", 1.0))
 
 
-def _clip(call: Call, low: float | None, high: float | None) -> Tensor:
+def _clip(call: NniCall, low: float | None, high: float | None) -> Output:
     """Some bounds make a clip an activation with a name of its own."""
     if low == 0 and high in (6, None):
         return call.emit("relu" if high is None else "relu6", call.x)
@@ -404,13 +404,13 @@ def _clip(call: Call, low: float | None, high: float | None) -> Tensor:
 
 
 @lowers("tensors dim", "cat", "concat", "concatenate")
-def _concat(call: Call) -> Tensor:
+def _concat(call: NniCall) -> Output:
     """Join tensors along a dimension."""
     return call.emit("concat", *call.tensors("tensors"), axis=call.args.get("dim", 0))
 
 
 @lowers("tensors dim", "stack")
-def _stack(call: Call) -> Tensor:
+def _stack(call: NniCall) -> Output:
     """Join tensors along a new dimension."""
     axis = call.args.get("dim", 0)
     return call.emit("concat", *(call.emit("unsqueeze", t, axes=(axis,)) for t in call.tensors("tensors")),
@@ -418,35 +418,35 @@ def _stack(call: Call) -> Tensor:
 
 
 @lowers("x chunks dim", "chunk")
-def _chunk(call: Call) -> list[Tensor]:
+def _chunk(call: NniCall) -> list[Output]:
     """Cut into so many parts, the last one maybe smaller."""
     axis, count = call.args.get("dim", 0), call.args["chunks"]
     return _split(call, axis, -(-call.shape()[axis] // count))
 
 
 @lowers("x split_size dim", "split", "split_with_sizes")
-def _split_sizes(call: Call) -> list[Tensor]:
+def _split_sizes(call: NniCall) -> list[Output]:
     """Cut into parts of one size, the last one maybe smaller, or into parts of given sizes."""
     return _split(call, call.args.get("dim", 0), call.args["split_size"])
 
 
-def _split(call: Call, axis: int, size: int | Sequence[int]) -> list[Tensor]:
+def _split(call: NniCall, axis: int, size: int | Sequence[int]) -> list[Output]:
     length = call.shape()[axis]
     if isinstance(size, int):
         size = [min(size, length - start) for start in range(0, length, size)]
     whole = call.emit("split", call.x, axis=axis, sections=list(size))
-    return [Tensor(whole.producer, slot) for slot in range(len(size))]
+    return [Output(whole.producer, slot) for slot in range(len(size))]
 
 
 @lowers("x dim", "unbind")
-def _unbind(call: Call) -> list[Tensor]:
+def _unbind(call: NniCall) -> list[Output]:
     """Cut into slices of one, without the dimension."""
     axis = call.args.get("dim", 0)
     return [call.emit("squeeze", part, axes=(axis,)) for part in _split(call, axis, 1)]
 
 
 @lowers("x dim index", "select")
-def _select(call: Call) -> Tensor:
+def _select(call: NniCall) -> Output:
     """One position along a dimension, without the dimension."""
     axis, index = call.args["dim"], call.args["index"]
     part = call.emit("slice", call.x, axis=axis, start=index, stop=index + 1 or None, step=1)
@@ -454,7 +454,7 @@ def _select(call: Call) -> Tensor:
 
 
 @lowers("x", "slice", "MergedSlice")
-def _slice(call: Call) -> Tensor:
+def _slice(call: NniCall) -> Output:
     """A tensor, then (dimension, start, stop, step) once or more; cuts that keep all cost nothing."""
     cuts, tensor = call.positional[1:], call.x
     for axis, start, stop, step in zip(*(cuts[i::4] for i in range(4)), strict=True):
@@ -465,7 +465,7 @@ def _slice(call: Call) -> Tensor:
 
 
 @lowers("x shape", "view", "reshape")
-def _reshape(call: Call) -> Tensor:
+def _reshape(call: NniCall) -> Output:
     """Other sizes for the same elements; one may be -1, which follows from the others.
 
     A size that comes from a list kept in the module is unknown to the IR. It follows as well, where
@@ -483,7 +483,7 @@ def _reshape(call: Call) -> Tensor:
 
 
 @lowers("x dim unflattened_size", "unflatten", "Unflatten")
-def _unflatten(call: Call) -> Tensor:
+def _unflatten(call: NniCall) -> Output:
     """One dimension becomes several."""
     shape = call.shape()
     axis = call.args["dim"] % len(shape)
@@ -492,20 +492,20 @@ def _unflatten(call: Call) -> Tensor:
 
 
 @lowers("x start_dim end_dim", "flatten", "Flatten")
-def _flatten(call: Call) -> Tensor:
+def _flatten(call: NniCall) -> Output:
     """Join neighbouring dimensions; the module keeps the batch unless told, the function doesn't."""
     start = call.args.get("start_dim", 1 if call.name == "Flatten" else 0)
     return call.emit("flatten", call.x, start=start, end=call.args.get("end_dim", -1))
 
 
 @lowers("x dims", "permute")
-def _permute(call: Call) -> Tensor:
+def _permute(call: NniCall) -> Output:
     """All dimensions in another order."""
     return call.emit("transpose", call.x, perm=tuple(d % len(call.args["dims"]) for d in call.args["dims"]))
 
 
 @lowers("x dim0 dim1", "transpose", "swapaxes", "swapdims", "t")
-def _transpose(call: Call) -> Tensor:
+def _transpose(call: NniCall) -> Output:
     """Two dimensions change places; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
     first, second = call.args.get("dim0", 0), call.args.get("dim1", -1)
@@ -514,20 +514,20 @@ def _transpose(call: Call) -> Tensor:
 
 
 @lowers("x dim", "squeeze")
-def _squeeze(call: Call) -> Tensor:
+def _squeeze(call: NniCall) -> Output:
     """Drop dimensions of size 1: those given, or all."""
     dims = call.args.get("dim")
     return call.emit("squeeze", call.x, axes=(dims,) if isinstance(dims, int) else dims)
 
 
 @lowers("x dim", "unsqueeze")
-def _unsqueeze(call: Call) -> Tensor:
+def _unsqueeze(call: NniCall) -> Output:
     """Insert a dimension of size 1."""
     return call.emit("unsqueeze", call.x, axes=(call.args["dim"],))
 
 
 @lowers("x pad", "pad", "constant_pad_nd")
-def _pad(call: Call) -> Tensor:
+def _pad(call: NniCall) -> Output:
     """Torch lists (before, after) from the last dimension backwards."""
     flat = list(call.args["pad"])
     pairs = list(zip(flat[::2], flat[1::2], strict=True))[::-1]
@@ -535,7 +535,7 @@ def _pad(call: Call) -> Tensor:
 
 
 @lowers("x padding", *OPERATORS["pad"].modules)
-def _pad_module(call: Call) -> Tensor:
+def _pad_module(call: NniCall) -> Output:
     """A padding layer: one number for all sides, or the list of the function ``pad``."""
     padding = call.args["padding"]
     call.args["pad"] = [padding] * (2 * call.rank) if isinstance(padding, int) else padding
@@ -546,7 +546,7 @@ def _pad_module(call: Call) -> Tensor:
         "upsample", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")
 @lowers("x size align_corners scale_factor", "upsample_linear1d", "upsample_bilinear2d",
         "upsample_trilinear3d", "upsample_bicubic2d")
-def _upsample(call: Call) -> Tensor:
+def _upsample(call: NniCall) -> Output:
     """Resize the map to a size or by a factor."""
     rank = len(call.shape()) - 2
     size: Any = call.args.get("size")
@@ -558,19 +558,19 @@ def _upsample(call: Call) -> Tensor:
 
 
 @lowers("x upscale_factor", "PixelShuffle", "pixel_shuffle")
-def _pixelshuffle(call: Call) -> Tensor:
+def _pixelshuffle(call: NniCall) -> Output:
     """Channels become a larger map."""
     return call.emit("pixelshuffle", call.x, factor=call.args["upscale_factor"])
 
 
 @lowers("x downscale_factor", "PixelUnshuffle", "pixel_unshuffle")
-def _pixelunshuffle(call: Call) -> Tensor:
+def _pixelunshuffle(call: NniCall) -> Output:
     """Blocks of the map become channels."""
     return call.emit("pixelunshuffle", call.x, factor=call.args["downscale_factor"])
 
 
 @lowers("x shape", "expand")
-def _expand(call: Call) -> Tensor:
+def _expand(call: NniCall) -> Output:
     """Repeat dimensions of size 1; -1 keeps a size."""
     sizes, shape = list(call.args["shape"]), call.shape()
     if any(isinstance(size, Weight) for size in sizes):
@@ -581,13 +581,13 @@ def _expand(call: Call) -> Tensor:
 
 
 @lowers("x repeats", "repeat")
-def _tile(call: Call) -> Tensor:
+def _tile(call: NniCall) -> Output:
     """Copies along each dimension."""
     return call.emit("tile", call.x, repeats=tuple(call.args["repeats"]))
 
 
 @lowers("tensors", "ChosenInputs")
-def _chosen_inputs(call: Call) -> Any:
+def _chosen_inputs(call: NniCall) -> Any:
     """NNI's frozen input choice: the chosen tensors, reduced as it says."""
     chosen, reduction = call.args["chosen"], call.args["reduction"]
     tensors = [call.tensors("tensors")[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
@@ -604,38 +604,38 @@ def _chosen_inputs(call: Call) -> Any:
 
 
 @lowers("x dim", "size")
-def _size(call: Call) -> Any:
+def _size(call: NniCall) -> Any:
     """All sizes of a tensor, or one."""
     shape, dim = list(call.shape()), call.args.get("dim")
     return shape if dim is None else shape[dim]
 
 
 @lowers("x", "dim")
-def _dim(call: Call) -> int:
+def _dim(call: NniCall) -> int:
     """The number of dimensions."""
     return len(call.shape())
 
 
 @lowers("x", "len")
-def _len(call: Call) -> int:
+def _len(call: NniCall) -> int:
     """The first size."""
     return call.shape()[0]
 
 
 @lowers("x", "numel")
-def _numel(call: Call) -> int:
+def _numel(call: NniCall) -> int:
     """The number of elements."""
     return math.prod(call.shape())
 
 
 @lowers("x", "dtype", "device", "layout", "is_cuda")
-def _storage(call: Call) -> None:
+def _storage(call: NniCall) -> None:
     """How a tensor is stored, which no shape and no latency depends on."""
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Output]:
     """All computed tensors in a value, lists and dicts searched."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Output):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:

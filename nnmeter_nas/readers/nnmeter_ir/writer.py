@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx as nx
 
+from ...graph.editing import Operand
 from ...kernels.fusion import fuse, parse_rules
 from ...ops import OPERATORS, VIEW_OPS, Shape, spatial_attrs
 
@@ -19,7 +20,6 @@ from ...ops import OPERATORS, VIEW_OPS, Shape, spatial_attrs
 _SPELT_AS = {"globalavgpool": "mean", **dict.fromkeys(("flatten", "squeeze", "unsqueeze"), "reshape")}
 _FEATURE_MAP_RANK = 4
 
-Operand = tuple[str, int]
 Nodes = dict[str, dict[str, Any]]
 
 

@@ -25,7 +25,7 @@ from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
 from .inference import inferred_types, static_shape
-from .operators import Node, OutputType, translate
+from .operators import OnnxNode, OutputType, translate
 from .values import Value, attributes, function_attributes, sparse_weights, weights
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class _Reader:
 
     def _node(
         self, node: NodeProto, name: str, inputs: list[Value | None], attrs: dict[str, Any], scope: _Scope
-    ) -> Node:
+    ) -> OnnxNode:
         """Wrap an operator for its translation."""
         own = node.domain in _OWN_DOMAINS
         op = node.op_type if own else f"{node.domain}.{node.op_type}"
@@ -248,7 +248,7 @@ class _Reader:
             known = [(output, *inferred.get(output, (None, 0))) for output in node.output]
             return [(shape or self._declared_as(output, scope), kind) for output, shape, kind in known]
 
-        return Node(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
+        return OnnxNode(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
 
     def _declare(self, node: NodeProto, values: Sequence[Value], scope: _Scope) -> None:
         """Store the shapes that the model declares for an operator; ``finish`` checks them."""
@@ -305,7 +305,7 @@ class _Reader:
                 types: list[OutputType] = [(self._declared_as(output, scope), 0) for output in node.output]
                 operands = [*inputs, *used]
                 return translate(
-                    Node(self._graph, "If", name, {}, operands, len(types), self._batch, lambda: types)
+                    OnnxNode(self._graph, "If", name, {}, operands, len(types), self._batch, lambda: types)
                 )
             if condition is None or condition.size != 1:
                 raise ReaderError(

@@ -18,15 +18,16 @@ import networkx as nx
 import numpy as np
 
 from ...errors import ReaderError
+from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Padding, Shape
 from .folding import Arithmetic, fold, slices, split_evenly
-from .values import Operand, Value, constant_node, folded, is_small, weights
+from .values import Value, constant_node, folded, is_small, weights
 
 #: Type of an output: its shape, None if that depends on data, and ONNX's number of its element type.
 OutputType = tuple[Shape | None, int]
-Translation = Callable[["Node"], "list[Value]"]
+Translation = Callable[["OnnxNode"], "list[Value]"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
@@ -39,7 +40,7 @@ class NoCanonicalFormError(Exception):
 
 
 @dataclass(slots=True)
-class Node:
+class OnnxNode:
     """One ONNX operator with its inputs read.
 
     Attributes:
@@ -185,7 +186,7 @@ def onnx_op(*ops: str) -> Callable[[Translation], Translation]:
     return register
 
 
-def translate(node: Node) -> list[Value]:
+def translate(node: OnnxNode) -> list[Value]:
     """Add ``node`` to its model graph, unless it is constant, and return its outputs' values."""
     translation = TRANSLATIONS.get(node.op) or (_as_declared if node.op in NAMES["onnx"] else None)
     if node.op not in _CONSTANTS and not node.operands:
@@ -198,7 +199,7 @@ def translate(node: Node) -> list[Value]:
     return _unknown(node) if node.operands else _weights(node)
 
 
-def _constant(node: Node) -> list[Value]:
+def _constant(node: OnnxNode) -> list[Value]:
     """What depends on no input of the model: its values if they are few, else its shape."""
     arrays = [value.numbers() if value is not None else None for value in node.inputs]
     known = all(
@@ -209,12 +210,12 @@ def _constant(node: Node) -> list[Value]:
     return _weights(node) if result is None else [folded(array) for array in result]
 
 
-def _weights(node: Node) -> list[Value]:
+def _weights(node: OnnxNode) -> list[Value]:
     """Constants of which only the shape is known, if that is."""
     return [Value(shape, elem_type) for shape, elem_type in node.types()]
 
 
-def _unknown(node: Node) -> list[Value]:
+def _unknown(node: OnnxNode) -> list[Value]:
     """An operator without a canonical form, under its own name.
 
     A shape that depends on data counts as a scalar's.
@@ -227,12 +228,12 @@ def _unknown(node: Node) -> list[Value]:
 
 
 @onnx_op("Constant")
-def _constant_node(node: Node) -> list[Value]:
+def _constant_node(node: OnnxNode) -> list[Value]:
     return [constant_node(node.attrs)]
 
 
 @onnx_op("ConstantOfShape")
-def _constant_of_shape(node: Node) -> list[Value]:
+def _constant_of_shape(node: OnnxNode) -> list[Value]:
     """Filled with one number; nothing of that size is made."""
     shape = node.ints("shape", 0) or ()
     if any(size < 0 for size in shape):
@@ -247,14 +248,14 @@ def _constant_of_shape(node: Node) -> list[Value]:
 
 
 @onnx_op("Shape")
-def _shape(node: Node) -> list[Value]:
+def _shape(node: OnnxNode) -> list[Value]:
     """Of a part of the dimensions, if it says so."""
     part = node.shape[node.attrs.get("start", 0) : node.attrs.get("end")]
     return [folded(np.array(part, np.int64))]
 
 
 @onnx_op("Size")
-def _size(node: Node) -> list[Value]:
+def _size(node: OnnxNode) -> list[Value]:
     return [folded(np.array(math.prod(node.shape), np.int64))]
 
 
@@ -263,7 +264,7 @@ _TRUTHS = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 _BOOL = 9
 
 
-def _as_declared(node: Node) -> list[Value]:
+def _as_declared(node: OnnxNode) -> list[Value]:
     """An operator whose attributes need no translation."""
     operator = NAMES["onnx"][node.op]
     if operator.attrs is None or (operator.operands is not None and len(node.operands) != operator.operands):
@@ -277,7 +278,7 @@ def _as_declared(node: Node) -> list[Value]:
 
 
 @onnx_op("Cast")
-def _cast(node: Node) -> list[Value]:
+def _cast(node: OnnxNode) -> list[Value]:
     """A cast to the type that the tensor has is nothing."""
     to = node.attrs["to"]
     [value] = node.layer("identity" if to == node.x.elem_type else "cast")
@@ -285,7 +286,7 @@ def _cast(node: Node) -> list[Value]:
 
 
 @onnx_op("Clip")
-def _clip(node: Node) -> list[Value]:
+def _clip(node: OnnxNode) -> list[Value]:
     """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
     low, high = (_limit(node.numbers(*where)) for where in (("min", 1), ("max", 2)))
     if low == 0 and high in (None, 6):
@@ -306,7 +307,7 @@ _TOGETHER: dict[str, Callable[[float, float], float]] = {
 _ORDERED = frozenset({"sub", "div", "pow"})
 
 
-def _elementwise(node: Node) -> list[Value]:
+def _elementwise(node: OnnxNode) -> list[Value]:
     """Operands with broadcasting; constants among them become attributes."""
     op = NAMES["onnx"][node.op].name
     attrs: dict[str, Any] = {}
@@ -329,18 +330,18 @@ def _elementwise(node: Node) -> list[Value]:
     return node.emit(op, operands, attrs)
 
 
-def _constant_operand(node: Node, value: Value) -> Operand:
+def _constant_operand(node: OnnxNode, value: Value) -> Operand:
     """An operator without operands for a constant: ``zero`` if it holds nothing else."""
     [constant] = node.emit("zero" if value.holds_zeros() else "constant", [], {"shape": value.shape})
     assert constant.operand is not None
     return constant.operand
 
 
-def _per_dimension(node: Node, attribute: str, rank: int) -> tuple[int, ...]:
+def _per_dimension(node: OnnxNode, attribute: str, rank: int) -> tuple[int, ...]:
     return tuple(node.attrs.get(attribute) or (1,) * rank)
 
 
-def _padding(node: Node, rank: int) -> Padding:
+def _padding(node: OnnxNode, rank: int) -> Padding:
     """``auto_pad``, or the pads before all spatial dimensions and then those behind them."""
     auto_pad = node.attrs.get("auto_pad", "NOTSET")
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -353,7 +354,7 @@ def _padding(node: Node, rank: int) -> Padding:
     return list(zip(pads[:rank], pads[rank:], strict=True))
 
 
-def _kernel(node: Node, kernel: list[int]) -> tuple[int, ...]:
+def _kernel(node: OnnxNode, kernel: list[int]) -> tuple[int, ...]:
     """The kernel of a layer with weights."""
     if list(node.attrs.get("kernel_shape") or kernel) != kernel:
         raise ReaderError(f"kernel_shape={node.attrs['kernel_shape']} is not that of its weights, {kernel}")
@@ -361,7 +362,7 @@ def _kernel(node: Node, kernel: list[int]) -> tuple[int, ...]:
 
 
 @onnx_op("Conv")
-def _conv(node: Node) -> list[Value]:
+def _conv(node: OnnxNode) -> list[Value]:
     """Weights are ``(out, in / groups, *kernel)``."""
     out_channels, channels, *kernel = node.weights(1)
     rank, groups = len(kernel), node.attrs.get("group", 1)
@@ -372,7 +373,7 @@ def _conv(node: Node) -> list[Value]:
 
 
 @onnx_op("ConvTranspose")
-def _conv_transpose(node: Node) -> list[Value]:
+def _conv_transpose(node: OnnxNode) -> list[Value]:
     """Weights are ``(in, out / groups, *kernel)``; ``output_shape`` asks for the pads that make it."""
     in_channels, channels, *kernel = node.weights(1)
     rank, groups = len(kernel), node.attrs.get("group", 1)
@@ -389,7 +390,7 @@ def _conv_transpose(node: Node) -> list[Value]:
 
 
 @onnx_op("com.microsoft.FusedConv")
-def _fused_conv(node: Node) -> list[Value]:
+def _fused_conv(node: OnnxNode) -> list[Value]:
     """A convolution, the addition of a computed tensor if there is one, and an activation."""
     added = node.input(3)
     [value] = _conv(replace(node, inputs=node.inputs[:3]))
@@ -402,7 +403,7 @@ def _fused_conv(node: Node) -> list[Value]:
 
 
 @onnx_op("Gemm")
-def _gemm(node: Node) -> list[Value]:
+def _gemm(node: OnnxNode) -> list[Value]:
     """A dense layer; its summand is a bias if it is constant."""
     rows, columns = node.weights(1)
     in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
@@ -418,7 +419,7 @@ def _gemm(node: Node) -> list[Value]:
 
 
 @onnx_op("MatMul")
-def _matmul(node: Node) -> list[Value]:
+def _matmul(node: OnnxNode) -> list[Value]:
     """A dense layer if the second factor is a matrix of weights, else a product of two computed operands."""
     left, right = node.required(0), node.required(1)
     if right.is_constant and right.rank == 2:
@@ -430,7 +431,7 @@ def _matmul(node: Node) -> list[Value]:
 
 
 @onnx_op("MaxPool", "AveragePool")
-def _pool(node: Node) -> list[Value]:
+def _pool(node: OnnxNode) -> list[Value]:
     """Its stride defaults to 1."""
     kernel = tuple(node.attrs["kernel_shape"])
     rank = len(kernel)
@@ -441,12 +442,12 @@ def _pool(node: Node) -> list[Value]:
 
 
 @onnx_op("GlobalMaxPool")
-def _global_max_pool(node: Node) -> list[Value]:
+def _global_max_pool(node: OnnxNode) -> list[Value]:
     return node.layer("adaptivemaxpool", output_size=(1,) * (len(node.shape) - 2))
 
 
 @onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
-def _reduction(node: Node) -> list[Value]:
+def _reduction(node: OnnxNode) -> list[Value]:
     """Over ``axes``, or over everything unless the operator says that none means none.
 
     The maximum over a whole map is a global max pool.
@@ -463,12 +464,12 @@ def _reduction(node: Node) -> list[Value]:
 
 
 @onnx_op("Reciprocal")
-def _reciprocal(node: Node) -> list[Value]:
+def _reciprocal(node: OnnxNode) -> list[Value]:
     return node.layer("div", const=1.0, const_first=True)
 
 
 @onnx_op("Concat")
-def _concat(node: Node) -> list[Value]:
+def _concat(node: OnnxNode) -> list[Value]:
     """Constant tensors among the operands count towards its shape."""
     values = [node.required(index) for index in range(len(node.inputs))]
     filled = [value for value in values if value.shape is None or 0 not in value.shape]
@@ -479,7 +480,7 @@ def _concat(node: Node) -> list[Value]:
 
 
 @onnx_op("Split")
-def _split(node: Node) -> list[Value]:
+def _split(node: OnnxNode) -> list[Value]:
     """Into the sizes that it gives, or equal ones; from opset 18 on the last may be smaller."""
     axis = node.axis(default=0)
     sections = list(node.ints("split", 1) or split_evenly(node.shape[axis], node.outputs))
@@ -489,7 +490,7 @@ def _split(node: Node) -> list[Value]:
 
 
 @onnx_op("Slice")
-def _slice(node: Node) -> list[Value]:
+def _slice(node: OnnxNode) -> list[Value]:
     """One slice after the other, where several axes are cut; a slice of everything is nothing."""
     bounds = (node.ints(name, index) for index, name in enumerate(("starts", "ends", "axes", "steps"), 1))
     cuts, value = slices(*bounds), node.x
@@ -502,7 +503,7 @@ def _slice(node: Node) -> list[Value]:
 
 
 @onnx_op("Gather")
-def _gather(node: Node) -> list[Value]:
+def _gather(node: OnnxNode) -> list[Value]:
     """One position, whose dimension goes, or a run of positions: a slice."""
     axis, indices = node.axis(default=0), node.required(1).numbers()
     if indices is None or indices.ndim > 1 or not indices.size:
@@ -516,7 +517,7 @@ def _gather(node: Node) -> list[Value]:
 
 
 @onnx_op("Reshape")
-def _reshape(node: Node) -> list[Value]:
+def _reshape(node: OnnxNode) -> list[Value]:
     """A size of 0 copies the input's, -1 takes what is left; the batch it was exported with becomes 1."""
     given = list(node.ints("shape", 1) or ())
     if 0 in given and node.attrs.get("allowzero"):
@@ -530,13 +531,13 @@ def _reshape(node: Node) -> list[Value]:
     return _view(node, tuple(target), "reshape", {"shape": tuple(target)})
 
 
-def _view(node: Node, shape: Shape, op: str, attrs: dict[str, Any]) -> list[Value]:
+def _view(node: OnnxNode, shape: Shape, op: str, attrs: dict[str, Any]) -> list[Value]:
     """``op``, which gives ``shape``; nothing if that is the shape already."""
     return node.layer("identity") if shape == node.shape else node.layer(op, **attrs)
 
 
 @onnx_op("Flatten")
-def _flatten(node: Node) -> list[Value]:
+def _flatten(node: OnnxNode) -> list[Value]:
     """To a matrix: the dimensions before ``axis``, and the others."""
     axis = node.attrs.get("axis", 1)
     shape = (math.prod(node.shape[:axis]), math.prod(node.shape[axis:]))
@@ -545,20 +546,20 @@ def _flatten(node: Node) -> list[Value]:
 
 
 @onnx_op("Squeeze")
-def _squeeze(node: Node) -> list[Value]:
+def _squeeze(node: OnnxNode) -> list[Value]:
     """The dimensions ``axes`` go, or all of size 1."""
     axes = node.ints("axes", 1) or [i for i, size in enumerate(node.shape) if size == 1]
     return node.layer("squeeze", axes=tuple(map(node.dimension, axes)))
 
 
 @onnx_op("Unsqueeze")
-def _unsqueeze(node: Node) -> list[Value]:
+def _unsqueeze(node: OnnxNode) -> list[Value]:
     axes = node.ints("axes", 1) or ()
     return node.layer("unsqueeze", axes=tuple(axis % (len(node.shape) + len(axes)) for axis in axes))
 
 
 @onnx_op("Transpose")
-def _transpose(node: Node) -> list[Value]:
+def _transpose(node: OnnxNode) -> list[Value]:
     """Dimensions in reverse order, unless ``perm`` gives another."""
     order = range(len(node.shape))
     perm = tuple(node.attrs.get("perm") or reversed(order))
@@ -566,7 +567,7 @@ def _transpose(node: Node) -> list[Value]:
 
 
 @onnx_op("Pad")
-def _pad(node: Node) -> list[Value]:
+def _pad(node: OnnxNode) -> list[Value]:
     """All pads before, and then all behind, of every dimension or of ``axes``."""
     pads, rank = node.ints("pads", 1) or (), len(node.shape)
     axes = [node.dimension(axis) for axis in node.ints("axes", 3) or range(rank)]
@@ -582,7 +583,7 @@ def _pad(node: Node) -> list[Value]:
 
 
 @onnx_op("Resize", "Upsample")
-def _resize(node: Node) -> list[Value]:
+def _resize(node: OnnxNode) -> list[Value]:
     """Sizes or scales of all dimensions or of ``axes``; only those of the map may change."""
     scales_at = 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2
     sizes, scales = node.ints("sizes", 3), node.numbers("scales", scales_at)
@@ -605,19 +606,19 @@ def _resize(node: Node) -> list[Value]:
 
 
 @onnx_op("Expand")
-def _expand(node: Node) -> list[Value]:
+def _expand(node: OnnxNode) -> list[Value]:
     """Nothing, if the shape stays."""
     shape = np.broadcast_shapes(node.shape, node.ints("shape", 1) or ())
     return _view(node, shape, "expand", {"shape": shape})
 
 
 @onnx_op("Tile")
-def _tile(node: Node) -> list[Value]:
+def _tile(node: OnnxNode) -> list[Value]:
     repeats = node.ints("repeats", 1) or ()
     return node.layer("identity") if set(repeats) <= {1} else node.layer("tile", repeats=repeats)
 
 
 @onnx_op("DepthToSpace", "SpaceToDepth")
-def _depth_to_space(node: Node) -> list[Value]:
+def _depth_to_space(node: OnnxNode) -> list[Value]:
     """Either order of the channels costs the same."""
     return node.layer(NAMES["onnx"][node.op].name, factor=node.attrs["blocksize"])

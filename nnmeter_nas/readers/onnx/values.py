@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ReaderError
+from ...graph.editing import Operand
 from ...graph.shapes import Shape
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, NodeProto, SparseTensorProto, TensorProto
 
-Operand = tuple[str, int]
 Array = npt.NDArray[Any]
 
 #: Larger constants are weights: the reader uses their shape and never their values.

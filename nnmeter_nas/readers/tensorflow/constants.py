@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from ...errors import ReaderError
 from ...graph.shapes import Shape
-from .nodes import Node
+from .nodes import TfNode
 
 Values = npt.NDArray[Any]
-Fold = Callable[[Node, list[Values]], "Values | list[Values]"]
+Fold = Callable[[TfNode, list[Values]], "Values | list[Values]"]
 
 #: TensorFlow counts elements with 64 bits.
 MAX_ELEMENTS = 2**63 - 1
@@ -96,7 +96,7 @@ def _widened(flat: Values, data_type: int) -> Values:
     return flat if flat.dtype.kind == "b" else flat.astype(np.float64 if flat.dtype.kind == "f" else np.int64)
 
 
-def folded(node: Node, values: list[Values]) -> list[Values] | None:
+def folded(node: TfNode, values: list[Values]) -> list[Values] | None:
     """Evaluate ``node`` on known ``values``; None if it has no folding or its result is too large."""
     fold = FOLDS.get(node.op)
     if fold is None or sum(value.size for value in values) > _MAX_OPERANDS:
@@ -131,7 +131,7 @@ _BINARY: dict[str, Callable[[Values, Values], Values]] = {
 
 
 @fold(*_BINARY)
-def _binary(node: Node, values: list[Values]) -> Values:
+def _binary(node: TfNode, values: list[Values]) -> Values:
     left, right = values
     _refuse_large(np.broadcast_shapes(left.shape, right.shape))
     return _BINARY[node.op](left, right)
@@ -144,7 +144,7 @@ def _refuse_large(shape: Sequence[int]) -> None:
 
 
 @fold("Div", "TruncateDiv")
-def _div(node: Node, values: list[Values]) -> Values:
+def _div(node: TfNode, values: list[Values]) -> Values:
     """Divide; integer division truncates towards zero."""
     _refuse_large(np.broadcast_shapes(*(value.shape for value in values)))
     quotient = np.true_divide(*values)
@@ -159,7 +159,7 @@ _UNARY: dict[str, Callable[[Values], Values]] = {
 
 
 @fold(*_UNARY)
-def _unary(node: Node, values: list[Values]) -> Values:
+def _unary(node: TfNode, values: list[Values]) -> Values:
     [value] = values
     return _UNARY[node.op](value)
 
@@ -171,14 +171,14 @@ _REDUCTIONS: dict[str, Callable[..., Values]] = {
 
 
 @fold(*_REDUCTIONS)
-def _reduction(node: Node, values: list[Values]) -> Values:
+def _reduction(node: TfNode, values: list[Values]) -> Values:
     value, axes = values
     keep = node.flag("keep_dims")
     return _REDUCTIONS[node.op](value, axis=tuple(int(a) for a in axes.ravel()), keepdims=keep)
 
 
 @fold("Cast")
-def _cast(node: Node, values: list[Values]) -> Values:
+def _cast(node: TfNode, values: list[Values]) -> Values:
     """Cast to float64, bool or int64, by the target type. Unknown target types count as float64."""
     target = _TYPES.get(node.value("DstT", "type") or 0, ("<f8", ""))[0]
     floating = target == "<f8" or node.value("DstT", "type") in (1, _HALF, _BFLOAT16)
@@ -186,60 +186,60 @@ def _cast(node: Node, values: list[Values]) -> Values:
 
 
 @fold("Pack")
-def _pack(node: Node, values: list[Values]) -> Values:
+def _pack(node: TfNode, values: list[Values]) -> Values:
     return np.stack(values, axis=node.integer("axis"))
 
 
 @fold("Unpack")
-def _unpack(node: Node, values: list[Values]) -> list[Values]:
+def _unpack(node: TfNode, values: list[Values]) -> list[Values]:
     return list(np.moveaxis(values[0], node.integer("axis"), 0))
 
 
 @fold("ConcatV2")
-def _concat(node: Node, values: list[Values]) -> Values:
+def _concat(node: TfNode, values: list[Values]) -> Values:
     return np.concatenate(values[:-1], axis=int(values[-1]))
 
 
 @fold("Concat")
-def _concat_axis_first(node: Node, values: list[Values]) -> Values:
+def _concat_axis_first(node: TfNode, values: list[Values]) -> Values:
     return np.concatenate(values[1:], axis=int(values[0]))
 
 
 @fold("Reshape")
-def _reshape(node: Node, values: list[Values]) -> Values:
+def _reshape(node: TfNode, values: list[Values]) -> Values:
     return values[0].reshape(whole(values[1]))
 
 
 @fold("Squeeze")
-def _squeeze(node: Node, values: list[Values]) -> Values:
+def _squeeze(node: TfNode, values: list[Values]) -> Values:
     axes = tuple(node.integers("squeeze_dims"))
     return np.squeeze(values[0], axes or None)
 
 
 @fold("ExpandDims")
-def _expand_dims(node: Node, values: list[Values]) -> Values:
+def _expand_dims(node: TfNode, values: list[Values]) -> Values:
     return np.expand_dims(values[0], int(values[1].ravel()[0]))
 
 
 @fold("Transpose")
-def _transpose(node: Node, values: list[Values]) -> Values:
+def _transpose(node: TfNode, values: list[Values]) -> Values:
     return np.transpose(values[0], whole(values[1]))
 
 
 @fold("Gather", "GatherV2")
-def _gather(node: Node, values: list[Values]) -> Values:
+def _gather(node: TfNode, values: list[Values]) -> Values:
     return np.take(values[0], values[1], axis=int(values[2]) if len(values) > 2 else 0)
 
 
 @fold("Slice")
-def _slice(node: Node, values: list[Values]) -> Values:
+def _slice(node: TfNode, values: list[Values]) -> Values:
     value, begin, size = values
     stop = [None if s == -1 else b + s for b, s in zip(whole(begin), whole(size), strict=True)]
     return value[tuple(slice(b, e) for b, e in zip(whole(begin), stop, strict=True))]
 
 
 @fold("StridedSlice")
-def _strided_slice(node: Node, values: list[Values]) -> Values:
+def _strided_slice(node: TfNode, values: list[Values]) -> Values:
     value, begin, end, strides = values
     index: list[Any] = []
     for i, (start, stop, step) in enumerate(zip(whole(begin), whole(end), whole(strides), strict=True)):
@@ -256,26 +256,26 @@ def _strided_slice(node: Node, values: list[Values]) -> Values:
 
 
 @fold("Split")
-def _split(node: Node, values: list[Values]) -> list[Values]:
+def _split(node: TfNode, values: list[Values]) -> list[Values]:
     return np.split(values[1], min(node.integer("num_split", 1), MAX_VALUES + 1), axis=int(values[0]))
 
 
 @fold("Select", "SelectV2")
-def _select(node: Node, values: list[Values]) -> Values:
+def _select(node: TfNode, values: list[Values]) -> Values:
     condition, yes, no = values
     _refuse_large(np.broadcast_shapes(*(value.shape for value in values)))
     return np.where(condition, yes, no)
 
 
 @fold("Fill")
-def _fill(node: Node, values: list[Values]) -> Values:
+def _fill(node: TfNode, values: list[Values]) -> Values:
     shape = whole(values[0])
     _refuse_large(shape)
     return np.full(shape, values[1])
 
 
 @fold("Range")
-def _range(node: Node, values: list[Values]) -> Values:
+def _range(node: TfNode, values: list[Values]) -> Values:
     start, limit, delta = (value.item() for value in values)
     if abs(limit - start) > MAX_VALUES * abs(delta):
         raise _TooLargeError
@@ -283,7 +283,7 @@ def _range(node: Node, values: list[Values]) -> Values:
 
 
 @fold("Tile")
-def _tile(node: Node, values: list[Values]) -> Values:
+def _tile(node: TfNode, values: list[Values]) -> Values:
     multiples = whole(values[1])
     _refuse_large([*multiples, values[0].size])
     return np.tile(values[0], multiples)

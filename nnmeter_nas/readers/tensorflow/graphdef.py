@@ -16,14 +16,14 @@ from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ..inputs import InputShape, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
-from .nodes import Node, naming, nodes_in_order
-from .operators import Call, Tensor, is_known, known, layout, translate
+from .nodes import TfNode, naming, nodes_in_order
+from .operators import TfCall, TfValue, is_known, known, layout, translate
 
 _PURPOSE = "reading TensorFlow graphs"
 #: A constant of unknown shape, such as random numbers or anchors that loops compute.
-_OPAQUE = Tensor(None, constant=True)
+_OPAQUE = TfValue(None, constant=True)
 #: Outputs of a node on a branch that is not taken.
-_DEAD: list[Tensor | None] = [None]
+_DEAD: list[TfValue | None] = [None]
 #: Maximum number of tensors in a graph; real networks have far fewer.
 MAX_OUTPUTS = 200_000
 #: First bytes of a binary SavedModel: schema version 1, then the first meta graph.
@@ -97,11 +97,11 @@ class _GraphDefReader:
         input_shape: as in :func:`read_tf_graphdef`.
     """
 
-    def __init__(self, graph: nx.DiGraph, nodes: list[Node], input_shape: InputShape | None) -> None:
+    def __init__(self, graph: nx.DiGraph, nodes: list[TfNode], input_shape: InputShape | None) -> None:
         self._graph = graph
         self._nodes = nodes
         self._taken = {node.name for node in nodes}
-        self._tensors: dict[str, list[Tensor | None]] = {}
+        self._tensors: dict[str, list[TfValue | None]] = {}
         self._consumers = _consumers(nodes)
         self._inputs = _inputs(nodes)
         self._shapes = shapes_by_input(input_shape, self._inputs)
@@ -114,7 +114,7 @@ class _GraphDefReader:
         tensors = (tensor for name in ends for tensor in self._tensors[name])
         return list(dict.fromkeys(t.operand[0] for t in tensors if t and t.operand and not t.constant))
 
-    def read(self, node: Node) -> None:
+    def read(self, node: TfNode) -> None:
         """Read ``node``. Its operands must have been read already."""
         inputs = [self._operand(node, *operand) for operand in node.inputs]
         self._tensors[node.name] = outputs = self._read(node, inputs)
@@ -122,7 +122,7 @@ class _GraphDefReader:
         if self._tensor_count > MAX_OUTPUTS:
             raise ReaderError(f"up to this operator the graph has more than {MAX_OUTPUTS} tensors")
 
-    def _operand(self, node: Node, producer: str, slot: int) -> Tensor | None:
+    def _operand(self, node: TfNode, producer: str, slot: int) -> TfValue | None:
         outputs = self._tensors[producer]
         if outputs is _DEAD or outputs == [_OPAQUE]:
             return outputs[0]
@@ -130,7 +130,7 @@ class _GraphDefReader:
             raise ShapeError(f"its operand {producer!r} has no output {slot}", node.name)
         return outputs[slot]
 
-    def _read(self, node: Node, inputs: list[Tensor | None]) -> list[Tensor | None]:
+    def _read(self, node: TfNode, inputs: list[TfValue | None]) -> list[TfValue | None]:
         """Return the outputs of ``node``. An output is None on a branch that is not taken."""
         if node.op in _MERGES:
             return _merged(inputs)
@@ -141,11 +141,11 @@ class _GraphDefReader:
             return _switched(node, live)
         return list(self._computed(node, live))
 
-    def _computed(self, node: Node, inputs: list[Tensor]) -> list[Tensor]:
+    def _computed(self, node: TfNode, inputs: list[TfValue]) -> list[TfValue]:
         if node.name in self._inputs:
             return [self._input(node)]
         if node.op == "Placeholder":
-            return [Tensor((), (), constant=True)]
+            return [TfValue((), (), constant=True)]
         if node.op == "Const":
             return [self._constant(node)]
         constant = all(tensor.constant for tensor in inputs)
@@ -159,9 +159,9 @@ class _GraphDefReader:
             return results
         if constant and not is_known(node.op):
             return [_OPAQUE]
-        return translate(Call(self._graph, node, inputs, self._channels_first, self._fresh))
+        return translate(TfCall(self._graph, node, inputs, self._channels_first, self._fresh))
 
-    def _input(self, node: Node) -> Tensor:
+    def _input(self, node: TfNode) -> TfValue:
         """Add a placeholder. An unknown batch is 1; the caller must give any other unknown size."""
         proto = node.value("shape", "shape")
         shape = None if proto is None else static_shape(proto)
@@ -176,7 +176,7 @@ class _GraphDefReader:
             sizes = _closed(shape or ())
         name = add_input(self._graph, node.name, [sizes[axis] for axis in order])
         infer_operator(self._graph, name)
-        return Tensor(sizes, order, (name, 0))
+        return TfValue(sizes, order, (name, 0))
 
     def _feeds_channels_first(self, name: str) -> bool:
         """Whether the first layer after ``name`` reads it as NCHW, with no transpose in between."""
@@ -192,7 +192,7 @@ class _GraphDefReader:
                     waiting.append(consumer)
         return True
 
-    def _constant(self, node: Node) -> Tensor:
+    def _constant(self, node: TfNode) -> TfValue:
         """Read a constant: weights by shape only, small constants with their values."""
         proto = node.value("value", "tensor")
         if proto is None:
@@ -201,7 +201,7 @@ class _GraphDefReader:
         if value is not None:
             return known(value)
         shape = static_shape(proto.tensor_shape) or ()
-        return Tensor(shape, layout(len(shape), self._channels_first), constant=True)
+        return TfValue(shape, layout(len(shape), self._channels_first), constant=True)
 
     def _fresh(self, name: str) -> str:
         """Return ``name``, with a number appended if the name is taken."""
@@ -221,7 +221,7 @@ def _closed(shape: Shape) -> Shape:
     return (1 if batch == -1 else batch, *rest)
 
 
-def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
+def _consumers(nodes: list[TfNode]) -> dict[str, list[str]]:
     """Return the names of each node's consumers."""
     consumers: dict[str, list[str]] = {node.name: [] for node in nodes}
     for node in nodes:
@@ -230,7 +230,7 @@ def _consumers(nodes: list[Node]) -> dict[str, list[str]]:
     return consumers
 
 
-def _inputs(nodes: list[Node]) -> list[str]:
+def _inputs(nodes: list[TfNode]) -> list[str]:
     """Return the model inputs: scalar placeholders such as ``is_training`` only if there are no others."""
     for op in ("Placeholder", "PlaceholderWithDefault"):
         found = [node for node in nodes if node.op == op]
@@ -240,18 +240,18 @@ def _inputs(nodes: list[Node]) -> list[str]:
     return []
 
 
-def _is_scalar(node: Node) -> bool:
+def _is_scalar(node: TfNode) -> bool:
     with naming(node):
         proto = node.value("shape", "shape")
         return proto is not None and static_shape(proto) == ()
 
 
-def _is_channels_first(node: Node) -> bool:
+def _is_channels_first(node: TfNode) -> bool:
     with naming(node):
         return "data_format" in node.attr and node.text("data_format").startswith("NC")
 
 
-def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
+def _static(node: TfNode, inputs: list[TfValue]) -> list[TfValue] | None:
     """Evaluate ``node`` from the shapes of ``inputs``, or from their values if all are known; else None."""
     if node.op in ("Shape", "ShapeN"):
         return [known(np.array(tensor.sizes, dtype=np.int64)) for tensor in inputs]
@@ -266,7 +266,7 @@ def _static(node: Node, inputs: list[Tensor]) -> list[Tensor] | None:
     return [known(result) for result in results]
 
 
-def _switched(node: Node, inputs: list[Tensor]) -> list[Tensor | None]:
+def _switched(node: TfNode, inputs: list[TfValue]) -> list[TfValue | None]:
     """Return the outputs of a Switch: the data is output 1 if the condition is true, else output 0."""
     data, condition = inputs
     if condition.value is None:
@@ -277,7 +277,7 @@ def _switched(node: Node, inputs: list[Tensor]) -> list[Tensor | None]:
     return [None, data] if condition.value.any() else [data, None]
 
 
-def _merged(inputs: list[Tensor | None]) -> list[Tensor | None]:
+def _merged(inputs: list[TfValue | None]) -> list[TfValue | None]:
     """Return the outputs of a Merge: the operand on the taken branch, and its index."""
     live = [(i, tensor) for i, tensor in enumerate(inputs) if tensor is not None]
     if not live:

@@ -45,7 +45,7 @@ _OUTPUT_ARGUMENTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TfNode:
     """One operator of a GraphDef.
 
     Attributes:
@@ -106,7 +106,7 @@ class Node:
 
 
 @contextmanager
-def naming(node: Node) -> Iterator[None]:
+def naming(node: TfNode) -> Iterator[None]:
     """Add the node's name to errors raised inside; errors from malformed attributes become ReaderError."""
     try:
         yield
@@ -122,7 +122,7 @@ def naming(node: Node) -> Iterator[None]:
         ) from error
 
 
-def nodes_in_order(graph_def: Any) -> list[Node]:
+def nodes_in_order(graph_def: Any) -> list[TfNode]:
     """Return all nodes of ``graph_def`` with function calls inlined, producers before consumers.
 
     Raises:
@@ -155,11 +155,11 @@ def nodes_in_order(graph_def: Any) -> list[Node]:
     return [nodes[name] for name in nx.topological_sort(order)]
 
 
-def _inline_calls(graph_def: Any) -> dict[str, Node]:
+def _inline_calls(graph_def: Any) -> dict[str, TfNode]:
     """Return the nodes by name. A call becomes its function's body and an ``IdentityN`` of the results."""
     functions = {function.signature.name: function for function in graph_def.library.function}
-    nodes: dict[str, Node] = {}
-    waiting: list[tuple[Node, tuple[str, ...]]] = [(_node(proto), ()) for proto in reversed(graph_def.node)]
+    nodes: dict[str, TfNode] = {}
+    waiting: list[tuple[TfNode, tuple[str, ...]]] = [(_node(proto), ()) for proto in reversed(graph_def.node)]
     while waiting:
         node, callers = waiting.pop()
         function = _called_function(node, functions)
@@ -173,7 +173,7 @@ def _inline_calls(graph_def: Any) -> dict[str, Node]:
                     f"operator {node.name!r} nests function calls more than {_MAX_NESTING} deep"
                 )
             waiting += [(inner, (*callers, name)) for inner in body]
-            node = Node(node.name, "IdentityN", results, {})
+            node = TfNode(node.name, "IdentityN", results, {})
         if node.name in nodes:
             raise GraphError("the name is used twice", node.name)
         if len(node.name) > _MAX_NAME:
@@ -186,21 +186,21 @@ def _inline_calls(graph_def: Any) -> dict[str, Node]:
     return nodes
 
 
-def _node(proto: Any) -> Node:
+def _node(proto: Any) -> TfNode:
     """Convert a top-level node of a GraphDef, whose operands are ``name``, ``name:slot`` or ``^name``."""
     inputs = []
     for operand in proto.input:
         if not operand.startswith("^"):
             name, _, slot = operand.rpartition(":")
             inputs.append((name, int(slot)) if name and _is_slot(slot) else (operand, 0))
-    return Node(proto.name, proto.op, tuple(inputs), proto.attr)
+    return TfNode(proto.name, proto.op, tuple(inputs), proto.attr)
 
 
 def _is_slot(written: str) -> bool:
     return written.isdecimal() and len(written) <= _MAX_SLOT_DIGITS
 
 
-def _called_function(node: Node, functions: Mapping[str, Any]) -> Any:
+def _called_function(node: TfNode, functions: Mapping[str, Any]) -> Any:
     """Return the function that ``node`` calls, or None if it is an operator.
 
     Raises:
@@ -219,8 +219,8 @@ def _called_function(node: Node, functions: Mapping[str, Any]) -> Any:
 
 
 def _function_body(
-    call: Node, function: Any, functions: Mapping[str, Any]
-) -> tuple[list[Node], tuple[tuple[str, int], ...]]:
+    call: TfNode, function: Any, functions: Mapping[str, Any]
+) -> tuple[list[TfNode], tuple[tuple[str, int], ...]]:
     """Inline ``function`` at ``call``: return its nodes and the operands that it returns."""
     arguments = [argument.name for argument in function.signature.input_arg]
     if len(arguments) != len(call.inputs):
@@ -238,12 +238,12 @@ def _function_body(
         return f"{call.name}/{name}", slot
 
     body = [
-        Node(f"{call.name}/{argument}", "Identity", (source,), {})
+        TfNode(f"{call.name}/{argument}", "Identity", (source,), {})
         for argument, source in zip(arguments, call.inputs, strict=True)
     ]
     for proto in function.node_def:
         inputs = tuple(operand(i) for i in proto.input if not i.startswith("^"))
-        body.append(Node(f"{call.name}/{proto.name}", proto.op, inputs, proto.attr))
+        body.append(TfNode(f"{call.name}/{proto.name}", proto.op, inputs, proto.attr))
     results = [function.ret.get(result.name, "") for result in function.signature.output_arg]
     return body, tuple(operand(result) for result in results)
 

@@ -1,8 +1,8 @@
 """What each TensorFlow operator is in a model graph.
 
 :mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes TensorFlow
-spells in its own way, and for those that become several operators. It takes the :class:`Call`, adds its
-operators to the model graph, and returns one :class:`Tensor` for each output. It returns None if this use has
+spells in its own way, and for those that become several operators. It takes the :class:`TfCall`, adds its
+operators to the model graph and returns one :class:`TfValue` an output. It returns None if this use has
 no canonical form; the call then stays a node under TensorFlow's name. Entries think in TensorFlow's axes and
 hand attributes to the model graph in its own.
 """
@@ -18,15 +18,15 @@ import networkx as nx
 import numpy as np
 
 from ...errors import ReaderError, ShapeError
+from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, window_out
 from ..nnmeter_ir.reader import to_nchw
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
-from .nodes import Node
+from .nodes import TfNode
 
-Operand = tuple[str, int]
-Translation = Callable[["Call"], "list[Tensor] | None"]
+Translation = Callable[["TfCall"], "list[TfValue] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
@@ -36,7 +36,7 @@ _MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tensor:
+class TfValue:
     """What an operator of the GraphDef hands on.
 
     Attributes:
@@ -71,9 +71,9 @@ class Tensor:
         return axis % self.rank
 
 
-def known(value: Values) -> Tensor:
+def known(value: Values) -> TfValue:
     """The tensor of a constant whose ``value`` is known."""
-    return Tensor(value.shape, tuple(range(value.ndim)), constant=True, value=value)
+    return TfValue(value.shape, tuple(range(value.ndim)), constant=True, value=value)
 
 
 def layout(rank: int, channels_first: bool) -> Shape:
@@ -90,7 +90,7 @@ def _permuted(shape: Shape, order: Shape) -> Shape:
 
 
 @dataclass(slots=True)
-class Call:
+class TfCall:
     """One operator of a GraphDef with its operands.
 
     Attributes:
@@ -103,8 +103,8 @@ class Call:
     """
 
     graph: nx.DiGraph
-    node: Node
-    inputs: list[Tensor]
+    node: TfNode
+    inputs: list[TfValue]
     channels_first: bool
     fresh: Callable[[str], str]
 
@@ -119,7 +119,7 @@ class Call:
             raise ReaderError(f"its operand {index} must be constant whole numbers")
         return list(whole(value))
 
-    def computed(self) -> list[Tensor]:
+    def computed(self) -> list[TfValue]:
         """The operands that depend on the input; all of them where none does."""
         return [t for t in self.inputs if not t.constant] or self.inputs
 
@@ -127,7 +127,7 @@ class Call:
         """Whether ``data_format`` is one of channels first; the default is the other."""
         return self.node.text("data_format", "NHWC").startswith("NC")
 
-    def order(self, rank: int, like: Tensor) -> Shape:
+    def order(self, rank: int, like: TfValue) -> Shape:
         """Order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
         if like.rank >= _MAP_RANK:
             return layout(rank, like.order == tuple(range(like.rank)))
@@ -136,11 +136,11 @@ class Call:
     def emit(
         self,
         op: str,
-        inputs: Sequence[Tensor],
+        inputs: Sequence[TfValue],
         attrs: Mapping[str, Any],
         order: Shape,
         declared: Sequence[Shape] | None = None,
-    ) -> list[Tensor]:
+    ) -> list[TfValue]:
         """Add an operator whose outputs the model graph keeps in ``order``.
 
         ``attrs`` are in the model graph's axes, ``declared`` shapes in TensorFlow's. The first operator of a
@@ -157,22 +157,22 @@ class Call:
             raise ShapeError(f"its output {self.graph.nodes[name]['out_shapes']} is larger than any tensor")
         back = np.argsort(order)
         return [
-            Tensor(_permuted(shape, tuple(back)), order, (name, slot), all(t.constant for t in self.inputs))
+            TfValue(_permuted(shape, tuple(back)), order, (name, slot), all(t.constant for t in self.inputs))
             for slot, shape in enumerate(self.graph.nodes[name]["out_shapes"])
         ]
 
-    def layer(self, op: str, **attrs: Any) -> list[Tensor]:
+    def layer(self, op: str, **attrs: Any) -> list[TfValue]:
         """One operator over the first operand that keeps the order of its axes."""
         return self.emit(op, self.inputs[:1], attrs, self.inputs[0].order)
 
-    def opaque(self, *shapes: Shape) -> list[Tensor]:
+    def opaque(self, *shapes: Shape) -> list[TfValue]:
         """An operator without canonical form, under its own name, with outputs of ``shapes`` of one rank."""
         op = self.node.op.lower()
         op = f"tf_{op}" if op in OPERATORS else op
         sources = self.computed()
         return self.emit(op, sources, {}, self.order(len(shapes[0]), sources[0]), shapes)
 
-    def arranged(self, tensor: Tensor, order: Shape, shape: Shape | None = None) -> Tensor:
+    def arranged(self, tensor: TfValue, order: Shape, shape: Shape | None = None) -> TfValue:
         """``tensor`` seen as ``shape`` (its own if None) and kept in ``order``: a view, so at no cost."""
         target = tensor.sizes if shape is None else shape
         if math.prod(target) != math.prod(tensor.sizes):
@@ -185,7 +185,7 @@ class Call:
         infer_operator(self.graph, name)
         return replace(tensor, shape=target, order=order, operand=(name, 0))
 
-    def _operand(self, tensor: Tensor) -> Operand:
+    def _operand(self, tensor: TfValue) -> Operand:
         """What stands for ``tensor`` in the model graph."""
         if tensor.operand is not None:
             return tensor.operand
@@ -213,7 +213,7 @@ def is_known(op: str) -> bool:
     return op in TRANSLATIONS or op in NAMES["tensorflow"]
 
 
-def translate(call: Call) -> list[Tensor]:
+def translate(call: TfCall) -> list[TfValue]:
     """Add ``call`` to its model graph; one tensor for each of its outputs.
 
     Raises:
@@ -233,12 +233,12 @@ def translate(call: Call) -> list[Tensor]:
     return outputs
 
 
-def _canonical(call: Call) -> str:
+def _canonical(call: TfCall) -> str:
     """Canonical name of the operator."""
     return NAMES["tensorflow"][call.node.op].name
 
 
-def _as_declared(call: Call) -> list[Tensor] | None:
+def _as_declared(call: TfCall) -> list[TfValue] | None:
     """An operator whose attributes need no translation."""
     operator = NAMES["tensorflow"].get(call.node.op)
     if operator is None or operator.attrs is None:
@@ -252,34 +252,34 @@ def _as_declared(call: Call) -> list[Tensor] | None:
 @tensorflow("Identity", "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot",
             "EnsureShape", "PlaceholderWithDefault", "Print", "FakeQuantWithMinMaxArgs",
             "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")  # fmt: skip
-def _identity(call: Call) -> list[Tensor]:
+def _identity(call: TfCall) -> list[TfValue]:
     """Hands on what it is given; simulated quantisation leaves no operator either."""
     return call.inputs if call.node.op == "IdentityN" else call.inputs[:1]
 
 
 @tensorflow("Cast")
-def _cast(call: Call) -> list[Tensor]:
+def _cast(call: TfCall) -> list[TfValue]:
     """To the same type it is nothing."""
     same = call.node.value("SrcT", "type") == call.node.value("DstT", "type")
     return call.inputs[:1] if same else call.layer("cast")
 
 
 @tensorflow("NoOp", "Assert")
-def _nothing(call: Call) -> list[Tensor]:
+def _nothing(call: TfCall) -> list[TfValue]:
     return []
 
 
 # Windows
 
 
-def _window(call: Call, key: str, default: int | None = None) -> Shape:
+def _window(call: TfCall, key: str, default: int | None = None) -> Shape:
     """The spatial part of a list with an entry per axis; the others must be 1."""
     rank = call.inputs[0].rank
     values = call.node.integers(key) or ([] if default is None else [default] * rank)
     return _spatial(call, key, values)
 
 
-def _spatial(call: Call, key: str, values: list[int]) -> Shape:
+def _spatial(call: TfCall, key: str, values: list[int]) -> Shape:
     rank = call.inputs[0].rank
     axes = range(2, rank) if call.is_channels_first() else range(1, rank - 1)
     if len(values) != rank or any(values[i] != 1 for i in range(rank) if i not in axes):
@@ -289,7 +289,7 @@ def _spatial(call: Call, key: str, values: list[int]) -> Shape:
     return tuple(values[i] for i in axes)
 
 
-def _padding(call: Call) -> Any:
+def _padding(call: TfCall) -> Any:
     """``padding`` in the model graph's words."""
     padding, rank = call.node.text("padding"), call.inputs[0].rank
     if padding in ("SAME", "VALID"):
@@ -301,7 +301,7 @@ def _padding(call: Call) -> Any:
     return [(pads[2 * i], pads[2 * i + 1]) for i in axes]
 
 
-def _map(call: Call) -> Tensor:
+def _map(call: TfCall) -> TfValue:
     """The first operand as a feature map of the call's ``data_format``: NCHW in the model graph."""
     tensor = call.inputs[0]
     if tensor.rank < 3:
@@ -310,7 +310,7 @@ def _map(call: Call) -> Tensor:
     return call.arranged(tensor, (0, channels, *(i for i in range(1, tensor.rank) if i != channels)))
 
 
-def _weights(call: Call) -> Shape | None:
+def _weights(call: TfCall) -> Shape | None:
     """Shape of the weights, or None if they are computed."""
     weights = call.inputs[1]
     if not weights.constant:
@@ -321,7 +321,7 @@ def _weights(call: Call) -> Shape | None:
 
 
 @tensorflow("Conv2D", "Conv3D", "_FusedConv2D")
-def _conv(call: Call) -> list[Tensor] | None:
+def _conv(call: TfCall) -> list[TfValue] | None:
     """Weights are ``(*kernel, in / groups, out)``."""
     weights, source = _weights(call), _map(call)
     if weights is None:
@@ -334,7 +334,7 @@ def _conv(call: Call) -> list[Tensor] | None:
 
 
 @tensorflow("DepthwiseConv2dNative", "_FusedDepthwiseConv2dNative")
-def _depthwise(call: Call) -> list[Tensor] | None:
+def _depthwise(call: TfCall) -> list[TfValue] | None:
     """Weights are ``(*kernel, in, multiplier)``."""
     weights, source = _weights(call), _map(call)
     if weights is None:
@@ -345,7 +345,9 @@ def _depthwise(call: Call) -> list[Tensor] | None:
     return _convolved(call, source, kernel, channels, channels * multiplier)
 
 
-def _convolved(call: Call, source: Tensor, kernel: list[int], groups: int, out_channels: int) -> list[Tensor]:
+def _convolved(
+    call: TfCall, source: TfValue, kernel: list[int], groups: int, out_channels: int
+) -> list[TfValue]:
     attrs = {
         "kernel": tuple(kernel),
         "stride": _window(call, "strides"),
@@ -362,7 +364,7 @@ _FUSED = {"BiasAdd": None, "FusedBatchNorm": "bn", "Relu": "relu", "Relu6": "rel
           "Elu": "elu", "Tanh": "tanh", "Sigmoid": "sigmoid"}  # fmt: skip
 
 
-def _with_fused(call: Call, outputs: list[Tensor]) -> list[Tensor]:
+def _with_fused(call: TfCall, outputs: list[TfValue]) -> list[TfValue]:
     """What TensorFlow's own optimiser fused behind a layer becomes operators again."""
     fused = call.node.value("fused_ops", "list")
     for name in [] if fused is None else fused.s:
@@ -377,7 +379,7 @@ def _with_fused(call: Call, outputs: list[Tensor]) -> list[Tensor]:
 
 
 @tensorflow("Conv2DBackpropInput", "Conv3DBackpropInputV2", "DepthwiseConv2dNativeBackpropInput")
-def _conv_transpose(call: Call) -> list[Tensor] | None:
+def _conv_transpose(call: TfCall) -> list[TfValue] | None:
     """Weights are ``(*kernel, out, in)``; the padding follows from the output's shape, an operand."""
     if not call.inputs[1].constant:
         return None
@@ -416,18 +418,18 @@ def _conv_transpose(call: Call) -> list[Tensor] | None:
 
 
 @tensorflow("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D", "MaxPoolWithArgmax")
-def _pool(call: Call) -> list[Tensor]:
+def _pool(call: TfCall) -> list[TfValue]:
     pooled = _pooled(call, _window(call, "ksize"), _window(call, "strides"))
     return pooled * 2 if call.node.op == "MaxPoolWithArgmax" else pooled
 
 
 @tensorflow("MaxPoolV2")
-def _pool_by_operands(call: Call) -> list[Tensor]:
+def _pool_by_operands(call: TfCall) -> list[TfValue]:
     """Kernel and stride are operands."""
     return _pooled(call, _spatial(call, "ksize", call.values(1)), _spatial(call, "strides", call.values(2)))
 
 
-def _pooled(call: Call, kernel: Shape, stride: Shape) -> list[Tensor]:
+def _pooled(call: TfCall, kernel: Shape, stride: Shape) -> list[TfValue]:
     source = _map(call)
     op = "avgpool" if call.node.op.startswith("Avg") else "maxpool"
     return call.emit(
@@ -436,15 +438,15 @@ def _pooled(call: Call, kernel: Shape, stride: Shape) -> list[Tensor]:
 
 
 @tensorflow("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "BatchNormWithGlobalNormalization")
-def _batch_norm(call: Call) -> list[Tensor]:
+def _batch_norm(call: TfCall) -> list[TfValue]:
     """The statistics behind the first output do not change with the input any more."""
     source = _map(call)
     [normalised] = call.emit("bn", [source], {}, source.order)
-    return [normalised, *[Tensor((source.sizes[source.order[1]],), (0,), constant=True)] * 5]
+    return [normalised, *[TfValue((source.sizes[source.order[1]],), (0,), constant=True)] * 5]
 
 
 @tensorflow("BiasAdd", "BiasAddV1")
-def _bias(call: Call) -> list[Tensor] | None:
+def _bias(call: TfCall) -> list[TfValue] | None:
     """A sum with a vector along the channels."""
     source, bias = call.inputs
     if bias.rank != 1:
@@ -458,7 +460,7 @@ def _bias(call: Call) -> list[Tensor] | None:
 
 
 
-def _combined(call: Call, op: str, tensors: list[Tensor]) -> list[Tensor]:
+def _combined(call: TfCall, op: str, tensors: list[TfValue]) -> list[TfValue]:
     """``op`` over ``tensors``, aligned at their last axes; constants become attributes."""
     live = [t for t in tensors if not t.constant] or tensors
     rank = max(t.rank for t in tensors)
@@ -481,7 +483,7 @@ def _aligned(shape: Shape, rank: int) -> Shape:
 
 
 @tensorflow("ClipByValue")
-def _clip(call: Call) -> list[Tensor]:
+def _clip(call: TfCall) -> list[TfValue]:
     """Between two limits; those that are not one number each are not told."""
     limits = {key: t.value for key, t in zip(("min", "max"), call.inputs[1:], strict=True)}
     known_limits = {key: float(v.item()) for key, v in limits.items() if v is not None and v.size == 1}
@@ -489,12 +491,12 @@ def _clip(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Square")
-def _square(call: Call) -> list[Tensor]:
+def _square(call: TfCall) -> list[TfValue]:
     return call.layer("pow", const=2.0)
 
 
 @tensorflow("Reciprocal", "Inv")
-def _reciprocal(call: Call) -> list[Tensor]:
+def _reciprocal(call: TfCall) -> list[TfValue]:
     return call.layer("div", const=1.0, const_first=True)
 
 
@@ -506,7 +508,7 @@ _NAMELESS = (
 
 
 @tensorflow(*_NAMELESS)
-def _broadcast(call: Call) -> list[Tensor]:
+def _broadcast(call: TfCall) -> list[TfValue]:
     """Operands with broadcasting, save where the others only say along which axis."""
     by_axis = call.node.op in ("Cumsum", "ReverseV2", "Roll")
     shapes = [call.inputs[0].sizes] if by_axis else [t.sizes for t in call.inputs]
@@ -524,7 +526,7 @@ def _broadcast_shape(shapes: list[Shape]) -> Shape:
 
 
 @tensorflow("Mean", "Sum", "Max", "Min", "Prod")
-def _reduction(call: Call) -> list[Tensor]:
+def _reduction(call: TfCall) -> list[TfValue]:
     """Over constant axes; the maximum over a whole map is a global max pool."""
     source, axes, shape, keep = _reduced(call)
     if not axes:
@@ -538,17 +540,17 @@ def _reduction(call: Call) -> list[Tensor]:
 
 
 @tensorflow("All", "Any")
-def _truth_reduction(call: Call) -> list[Tensor]:
+def _truth_reduction(call: TfCall) -> list[TfValue]:
     """Reductions without a canonical name."""
     return call.opaque(_reduced(call)[2])
 
 
 @tensorflow("ArgMax", "ArgMin")
-def _arg(call: Call) -> list[Tensor]:
+def _arg(call: TfCall) -> list[TfValue]:
     return call.opaque(_reduced(call)[2])
 
 
-def _reduced(call: Call) -> tuple[Tensor, set[int], Shape, bool]:
+def _reduced(call: TfCall) -> tuple[TfValue, set[int], Shape, bool]:
     """What is reduced, along which axes, to which shape, and whether the axes stay as 1."""
     source, keep = call.inputs[0], call.node.flag("keep_dims")
     axes = {source.axis(a) for a in call.values(1)}
@@ -572,7 +574,7 @@ def _order_without(order: Shape, axes: set[int]) -> Shape:
 
 
 @tensorflow("MatMul", "_FusedMatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
-def _matmul(call: Call) -> list[Tensor]:
+def _matmul(call: TfCall) -> list[TfValue]:
     """A dense layer if the right operand is a matrix of weights, else a product of two operands."""
     flags = ("adj_x", "adj_y") if call.node.op.startswith("Batch") else ("transpose_a", "transpose_b")
     left, right = (
@@ -583,7 +585,7 @@ def _matmul(call: Call) -> list[Tensor]:
     return _with_fused(call, call.emit("matmul", [left, right], {}, tuple(range(max(left.rank, right.rank)))))
 
 
-def _matrix(call: Call, tensor: Tensor, transposed: bool) -> Tensor:
+def _matrix(call: TfCall, tensor: TfValue, transposed: bool) -> TfValue:
     """``tensor`` with rows and columns last; a product reads its operands either way, so that is a view."""
     if tensor.rank < 2:
         raise ShapeError(f"its operand of shape {tensor.shape} is no matrix")
@@ -592,7 +594,7 @@ def _matrix(call: Call, tensor: Tensor, transposed: bool) -> Tensor:
     return call.arranged(call.arranged(tensor, tuple(range(tensor.rank))), tuple(range(tensor.rank)), shape)
 
 
-def _dense(call: Call, source: Tensor, weights: Shape) -> list[Tensor]:
+def _dense(call: TfCall, source: TfValue, weights: Shape) -> list[TfValue]:
     """A dense layer with ``(in, out)`` weights; the rows of a matrix are positions in one image."""
     in_features, out_features = weights
     rows = source.sizes[:-1]
@@ -604,7 +606,7 @@ def _dense(call: Call, source: Tensor, weights: Shape) -> list[Tensor]:
 
 
 @tensorflow("Einsum")
-def _einsum(call: Call) -> list[Tensor] | None:
+def _einsum(call: TfCall) -> list[TfValue] | None:
     """A dense layer if it sums the last axis with a matrix of weights; else it has no canonical name."""
     terms, arrow, result = call.node.text("equation").partition("->")
     operands = terms.split(",")
@@ -625,14 +627,14 @@ def _einsum(call: Call) -> list[Tensor] | None:
 
 
 @tensorflow("ConcatV2", "Concat")
-def _concat(call: Call) -> list[Tensor]:
+def _concat(call: TfCall) -> list[TfValue]:
     """The axis is the last operand, or the first in the older one."""
     index = len(call.inputs) - 1 if call.node.op == "ConcatV2" else 0
     pieces = [t for i, t in enumerate(call.inputs) if i != index]
     return _joined(call, pieces, pieces[0].axis(call.values(index)[0]))
 
 
-def _joined(call: Call, pieces: list[Tensor], axis: int) -> list[Tensor]:
+def _joined(call: TfCall, pieces: list[TfValue], axis: int) -> list[TfValue]:
     if len(pieces) == 1:
         return pieces
     order = next((t.order for t in pieces if not t.constant), pieces[0].order)
@@ -644,7 +646,7 @@ def _joined(call: Call, pieces: list[Tensor], axis: int) -> list[Tensor]:
 
 
 @tensorflow("Pack")
-def _pack(call: Call) -> list[Tensor]:
+def _pack(call: TfCall) -> list[TfValue]:
     """Each operand gets a new axis, along which they are joined."""
     rank = call.inputs[0].rank + 1
     axis = call.node.integer("axis")
@@ -657,13 +659,13 @@ def _pack(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Split")
-def _split(call: Call) -> list[Tensor]:
+def _split(call: TfCall) -> list[TfValue]:
     """Equal parts."""
     return _cut(call, call.inputs[1], call.values(0)[0], call.node.integer("num_split", 1))
 
 
 @tensorflow("SplitV")
-def _split_by_sizes(call: Call) -> list[Tensor]:
+def _split_by_sizes(call: TfCall) -> list[TfValue]:
     """Parts of given sizes; one may be -1."""
     source, sizes = call.inputs[0], call.values(1)
     axis = source.axis(call.values(2)[0])
@@ -671,7 +673,7 @@ def _split_by_sizes(call: Call) -> list[Tensor]:
     return _cut(call, source, axis, [rest if s == -1 else s for s in sizes])
 
 
-def _cut(call: Call, source: Tensor, axis: int, sections: int | list[int]) -> list[Tensor]:
+def _cut(call: TfCall, source: TfValue, axis: int, sections: int | list[int]) -> list[TfValue]:
     pieces = sections if isinstance(sections, int) else len(sections)
     if not 0 < pieces <= _MAX_PIECES:
         raise ShapeError(f"cannot cut a tensor of shape {source.shape} into {pieces} pieces")
@@ -682,7 +684,7 @@ def _cut(call: Call, source: Tensor, axis: int, sections: int | list[int]) -> li
 
 
 @tensorflow("Unpack")
-def _unpack(call: Call) -> list[Tensor]:
+def _unpack(call: TfCall) -> list[TfValue]:
     """Slices of size 1, each of which loses that axis."""
     source = call.inputs[0]
     axis = source.axis(call.node.integer("axis"))
@@ -692,7 +694,7 @@ def _unpack(call: Call) -> list[Tensor]:
 
 
 @tensorflow("StridedSlice")
-def _strided_slice(call: Call) -> list[Tensor]:
+def _strided_slice(call: TfCall) -> list[TfValue]:
     """Python's slicing: each axis that is cut is one slice; new and dropped axes make a view of it."""
     source, node = call.inputs[0], call.node
     begin, end, strides = (call.values(i) for i in (1, 2, 3))
@@ -724,7 +726,7 @@ def _strided_slice(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Slice")
-def _slice(call: Call) -> list[Tensor]:
+def _slice(call: TfCall) -> list[TfValue]:
     """``size`` values from ``begin`` along each axis; -1 means all."""
     cut = call.inputs[0]
     for axis, (start, size) in enumerate(zip(call.values(1), call.values(2), strict=True)):
@@ -732,7 +734,7 @@ def _slice(call: Call) -> list[Tensor]:
     return [cut]
 
 
-def _sliced(call: Call, source: Tensor, axis: int, piece: slice) -> Tensor:
+def _sliced(call: TfCall, source: TfValue, axis: int, piece: slice) -> TfValue:
     """``piece`` of ``source`` along ``axis``; a slice of everything is nothing."""
     size = source.sizes[source.axis(axis)]
     if piece.indices(size) == (0, size, 1):
@@ -745,7 +747,7 @@ def _sliced(call: Call, source: Tensor, axis: int, piece: slice) -> Tensor:
 
 
 @tensorflow("Reshape")
-def _reshape(call: Call) -> list[Tensor]:
+def _reshape(call: TfCall) -> list[TfValue]:
     """A target with one size -1 at most."""
     source, target = call.inputs[0], call.values(1)
     left = math.prod(size for size in target if size != -1)
@@ -755,7 +757,7 @@ def _reshape(call: Call) -> list[Tensor]:
     return [_viewed(call, source, shape)]
 
 
-def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
+def _viewed(call: TfCall, source: TfValue, shape: Shape) -> TfValue:
     """``source`` as ``shape``; where its channels come apart, their parts stay second and third."""
     order = call.order(len(shape), source)
     is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
@@ -766,7 +768,7 @@ def _viewed(call: Call, source: Tensor, shape: Shape) -> Tensor:
 
 
 @tensorflow("Squeeze")
-def _squeeze(call: Call) -> list[Tensor]:
+def _squeeze(call: TfCall) -> list[TfValue]:
     """Dimensions of size 1 go: the listed ones, or all."""
     source = call.inputs[0]
     axes = {source.axis(a) for a in call.node.integers("squeeze_dims")}
@@ -775,7 +777,7 @@ def _squeeze(call: Call) -> list[Tensor]:
 
 
 @tensorflow("ExpandDims")
-def _expand_dims(call: Call) -> list[Tensor]:
+def _expand_dims(call: TfCall) -> list[TfValue]:
     source, [axis, *_] = call.inputs[0], call.values(1)
     if not -source.rank - 1 <= axis <= source.rank:
         raise ShapeError(f"axis {axis} does not exist in a tensor of {source.rank + 1} dimensions")
@@ -784,7 +786,7 @@ def _expand_dims(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Transpose")
-def _transpose(call: Call) -> list[Tensor]:
+def _transpose(call: TfCall) -> list[TfValue]:
     """Moves data, unless it only turns NHWC to NCHW or back in a graph that computes in NCHW."""
     source, perm = call.inputs[0], tuple(call.values(1))
     rank = source.rank
@@ -804,7 +806,7 @@ def _transpose(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Pad", "PadV2", "MirrorPad")
-def _pad(call: Call) -> list[Tensor]:
+def _pad(call: TfCall) -> list[TfValue]:
     """``(before, after)`` per axis; with zeros unless the operator says otherwise."""
     source, flat = call.inputs[0], call.values(1)
     if len(flat) != 2 * source.rank or min(flat) < 0:
@@ -819,7 +821,7 @@ def _pad(call: Call) -> list[Tensor]:
 
 
 @tensorflow("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea")
-def _resize(call: Call) -> list[Tensor]:
+def _resize(call: TfCall) -> list[TfValue]:
     """To ``(height, width)``; always NHWC."""
     source = _map(call)
     mode = call.node.op.removeprefix("Resize").removesuffix("Neighbor").lower()
@@ -827,14 +829,14 @@ def _resize(call: Call) -> list[Tensor]:
 
 
 @tensorflow("DepthToSpace", "SpaceToDepth")
-def _depth_to_space(call: Call) -> list[Tensor]:
+def _depth_to_space(call: TfCall) -> list[TfValue]:
     """Blocks of the map and channels turn into one another."""
     source = _map(call)
     return call.emit(_canonical(call), [source], {"factor": call.node.integer("block_size", 1)}, source.order)
 
 
 @tensorflow("SpaceToBatchND", "BatchToSpaceND")
-def _space_to_batch(call: Call) -> list[Tensor]:
+def _space_to_batch(call: TfCall) -> list[TfValue]:
     """Blocks of the map and the batch turn into one another."""
     source, block, flat = call.inputs[0], call.values(1), call.values(2)
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
@@ -858,14 +860,14 @@ def _space_to_batch(call: Call) -> list[Tensor]:
 
 
 @tensorflow("RandomUniform", "RandomStandardNormal", "RandomUniformInt", "TruncatedNormal")
-def _random(call: Call) -> list[Tensor]:
+def _random(call: TfCall) -> list[TfValue]:
     """Of a shape that is its operand; depends on no input."""
     shape = tuple(call.values(0))
-    return [Tensor(shape, layout(len(shape), call.channels_first), constant=True)]
+    return [TfValue(shape, layout(len(shape), call.channels_first), constant=True)]
 
 
 @tensorflow("Tile")
-def _tile(call: Call) -> list[Tensor]:
+def _tile(call: TfCall) -> list[TfValue]:
     source, repeats = call.inputs[0], call.values(1)
     if len(repeats) != source.rank:
         raise ShapeError(f"multiples {repeats} do not fit a tensor of shape {source.shape}")
@@ -873,7 +875,7 @@ def _tile(call: Call) -> list[Tensor]:
 
 
 @tensorflow("BroadcastTo")
-def _broadcast_to(call: Call) -> list[Tensor]:
+def _broadcast_to(call: TfCall) -> list[TfValue]:
     """Nothing, if the shape stays."""
     source, shape = call.inputs[0], tuple(call.values(1))
     if shape == source.shape:
@@ -887,13 +889,13 @@ def _broadcast_to(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Fill")
-def _fill(call: Call) -> list[Tensor] | None:
+def _fill(call: TfCall) -> list[TfValue] | None:
     """A shape filled with one value."""
     return call.opaque(tuple(call.values(0)))
 
 
 @tensorflow("Gather", "GatherV2")
-def _gather(call: Call) -> list[Tensor]:
+def _gather(call: TfCall) -> list[TfValue]:
     """Slices along an axis, picked by indices."""
     source, indices = call.inputs[:2]
     axis = source.axis(call.values(2)[0]) if len(call.inputs) > 2 else 0
@@ -902,20 +904,20 @@ def _gather(call: Call) -> list[Tensor]:
 
 
 @tensorflow("GatherNd")
-def _gather_nd(call: Call) -> list[Tensor]:
+def _gather_nd(call: TfCall) -> list[TfValue]:
     source, indices = call.inputs
     return call.opaque((*indices.sizes[:-1], *source.sizes[indices.sizes[-1] :]))
 
 
 @tensorflow("OneHot")
-def _one_hot(call: Call) -> list[Tensor]:
+def _one_hot(call: TfCall) -> list[TfValue]:
     source, axis = call.inputs[0], call.node.integer("axis", -1)
     position = source.rank if axis == -1 else axis
     return call.opaque((*source.sizes[:position], *call.values(1), *source.sizes[position:]))
 
 
 @tensorflow("TopK", "TopKV2")
-def _top_k(call: Call) -> list[Tensor]:
+def _top_k(call: TfCall) -> list[TfValue]:
     """Values and indices."""
     k = call.values(1)[0] if call.node.op == "TopKV2" else call.node.integer("k")
     shape = (*call.inputs[0].sizes[:-1], k)
@@ -923,7 +925,7 @@ def _top_k(call: Call) -> list[Tensor]:
 
 
 @tensorflow("Where")
-def _where(call: Call) -> list[Tensor]:
+def _where(call: TfCall) -> list[TfValue]:
     """Positions of all values, where none is zero."""
     source = call.inputs[0]
     return call.opaque((math.prod(source.sizes), max(source.rank, 1)))
@@ -931,25 +933,25 @@ def _where(call: Call) -> list[Tensor]:
 
 @tensorflow("NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4",
             "NonMaxSuppressionV5")  # fmt: skip
-def _non_max_suppression(call: Call) -> list[Tensor]:
+def _non_max_suppression(call: TfCall) -> list[TfValue]:
     """Indices of as many boxes as it may select; a version adds scores and their number."""
     boxes = call.inputs[0].sizes[0]
     limit = call.inputs[2].value
     selected = boxes if limit is None else min(boxes, int(limit.item()))
-    return call.opaque((selected,)) * 2 + [Tensor((), (), constant=True)]
+    return call.opaque((selected,)) * 2 + [TfValue((), (), constant=True)]
 
 
 @tensorflow("CombinedNonMaxSuppression")
-def _combined_non_max_suppression(call: Call) -> list[Tensor]:
+def _combined_non_max_suppression(call: TfCall) -> list[TfValue]:
     """Boxes, scores and classes of as many as it may select, and their number."""
     [total] = call.values(3)
     boxes = call.opaque((1, total, 4))
     values = replace(boxes[0], shape=(1, total), order=(0, 1))
-    return [boxes[0], values, values, Tensor((1,), (0,), constant=True)]
+    return [boxes[0], values, values, TfValue((1,), (0,), constant=True)]
 
 
 @tensorflow("CropAndResize")
-def _crop_and_resize(call: Call) -> list[Tensor]:
+def _crop_and_resize(call: TfCall) -> list[TfValue]:
     """A crop of the map for each box."""
     source, boxes = call.inputs[:2]
     return call.opaque((boxes.sizes[0], *call.values(3), source.sizes[-1]))

@@ -1,7 +1,7 @@
 """What each ATen operator is in a model graph.
 
 :mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose arguments ATen spells
-in its own way, and for those that become several operators. It takes the :class:`Call` that was traced, adds
+in its own way, and for those that become several operators. It takes the traced :class:`AtenCall`, adds
 its operators to the model graph, and returns one operand for each output tensor. It returns None if this use
 has no canonical form (computed convolution weights, for example); the call then stays a node under ATen's own
 name.
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Shape
 
 if TYPE_CHECKING:
     import torch
 
-Operand = tuple[str, int]
-Translation = Callable[["Call"], "list[Operand] | None"]
+Translation = Callable[["AtenCall"], "list[Operand] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
@@ -32,7 +32,7 @@ OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 @dataclass(slots=True)
-class Call:
+class AtenCall:
     """One traced call of an ATen operator that has at least one computed operand.
 
     Attributes:
@@ -100,7 +100,7 @@ def is_known(op: str) -> bool:
     return op in TRANSLATIONS or op in NAMES["torch"]
 
 
-def translate(call: Call) -> list[Operand]:
+def translate(call: AtenCall) -> list[Operand]:
     """Add ``call`` to its model graph; one operand for each of its output tensors that has one.
 
     A call without a canonical form stays one node under its ATen name, with the shapes it was traced with.
@@ -114,12 +114,12 @@ def translate(call: Call) -> list[Operand]:
     return operands
 
 
-def _canonical(call: Call) -> str:
+def _canonical(call: AtenCall) -> str:
     """Canonical name of the operator."""
     return NAMES["torch"][call.op].name
 
 
-def _as_declared(call: Call) -> list[Operand] | None:
+def _as_declared(call: AtenCall) -> list[Operand] | None:
     """An operator whose arguments need no translation."""
     operator = NAMES["torch"].get(call.op)
     if operator is None or operator.attrs is None:
@@ -134,27 +134,27 @@ def _as_declared(call: Call) -> list[Operand] | None:
 
 
 @reads("bn")
-def _batch_norm(call: Call) -> list[Operand] | None:
+def _batch_norm(call: AtenCall) -> list[Operand] | None:
     """Without weights if it has no factors."""
     return call.layer("bn", **({"affine": False} if call.args.get("weight") is None else {}))
 
 
 @reads("norm", "prelu")
-def _with_weights(call: Call) -> list[Operand] | None:
+def _with_weights(call: AtenCall) -> list[Operand] | None:
     """As many parameters as its weights hold."""
     weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
     return call.layer(_canonical(call), params=sum(math.prod(tensor.shape) for tensor in weights))
 
 
 @aten("to", "_to_copy")
-def _to(call: Call) -> list[Operand] | None:
+def _to(call: AtenCall) -> list[Operand] | None:
     """A change of type is a cast; of device or layout, nothing."""
     changes_type = call.args.get("dtype") not in (None, call.args["self"].dtype)
     return call.layer("cast" if changes_type else "identity")
 
 
 @reads("clip")
-def _clip(call: Call) -> list[Operand] | None:
+def _clip(call: AtenCall) -> list[Operand] | None:
     """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
     low = call.args.get("min_val", call.args.get("min"))
     high = call.args.get("max_val", call.args.get("max"))
@@ -164,7 +164,7 @@ def _clip(call: Call) -> list[Operand] | None:
 
 
 @reads("div")
-def _div(call: Call) -> list[Operand] | None:
+def _div(call: AtenCall) -> list[Operand] | None:
     """Division that rounds has no canonical form."""
     if call.args.get("rounding_mode"):
         return None
@@ -172,18 +172,18 @@ def _div(call: Call) -> list[Operand] | None:
 
 
 @aten("square")
-def _square(call: Call) -> list[Operand] | None:
+def _square(call: AtenCall) -> list[Operand] | None:
     return call.layer("pow", const=2.0)
 
 
 @aten("reciprocal")
-def _reciprocal(call: Call) -> list[Operand] | None:
+def _reciprocal(call: AtenCall) -> list[Operand] | None:
     """``constant / x`` arrives as a reciprocal and a product."""
     return call.layer("div", const=1.0, const_first=True)
 
 
 @aten("rsub")
-def _rsub(call: Call) -> list[Operand] | None:
+def _rsub(call: AtenCall) -> list[Operand] | None:
     """A difference with its operands the other way round."""
     return _binary(call, "sub", call.args["other"], call.args["self"], call.args.get("alpha", 1))
 
@@ -192,7 +192,7 @@ def _rsub(call: Call) -> list[Operand] | None:
 _ORDERED = frozenset({"sub", "div", "pow"})
 
 
-def _binary(call: Call, op: str, left: Any, right: Any, alpha: float = 1) -> list[Operand] | None:
+def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) -> list[Operand] | None:
     """``op`` over two values: computed operands, constant tensors or numbers; ``alpha`` scales one."""
     operands: list[Operand] = []
     attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
@@ -214,21 +214,21 @@ def _binary(call: Call, op: str, left: Any, right: Any, alpha: float = 1) -> lis
 
 
 @aten("zeros_like", "new_zeros", "zero")
-def _zeros(call: Call) -> list[Operand] | None:
+def _zeros(call: AtenCall) -> list[Operand] | None:
     """Zeros, whatever the operand holds."""
     shape = call.out_shapes[0]
     return [call.emit("zero", [], {"shape": shape}, shape)]
 
 
 @aten("ones_like", "new_ones", "full_like", "new_full", "empty_like", "new_empty", "fill")
-def _filled(call: Call) -> list[Operand] | None:
+def _filled(call: AtenCall) -> list[Operand] | None:
     """A constant that only borrows the shape of its operand."""
     shape = call.out_shapes[0]
     return [call.emit("constant", [], {"shape": shape}, shape)]
 
 
 @aten("copy")
-def _copy(call: Call) -> list[Operand] | None:
+def _copy(call: AtenCall) -> list[Operand] | None:
     """``self`` is overwritten with ``src``."""
     source = call.operand(call.args["src"])
     if source is None:
@@ -247,7 +247,7 @@ def _symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]
 
 
 @reads("conv")
-def _conv(call: Call) -> list[Operand] | None:
+def _conv(call: AtenCall) -> list[Operand] | None:
     """Weights are ``(out, in / groups, *kernel)``; "same" is torch's, with the odd element after."""
     args, (out_channels, channels, *kernel) = call.args, call.shape("weight")
     rank = len(kernel)
@@ -263,7 +263,7 @@ def _conv(call: Call) -> list[Operand] | None:
 
 
 @reads("convtranspose")
-def _conv_transpose(call: Call) -> list[Operand] | None:
+def _conv_transpose(call: AtenCall) -> list[Operand] | None:
     """Weights are ``(in, out / groups, *kernel)``."""
     args, (in_channels, channels, *kernel) = call.args, call.shape("weight")
     rank = len(kernel)
@@ -274,37 +274,37 @@ def _conv_transpose(call: Call) -> list[Operand] | None:
                       in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
 
 
-def _bias(call: Call, usual: bool = False) -> dict[str, bool]:
+def _bias(call: AtenCall, usual: bool = False) -> dict[str, bool]:
     """Whether a layer has a bias, where that is not what its operator usually has."""
     found = call.args.get("bias") is not None
     return {} if found is usual else {"bias": found}
 
 
 @aten("convolution", "_convolution")
-def _convolution(call: Call) -> list[Operand] | None:
+def _convolution(call: AtenCall) -> list[Operand] | None:
     """The primitive behind both."""
     return (_conv_transpose if call.args["transposed"] else _conv)(call)
 
 
 @reads("fc")
-def _linear(call: Call) -> list[Operand] | None:
+def _linear(call: AtenCall) -> list[Operand] | None:
     """Weights are ``(out, in)``."""
     out_features, in_features = call.shape("weight")
     return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
 
 
 @reads("matmul")
-def _matmul(call: Call) -> list[Operand] | None:
+def _matmul(call: AtenCall) -> list[Operand] | None:
     return _product(call, call.args["self"], call.args["other" if call.op == "matmul" else "mat2"])
 
 
 @aten("addmm")
-def _addmm(call: Call) -> list[Operand] | None:
+def _addmm(call: AtenCall) -> list[Operand] | None:
     """A product of matrices with a bias."""
     return _product(call, call.args["mat1"], call.args["mat2"])
 
 
-def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
+def _product(call: AtenCall, left: Any, right: Any) -> list[Operand] | None:
     """A dense layer if ``right`` is one matrix of weights, else a product of two computed operands."""
     if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
         *batch, inp, out = right.shape
@@ -318,7 +318,7 @@ def _product(call: Call, left: Any, right: Any) -> list[Operand] | None:
 
 
 @reads("maxpool", "avgpool")
-def _pool(call: Call) -> list[Operand] | None:
+def _pool(call: AtenCall) -> list[Operand] | None:
     """Its stride defaults to its kernel."""
     args, rank = call.args, len(call.shape()) - 2
     kernel = _per_dimension(args["kernel_size"], rank)
@@ -329,13 +329,13 @@ def _pool(call: Call) -> list[Operand] | None:
 
 
 @reads("adaptiveavgpool", "adaptivemaxpool")
-def _adaptive_pool(call: Call) -> list[Operand] | None:
+def _adaptive_pool(call: AtenCall) -> list[Operand] | None:
     """``output_size`` per spatial dimension."""
     return call.layer(_canonical(call), output_size=tuple(call.args["output_size"]))
 
 
 @reads("mean", "sum", "max", "min", "prod")
-def _reduction(call: Call) -> list[Operand] | None:
+def _reduction(call: AtenCall) -> list[Operand] | None:
     """Over ``dim``, or over everything; the maximum over a whole map is a global max pool."""
     shape, op, dim = call.shape(), _canonical(call), call.args.get("dim")
     axes = [dim] if isinstance(dim, int) else dim or range(len(shape))
@@ -349,7 +349,7 @@ def _reduction(call: Call) -> list[Operand] | None:
 
 
 @reads("concat")
-def _cat(call: Call) -> list[Operand] | None:
+def _cat(call: AtenCall) -> list[Operand] | None:
     """Constant tensors among the operands count towards its shape."""
     tensors = [t for t in call.args["tensors"] if t.numel()]  # torch lets torch.empty(0) pass
     operands = [call.operand(t) or call.constant(t) for t in tensors]
@@ -358,7 +358,7 @@ def _cat(call: Call) -> list[Operand] | None:
 
 
 @aten("stack")
-def _stack(call: Call) -> list[Operand] | None:
+def _stack(call: AtenCall) -> list[Operand] | None:
     """Each operand gets a new axis, along which they are joined."""
     tensors, shape = call.args["tensors"], call.out_shapes[0]
     axis = call.args["dim"] % len(shape)
@@ -369,7 +369,7 @@ def _stack(call: Call) -> list[Operand] | None:
 
 
 @reads("split")
-def _split(call: Call) -> list[Operand] | None:
+def _split(call: AtenCall) -> list[Operand] | None:
     """Cut along ``dim`` into the sizes it was traced with."""
     axis = call.axis(call.args["dim"])
     sections = [shape[axis] for shape in call.out_shapes]
@@ -378,7 +378,7 @@ def _split(call: Call) -> list[Operand] | None:
 
 
 @aten("glu")
-def _glu(call: Call) -> list[Operand] | None:
+def _glu(call: AtenCall) -> list[Operand] | None:
     """One half along ``dim``, gated by the sigmoid of the other."""
     axis, shape = call.axis(call.args["dim"]), call.out_shapes[0]
     attrs = {"axis": axis, "sections": [shape[axis]] * 2}
@@ -388,7 +388,7 @@ def _glu(call: Call) -> list[Operand] | None:
 
 
 @aten("unbind")
-def _unbind(call: Call) -> list[Operand] | None:
+def _unbind(call: AtenCall) -> list[Operand] | None:
     """Cut into slices of size 1, each of which loses that axis."""
     axis, shape = call.axis(call.args["dim"]), call.shape()
     piece = (*shape[:axis], 1, *shape[axis + 1:])
@@ -399,7 +399,7 @@ def _unbind(call: Call) -> list[Operand] | None:
 
 
 @reads("slice")
-def _slice(call: Call) -> list[Operand] | None:
+def _slice(call: AtenCall) -> list[Operand] | None:
     """A slice of everything is nothing."""
     if call.out_shapes[0] == call.shape():
         return call.layer("identity")
@@ -408,7 +408,7 @@ def _slice(call: Call) -> list[Operand] | None:
 
 
 @aten("select")
-def _select(call: Call) -> list[Operand] | None:
+def _select(call: AtenCall) -> list[Operand] | None:
     """One position along ``dim``, which goes."""
     axis, shape = call.axis(call.args["dim"]), call.shape()
     start = int(call.args["index"]) % shape[axis]
@@ -418,7 +418,7 @@ def _select(call: Call) -> list[Operand] | None:
 
 
 @reads("reshape")
-def _reshape(call: Call) -> list[Operand] | None:
+def _reshape(call: AtenCall) -> list[Operand] | None:
     """The shape it was traced with, -1 resolved."""
     if "dtype" in call.args:  # x.view(torch.int32)
         return None
@@ -428,7 +428,7 @@ def _reshape(call: Call) -> list[Operand] | None:
 
 
 @reads("flatten")
-def _flatten(call: Call) -> list[Operand] | None:
+def _flatten(call: AtenCall) -> list[Operand] | None:
     """Joins ``start_dim`` to ``end_dim``."""
     if call.out_shapes[0] == call.shape():
         return call.layer("identity")
@@ -436,26 +436,26 @@ def _flatten(call: Call) -> list[Operand] | None:
 
 
 @reads("expand")
-def _expand(call: Call) -> list[Operand] | None:
+def _expand(call: AtenCall) -> list[Operand] | None:
     """Nothing, if the shape stays."""
     shape = call.out_shapes[0]
     return call.layer("identity") if shape == call.shape() else call.layer("expand", shape=shape)
 
 
 @reads("tile")
-def _tile(call: Call) -> list[Operand] | None:
+def _tile(call: AtenCall) -> list[Operand] | None:
     return call.layer("tile", repeats=tuple(call.args["repeats"]))
 
 
 @aten("permute")
-def _permute(call: Call) -> list[Operand] | None:
+def _permute(call: AtenCall) -> list[Operand] | None:
     """The order that there was is nothing."""
     perm = [call.axis(d) for d in call.args["dims"]]
     return call.layer("identity" if perm == sorted(perm) else "transpose", perm=tuple(perm))
 
 
 @aten("transpose", "swapaxes", "swapdims", "t")
-def _transpose(call: Call) -> list[Operand] | None:
+def _transpose(call: AtenCall) -> list[Operand] | None:
     """Two dimensions swap places; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
     first, second = (call.args.get(k, d) for k, d in (("dim0", 0), ("dim1", -1)))
@@ -464,7 +464,7 @@ def _transpose(call: Call) -> list[Operand] | None:
 
 
 @reads("squeeze")
-def _squeeze(call: Call) -> list[Operand] | None:
+def _squeeze(call: AtenCall) -> list[Operand] | None:
     """Dimensions of size 1 go: those of ``dim``, or all."""
     axes = call.args.get("dim", [i for i, size in enumerate(call.shape()) if size == 1])
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
@@ -472,12 +472,12 @@ def _squeeze(call: Call) -> list[Operand] | None:
 
 
 @reads("unsqueeze")
-def _unsqueeze(call: Call) -> list[Operand] | None:
+def _unsqueeze(call: AtenCall) -> list[Operand] | None:
     return call.layer("unsqueeze", axes=(call.args["dim"] % len(call.out_shapes[0]),))
 
 
 @reads("pad")
-def _pad(call: Call) -> list[Operand] | None:
+def _pad(call: AtenCall) -> list[Operand] | None:
     """torch lists ``(before, after)`` from the last dimension backwards."""
     flat = call.args["pad"]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
@@ -487,17 +487,17 @@ def _pad(call: Call) -> list[Operand] | None:
 
 
 @reads("upsample")
-def _upsample(call: Call) -> list[Operand] | None:
+def _upsample(call: AtenCall) -> list[Operand] | None:
     """The size it was traced with, and the way it interpolates."""
     mode = call.op.lstrip("_").removeprefix("upsample_")
     return call.layer("upsample", size=call.out_shapes[0][2:], mode=mode)
 
 
 @reads("pixelshuffle")
-def _pixel_shuffle(call: Call) -> list[Operand] | None:
+def _pixel_shuffle(call: AtenCall) -> list[Operand] | None:
     return call.layer("pixelshuffle", factor=call.args["upscale_factor"])
 
 
 @reads("pixelunshuffle")
-def _pixel_unshuffle(call: Call) -> list[Operand] | None:
+def _pixel_unshuffle(call: AtenCall) -> list[Operand] | None:
     return call.layer("pixelunshuffle", factor=call.args["downscale_factor"])

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ReaderError
+from ...graph.editing import Operand
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
-from .operators import OPAQUE, Call, Operand, is_known, translate
+from .operators import OPAQUE, AtenCall, is_known, translate
 
 if TYPE_CHECKING:
     import torch
@@ -358,7 +359,7 @@ class Recorder:
         named = {a.name: kwargs.get(a.name, a.default_value) for a in schema.arguments}
         named.update(zip(named, args, strict=False))
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
-        call = Call(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
+        call = AtenCall(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
                     lambda value: self._constants.get(id(value)), self._add)
         # Further outputs are by-products, such as the indices of a max pool.
         for tensor, operand in zip(outputs, translate(call), strict=False):
