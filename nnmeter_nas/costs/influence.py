@@ -34,8 +34,10 @@ Marks = Mapping[str, Hashable]
 
 #: Combinations of candidates that one mark, or one kernel, may depend on.
 LARGEST_TABLE = 4096
+#: Combinations of candidates that a mark is seen with in any case, if its place says what may decide it.
+SURE = 100
 #: Random samples in a row that must be as expected at the end.
-AGREEING = 8
+AGREEING = 48
 #: In names of marks, behind the name of the operator or kernel that shows it.
 MARK = ":"
 
@@ -129,7 +131,7 @@ class Learner:
             for label in {*place.conditions, *place.labels}:
                 self._paths[label].append(path)
         for path, place in places.items():  # every submodule is to run once, for its marks to be known
-            self._know(path, place, ())
+            self._know(path, place, self._own_labels(place))
 
     def learn(self, samples: Sequence[Sample] = ()) -> None:
         """Evaluate samples, those given too, until what they show is as expected again and again.
@@ -165,7 +167,13 @@ class Learner:
         self._results.append(result)
         for name in result:
             if name not in self.influences:
-                self._know(name, self._place(name), ())
+                place = self._place(name)
+                self._know(name, place, self._own_labels(place))
+
+    def _own_labels(self, place: Place) -> frozenset[str]:
+        """Labels of a place, if few samples show all of their combinations; else they are to be found."""
+        combinations = math.prod(len(self._candidates[label]) for label in place.labels)
+        return place.labels if combinations <= SURE else frozenset()
 
     def _place(self, name: str) -> Place:
         """The place of the mark of that name."""

@@ -66,7 +66,7 @@ def test_few_networks_give_the_latency_of_every_other_one(device: str) -> None:
     meter = LatencyMeter([load_latency_predictor(device)])
     learner = KernelLearner(kernels_of, CANDIDATES, PLACES, samples(32, seed=1))
     table = learner.table(partial(meter.priced, 0))
-    assert len({tuple(sample.items()) for sample in learner.samples}) < 100  # of 559 million
+    assert len({tuple(sample.items()) for sample in learner.samples}) < 150  # of 559 million
     drawn = samples(200, seed=2)
     priced = meter.priced(0, [kernels_of(sample) for sample in drawn])
     assert table.values(table.indices(drawn)) == pytest.approx(
