@@ -84,6 +84,15 @@ def hswish_by_hsigmoid() -> dict[str, Any]:
     return b.nodes
 
 
+def hsigmoid_alone() -> dict[str, Any]:
+    b = IrBuilder((1, 8, 8, 16))
+    b.const("three", [], [3.0])
+    b.const("sixth", [], [1 / 6])
+    b.unary("shift", "Add", b.conv("c", "input", 16, 1), "three")
+    b.unary("scale", "Mul", b.unary("clip", "Relu6", "shift"), "sixth")
+    return b.nodes
+
+
 def squeeze_excite_without_bias() -> dict[str, Any]:
     b = IrBuilder((1, 8, 8, 16))
     b.pool("p", "input", "AvgPool", 8)
@@ -185,6 +194,11 @@ CASES = {
         [("conv", POINTWISE)],
     ),
     "h-swish by h-sigmoid": Case(hswish_by_hsigmoid(), [("hswish", [8, 16])], []),
+    "h-sigmoid by itself": Case(
+        hsigmoid_alone(),
+        [("conv", POINTWISE)],
+        [("conv", POINTWISE), ("add-relu", [8, 16, 16])],
+    ),
     "squeeze-excite without bias": Case(
         squeeze_excite_without_bias(),
         [("se", [8, 16])],
