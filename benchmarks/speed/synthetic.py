@@ -22,7 +22,8 @@ def synthetic_graph(operators: int, seed: int = 0) -> nx.DiGraph:
     """Make an unfinished model graph with this many operators; pruning removes none of them.
 
     Blocks and their widths are random: plain, residual and inverted ones, parallel branches, squeeze-excite,
-    h-swish and channel shuffles. Blocks seldom repeat, so nearly every kernel is different.
+    h-swish and channel shuffles. The last two are written in parts, which rewrites make one operator each.
+    Blocks seldom repeat, so nearly every kernel is different.
 
     Args:
         operators: number of operators without the input, at least :data:`SMALLEST`.

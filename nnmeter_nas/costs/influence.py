@@ -126,12 +126,13 @@ class Learner:
         self._random = random.Random(seed)
         self._results: list[Marks] = []
         self._checked = 0
+        self._new: list[str] = []  # marks that earlier samples have not been compared for
         self._paths: dict[str, list[str]] = {label: [] for label in candidates}
         for path, place in places.items():
             for label in {*place.conditions, *place.labels}:
                 self._paths[label].append(path)
         for path, place in places.items():  # every submodule is to run once, for its marks to be known
-            self._know(path, place, self._own_labels(place))
+            self._expect(path, place, self._own_labels(place))
 
     def learn(self, samples: Sequence[Sample] = ()) -> None:
         """Evaluate samples, those given too, until what they show is as expected again and again.
@@ -154,7 +155,10 @@ class Learner:
         """Evaluate ``sample``; whether all marks are as expected. Learns why where they are not."""
         self._add(sample)
         agrees = True
-        while self._checked < len(self.samples):
+        while self._new or self._checked < len(self.samples):
+            if self._new:  # one after another, as each may ask for more samples, and these show more marks
+                self._compare(self._new.pop())
+                continue
             for name in list(self.influences):
                 agrees &= self._agrees(name, self._checked)
             self._checked += 1
@@ -168,7 +172,8 @@ class Learner:
         for name in result:
             if name not in self.influences:
                 place = self._place(name)
-                self._know(name, place, self._own_labels(place))
+                self._expect(name, place, self._own_labels(place))
+                self._new.append(name)
 
     def _own_labels(self, place: Place) -> frozenset[str]:
         """Labels of a place, if few samples show all of their combinations; else they are to be found."""
@@ -182,11 +187,14 @@ class Learner:
             name = name.rpartition(".")[0]
         return self._places[name]
 
-    def _know(self, name: str, place: Place, labels: Iterable[str]) -> None:
-        """Note that ``labels`` decide the mark, and look what all samples tell of that."""
+    def _expect(self, name: str, place: Place, labels: Iterable[str]) -> None:
+        """Note that ``labels`` decide the mark."""
         deciding = tuple(label for label in self._candidates if label in labels)
         check_size(name, deciding, self._candidates)
         self.influences[name] = Influence(place, deciding, lambda number: self._value(name, number))
+
+    def _compare(self, name: str) -> None:
+        """Look what all samples tell of the labels that decide the mark."""
         for number in range(len(self.samples)):
             if not self._agrees(name, number):
                 break  # another label was found, and everything looked at
@@ -204,7 +212,8 @@ class Learner:
         first = influence.seen.setdefault(_key(sample, influence.labels), number)
         if first == number or self._value(name, first) == self._value(name, number):
             return True
-        self._know(name, influence.place, {*influence.labels, self._difference(name, first, number)})
+        self._expect(name, influence.place, {*influence.labels, self._difference(name, first, number)})
+        self._compare(name)
         return False
 
     def _value(self, name: str, number: int) -> Hashable:

@@ -19,6 +19,8 @@ def work_of(kernel: Kernel) -> tuple[float, float, float, float]:
         written = float(sum(map(math.prod, kernel.out_shapes)))
         read = float(sum(map(math.prod, kernel.in_shapes)))
         return written, read, written, float(kernel.attrs.get("params", 0))
-    node = {"attrs": kernel.attrs, "in_shapes": kernel.in_shapes, "out_shapes": kernel.out_shapes}
+    # Formats differ in whether they tell of a bias, and it costs nothing beside the weights.
+    attrs = {**kernel.attrs, "bias": False}
+    node = {"attrs": attrs, "in_shapes": kernel.in_shapes, "out_shapes": kernel.out_shapes}
     work = operator.work(node)
     return float(work.macs or work.written), float(work.read), float(work.written), float(work.params or 0)

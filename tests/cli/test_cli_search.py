@@ -116,7 +116,7 @@ def test_an_evaluator_that_cannot_be_loaded_is_named(
     monkeypatch.chdir(tmp_path)
     assert main([*SEARCH, "--evaluator", evaluator]) == 1
     errors = capsys.readouterr().err
-    assert f"evaluator {evaluator!r}" in errors
+    assert f"--evaluator {evaluator}: " in errors
     assert message in errors
     assert list(tmp_path.iterdir()) == []
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from graphs import SHAPE, graph_of
 from nnmeter_nas.benchmarks.parity.predictors import nnmeter_rules
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
-from nnmeter_nas.graph.rewrites import VIEW_OPS
 from nnmeter_nas.graph.traversal import topological_order
 from nnmeter_nas.kernels import fusion
 from nnmeter_nas.kernels.fusion import FusionRules, Kernel, fuse, parse_rules
+from nnmeter_nas.ops import VIEW_OPS
 from nnmeter_nas.packs.nnmeter1.rules import parse_nnmeter_rules
 from nnmeter_nas.packs.registry import devices
 

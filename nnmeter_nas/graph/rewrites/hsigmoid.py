@@ -1,6 +1,6 @@
 """The hard sigmoid: a line between the limits 0 and 1, whatever its slope, since that costs the same.
 
-nn-Meter IR does not tell the limits of a clip.
+nn-Meter IR does not tell the limits of a clip, and the nn-Meter benchmark dataset writes ReLU for ReLU6.
 """
 
 from ._expressions import formulas
@@ -8,6 +8,7 @@ from ._expressions import formulas
 SPELLINGS = {
     "hsigmoid": (
         "relu6(x + 3) / 6",
+        "relu(x + 3) / 6",
         "clip(x + 3) / 6",
         "clip(x / 6 + 0.5, 0, 1)",
         "clip((x + 3) / 6, 0, 1)",

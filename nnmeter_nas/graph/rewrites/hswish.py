@@ -1,4 +1,7 @@
-"""The hard swish, x times its hard sigmoid; it may be multiplied before it is divided."""
+"""The hard swish, x times its hard sigmoid; it may be multiplied before it is divided.
+
+The nn-Meter benchmark dataset writes ReLU for the ReLU6 in it.
+"""
 
 from ._expressions import formulas
 
@@ -6,6 +9,7 @@ SPELLINGS = {
     "hswish": (
         "x * hsigmoid(x)",
         "x * relu6(x + 3) / 6",
+        "x * relu(x + 3) / 6",
         "x * clip(x + 3) / 6",
     ),
 }
