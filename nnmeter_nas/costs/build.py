@@ -130,7 +130,8 @@ def learn_tables(
     def as_list(columns: Sequence[int]) -> list[FactorTable | None]:
         return _listed(pricing, columns)
 
-    forms = [by_pairs, by_kernel, as_list]
+    # A list is exact without learning, where it is short and model graphs are quickly made.
+    forms = [by_pairs, as_list, by_kernel]
     if not pricing.space.blocks:  # model graphs take long to make, and few samples tell what decides a kernel
         forms = [by_kernel, by_pairs, as_list]
     found: dict[int, FactorTable] = {}
@@ -147,7 +148,7 @@ def learn_tables(
             header = replace(header, left_out=dict(pricing.left_out[column]), worst_error=error)
             learned.append(replace(table, header=header))
         else:
-            assert near is not None  # the last form but one
+            assert near is not None  # pairs were tried, as nothing else did
             learned.append(_refusal(pricing.space, header, near))
     return learned
 

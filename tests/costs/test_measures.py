@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -302,8 +303,10 @@ def test_a_damaged_table_is_computed_anew_and_not_in_silence(
     expected = latency(space, predictor).values(rows_of(space))
     path = listed_file(empty_cache)
     whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.compress_size)
     flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
+    flipped[largest.header_offset + 30 + len(largest.filename) + largest.compress_size // 2] ^= 1
     for content in (b"", whole[:40], whole[: len(whole) // 2], whole[:-1], bytes(flipped), b"[1]"):
         path.write_bytes(content)
         with pytest.warns(UserWarning, match="built anew"):
