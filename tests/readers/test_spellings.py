@@ -125,5 +125,9 @@ def test_a_random_network_costs_the_same_in_every_format(tmp_path: Path, chosen:
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.sampled_from(EVERY), min_size=3, max_size=6))
 def test_a_random_network_costs_the_same_by_the_newer_exporter(tmp_path: Path, chosen: Chosen) -> None:
-    exported = onnx_of(network(chosen, tmp_path), dynamo=True)
-    assert cost(read_model(exported)) == of_torch(plain(chosen), tmp_path)
+    exported = cost(read_model(onnx_of(network(chosen, tmp_path), dynamo=True)))
+    # That exporter joins a ReLU and a ReLU6 in a row, so that kernels may differ in name.
+    expected = of_torch(plain(chosen), tmp_path)
+    assert {device: ms for device, (ms, _) in exported.items()} == {
+        device: ms for device, (ms, _) in expected.items()
+    }
