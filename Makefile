@@ -28,7 +28,7 @@ endef
 # The core is tested on these Pythons too, where they are installed; in small environments without torch and NNI.
 CORE_PYTHONS := 3.10 3.13
 CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
-  tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/test_predictor.py tests/test_metrics.py
+  tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/predictor tests/test_metrics.py
 
 .PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare packs luts parity clean
 
