@@ -129,7 +129,7 @@ def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def scaling_table(curves: Sequence[Figure]) -> list[str]:
-    """Exponent of each curve, and the cost of one operator or candidate at both ends."""
+    """Make a table: the exponent of each curve, and the cost of one operator or candidate at both ends."""
     lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
              "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
     for figure in curves:
