@@ -1,4 +1,4 @@
-"""``nnmeter-nas lut rank``: list the fastest, slowest, or closest-to-target architectures of a space."""
+"""``nnmeter-nas lut rank``: list a space's fastest or slowest architectures, or those near a latency."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def tables(options: argparse.Namespace) -> list[NamedTable]:
     """Return all tables: the one in each file, and one per named device for each space.
 
     Raises:
-        LookupTableError: a file is damaged, or its device is not one that ``--predictor`` names.
+        LookupTableError: a file is damaged, does not hold latencies, or is for a device that ``--predictor``
+            does not name.
         UnknownDeviceError, SpaceError, ReaderError: there is no such device or space.
     """
     found = []

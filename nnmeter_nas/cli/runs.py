@@ -80,9 +80,8 @@ class Run:
 def report(model: Model, error: Exception, verbose: bool) -> int:
     """Print why a model failed, and return the exit code for a failure.
 
-    An error that does not come from this package's classes or the system is a bug of ours; it too fails only
-    its model. ``verbose`` shows where it was raised, and its cause if a reader took a bug for a damaged
-    model.
+    An error that is neither this package's nor the system's is a bug of ours; it too fails only its model.
+    ``verbose`` shows where it was raised, and where its cause was if a reader took that for a damaged model.
     """
     message = in_flags(str(error), ["input_shape"])
     if not isinstance(error, NnMeterNasError | OSError):
