@@ -1,7 +1,7 @@
 """Measure how closely sums of blocks match the full-graph prediction: our lookup tables, and isolated blocks.
 
-NNI prices each block alone and adds the rest of the network without its blocks. That misses effects at the
-borders: some operators fuse with a neighbour, and some vanish with a layer that is left out.
+NNI prices each block by itself and adds the rest of the network without its blocks. That misses effects at
+the borders: some operators fuse with a neighbour, and some vanish with a layer that is left out.
 """
 
 from __future__ import annotations

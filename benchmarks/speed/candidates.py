@@ -122,7 +122,7 @@ def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Seque
 
 
 def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:
-    """Raise a DisagreementError unless both latencies are the same for every network."""
+    """Raise a DisagreementError unless both predict the same latencies."""
     for a, b in zip(ours, theirs, strict=True):
         if abs(a - b) > TOLERANCE * max(a, b):
             raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")

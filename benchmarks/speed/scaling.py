@@ -27,7 +27,7 @@ from .candidates import spos_candidates
 from .figures import Figure, Sample
 from .synthetic import synthetic_graph
 
-#: What the two kinds of curves count.
+#: Units that the two kinds of curves count.
 OPERATORS, CANDIDATES = "operators", "candidates"
 #: Largest exponent that counts as linear. It is above 1 because caches hold less and less of the data.
 LIMIT = 1.1
@@ -95,7 +95,7 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
 
 
 def _trusting_filter(device: str) -> Callable[[int], Sample]:
-    """Return a timer of a filter that trusts its table; it asks about the same 1000 candidates repeatedly."""
+    """Return a timer of a filter that trusts its table; the timer repeats the same 1000 candidates."""
     candidates = list(itertools.islice(spos_candidates("py"), 1000))
     # No candidate meets this limit, so accepted candidates do not accumulate.
     accept = LatencyFilter(1e-9, device, patience=sys.maxsize)

@@ -1,4 +1,4 @@
-"""Joblib's Dask backend, fixed so that it does not wait forever for a chunk that Dask gives up."""
+"""Joblib's Dask backend, patched to stop waiting for a chunk that Dask gives up."""
 
 from __future__ import annotations
 

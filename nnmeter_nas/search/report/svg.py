@@ -37,7 +37,7 @@ def pareto_chart(report: SearchReport, name: str) -> str:
     x = _scale(low, high, _LEFT, _WIDTH - _RIGHT)
     y = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP)
     front = {trial.number for trial in report.front}
-    # The last point drawn is on top: the best, above the rest of the front from the best down.
+    # The last point drawn lies on top, so draw the best last, just after the rest of the front.
     order = sorted(report.trained, key=lambda t: (t.number in front, t.metric or 0.0))
     parts = [
         *_axes(report, name, (low, high, x), (bottom, top, y)),
