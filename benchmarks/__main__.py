@@ -20,14 +20,14 @@ from .packs.reports import evaluate_packs, write_readme
 from .packs.training_settings import Settings
 from .parity.comparison import FORMATS, run_parity
 
-#: What ``search`` searches.
+#: Tasks of the command ``search``.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
-#: What ``speed`` measures.
+#: Topics that the command ``speed`` measures.
 SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults, where there are any and the help does not tell by itself."""
+    """Shows the default of an argument that has one, unless its help text already does."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or "(default" in (action.help or ""):
@@ -36,7 +36,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Several(argparse.Action):
-    """Takes the place of the default when it is first used, and adds to what was given from then on."""
+    """Replaces the default when first used, and appends to the given values after that."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
@@ -286,7 +286,7 @@ def _add_devices(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
-    from .packs.pack_training import (  # late: it brings torch, and a third of a gigabyte with it
+    from .packs.pack_training import (  # late: it loads torch, which takes a third of a gigabyte
         Plan,
         train_packs,
     )
@@ -302,7 +302,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _additivity(options: argparse.Namespace, console: Console) -> None:
-    from .search.additivity import report_additivity  # late: it needs NNI, which the other commands do not
+    from .search.additivity import report_additivity  # late: it needs NNI, unlike the other commands
 
     report_additivity(options.predictor, options.architectures, options.seed, Console())
 

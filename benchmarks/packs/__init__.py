@@ -1,1 +1,1 @@
-"""Training the predictor packs, and how good they are."""
+"""Train the predictor packs, and measure their accuracy."""

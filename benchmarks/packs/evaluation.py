@@ -1,4 +1,4 @@
-"""Predicted beside measured latency of a dataset; each worker reads ranges of its files by itself."""
+"""Compare predicted with measured latencies of a dataset; each worker reads ranges of the files itself."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from nnmeter_nas.search.journal import Journal
 
 from .kernel_table import dataset_fingerprint
 
-#: Bytes of a range: some 200 models, which take seconds.
+#: Size of a range in bytes: about 200 models, which take seconds.
 RANGE_BYTES = 8 << 20
 
-#: By device, measured and predicted latency in ms of the models that were measured on it.
+#: Device -> (measured, predicted) latency in ms of each model measured on it.
 Pairs = dict[str, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
 class FileRange:
-    """The lines of a file that start between two bytes, and the predictors to evaluate on them."""
+    """The lines of a file that start within a range of bytes, and the predictors to evaluate on them."""
 
     path: str
     start: int
@@ -38,13 +38,13 @@ class FileRange:
     predictors: tuple[TravellingPredictor, ...]
 
     def __str__(self) -> str:
-        """What journals call it too; the folder of a dataset may be another next time."""
+        """Return the name that journals use as well, without the dataset's folder, which may change."""
         return f"{Path(self.path).name}:{self.start}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Latencies on one device: family, measured ms and predicted ms of each model, ``[models]``."""
+    """Family, measured ms and predicted ms of each model on one device, ``[models]``."""
 
     families: list[str]
     measured: FloatArray
@@ -56,18 +56,18 @@ def compare_dataset(
 ) -> dict[str, Comparison]:
     """Evaluate ``predictors`` on all models of ``bench``, by device.
 
-    The ranges are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`), each evaluated as if
-    there were no other, so that the results are the same wherever that is. Workers have to see ``bench``
-    under the same path.
+    The ranges are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`). Each range is evaluated
+    independently, so the results do not depend on where it runs. All workers must see ``bench`` under the
+    same path.
 
     Args:
         bench: folder of a dataset in the official schema.
-        predictors: one for each device.
-        journal: file that keeps the ranges that are done; a run that was interrupted goes on from there.
+        predictors: one per device.
+        journal: file that records the finished ranges; an interrupted run resumes from it.
 
     Raises:
-        DatasetError: a file is not of the schema, a model cannot be read, no model was measured on a device,
-            or ``journal`` is of another evaluation.
+        DatasetError: a file does not follow the schema, a model cannot be read, no model was measured on a
+            device, or ``journal`` belongs to another evaluation.
     """
     travelling = tuple(map(TravellingPredictor.of, predictors))
     ranges = [
@@ -88,7 +88,7 @@ def compare_dataset(
 
 
 def _compared(ranges: Sequence[FileRange], bench: str | Path, path: Path | None) -> Iterator[Pairs]:
-    """Figures of each range, from the journal at ``path`` if they are there, else computed and put there."""
+    """Yield the figures of each range: from the journal at ``path``, else computed and added to it."""
     if path is None:
         yield from spread(compare_range, ranges, "predicting")
         return
@@ -114,7 +114,7 @@ def _compared(ranges: Sequence[FileRange], bench: str | Path, path: Path | None)
 
 
 def compare_range(file_range: FileRange) -> Pairs:
-    """Evaluate all predictors on the models of one range, which share the model graphs."""
+    """Evaluate all predictors on the models of one range; the predictors share the model graphs."""
     predictors = [predictor.load() for predictor in file_range.predictors]
     found: Pairs = {predictor.device: [] for predictor in predictors}
     models = iter_models(file_range.path, file_range.start, file_range.end)

@@ -1,4 +1,4 @@
-"""A dataset as distinct kernel configurations and, for each model, which of them it runs."""
+"""A dataset as a table of distinct kernel configurations, and the kernels that each model runs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
 
 @dataclass(frozen=True)
 class KernelTable:
-    """Models of one rule set.
+    """The models of a dataset, fused under one rule set.
 
     Attributes:
-        ids, families: of each model, ``[models]``.
-        types, sizes, declared: distinct kernels, as :class:`Configurations` has them, ``[kernels, ...]``.
+        ids, families: id and family of each model, ``[models]``.
+        types, sizes, declared: distinct kernels, as in :class:`Configurations`, ``[kernels, ...]``.
         index: configuration of every kernel of every model, model after model.
         start: where each model's kernels start in ``index``, ``[models + 1]``.
         devices: device names.
-        latency_ms: measured, ``[models, devices]``, NaN where there is no figure.
+        latency_ms: measured latency, ``[models, devices]``; NaN if there is no figure.
     """
 
     ids: npt.NDArray[np.str_]
@@ -46,20 +46,20 @@ class KernelTable:
 
     @cached_property
     def configurations(self) -> Configurations:
-        """The distinct kernels."""
+        """Return the distinct kernels."""
         return Configurations(self.types, self.sizes, self.declared)
 
     def kernels_of(self, models: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """Index of each distinct kernel that one of ``models`` runs."""
+        """Return the index of each distinct kernel that any of ``models`` runs."""
         parts = [self.index[self.start[m] : self.start[m + 1]] for m in models]
         return np.unique(np.concatenate(parts))
 
     def measured(self, device: str) -> npt.NDArray[np.float64]:
-        """Latency of each model on ``device``, ``[models]``."""
+        """Return the measured latency of each model on ``device``, ``[models]``."""
         return np.asarray(self.latency_ms[:, list(self.devices).index(device)])
 
     def sums(self, kernel_latency: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Sum of each model's kernels, given a latency for each configuration, ``[models]``."""
+        """Sum the latencies of each model's kernels, given one per configuration, ``[models]``."""
         owner = np.repeat(np.arange(len(self.ids)), np.diff(self.start))
         weights = kernel_latency[self.index]
         return np.bincount(owner, weights=weights, minlength=len(self.ids)).astype(np.float64)
@@ -67,7 +67,7 @@ class KernelTable:
 
 @dataclass
 class _Builder:
-    """A table in the making: configurations are numbered in the order they are met."""
+    """An unfinished table. It numbers configurations in the order in which they first occur."""
 
     number: dict[Configuration, int] = field(default_factory=dict)
     index: list[int] = field(default_factory=list)
@@ -86,7 +86,7 @@ def build_tables(
 ) -> Iterator[tuple[str, int] | dict[str, KernelTable]]:
     """Read all files of ``folder`` and fuse every model under each of ``rules``.
 
-    Yields ``(family, models read)`` as files are done, and last the table of each rule set by its name.
+    Yields ``(file name, models read)`` after each file, and at the end the table of each rule set by name.
     """
     distinct = list(dict.fromkeys(rules.values()))
     builders = {r: _Builder() for r in distinct}
@@ -123,7 +123,7 @@ def build_tables(
 
 
 def _read_file(path: Path, rules: list[FusionRules]) -> list[_ModelRows]:
-    """Kernel configurations of every model of one file, under each rule set."""
+    """Read the kernel configurations of every model of one file, under each rule set."""
     found: list[_ModelRows] = []
     for model in iter_models(path):
         try:
@@ -139,7 +139,7 @@ def _rows(graph: nx.DiGraph, rules: FusionRules) -> list[Configuration]:
 
 
 def dataset_fingerprint(folder: str | Path) -> str:
-    """Hash of the names and contents of the dataset's files, by which a cached table is known."""
+    """Hash the names and contents of the dataset's files; the hash identifies cached tables."""
     digest = hashlib.sha256()
     for path in dataset_files(folder):
         digest.update(path.name.encode())
@@ -150,11 +150,11 @@ def dataset_fingerprint(folder: str | Path) -> str:
 
 
 def save_table(path: Path, table: KernelTable) -> None:
-    """Store ``table`` atomically."""
+    """Save ``table`` atomically."""
     write_npz(path, {name: getattr(table, name) for name in KernelTable.__dataclass_fields__})
 
 
 def load_table(path: Path) -> KernelTable:
-    """Load a table that :func:`save_table` stored."""
+    """Load a table that :func:`save_table` saved."""
     with np.load(path, allow_pickle=False) as arrays:
         return KernelTable(**{name: arrays[name] for name in KernelTable.__dataclass_fields__})

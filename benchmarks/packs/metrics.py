@@ -1,4 +1,4 @@
-"""Accuracy of predicted latencies against measured ones."""
+"""Compute the accuracy of predicted latencies against measured ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 def accuracy(
     predicted: Sequence[float] | npt.NDArray[np.float64], measured: Sequence[float] | npt.NDArray[np.float64]
 ) -> dict[str, float]:
-    """MAPE, RMSPE, share within ±5 % and ±10 % (all in %), RMSE (ms) and Spearman's rank correlation.
+    """Compute MAPE, RMSPE, share within ±5 % and ±10 % (all in %), RMSE (ms), Spearman's rank correlation.
 
     >>> accuracy([9.0, 20.0], [10.0, 20.0])["within_10"]
     100.0
     """
-    from scipy.stats import spearmanr  # late: reading a dataset does without it
+    from scipy.stats import spearmanr  # late: reading a dataset does not need it
 
     p, m = np.asarray(predicted, float), np.asarray(measured, float)
     relative = np.abs(p / m - 1)
@@ -34,7 +34,7 @@ def accuracy(
 def accuracy_by(
     groups: Sequence[str], predicted: npt.NDArray[np.float64], measured: npt.NDArray[np.float64]
 ) -> Mapping[str, dict[str, float]]:
-    """:func:`accuracy` of each group, and of all under ``"all"``."""
+    """Compute :func:`accuracy` of each group, and of all models under ``"all"``."""
     labels = np.asarray(groups)
     found = {str(g): accuracy(predicted[labels == g], measured[labels == g]) for g in np.unique(labels)}
     return {"all": accuracy(predicted, measured), **found}

@@ -1,4 +1,4 @@
-"""Train and evaluate the predictor packs of a dataset's devices, resumably."""
+"""Train and evaluate the predictor packs of a dataset's devices. An interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from .training import fit_member
 from .training_settings import SETTINGS, Settings
 
 VERSION = 2.0
-#: One model in this many is held out, chosen by a hash of its id.
+#: One in this many models is held out, chosen by a hash of its id.
 HELD_OUT_ONE_IN = 10
-#: Fits of the leave-one-family-out evaluation: a part of the data and fewer epochs, one member.
+#: Share of the data for a leave-one-family-out fit, which also has fewer epochs and one member.
 LOFO_SHARE = 0.5
 DATASET = {
     "name": "nn-Meter benchmark dataset (MobiSys'21)",
@@ -53,7 +53,7 @@ DATASET = {
 
 @dataclass(frozen=True)
 class Fit:
-    """One network to train: for a device, without ``left_out`` family if given, else a member of the pack."""
+    """One network to train for a device: without the family ``left_out``, or a pack member if it is None."""
 
     device: str
     seed: int
@@ -61,13 +61,13 @@ class Fit:
 
     @property
     def label(self) -> str:
-        """File name stem and progress text."""
+        """Stem of the file name, and progress text."""
         return f"{self.device}-{f'without-{self.left_out}' if self.left_out else f'member{self.seed}'}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run does; all of it, with the dataset, is the key of the work folder."""
+    """The settings of a training run. With the dataset, they are the key of the work folder."""
 
     devices: tuple[str, ...]
     members: int
@@ -76,30 +76,30 @@ class Plan:
     lofo_epochs: int
 
     def settings(self, fit: Fit) -> Settings:
-        """How ``fit`` is trained: by the category of its device, and shorter where a family is left out."""
+        """Return the settings of the device's category; ``lofo_epochs`` if ``fit`` leaves out a family."""
         chosen = SETTINGS[known_devices()[fit.device]["category"]]
         return replace(chosen, epochs=self.lofo_epochs if fit.left_out else self.epochs)
 
 
 def held_out(ids: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Which models are never trained on; depends on the id alone."""
+    """Tell which models are never trained on; this depends only on the id."""
     return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0 for i in ids])
 
 
 def train_packs(
     bench: Path, output: Path, work: Path, plan: Plan, workers: int, console: Console
 ) -> list[Path]:
-    """Train the packs of ``plan`` on the dataset in ``bench`` and write them below ``output``.
+    """Train the packs of ``plan`` on the dataset in ``bench``, and write them below ``output``.
 
-    Tables and finished fits are kept in ``work`` and used again by a run with the same plan, dataset and
-    code version of the features, so an interrupted run goes on where it stopped.
+    The folder ``work`` keeps tables and finished fits. A run with the same plan, dataset and code of the
+    features uses them again, so an interrupted run resumes where it stopped.
 
     Returns:
         The pack folders.
 
     Raises:
-        DatasetError: the dataset has no figures of a device, or is malformed.
-        UnknownDeviceError: a device whose fusion rules are not known.
+        DatasetError: the dataset has no figures for a device, or is malformed.
+        UnknownDeviceError: the fusion rules of a device are unknown.
     """
     catalogue = known_devices()
     for device in plan.devices:
@@ -126,7 +126,7 @@ def train_packs(
 def _tables(
     bench: Path, cache: Path, devices: tuple[str, ...], workers: int, console: Console
 ) -> dict[str, KernelTable]:
-    """Kernel tables by device, read from the dataset once and then from ``cache``."""
+    """Return kernel tables by device, from ``cache`` if possible, else from the dataset."""
     catalogue = known_devices()
     missing = [d for d in devices if not (cache / f"{d}.npz").exists()]
     if missing:
@@ -162,9 +162,9 @@ def _run(
     workers: int,
     console: Console,
 ) -> dict[Fit, KernelNetwork]:
-    """Train what ``folder`` does not hold yet, several fits at once, each on one thread."""
+    """Train the fits missing from ``folder``, several at once, each on one thread."""
     todo = [fit for fit in fits if _load_fit(folder / f"{fit.label}.npz") is None]
-    # The longest first, so that the workers end together.
+    # Start with the longest fits, so that the workers finish together.
     todo.sort(key=lambda fit: fit.left_out is not None)
     with _progress(console, "training") as progress:
         task = progress.add_task("", total=len(fits), completed=len(fits) - len(todo))
@@ -187,7 +187,7 @@ def _train_one(fit: Fit, table_folder: Path, plan: Plan, path: Path) -> str:
 
 
 def _training_models(fit: Fit, table: KernelTable, seed: int) -> npt.NDArray[np.int64]:
-    """Models that a fit learns from: without the held-out ids, or a share of those outside a family."""
+    """Return the models a fit learns from: all but the held-out ones, or a share of the other families."""
     measured = ~np.isnan(table.measured(fit.device))
     if fit.left_out is None:
         return np.flatnonzero(measured & ~held_out(table.ids))
@@ -197,7 +197,7 @@ def _training_models(fit: Fit, table: KernelTable, seed: int) -> npt.NDArray[np.
 
 
 def _load_fit(path: Path) -> KernelNetwork | None:
-    """A fit stored earlier; None if there is none that can be read."""
+    """Load a fit stored earlier; None if it is missing or cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return KernelNetwork.from_arrays(dict(arrays))
@@ -213,7 +213,7 @@ def _assemble(
     plan: Plan,
     fingerprint: str,
 ) -> tuple[dict[str, Any], KernelNetwork]:
-    """Card and ensemble of one device."""
+    """Return the card and the ensemble of one device."""
     singles = [networks[fit] for fit in sorted(networks, key=lambda f: f.seed) if fit.left_out is None]
     ensemble = replace(singles[0], members=[n.members[0] for n in singles])
     measured = table.measured(device)
@@ -264,7 +264,7 @@ def _assemble(
 
 
 def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray[np.float64]:
-    """Latency of each model in ms, ``[models]``; without kernels that the network has no weights for."""
+    """Predict each model's latency in ms, ``[models]``; omit kernels that the network has no weights for."""
     known = network.names.kinds_of(table.configurations) >= 0
     kernel_latency = np.zeros(len(known))
     kernel_latency[known] = network.predict(table.configurations[known])
@@ -272,7 +272,7 @@ def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray
 
 
 def _notes(table: KernelTable, measured: npt.NDArray[np.bool_]) -> list[str]:
-    """Kernel types that occur in one family alone: leaving it out leaves nothing to learn them from."""
+    """List kernel types that occur in only one family; they cannot be learnt if that family is left out."""
     families_of: dict[str, set[str]] = {}
     for family in np.unique(table.families[measured]):
         models = np.flatnonzero(measured & (table.families == family))
@@ -295,7 +295,7 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 
 def _code_fingerprint() -> str:
-    """Hash of the modules that decide what a fit learns and how; a change of others leaves fits valid."""
+    """Hash the modules that decide what a fit learns and how; changes in other modules leave fits valid."""
     read = (graph, shapes, fusion, kernels, work, nnmeter_ir, kernel_table)
     modules = (*read, features, vocabulary, network_module, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)

@@ -1,4 +1,4 @@
-"""Reports on installed packs: accuracy on a dataset, and the README's tables."""
+"""Report on installed packs: their accuracy on a dataset, and the README's tables."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, it
 from .evaluation import compare_dataset
 from .metrics import accuracy_by
 
-#: Ids of the networks as published, unvaried.
+#: Ids of the networks in their published form, without variations.
 STANDARD = re.compile(r".*_0")
 
 
 def evaluate_packs(
     bench: Path, devices: Sequence[str], console: Console, journal: Path | None = None
 ) -> None:
-    """Print accuracy by family of each device's newest pack on all models of ``bench``.
+    """Print the accuracy of each device's newest pack on all models of ``bench``, by family.
 
-    Arguments and errors as :func:`~nnmeter_nas.benchmarks.packs.evaluation.compare_dataset`.
+    Arguments and errors are those of :func:`~nnmeter_nas.benchmarks.packs.evaluation.compare_dataset`.
     """
     predictors = [load_latency_predictor(name) for name in devices]
     for device, found in compare_dataset(bench, predictors, journal).items():
@@ -49,7 +49,7 @@ def evaluate_packs(
 
 
 def _compare(model: BenchModel, predictors: Sequence[LatencyPredictor]) -> dict[str, tuple[float, float]]:
-    """Measured and predicted ms by device, where there is a measurement."""
+    """Return measured and predicted ms by device, for devices with a measurement."""
     graph = read_model(model.graph, "nnmeter-ir")
     return {
         p.device: (model.latency_ms[p.device], p.predict(graph))
@@ -59,10 +59,10 @@ def _compare(model: BenchModel, predictors: Sequence[LatencyPredictor]) -> dict[
 
 
 def write_readme(bench: Path, devices: Sequence[str], output: Path) -> None:
-    """Replace the marked sections of ``output`` by tables of what the installed packs do.
+    """Replace the marked sections of ``output`` with tables about the installed packs.
 
-    ``standard networks`` shows predicted beside measured ms of each ``<family>_0`` in ``bench``, ``accuracy``
-    the evaluations on the packs' cards.
+    The section ``standard networks`` shows predicted and measured ms of each ``<family>_0`` in ``bench``. The
+    section ``accuracy`` shows the evaluations on the packs' cards.
 
     Raises:
         DatasetError: ``output`` lacks the marks that frame a section.
@@ -76,7 +76,7 @@ def write_readme(bench: Path, devices: Sequence[str], output: Path) -> None:
 
 
 def replace_sections(output: Path, sections: Mapping[str, Sequence[str]]) -> None:
-    """Replace the lines between the marks of each of ``sections`` in ``output``.
+    """Replace the lines between the marks of each section in ``output``.
 
     Raises:
         DatasetError: ``output`` lacks the marks that frame a section.

@@ -1,4 +1,4 @@
-"""Fit one kernel network on measured whole-model latencies, through the sum over kernels."""
+"""Fit one kernel network to measured latencies of whole models, as sums over kernels."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .kernel_table import KernelTable
 from .training_settings import Settings
 
 _INITIAL_WEIGHT = -4.0
-#: Terms that cost the same whatever kind of kernel does them: a launch, a pass over a tensor.
+#: Terms with the same cost in every kind of kernel: a launch, a pass over a tensor.
 _COMMON = ("launch", "elementwise", "fused_passes", "fused_launches")
 
 
 class _Network(nn.Module):
-    """Torch twin of :func:`nnmeter_nas.packs.network.member_latency`, with the same parameters."""
+    """The torch version of :func:`nnmeter_nas.packs.network.member_latency`, with the same parameters."""
 
     def __init__(self, names: Vocabulary, hidden: int) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class _Network(nn.Module):
         self.output_bias = nn.Parameter(torch.zeros(()))
 
     def shared_weights(self) -> Tensor:
-        """Base weights by group, ``[groups, terms]``; those of common terms are the same in all groups."""
+        """Return base weights by group, ``[groups, terms]``; all groups share the weights of common terms."""
         return torch.where(self._is_common, self.common_weights, self.group_weights)
 
     def forward(self, kinds: Tensor, terms: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Latency in ms and correction of each configuration, ``[n]`` both."""
+        """Return the latency in ms and the correction of each configuration, both ``[n]``."""
         weights = nn.functional.softplus(self.shared_weights()[self._group_of_kind] + self.kind_weights)
         base = (weights[kinds] * terms).sum(1)
         hidden = nn.functional.silu(inputs @ self.input_weights + self.kind_bias[kinds])
@@ -56,7 +56,7 @@ class _Network(nn.Module):
         return base * torch.exp(correction), correction
 
     def arrays(self) -> Arrays:
-        """Parameters as :func:`nnmeter_nas.packs.network.member_latency` takes them."""
+        """Return the parameters in the form that :func:`nnmeter_nas.packs.network.member_latency` takes."""
         found = {
             name: p.detach().numpy().astype(np.float32)
             for name, p in self.named_parameters()
@@ -80,9 +80,9 @@ class _Inputs:
 def fit_member(
     table: KernelTable, device: str, models: npt.NDArray[np.int64], settings: Settings, seed: int
 ) -> KernelNetwork:
-    """A network of one member, fitted on the ``models`` (indices) of ``table`` measured on ``device``.
+    """Fit a network of one member to the ``models`` (indices) of ``table``, measured on ``device``.
 
-    Deterministic for a seed on one thread.
+    The result is deterministic for a seed on one thread.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def fit_member(
 
 
 def _kernels_of(table: KernelTable, models: npt.NDArray[np.int64], index: Tensor) -> tuple[Tensor, Tensor]:
-    """Configurations of all kernels of ``models``, and the position in ``models`` that each belongs to."""
+    """Return the configurations of all kernels of ``models``, and each kernel's position in ``models``."""
     counts = table.start[models + 1] - table.start[models]
     owner = np.repeat(np.arange(len(models)), counts)
     offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -141,7 +141,7 @@ def _kernels_of(table: KernelTable, models: npt.NDArray[np.int64], index: Tensor
 
 
 def blank_network(seen: Configurations) -> KernelNetwork:
-    """A network without members, for the kernel types in ``seen`` and the range that they span."""
+    """Make a network without members, for the kernel types in ``seen`` and their range."""
     names = new_vocabulary(seen.types.tolist())
     priced = seen.by_declared_work(names.declared)
     descriptors = values(priced, DESCRIPTORS, names.descriptors)
@@ -176,9 +176,9 @@ _WINDOWED = ("conv", "dwconv", "maxpool", "avgpool")
 def growth_pairs(
     found: Configurations, rng: np.random.Generator, count: int = 40_000
 ) -> tuple[Configurations, Configurations]:
-    """``count`` configurations and grown versions of them, inside and outside the range of ``found``.
+    """Draw ``count`` configurations inside and outside the range of ``found``, and grow each of them.
 
-    Of each pair the second has more input or output channels, a larger map or a larger window.
+    The second of a pair has more input or output channels, a larger map or a larger window.
     """
     chosen = found[rng.integers(0, len(found), count)]
     sizes = chosen.sizes.copy()
@@ -203,10 +203,11 @@ def _scale(sizes: npt.NDArray[np.float64], columns: tuple[str, ...], factor: npt
 
 
 def _resized(found: Configurations, sizes: npt.NDArray[np.float64]) -> Configurations:
-    """Kernels of other ``sizes``, made to fit each other, with the declared work in proportion.
+    """Give kernels other ``sizes``, made consistent, and scale their declared work.
 
-    Kernels that keep their channels get equal ones, and a global pool a window of its whole map. Declared
-    work grows as the values read and written do, and weights as the channels do.
+    Kernels that keep their number of channels get equal input and output channels. A global pool gets a
+    window as large as its map. Declared work grows with the values read and written, and weights grow with
+    the channels.
     """
     keeps = found.is_type(*FORMULA_TYPES) & ~found.is_type("conv", "fc")
     sizes[keeps, COLUMN["cin"]] = sizes[keeps, COLUMN["cout"]] = np.maximum(
@@ -222,7 +223,7 @@ def _resized(found: Configurations, sizes: npt.NDArray[np.float64]) -> Configura
 
 
 def _values_moved(found: Configurations) -> npt.NDArray[np.float64]:
-    """Values of one operand and of the result."""
+    """Count the values of one operand and of the result."""
     read = found.size("cin") * found.size("hin") * found.size("win")
     return read + found.size("cout") * found.size("hout") * found.size("wout")
 

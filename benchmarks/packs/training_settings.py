@@ -1,4 +1,4 @@
-"""How the networks of packs are fitted, by category of device; known without torch."""
+"""Settings for fitting the networks of packs, by category of device; importing them does not load torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is fitted; part of the key under which a fit is cached.
+    """Settings for fitting a network; they are part of the key of a cached fit.
 
     Attributes:
         loss_scale: relative error at which the loss starts to flatten (Cauchy), so that the noisy
-            measurements of one family do not pull the rest.
-        correction_penalty: on the squared correction; keeps the work in the extrapolating base.
-        kind_penalty: on a kind's deviation from its group.
-        monotony_penalty: on kernels that would get faster by growing.
+            measurements of one family do not distort the rest.
+        correction_penalty: penalty on the squared correction; it makes the base, which extrapolates, explain
+            most of the latency.
+        kind_penalty: penalty on a kind's deviation from its group.
+        monotony_penalty: penalty on kernels that would get faster by growing.
     """
 
     epochs: int = 40
@@ -29,8 +30,8 @@ class Settings:
     growth_pairs: int = 256
 
 
-#: By category of device; chosen by what generalised best to families left out. The noisier the measurements,
-#: the more the base is trusted over the correction.
+#: Settings by category of device, chosen because they generalised best to left-out families. The noisier the
+#: measurements, the more the fit relies on the base instead of the correction.
 SETTINGS = {
     "cpu": Settings(loss_scale=0.2, correction_penalty=1e-2, kind_penalty=3e-2),
     "gpu": Settings(),

@@ -1,7 +1,7 @@
-"""How well a lookup table's sum of blocks meets the full-graph prediction, beside blocks priced in isolation.
+"""Measure how closely sums of blocks match the full-graph prediction: our lookup tables, and isolated blocks.
 
-NNI prices each block alone and adds what is left of the network without its blocks. That misses what happens
-at the borders: which operators fuse with a neighbour, and which vanish with a layer that is left out.
+NNI prices each block by itself and adds the rest of the network without its blocks. That misses effects at
+the borders: some operators fuse with a neighbour, and some vanish with a layer that is left out.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ IndexArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Additivity:
-    """Relative differences of sums from full-graph predictions, over random architectures on a device.
+    """Relative differences between sums and full-graph predictions, for random architectures on a device.
 
     Attributes:
-        space, device: names.
-        in_context: of our lookup table, ``[N]``.
-        isolated: of blocks priced alone, ``[N]``.
+        space, device: names of the space and the device.
+        in_context: differences for our lookup table, ``[N]``.
+        isolated: differences for blocks priced alone, ``[N]``.
     """
 
     space: str
@@ -55,8 +55,8 @@ def report_additivity(
 
     Args:
         devices: names of applied hardware.
-        architectures: how many random ones of each space.
-        seed: of the architectures.
+        architectures: number of random architectures of each space.
+        seed: seed of the architectures.
         console: where to print.
     """
     from nnmeter_nas.search_spaces import proxylessnas, spos
@@ -92,10 +92,10 @@ def _show(bars: Progress, task: TaskID, done: int) -> None:
 
 
 def isolated_graphs(space: Space) -> dict[Block | None, nx.DiGraph | None]:
-    """Every block as a model of its own, and under None what is left of the space without its blocks.
+    """Make a model of each block, and, under None, a model of the rest of the space.
 
-    A block takes its input as an input of the model; so does, where blocks were, what is left. A block that
-    runs nothing has no model.
+    A block's input becomes an input of its model. In the rest, the output of each removed block becomes an
+    input. A block without operators has no model.
     """
     first = {label: known[0] for label, known in space.candidates.items()}
     graph = space.model_graph(first)
@@ -114,7 +114,7 @@ def isolated_sums(
     predictor: LatencyPredictor,
     architectures: IndexArray,
 ) -> FloatArray:
-    """Latency in ms of architectures ``[N, positions] -> [N]``, as the sum of :func:`isolated_graphs`."""
+    """Return the latency of architectures in ms, ``[N, positions] -> [N]``, as sums of isolated graphs."""
     prices = predictor.explain_many([graph for graph in alone.values() if graph is not None])
     parts = dict(zip([part for part, graph in alone.items() if graph is not None], prices, strict=True))
     total = np.full(len(architectures), parts[None].latency_ms)
@@ -125,7 +125,7 @@ def isolated_sums(
 
 
 def _model_of(graph: nx.DiGraph, members: AbstractSet[str]) -> nx.DiGraph | None:
-    """The operators ``members`` of ``graph`` as a model graph; None if there are none."""
+    """Make a model graph of the operators ``members`` of ``graph``; None if there are none."""
     alone = new_graph()
     for name, data in graph.nodes(data=True):
         if name not in members:

@@ -1,1 +1,1 @@
-"""Measure speed and size, each figure beside its rival in the same run: ``make bench``."""
+"""Measure speed and size, each figure and its rival in the same run: ``make bench``."""

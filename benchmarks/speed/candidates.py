@@ -1,4 +1,4 @@
-"""One model to milliseconds: SPOS candidates in NNI's graph IR, and a torch module, beside nn-Meter 2.0."""
+"""Time predictions of one model against nn-Meter 2.0: SPOS candidates in NNI's graph IR, a torch module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..networks import build_network, input_shape
 from .figures import Figure, Sample, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError
 
-#: Candidates that the median is over, and those that a warm predictor has seen before them.
+#: Number of candidates for a median, and number that a warm predictor has seen before them.
 CANDIDATES, SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
 
@@ -29,10 +29,10 @@ def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
 
     Args:
         engine: "graph", or "py" for the default one.
-        seed: of the choices.
+        seed: seed of the choices.
 
     Yields:
-        Candidates without end, each made when it is asked for.
+        An endless series of candidates, each made when requested.
     """
     from nni.nas.experiment.pytorch import preprocess_model
     from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
@@ -48,11 +48,11 @@ def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
 
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
-    """A candidate's graph IR to ms: warm, on a fresh predictor, and with our own pack."""
+    """Time a candidate from graph IR to ms: warm, on a fresh predictor, and with our own pack."""
     drawn = list(itertools.islice(spos_candidates(), SEEN + CANDIDATES))
     seen, candidates = drawn[:SEEN], drawn[SEEN:]
-    # No agreement is asked for: of NNI's graph IR nn-Meter leaves out, at 0 ms, the channel shuffles, splits,
-    # concats and the pool, which it knows by other names.
+    # The results need not agree. nn-Meter knows channel shuffles, splits, concats and the pool by other names
+    # than NNI's graph IR does, so it leaves them out at 0 ms.
     rival = "nn-Meter 2.0"
     note = "same forests and rules; nn-Meter leaves operators out"
     warm = f"on candidates that are new to a predictor which has seen {SEEN} others"
@@ -78,8 +78,8 @@ def candidate_figures(both: Both) -> Iterator[Figure]:
 
 
 def module_figures(both: Both, network: str = "mobilenet_v2") -> Iterator[Figure]:
-    """A torch module to ms, beside nn-Meter's way: export to ONNX, simplify, detect kernels, predict."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it says that there is no torchvision
+    """Time a torch module to ms against nn-Meter's way: export to ONNX, simplify, detect kernels, predict."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it reports that torchvision is missing
     module, shape = build_network(network).eval(), input_shape(network)
     ours, theirs = both.ours(), both.theirs()
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def _nn_meter(predictor: Any, candidate: Any) -> float:
 
 
 def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path: Path) -> float:
-    """nn-Meter's way from torch; its own export hands over a file object, which torch refuses now."""
+    """Predict as nn-Meter does from torch; its own export passes a file object, which torch now refuses."""
     import onnx
     import onnxsim
 
@@ -114,7 +114,7 @@ def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path
 
 
 def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Sequence[Any]) -> Sample:
-    """Milliseconds that ``function`` takes for each of ``candidates``, once it has had those in ``seen``."""
+    """Measure the milliseconds that ``function`` takes for each of ``candidates``, after all of ``seen``."""
     for candidate in seen:
         function(candidate)
     turn = iter(candidates)
@@ -122,7 +122,7 @@ def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Seque
 
 
 def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:
-    """Raise a DisagreementError unless both came to the same latencies."""
+    """Raise a DisagreementError unless both predict the same latencies."""
     for a, b in zip(ours, theirs, strict=True):
         if abs(a - b) > TOLERANCE * max(a, b):
             raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")

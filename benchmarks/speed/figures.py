@@ -1,4 +1,4 @@
-"""A measured figure with its rival's figure and its target, and the files that store figures."""
+"""Measured figures with their rivals' figures and their targets, and the files that store them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Size and start-up cost: packs on disk, loading a pack, importing the package, memory of an evaluation."""
+"""Measure size and start-up cost: packs on disk, loading a pack, importing the package, evaluation memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EvaluationError(NnMeterNasError):
 
 
 def pack_figures(forests: Path) -> Iterator[Figure]:
-    """Size of the bundled packs, and time to load one beside unpickling the forests in ``forests``."""
+    """Measure the bundled packs: their size, and the time to load one against unpickling ``forests``."""
     files = [path for path in bundled_packs().rglob("*") if path.is_file()]
     yield Figure(
         "packs on disk, four devices", "MB", ours=Sample((sum(f.stat().st_size for f in files) / 1e6,)),
@@ -91,19 +91,19 @@ def import_figures(device: str, repeats: int = 9) -> Iterator[Figure]:
 
 
 def _imported(more: str, repeats: int) -> Sample:
-    """Seconds to import the package and run the statements in ``more``."""
+    """Measure the seconds to import the package and run the statements in ``more``."""
     run = [sys.executable, "-c", _IMPORT.format(more=more, heavy=_HEAVY)]
     taken = [subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
     return Sample(tuple(map(float, taken)))
 
 
 def memory_figures(bench: Path | None, device: str, models: int = MODELS) -> Iterator[Result]:
-    """Peak memory of the command ``evaluate`` on a dataset of ``models`` models.
+    """Measure the peak memory of the command ``evaluate`` on a dataset of ``models`` models.
 
     Args:
         bench: folder of a dataset in the official schema. If it has fewer models, they are repeated under
             other ids.
-        device: applied hardware; one, because all would take minutes more.
+        device: applied hardware; only one, because all would take minutes longer.
         models: number of models.
 
     Raises:

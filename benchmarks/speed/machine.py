@@ -60,6 +60,6 @@ def machine_line(described: Mapping[str, Any]) -> str:
 
 
 def _version_in(environment: Path, package: str) -> str | None:
-    """Version of a package in another virtual environment; None if it is not installed."""
+    """Return a package's version in another virtual environment; None if it is not installed."""
     folders = map(str, environment.glob("lib/python*/site-packages"))
     return next((found.version for found in distributions(name=package, path=list(folders))), None)

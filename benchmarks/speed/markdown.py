@@ -14,14 +14,14 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """Lines of a Markdown table, then its numbered footnotes."""
+    """Return the lines of a Markdown table, then its numbered footnotes."""
     notes: dict[str, int] = {}
     rows = [row(result, notes) for result in results]
     return [*_HEADER, *rows, *([""] if notes else []), *(f"{n}. {note}" for note, n in notes.items())]
 
 
 def row(result: Result, notes: dict[str, int]) -> str:
-    """One line of the table. A new footnote is added to ``notes`` under the next number."""
+    """Return one line of the table. A new footnote is added to ``notes`` under the next number."""
     if not isinstance(result, Figure):
         return f"| {result.name} | not measured: {result.reason} | | | | |"
     name = result.name
@@ -35,7 +35,7 @@ def row(result: Result, notes: dict[str, int]) -> str:
 
 
 def target(figure: Figure) -> str:
-    """The targets as text."""
+    """Return the targets as text."""
     sign = "≥" if figure.more_is_better else "≤"
     parts = [f"≥ {figure.at_least:g} ×"] if figure.at_least is not None else []
     parts += [_joined(f"{sign} {number(figure.limit)}", figure.unit)] if figure.limit is not None else []
@@ -43,7 +43,7 @@ def target(figure: Figure) -> str:
 
 
 def shown(sample: Sample, unit: str) -> str:
-    """Median and spread with their unit, or a smaller unit if they are small.
+    """Format median and spread with their unit, or a smaller unit if they are small.
 
     >>> shown(Sample((0.00303, 0.00307, 0.00315)), "s"), shown(Sample((1.0684,)), "MB")
     ('3.07 ± 0.03 ms', '1.07 MB')
@@ -63,7 +63,7 @@ def shown(sample: Sample, unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without trailing zeros after the decimal point.
+    """Format three significant digits, without trailing zeros after the decimal point.
 
     >>> number(0.012345), number(123456.0), number(41.23), number(20.0)
     ('0.0123', '123,000', '41.2', '20')
@@ -73,7 +73,7 @@ def number(value: float) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Decimals that give ``value`` this many significant digits; negative ones round before the point."""
+    """Return the decimals for this many digits of ``value``; negative ones round before the point."""
     return digits - 1 - math.floor(math.log10(abs(value))) if value else 0
 
 

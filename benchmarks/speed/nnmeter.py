@@ -49,10 +49,10 @@ def import_nn_meter(environment: Path) -> Any:
 
 
 class Both:
-    """The same predictor for both sides: in nn-Meter's format, and imported as a pack of ours.
+    """The same predictor for both sides: in nn-Meter's format, and imported as our pack.
 
     Args:
-        nn_meter: the package.
+        nn_meter: the nn-Meter package.
         device: applied hardware.
         folder: where to write the predictor.
 
@@ -68,9 +68,9 @@ class Both:
         self.pack = import_forests({device: self.folder}, folder / "home")[0].pack
 
     def ours(self) -> LatencyPredictor:
-        """A fresh predictor of ours."""
+        """Load our predictor afresh."""
         return LatencyPredictor(self.pack)
 
     def theirs(self) -> Any:
-        """A fresh ``nnMeterPredictor``."""
+        """Load a fresh ``nnMeterPredictor``."""
         return self._nn_meter.nnMeterPredictor(self._forests, str(self.folder / "fusion_rules.json"))

@@ -34,7 +34,7 @@ from .nnmeter import TOLERANCE, DisagreementError, import_nn_meter
 
 _TOPIC = "profilers"
 _SHAPE = (1, 3, 224, 224)
-#: Samples whose profiles are compared.
+#: Number of samples whose profiles are compared.
 _SAMPLES = 10
 
 
@@ -43,16 +43,16 @@ class ProfilersError(NnMeterNasError):
 
 
 def profiler_figures(folder: Path, device: str, environment: Path, python: Path) -> Iterator[Result]:
-    """The profile of NNI hub's ProxylessNAS space, made by ours and by NNI's.
+    """Time the profiles of NNI hub's ProxylessNAS space, by our profiler and by NNI's.
 
     Args:
-        folder: of the predictor in nn-Meter's form.
-        device: that it predicts.
+        folder: folder of the predictor in nn-Meter's format.
+        device: applied hardware of the predictor.
         environment: virtual environment of nn-Meter.
         python: interpreter of an environment with NNI 3.0.
 
     Raises:
-        ProfilersError: nothing could be measured; says why.
+        ProfilersError: nothing could be measured; the message says why.
     """
     if not python.is_file():
         yield Unmeasured(
@@ -85,22 +85,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = measure_profilers(
             space, lambda: LatencyPredictor(pack), lambda: nn_meter.nnMeterPredictor(trees, rules)
         )
-        save(figures, options.output, _TOPIC, {})  # the process that asks says what it runs on
+        save(figures, options.output, _TOPIC, {})  # the calling process describes the machine
 
 
 def measure_profilers(
     space: Any, ours: Callable[[], LatencyPredictor], theirs: Callable[[], Any], repeats: int = 5
 ) -> Iterator[Figure]:
-    """The profile by ours, beside NNI's with torch's exporter and with its former one.
+    """Time our profile against NNI's, which uses torch's current exporter and its former one.
 
     Args:
-        space: of blocks of NNI hub's ProxylessNAS, with the input (1, 3, 224, 224).
-        ours: makes a fresh predictor.
-        theirs: makes the same in nn-Meter's form.
-        repeats: of ours.
+        space: space made of the blocks of NNI hub's ProxylessNAS, with the input (1, 3, 224, 224).
+        ours: makes a fresh predictor of ours.
+        theirs: makes the same predictor in nn-Meter's format.
+        repeats: number of our repeats.
 
     Raises:
-        DisagreementError: the profiles differ by more than what nn-Meter leaves out of every sample.
+        DisagreementError: the profiles differ by more than the part that nn-Meter leaves out of every sample.
     """
     profilers = import_module("nnmeter_nas.estimators.latency_profiler")
     profiler = profilers.LatencyProfiler(space, _SHAPE, ours())
@@ -123,15 +123,15 @@ def measure_profilers(
 
 
 def nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats: int) -> tuple[Sample, Any]:
-    """How long NNI's profiler takes for a space, and the profiler.
+    """Time NNI's profiler on a space; return the times and the profiler.
 
-    Each block is a leaf, 132 of them in ProxylessNAS: what runs in one kernel is exported together.
+    Each block is a leaf, 132 in ProxylessNAS, so operators that run in one kernel are exported together.
 
     Args:
-        space: of blocks of NNI hub's ProxylessNAS, with the input (1, 3, 224, 224).
+        space: space made of the blocks of NNI hub's ProxylessNAS, with the input (1, 3, 224, 224).
         predictor: makes a fresh predictor of nn-Meter.
         former: see :func:`patched_profiler`.
-        repeats: how often it is made.
+        repeats: number of times the profiler is made.
     """
     blocks = import_module("nni.nas.hub.pytorch.proxylessnas")
     leaves = (blocks.ConvBNReLU, blocks.DepthwiseSeparableConv, blocks.InvertedResidual)
@@ -146,14 +146,15 @@ def nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats:
 
 @contextlib.contextmanager
 def patched_profiler(former: bool = False) -> Iterator[ModuleType]:
-    """The module of NNI's profiler while its ``to_onnx`` is patched.
+    """Yield the module of NNI's profiler while its ``to_onnx`` is patched.
 
-    What is missing is as little as this: torch no longer writes into files that are open, but does into
-    memory; onnxruntime, which NNI imports and does not use, stays out of our environments.
+    Two patches suffice: a file in memory, because torch no longer writes to open files; and an empty module
+    onnxruntime, because NNI imports it without using it and our environments do not have it.
 
     Args:
-        former: export by TorchScript, as torch did when NNI was written and does on request so far. It leaves
-            constants as nodes, which onnxsim does not fold and nn-Meter stumbles over; they are folded here.
+        former: export with TorchScript, torch's default when NNI was written, still available on request. It
+            leaves constants as nodes. onnxsim does not fold them and nn-Meter fails on them, so they are
+            folded here.
     """
     module = import_module("nni.nas.profiler.pytorch.nn_meter")
     onnxsim = import_module("onnxsim")
@@ -161,7 +162,7 @@ def patched_profiler(former: bool = False) -> Iterator[ModuleType]:
     with contextlib.ExitStack() as patches:
         patches.enter_context(patch.dict(sys.modules, onnxruntime=ModuleType("onnxruntime")))
         patches.enter_context(patch.object(module, "tempfile", SimpleNamespace(TemporaryFile=io.BytesIO)))
-        patches.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter tells each step
+        patches.enter_context(contextlib.redirect_stdout(io.StringIO()))  # the exporter prints each step
         if former:
             patches.enter_context(patch("torch.onnx.export", partial(torch.onnx.export, dynamo=False)))
             patches.enter_context(patch("onnxsim.simplify", partial(_simplified, onnxsim.simplify)))
@@ -169,7 +170,7 @@ def patched_profiler(former: bool = False) -> Iterator[ModuleType]:
 
 
 def _simplified(simplify: Callable[[Any], tuple[Any, bool]], model: Any) -> tuple[Any, bool]:
-    """What ``simplify`` makes of an ONNX model, with its constants among the initializers."""
+    """Simplify an ONNX model with ``simplify``, and move its constants to the initializers."""
     simple, same = simplify(model)
     for node in [node for node in simple.graph.node if node.op_type == "Constant"]:
         tensor = simple.graph.initializer.add()
@@ -180,7 +181,7 @@ def _simplified(simplify: Callable[[Any], tuple[Any, bool]], model: Any) -> tupl
 
 
 def samples(space: Any, count: int) -> list[dict[str, Any]]:
-    """Random samples of a space."""
+    """Draw random samples of a space."""
     found: list[dict[str, Any]] = [{} for _ in range(count)]
     with torch.device("meta"):
         for sample in found:
@@ -191,7 +192,8 @@ def samples(space: Any, count: int) -> list[dict[str, Any]]:
 def check_profiles(ours: Any, theirs: Any, compared: Sequence[Mapping[str, Any]]) -> None:
     """Raise a DisagreementError unless two profilers differ by the same number of ms in all samples.
 
-    Priced alone, the global pool is a mean to nn-Meter and the classifier no kernel; both take 0 ms there.
+    nn-Meter prices these parts alone: it takes the global pool for a mean, and finds no kernel in the
+    classifier. Both take 0 ms there.
     """
     more = [ours.profile(sample) - theirs.profile(sample) for sample in compared]
     if min(more) < -TOLERANCE or any(abs(a - b) > TOLERANCE for a, b in itertools.pairwise(more)):

@@ -34,7 +34,7 @@ class Setting:
         environment: virtual environment of nn-Meter.
         nni3: virtual environment of NNI 3.0.
         bench: folder of a dataset in the official schema, or None.
-        folder: for temporary files.
+        folder: folder for temporary files.
     """
 
     device: str
@@ -101,7 +101,7 @@ def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
     Args:
         output: folder of the results, as :func:`run_speed` writes them.
         readme: the table replaces its section ``speed``.
-        page: the exponents replace its section ``scaling``; their plot goes beside it.
+        page: the exponents replace its section ``scaling``; their plot goes next to the page.
 
     Raises:
         DatasetError: a file lacks the markers of its section, or results cannot be read.
@@ -129,7 +129,7 @@ def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def scaling_table(curves: Sequence[Figure]) -> list[str]:
-    """Exponent of each curve, and the cost of one operator or candidate at both ends."""
+    """Make a table: the exponent of each curve, and the cost of one operator or candidate at both ends."""
     lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
              "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
     for figure in curves:

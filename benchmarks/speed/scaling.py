@@ -27,9 +27,9 @@ from .candidates import spos_candidates
 from .figures import Figure, Sample
 from .synthetic import synthetic_graph
 
-#: What the two kinds of curves count.
+#: Units that the two kinds of curves count.
 OPERATORS, CANDIDATES = "operators", "candidates"
-#: Largest exponent that counts as linear; above 1 because caches hold less and less of the data.
+#: Largest exponent that counts as linear. It is above 1 because caches hold less and less of the data.
 LIMIT = 1.1
 #: Largest model graph; largest numbers of candidates predicted and looked up.
 _LARGEST, _PREDICTED, _LOOKED_UP = 100_000, 1000, 1_000_000
@@ -40,7 +40,7 @@ _LEAST_REPEATS, _MOST_REPEATS, _SECONDS = 3, 9, 0.5
 
 
 def size_figures(device: str, largest: int = _LARGEST) -> Iterator[Figure]:
-    """Exponents of the cost of a model graph, by number of operators."""
+    """Measure exponents: how the cost of a model graph grows with its number of operators."""
     pack = load_latency_predictor(device).pack
 
     def infer(size: int) -> Sample:
@@ -71,7 +71,7 @@ def size_figures(device: str, largest: int = _LARGEST) -> Iterator[Figure]:
 
 
 def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _LOOKED_UP) -> Iterator[Figure]:
-    """Exponents of the cost of candidates of the ImageNet-sized SPOS space, by their number."""
+    """Measure exponents: how the cost of candidates of ImageNet-sized SPOS grows with their number."""
     predictor, space = load_latency_predictor(device), load_space("spos")
     table = bundled_table("spos", predictor)
     assert table is not None
@@ -95,9 +95,9 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
 
 
 def _trusting_filter(device: str) -> Callable[[int], Sample]:
-    """Times a filter that trusts its table, asked about the same thousand candidates again and again."""
+    """Return a timer of a filter that trusts its table; the timer repeats the same 1000 candidates."""
     candidates = list(itertools.islice(spos_candidates("py"), 1000))
-    # A limit that none meets, so that no accepted candidates pile up.
+    # No candidate meets this limit, so accepted candidates do not accumulate.
     accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
     for candidate in candidates[:CHECKED]:
         accept(candidate)
@@ -115,7 +115,7 @@ def _curve(measure: Callable[[int], Sample], least: int, most: int) -> list[tupl
 
 
 def sizes(least: int, most: int) -> list[int]:
-    """Sizes that grow by a constant factor.
+    """Return sizes that grow by a constant factor.
 
     >>> sizes(10, 1000)
     [10, 22, 46, 100, 215, 464, 1000]
@@ -151,7 +151,7 @@ def timed(prepare: Callable[[], Any], run: Callable[[Any], Any], collects: bool 
 
 @contextmanager
 def nothing_else_collected() -> Iterator[None]:
-    """Make the collector skip everything in the process so far, above all torch and NNI."""
+    """Make the collector skip all objects that exist now, mainly those of torch and NNI."""
     gc.collect()
     gc.freeze()
     try:
@@ -161,7 +161,7 @@ def nothing_else_collected() -> Iterator[None]:
 
 
 def exponent(points: Sequence[tuple[int, Sample]]) -> float:
-    """Slope of the least-squares line through the logarithms of size and seconds, over the top two decades.
+    """Return the slope of the least-squares line through log size and log seconds, over the top two decades.
 
     >>> round(exponent([(n, Sample((n**2.0,))) for n in (10, 100, 1000)]), 6)
     2.0

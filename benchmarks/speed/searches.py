@@ -1,4 +1,4 @@
-"""What a search pays for latency: the filter inside NNI's strategy, and ranking through lookup tables."""
+"""Measure what latency costs a search: the filter in NNI's strategy, and ranking through lookup tables."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from nnmeter_nas.supernet.named import load_space
 from .candidates import spos_candidates
 from .figures import Figure, Sample, measured
 
-#: Architectures ranked in one repeat, and predicted.
+#: Number of architectures ranked in one repeat, and number predicted.
 _RANKED, _PREDICTED = 1_000_000, 20
-#: Name of each engine of NNI 2.10.1 -> how often it is measured, and candidates that are filtered each time.
+#: Name of each engine of NNI 2.10.1 -> (number of repeats, candidates filtered in each).
 _ENGINES = {"default": (9, 200), "graph": (5, 4)}
 
 
 def filter_figures(device: str, engines: Mapping[str, tuple[int, int]] = _ENGINES) -> Iterator[Figure]:
-    """A filter's share of NNI 2.10.1's ``Random`` on the ImageNet-sized SPOS space, under both engines.
+    """Time a filter in NNI 2.10.1's ``Random`` on the ImageNet-sized SPOS space, under both engines.
 
     Args:
         device: applied hardware.
-        engines: by name, the repeats and the candidates filtered in each.
+        engines: name of each engine -> (number of repeats, candidates filtered in each).
     """
     for engine, (repeats, count) in engines.items():
         candidates = spos_candidates("graph" if engine == "graph" else "py")
-        # Under the graph engine the experiment tells the space, and there is none here.
+        # Under the graph engine the filter finds the space through the experiment; there is none here.
         accept = LatencyFilter(1e9, device, space="spos" if engine == "graph" else None)
         for candidate in itertools.islice(candidates, CHECKED):
             accept(candidate)
@@ -53,12 +53,12 @@ def filter_figures(device: str, engines: Mapping[str, tuple[int, int]] = _ENGINE
 def made_and_filtered(
     candidates: Iterator[Any], accept: Callable[[Any], bool], count: int
 ) -> tuple[float, float]:
-    """Milliseconds a candidate that making it takes, and asking ``accept`` about it.
+    """Measure the milliseconds per candidate for making it, and for asking ``accept`` about it.
 
     Args:
-        candidates: made when they are asked for.
+        candidates: candidates that are made when requested.
         accept: a filter.
-        count: how many are taken.
+        count: number of candidates to take.
     """
     made = filtered = 0.0
     for _ in range(count):
@@ -72,7 +72,7 @@ def made_and_filtered(
 
 
 def ranking_figures(device: str) -> Iterator[Figure]:
-    """Architectures of the SPOS space a second: through the lookup table, and by predicting each."""
+    """Measure how many SPOS architectures a second are ranked by lookup table, and predicted one by one."""
     predictor = load_latency_predictor(device)
     table = bundled_table("spos", predictor)
     assert table is not None

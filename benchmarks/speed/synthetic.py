@@ -27,7 +27,7 @@ def synthetic_graph(operators: int, seed: int = 0) -> nx.DiGraph:
 
     Args:
         operators: number of operators without the input, at least :data:`SMALLEST`.
-        seed: of everything random.
+        seed: seed of everything random.
 
     Raises:
         ValueError: ``operators`` is too small.
@@ -42,7 +42,7 @@ class _Maker:
 
     Args:
         operators: number of operators to reach.
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     def __init__(self, operators: int, seed: int) -> None:

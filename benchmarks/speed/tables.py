@@ -1,4 +1,4 @@
-"""Lookup tables of a search space on all devices, beside NNI 2.10.1's estimator, which asks nn-Meter 2.0."""
+"""Time lookup tables of a space on all devices against NNI 2.10.1's estimator, which uses nn-Meter 2.0."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from nnmeter_nas.supernet.nni_space import space_of
 from .figures import Figure, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError
 
-#: NNI's table: by label of a choice, and then by candidate, ms.
+#: NNI's table: label of a choice -> candidate -> ms.
 NNITable = Mapping[str, Mapping[str, float]]
 
 
 def table_figures(both: Both, device: str) -> Iterator[Figure]:
-    """The tables of the ImageNet-sized ProxylessNAS space for all devices, both from NNI's module.
+    """Time the tables of the ImageNet-sized ProxylessNAS space for all devices, both from NNI's module.
 
     Args:
-        both: the predictor of ``device``; those of the other devices are written for this.
+        both: predictor of ``device``. The predictors of the other devices are written here.
         device: one of the devices.
 
     Raises:
-        DisagreementError: the two price a candidate differently.
+        DisagreementError: the two sides price a candidate differently.
     """
-    nn_meter = import_module("nn_meter")  # which `both` has put on the path
+    nn_meter = import_module("nn_meter")  # `both` has put it on the path
     with tempfile.TemporaryDirectory() as folder:
         others = {name: Both(nn_meter, name, Path(folder)) for name in devices() if name != device}
         yield measure_tables([both, *others.values()], proxylessnas("imagenet"))
 
 
 def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figure:
-    """One run of NNI and ``repeats`` of ours, all tables in each, once they are seen to agree.
+    """Time one run of NNI and ``repeats`` of ours, each of all tables, and check that the tables agree.
 
     Args:
         pairs: the predictor of each device.
-        space: an NNI module whose choices are those of the ProxylessNAS space.
-        repeats: of ours.
+        space: an NNI module with the choices of the ProxylessNAS space.
+        repeats: number of our repeats.
 
     Raises:
-        DisagreementError: the two price a candidate differently.
+        DisagreementError: the two sides price a candidate differently.
     """
     theirs: list[NNITable] = []
     ours = measured(lambda: our_tables(pairs, space), repeats)
@@ -62,14 +62,14 @@ def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figur
 
 
 def our_tables(pairs: Sequence[Both], space: Any) -> list[FactorTable]:
-    """The tables of ``space`` as ``nnmeter-nas lut build`` builds them, in the order of ``pairs``."""
+    """Build the tables of ``space`` as ``nnmeter-nas lut build`` does, in the order of ``pairs``."""
     return build_tables(space_of(space), [one.ours() for one in pairs])
 
 
 def nni_table(one: Both, space: Any) -> NNITable:
-    """The table that NNI's estimator, which takes one device, makes of ``space``.
+    """Build the table of ``space`` with NNI's estimator, which takes one device.
 
-    It runs as it is, but for the forests: those of nn-Meter's releases would be downloaded.
+    NNI's code runs unchanged except for the forests: nn-Meter's released forests would be downloaded.
     """
     proxyless = import_module("nni.retiarii.oneshot.pytorch.proxyless")
     with patch("nn_meter.load_latency_predictor", lambda name: one.theirs()):
@@ -81,9 +81,9 @@ def nni_table(one: Both, space: Any) -> NNITable:
 def check_prices(table: FactorTable, theirs: NNITable) -> None:
     """Raise a DisagreementError unless NNI prices the candidates of each choice as ``table`` does.
 
-    NNI takes the addition of a residual layer out of the network with the choice in it, so of these layers
-    our prices are higher by one number. It calls a candidate by what follows the last underscore of its name,
-    so that of ``k3_e3``, ``k5_e3`` and ``k7_e3`` the last one stays.
+    NNI takes the addition of a residual layer out of the network together with its choice, so our prices for
+    these layers are all higher by the same number. NNI names a candidate by the text after its last
+    underscore, so of ``k3_e3``, ``k5_e3`` and ``k7_e3`` only the last one stays.
     """
     for label, known in table.candidates.items():
         prices = dict(zip((name.split("_")[-1] for name in known), table.block(label), strict=True))

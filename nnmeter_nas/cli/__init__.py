@@ -1,6 +1,9 @@
-"""The command ``nnmeter-nas``: latencies of models, where they go, nn-Meter IR, lookup tables, packs, a demo.
+"""The command ``nnmeter-nas``.
 
-Exit codes: 0 success, 1 some models or the command failed, 2 wrong usage (an unknown device among it),
+Its subcommands predict and explain latencies, convert to nn-Meter IR, build lookup tables, manage packs, and
+run searches and a demo.
+
+Exit codes: 0 success, 1 the command or some models failed, 2 wrong usage (such as an unknown device),
 128 + n on signal n.
 """
 
@@ -33,11 +36,11 @@ exit codes: 0 all went well, 1 something failed (the rest is still reported), 2 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    # Before NumPy is loaded: predictions multiply small matrices, and on a busy machine threads would wait
-    # for each other ten times as long as they work.
+    # Set this before NumPy is loaded. Predictions multiply small matrices; on a busy machine, threads would
+    # wait for each other ten times as long as they work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be text
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name may not be valid text
     words = sys.argv[1:] if arguments is None else arguments
     parser = argument_parser(words)
     options = parser.parse_args(words)
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: argparse.ArgumentParser = options.parser
         command.error(str(error))
     except BrokenPipeError:
-        # What reads our output has ended. Python would complain once more when it closes the stream.
+        # The reader of our output has ended. Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NnMeterNasError, OSError) as error:
@@ -76,9 +79,9 @@ def _print_version() -> int:
 
 
 def argument_parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line of these words: it knows the arguments of the commands among them.
+    """Make the parser for a command line of these words, with the arguments of the commands among them.
 
-    What it parses has ``run``, which takes it and returns the exit code.
+    The parsed namespace has a function ``run``, which takes the namespace and returns the exit code.
     """
     parser = argparse.ArgumentParser(
         prog="nnmeter-nas",

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how their values are checked."""
+"""Arguments that several commands share, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..readers.inputs import InputShape
 from .models import FOLDER_SUFFIXES, suffix_of
 
 DEFAULT_DEVICE = "cortexA76cpu_tflite21"
-#: Value of ``--predictor`` that stands for every device.
+#: Value of ``--predictor`` that selects every device.
 ALL = "all"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which models to read, in which formats."""
+    """Add the flags that name the models and their formats."""
     models = parser.add_argument_group("models", "files, or folders to search for files of the format")
     models.add_argument("model", type=Path, nargs="*", metavar="MODEL",
                         help="a file whose suffix tells its format (.onnx, .pb, .json, .jsonl), or a folder")
@@ -34,7 +34,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """On which devices to predict."""
+    """Add the flags that name the devices to predict on."""
     devices = parser.add_argument_group("devices")
     devices.add_argument("--predictor", nargs="+", action="extend", metavar="DEVICE",
                          help="applied hardware, one or several, see `predictors list`; `all` for every "
@@ -44,7 +44,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
-    """In which form to give results, and where to."""
+    """Add the flags for the format and the destination of results."""
     output = parser.add_argument_group("output")
     formats = output.add_mutually_exclusive_group()
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="a JSON array")
@@ -54,7 +54,7 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_format(options: argparse.Namespace) -> None:
-    """Settle the format by the suffix of ``--output``; wrong usage if that leaves it open."""
+    """Choose the format by the suffix of ``--output``; report wrong usage if the suffix does not tell it."""
     if options.output is None:
         return
     options.format = options.format or {".json": "json", ".csv": "csv"}.get(options.output.suffix.lower())
@@ -67,7 +67,7 @@ def check_format(options: argparse.Namespace) -> None:
 
 
 def check_models(options: argparse.Namespace) -> None:
-    """Take back models that ``--predictor`` swallowed; wrong usage if there is no model at all."""
+    """Take back models that ``--predictor`` swallowed; report wrong usage if there are no models."""
     if getattr(options, "predictor", None):
         known = {name.lower() for name, _ in pack_folders()} | {ALL}
         swallowed = [name for name in options.predictor if name.lower() not in known and _is_model(name)]
@@ -88,7 +88,7 @@ def _is_model(name: str) -> bool:
 
 
 def input_shape(options: argparse.Namespace) -> InputShape | None:
-    """The value of ``--input-shape`` as readers take it."""
+    """Return the value of ``--input-shape`` in the form that readers take."""
     shapes = options.input_shape
     if not shapes:
         return None
@@ -96,10 +96,10 @@ def input_shape(options: argparse.Namespace) -> InputShape | None:
 
 
 def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:
-    """The predictors that ``--predictor`` and ``--predictor-version`` name, each once.
+    """Load the predictors that ``--predictor`` and ``--predictor-version`` name, each once.
 
     Raises:
-        UnknownDeviceError: there is none of that name or version.
+        UnknownDeviceError: no predictor has that name or version.
         PackError: a pack is damaged.
     """
     names, version = options.predictor or [DEFAULT_DEVICE], options.predictor_version
@@ -112,7 +112,7 @@ def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:
 
 
 def size(text: str) -> int:
-    """A size of a dimension."""
+    """Parse the size of a dimension."""
     try:
         value = int(text)
     except ValueError:
@@ -125,21 +125,21 @@ def size(text: str) -> int:
 
 
 def positive_int(text: str) -> int:
-    """An integer of at least 1."""
+    """Parse an integer of at least 1."""
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
 
 
 def count(text: str) -> int:
-    """An integer of at least 0."""
+    """Parse an integer of at least 0."""
     if (value := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return value
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1."""
+    """Parse a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
@@ -147,7 +147,7 @@ def share(text: str) -> float:
 
 
 def positive_float(text: str) -> float:
-    """A finite number above 0."""
+    """Parse a finite number above 0."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
@@ -155,12 +155,12 @@ def positive_float(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """A TCP port."""
+    """Parse a TCP port."""
     if not 0 < (value := int(text)) < 65536:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 1 to 65535")
     return value
 
 
-# argparse names the function in its messages
+# argparse shows the function's name in its messages
 positive_int.__name__ = count.__name__ = port.__name__ = "int"
 positive_float.__name__ = share.__name__ = "number"

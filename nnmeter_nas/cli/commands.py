@@ -1,6 +1,6 @@
-"""The commands: their names, what each does in one line, and how a module fills in its parser.
+"""The commands: their names, a one-line summary of each, and functions that build their parsers.
 
-Nothing here imports more than argparse, so that ``nnmeter-nas --help`` is quick.
+This module imports nothing heavier than argparse, so that ``nnmeter-nas --help`` is quick.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-#: Name of each command, which is also the name of its module here, and its line in the help.
+#: Name of each command -> its line in the help. The command's module in this folder has the same name.
 COMMANDS = {
     "predict": "latency of models in ms",
     "explain": "latency of each kernel of a model",
@@ -28,9 +28,9 @@ ALIASES = {"predict": ["lat_pred"]}
 
 
 def add_commands(commands: Any, words: Sequence[str]) -> None:
-    """Add all commands, and the arguments of those that ``words`` of a command line name.
+    """Add all commands, and the arguments of the commands named in ``words``, the words of a command line.
 
-    The module of a command is imported only if it is named. It offers ``add_arguments(parser)``.
+    A command's module is imported only if the command is named. It has ``add_arguments(parser)``.
     """
     for name, summary in COMMANDS.items():
         aliases = ALIASES.get(name, [])
@@ -48,7 +48,7 @@ def add_command(commands: Any, name: str, summary: str, **more: Any) -> argparse
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **more,
     )
-    # The whole command has this flag too: it may stand before or after the name of this one.
+    # nnmeter-nas itself has this flag too, so it works before and after the command's name.
     parser.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS,
                         help="say more about each model, on stderr")
     return parser
@@ -57,6 +57,9 @@ def add_command(commands: Any, name: str, summary: str, **more: Any) -> argparse
 def set_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], epilog: str
 ) -> None:
-    """Have a command call ``run`` with its options, which returns the exit code; ``epilog`` ends its help."""
+    """Make a command call ``run``, which takes its options and returns the exit code.
+
+    ``epilog`` ends the command's help.
+    """
     parser.epilog = epilog
     parser.set_defaults(run=run, parser=parser)

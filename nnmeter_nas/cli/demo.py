@@ -1,4 +1,4 @@
-"""``nnmeter-nas demo``: a search with NNI that keeps within a latency limit, in a few minutes."""
+"""``nnmeter-nas demo``: search under a latency limit with NNI, in a few minutes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ examples:
   nnmeter-nas demo
   nnmeter-nas demo --predictor adreno640gpu_tflite21 --threshold 0.5 --trials 30 --output gpu-search
 """
-#: Architectures in a generation, so that a dozen trials are three of them.
+#: Architectures per generation: a dozen trials make three generations.
 _POPULATION = 4
 
 
@@ -44,7 +44,7 @@ def add_arguments(demo: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, and print what was found."""
+    """Search, and print the results."""
     device = load_latency_predictor(options.predictor).device
     settings = {
         "space": "spos-small",

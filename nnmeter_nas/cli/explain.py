@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(model: Model, results: list[Explanation | Exception], top: int | None) -> None:
-    """The table of each device."""
+    """Print a table for each device."""
     out = console()
     for result in results:
         if not isinstance(result, Exception):
@@ -94,7 +94,7 @@ def _print(model: Model, results: list[Explanation | Exception], top: int | None
 
 
 def _plot(options: argparse.Namespace, model: Model, results: list[Explanation | Exception]) -> None:
-    """Write the chart that ``--plot`` asks for, if there is anything to draw."""
+    """Write the chart for ``--plot``, if there is anything to draw."""
     explained = [result for result in results if not isinstance(result, Exception)]
     if options.plot and explained:
         write_bytes(options.plot, kernels_plot(explained, Path(model.name).name, options.top))
@@ -102,7 +102,7 @@ def _plot(options: argparse.Namespace, model: Model, results: list[Explanation |
 
 
 def _kernels(found: Explanation, top: int | None) -> list[dict[str, Any]]:
-    """A record for each kernel: in the order in which they run, or the ``top`` costliest ones."""
+    """Return a record for each kernel in running order, or for the ``top`` costliest kernels."""
     rows = []
     for name, data in found.kernel_graph.nodes(data=True):
         kernel, ms = data["kernel"], data["latency_ms"]
@@ -121,7 +121,7 @@ def _kernels(found: Explanation, top: int | None) -> list[dict[str, Any]]:
 
 
 def _top_table(found: Explanation, top: int) -> Table:
-    """The costliest kernels, and in one line all others."""
+    """Make a table of the costliest kernels, with one line for all others."""
     rows = _kernels(found, top)
     table = Table(title=f"{found.latency_ms:.3f} ms on {found.device}", title_justify="left")
     for column in ("kernel", "type", "input", "output"):

@@ -1,4 +1,4 @@
-"""``nnmeter-nas export``: an architecture that a search found, as an ONNX file."""
+"""``nnmeter-nas export``: write an architecture that a search found as an ONNX file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ examples:
   nnmeter-nas export run/best/1.json -o network.onnx
   nnmeter-nas export run/best/3.json --weights trained.pt -o small.onnx
 """
-#: Relative difference of latencies from which they count as different, and that tables may have.
+#: Relative difference above which two latencies differ; relative difference that a table's latency may have.
 _SAME, _RECORDED = 1e-6, 1e-2
 
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _latency(network: Any, model: Any, architecture: Architecture, name: str) -> str:
-    """The latency of what is about to be written, in words; warns if it is not what it should be."""
+    """Describe the latency of the model to be written; warn if it differs from the expected one."""
     hardware, recorded = architecture.hardware[name], architecture.values[name]
     device = hardware.device
     predictor = load_latency_predictor(device, hardware.pack_version)

@@ -1,4 +1,4 @@
-"""``nnmeter-nas get_ir``: a model as nn-Meter IR."""
+"""``nnmeter-nas get_ir``: convert models to nn-Meter IR."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             ir = to_nnmeter_ir(model.read())
             path = _path(model, options.output)
             write_bytes(path, f"{json.dumps(ir, indent=4)}\n".encode())
-        except Exception as error:  # one model's fault, or ours, does not keep the others
+        except Exception as error:  # a bad model, or a bug of ours, must not stop the others
             exit_code = report(model, error, options.verbose)
         else:
             print(f"The nn-Meter IR of {model.name} is saved as {path}")
@@ -53,11 +53,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _path(model: Model, output: Path | None) -> Path:
-    """Where the IR of ``model`` goes."""
+    """Return the path for the IR of ``model``."""
     if output is not None:
         return output if output.suffix else output.with_suffix(".json")
     if model.file is None:
         return Path(f"{model.name}{_ENDINGS[model.kind]}")
-    # A file of a graph a line names its models after a colon.
+    # A model from a file with one graph per line is named <file>:<model>.
     stem = model.file.stem + model.name[len(str(model.file)) :].replace(":", "_")
     return model.file.with_name(stem + _ENDINGS[model.kind])

@@ -1,4 +1,4 @@
-"""``nnmeter-nas lut``: lookup tables of search spaces: build, show, rank the architectures."""
+"""``nnmeter-nas lut``: build and show lookup tables of search spaces, and rank architectures with them."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ examples:
   nnmeter-nas lut build --space proxylessnas --predictor cortexA76cpu_tflite21 -o latency_table.yaml
   nnmeter-nas lut build --space spos --predictor all --backend dask --scheduler tcp://10.0.0.1:8786 -o tables
 """
-#: Decimals of a latency in ms that a table keeps.
+#: Decimals that a table keeps of a latency in ms.
 _DECIMALS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Fill in the command with its actions."""
+    """Fill in the command and its actions."""
     set_command(parser, _build, _EPILOG)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = add_command(actions, "build", "build the lookup tables of search spaces")
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(options: argparse.Namespace) -> int:
-    """Build the tables of all spaces; one that fails does not keep the others."""
+    """Build the tables of all spaces; go on when one fails."""
     predictors, spaces = load_predictors(options), list(dict.fromkeys(options.space))
     if is_table_file(options.output) and len(predictors) * len(spaces) > 1:
         options.parser.error(
@@ -90,7 +90,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _build_space(name: str, options: argparse.Namespace, predictors: list[LatencyPredictor]) -> None:
-    """Write the tables of a space that are not there yet; their paths go to standard output."""
+    """Write the missing tables of a space; print their paths on standard output."""
     space, output = load_space(name, options.input_shape), options.output
     paths = {
         p.device: output if is_table_file(output) else output / table_file(name, space.input_shape, p)
@@ -106,7 +106,7 @@ def _build_space(name: str, options: argparse.Namespace, predictors: list[Latenc
 
 @dataclass(frozen=True)
 class _Order:
-    """Tables that a worker has to make of a space, which it loads by itself."""
+    """A table for a worker to make. The worker loads the space itself."""
 
     name: str
     input_shape: tuple[int, ...] | None
@@ -119,7 +119,7 @@ class _Order:
 def _made(
     name: str, space: Space, options: argparse.Namespace, due: Sequence[LatencyPredictor]
 ) -> Iterator[FactorTable]:
-    """The tables of several devices: here, where they share the model graphs, or a device a worker."""
+    """Make the tables of several devices: here, sharing model graphs, or in workers, one device each."""
     if not due:
         return
     if spreads(options):
@@ -133,7 +133,7 @@ def _made(
 
 
 def _make_ordered(order: _Order) -> FactorTable:
-    """Make the table of one device, in a worker."""
+    """Make the table of one device in a worker."""
     space = _load_space_once(order.name, order.input_shape)
     return _rounded(build_table(space, order.predictor.load()))
 
@@ -144,7 +144,7 @@ def _load_space_once(name: str, input_shape: tuple[int, ...] | None) -> Space:
 
 
 def _rounded(table: FactorTable) -> FactorTable:
-    """``table`` without the digits in which matrix products of one machine differ from those of another."""
+    """Round off the digits of ``table`` that differ between machines, whose matrix products differ."""
     return replace(
         table,
         constant=round(table.constant, _DECIMALS),
@@ -154,7 +154,7 @@ def _rounded(table: FactorTable) -> FactorTable:
 
 
 def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
-    """Whether the table at ``path`` is whole, and that of the space and predictor as they are now."""
+    """Whether the table at ``path`` is intact and matches the current space and predictor."""
     if not path.exists():
         return False
     try:
@@ -167,7 +167,7 @@ def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
 
 @contextmanager
 def _bar(name: str, space: Space) -> Iterator[Callable[[int], None]]:
-    """A function to call with how many architectures are priced; on a terminal a bar shows it."""
+    """Yield a function to call with the number of architectures priced; a terminal shows it as a bar."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -177,7 +177,7 @@ def _bar(name: str, space: Space) -> Iterator[Callable[[int], None]]:
     priced = TextColumn("{task.completed} architectures priced")
     columns = (TextColumn("{task.description}"), BarColumn(), priced, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        # Each candidate and some random architectures; more where choices turn out to interact.
+        # Each candidate and some random architectures are priced; more of them if choices interact.
         least = sum(len(known) for known in space.candidates.values())
         task = bar.add_task(name, total=least)
         yield lambda done: bar.update(task, completed=done, total=max(done, least))

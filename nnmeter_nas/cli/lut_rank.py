@@ -1,4 +1,4 @@
-"""``nnmeter-nas lut rank``: the fastest, slowest or fitting architectures of a search space."""
+"""``nnmeter-nas lut rank``: list a space's fastest or slowest architectures, or those near a latency."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ examples:
   nnmeter-nas lut rank spos-small --every --jobs 4
 """
 
-#: Architectures that take minutes to evaluate.
+#: Evaluating this many architectures takes minutes.
 _LONG = 10**10
 
 
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _ranked(table: FactorTable, options: argparse.Namespace) -> tuple[IntArray, str | None]:
-    """Candidate indices ``[n, positions]``, the first first, and what all are like if that is known.
+    """Return candidate indices ``[n, positions]`` in ranked order, and a summary of all if it is known.
 
     Raises:
         SearchError: no architecture is within the limit.
@@ -123,7 +123,7 @@ def _ranked(table: FactorTable, options: argparse.Namespace) -> tuple[IntArray, 
 
 
 def _chosen(table: FactorTable, options: argparse.Namespace) -> IntArray:
-    """As :func:`_ranked`, without looking at all architectures."""
+    """Like :func:`_ranked`, but without looking at all architectures."""
     limit, top = options.max_latency, options.top
     if options.sample:
         random = np.random.default_rng(options.seed)
@@ -141,7 +141,7 @@ def _chosen(table: FactorTable, options: argparse.Namespace) -> IntArray:
 
 
 def _rows(table: FactorTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
-    """Rank from 1, latency in ms, and architecture as NNI exports it."""
+    """Return rank (from 1), latency in ms, and the architecture in NNI's export format."""
     ranked = enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1)
     return [(rank, float(ms), architecture_at(row, table.candidates)) for rank, (ms, row) in ranked]
 

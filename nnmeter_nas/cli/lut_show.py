@@ -1,4 +1,4 @@
-"""``nnmeter-nas lut show``: the latency of every candidate at every position."""
+"""``nnmeter-nas lut show``: show the latency of every candidate at every position."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ examples:
   nnmeter-nas lut show proxylessnas --predictor all --plot heat.png
   nnmeter-nas lut show tables/spos_1x3x224x224/myriadvpu_openvino2019r2_2.0.npz --csv -o blocks.csv
 """
-#: Random architectures that a median is taken of, and interactions that are listed.
+#: Number of random architectures for a median; number of interactions to list.
 _SAMPLE, _LISTED = 10_000, 10
-#: Names of candidates that a table has columns for.
+#: Largest number of candidate names that a table shows as columns.
 _WIDE = 12
 
 
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def latency_range(table: FactorTable) -> str:
-    """How many architectures there are, and how long they take, for people."""
+    """Describe the number of architectures and the range of their latencies."""
     low, high = latency_reach(table)
     median = float(np.median(table.values(random_architectures(table, _SAMPLE))))
     count = math.prod(table.sizes)
@@ -102,7 +102,7 @@ def _print(named: NamedTable) -> None:
 
 
 def _record(table: FactorTable) -> dict[str, Any]:
-    """What the table holds; the parts of it that are rows of CSV are ``blocks``."""
+    """Return the contents of the table; ``blocks`` holds its parts, which are rows of CSV."""
     blocks = [
         {"label": label, "candidate": candidate, "ms": float(ms)}
         for label, known in table.candidates.items()

@@ -1,4 +1,4 @@
-"""The lookup tables that a command is about: files, or those of search spaces by name."""
+"""Find the lookup tables that a command names: files, or names of search spaces."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from .runs import note_default_device
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A table and what the user calls it: its file or the name of its space."""
+    """A table and the user's name for it: its file or its space."""
 
     name: str
     table: FactorTable
 
     @property
     def title(self) -> str:
-        """What it is a table of, for people."""
+        """The table's subject, for people."""
         shape = "x".join(map(str, self.table.header.input_shape))
         return f"{self.name}: {self.table.header.space} on {self.table.header.device}, input {shape}"
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The columns that say what a record is about."""
+        """The columns that identify a record."""
         header = self.table.header
         return {
             "table": self.name,
@@ -45,7 +45,7 @@ class NamedTable:
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which tables to take."""
+    """Add the arguments that name tables."""
     parser.add_argument("table", nargs="+", metavar="TABLE",
                         help="file of a lookup table (.npz, .yaml), or name of a search space: "
                         f"{', '.join(SPACES)}, or module:attribute")
@@ -55,11 +55,12 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def tables(options: argparse.Namespace) -> list[NamedTable]:
-    """All tables: of a file the one in it, of a space that of every device named.
+    """Return all tables: the one in each file, and one per named device for each space.
 
     Raises:
-        LookupTableError: a file is damaged, or of another device than ``--predictor`` names.
-        UnknownDeviceError, SpaceError, ReaderError: there is no such device, or no such space.
+        LookupTableError: a file is damaged, does not hold latencies, or is for a device that ``--predictor``
+            does not name.
+        UnknownDeviceError, SpaceError, ReaderError: there is no such device or space.
     """
     found = []
     spaces = [name for name in options.table if not is_table_file(name)]
@@ -75,7 +76,7 @@ def tables(options: argparse.Namespace) -> list[NamedTable]:
 
 
 def _of_file(name: str, predictors: list[LatencyPredictor]) -> FactorTable:
-    """The table in a file, with a warning if it is not what would be built now."""
+    """Load the table in a file; warn if building it now would give another."""
     table = load_table(name)
     header = table.header
     if header.measure != LATENCY:
@@ -90,7 +91,7 @@ def _of_file(name: str, predictors: list[LatencyPredictor]) -> FactorTable:
 
 
 def _of_space(name: str, input_shape: list[int] | None, predictor: LatencyPredictor) -> FactorTable:
-    """The table of a space: from the package if it is there and fresh, else from the cache or built."""
+    """Return a space's table: the package's if it is up to date, else a cached or newly built one."""
     if input_shape is None and name in SPACES:
         try:
             if table := bundled_table(name, predictor):

@@ -1,4 +1,4 @@
-"""What the command says: tables on standard output, remarks and errors on standard error."""
+"""Messages of the command: tables on standard output, remarks and errors on standard error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns of a table where no terminal sets them.
+#: Width of a table in columns if there is no terminal.
 _WIDTH = 160
 
 
 def console() -> Console:
-    """For tables on standard output; names and paths may hold brackets, which are no markup."""
+    """Make a console for tables on standard output; brackets in names and paths are not markup."""
     from rich.console import Console  # late: most commands print no table
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
@@ -24,22 +24,22 @@ def console() -> Console:
 
 
 def note(message: str) -> None:
-    """Say something that is good to know."""
+    """Print a remark."""
     print(f"nnmeter-nas: {message}", file=sys.stderr)
 
 
 def warn(message: str) -> None:
-    """Say that a result is not the whole truth."""
+    """Warn that a result is incomplete or inexact."""
     note(f"warning: {message}")
 
 
 def in_flags(message: str, arguments: Iterable[str]) -> str:
-    """``message`` with flags in place of the arguments of a function that it names.
+    """Replace the function arguments that ``message`` names with flags.
 
     Args:
-        message: of an error of the library.
-        arguments: names that have a flag. One with an underscore is a flag wherever it stands, any other
-            one only before an equals sign.
+        message: the message of a library error.
+        arguments: names that have a flag. A name with an underscore is replaced everywhere, any other name
+            only before an equals sign.
 
     >>> in_flags("jobs=0 must be at least 1; lower learning_rate", ["jobs", "learning_rate"])
     '--jobs 0 must be at least 1; lower --learning-rate'
@@ -48,7 +48,7 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
     """
     for name in arguments:
         flag = f"--{name.replace('_', '-')}"
-        # Not inside a path or a longer name.
+        # Do not match inside a path or a longer name.
         start = rf"(?<![\w/.-]){re.escape(name)}"
         message = re.sub(rf"{start}=True\b", flag, message)
         for shape in re.finditer(rf"{start}=(?:\{{[^({{}}]*)?[(\[]([\d, ]+)[)\]]\}}?", message):
@@ -61,6 +61,6 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
 
 
 def fail(message: str) -> int:
-    """Say what failed, and return the exit code for it."""
+    """Print what failed, and return the exit code for a failure."""
     note(f"error: {message}")
     return 1

@@ -15,11 +15,11 @@ from ..errors import DatasetError, ReaderError
 from ..readers import SUFFIXES, read_model
 from ..readers.inputs import InputShape
 
-#: A file of a graph a line, as the bench dataset has them.
+#: A file with one graph per line, as in the bench dataset.
 LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
-#: Which files of a folder are models: suffix -> model type.
+#: Suffixes of model files in a folder -> model type.
 FOLDER_SUFFIXES = {**SUFFIXES, LINES_SUFFIX: LINES}
-#: Flag -> model type of what it names.
+#: Flag -> type of the models that it names.
 _FLAGS = {"onnx": "onnx", "tensorflow": "pb", "nn_meter_ir": "nnmeter-ir"}
 
 
@@ -28,10 +28,10 @@ class Model:
     """One model.
 
     Attributes:
-        name: for people.
-        file: that it is from; None for torchvision's.
-        kind: model type, as :func:`nnmeter_nas.read_model` calls it.
-        read: makes the model graph.
+        name: its name, for people.
+        file: its file; None for a torchvision model.
+        kind: its model type, as :func:`nnmeter_nas.read_model` takes it.
+        read: function that reads the model graph.
     """
 
     name: str
@@ -42,12 +42,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Models:
-    """All models that a command line names; iterating over it opens one file after another.
+    """All models that a command line names. Iterating opens one file after another.
 
     Attributes:
-        files: (path, model type) of each file, folders resolved; the type is None where no suffix tells it.
-        torchvision: names in torchvision.
-        input_shape: for all of them, or None.
+        files: (path, model type) of each file, with folders expanded; the type is None if the suffix does not
+            tell it.
+        torchvision: names of torchvision models.
+        input_shape: input shape of all models, or None.
     """
 
     files: Sequence[tuple[Path, str | None]]
@@ -56,7 +57,7 @@ class Models:
 
     @classmethod
     def named_by(cls, options: argparse.Namespace, input_shape: InputShape | None) -> Models:
-        """The models that ``options`` name, in the order of the flags."""
+        """Return the models that ``options`` name, in the order of the flags."""
         files = [found for path in options.model for found in _files(path, None)]
         for flag, kind in _FLAGS.items():
             files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
@@ -76,8 +77,8 @@ class Models:
             yield Model(name, None, "torch", partial(_read_torchvision, name, self.input_shape))
 
     def _lines(self, path: Path) -> Iterator[Model]:
-        """The models of a file of a graph a line; a malformed line is the last that is looked at."""
-        from ..readers.nnmeter_ir.dataset import iter_models  # late: other formats do without
+        """Yield the models of a file with one graph per line; stop after a malformed line."""
+        from ..readers.nnmeter_ir.dataset import iter_models  # late: other formats do not need it
 
         try:
             for model in iter_models(path):
@@ -88,12 +89,12 @@ class Models:
 
 
 def suffix_of(path: Path) -> str:
-    """Suffix in lower case."""
+    """Return the suffix in lower case."""
     return path.suffix.lower()
 
 
 def _suffixes(kind: str | None) -> dict[str, str]:
-    """What files of a model type end in, each with the type that they then are; None stands for all types."""
+    """Map the suffixes of a model type to the type of such a file; None means all types."""
     if kind is None:
         return FOLDER_SUFFIXES
     kinds = (kind, LINES) if kind == "nnmeter-ir" else (kind,)
@@ -101,7 +102,10 @@ def _suffixes(kind: str | None) -> dict[str, str]:
 
 
 def _files(path: Path, kind: str | None) -> list[tuple[Path, str | None]]:
-    """The file ``path`` itself, or the models in a folder and below, sorted; a folder without any stays."""
+    """Return the file ``path`` itself, or the models in and below a folder, sorted.
+
+    A folder without models is returned itself.
+    """
     kinds = _suffixes(kind)
     if not path.is_dir():
         return [(path, kinds.get(suffix_of(path), kind))]
@@ -110,7 +114,7 @@ def _files(path: Path, kind: str | None) -> list[tuple[Path, str | None]]:
 
 
 def _count(path: Path) -> int:
-    """Models in a file of a graph a line."""
+    """Count the models in a file with one graph per line."""
     try:
         with path.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
@@ -130,7 +134,7 @@ def _read_file(path: Path, kind: str | None, input_shape: InputShape | None) -> 
 
 
 def _read_torchvision(name: str, input_shape: InputShape | None) -> nx.DiGraph:
-    from ..readers.torch.torchvision_models import read_torchvision  # late: files do without
+    from ..readers.torch.torchvision_models import read_torchvision  # late: files do not need it
 
     return read_torchvision(name, input_shape)
 

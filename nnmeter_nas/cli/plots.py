@@ -13,24 +13,24 @@ from ..predictor import MARKS, Explanation
 if TYPE_CHECKING:
     from ..costs import FactorTable
 
-#: Kernels that a panel shows unless told otherwise.
+#: Number of kernels in a panel by default.
 SHOWN = 15
-#: One colour a kernel type, told apart by most readers with colour blindness as well.
+#: One colour per kernel type. Most colour-blind readers can tell them apart.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a90a", "#6b4c9a", "#8c564b")
 _TEXT_COLOUR = "#333333"
 _NAME_LENGTH = 34
 _PANELS_A_ROW = 2
-#: Colours of a heat map, and up to how many cells it has figures in them.
+#: Colours of a heat map; largest number of cells that show figures.
 _HEAT, _ANNOTATED = "YlGnBu", 400
 
 
 def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
-    """Bars of a model's costliest kernels, longest first, coloured by kernel type; a panel for each device.
+    """Draw a model's costliest kernels as bars, longest first, coloured by kernel type; one panel per device.
 
     Args:
-        explanations: of one model, each on another device.
+        explanations: one per device, all of one model.
         model: its name, for the title.
-        top: how many kernels a panel shows; the others are summed up below it.
+        top: number of kernels in a panel; a line below it sums up the others.
 
     Returns:
         A PNG.
@@ -54,10 +54,10 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
 
 
 def heat_map(tables: Sequence[FactorTable]) -> bytes:
-    """Latency of each candidate at each position, light where it is low; a panel for each device.
+    """Draw the latency of each candidate at each position, light for low; one panel per device.
 
     Args:
-        tables: of one space and input shape, each on another device.
+        tables: one per device, all of one space and input shape.
 
     Returns:
         A PNG.
@@ -76,7 +76,7 @@ def heat_map(tables: Sequence[FactorTable]) -> bytes:
 
 
 def _draw_heat(figure: Any, axes: Any, table: FactorTable, names: list[str]) -> None:
-    """One device: a row a candidate, a column a position, figures in the cells where they fit."""
+    """Draw one device: a row per candidate, a column per position, and figures in the cells if they fit."""
     cells = np.full((len(names), len(table.labels)), np.nan)
     for column, label in enumerate(table.labels):
         for name, ms in zip(table.candidates[label], table.block(label), strict=True):
@@ -102,14 +102,14 @@ def _draw_heat(figure: Any, axes: Any, table: FactorTable, names: list[str]) -> 
 
 
 def _costliest(found: Explanation, count: int) -> list[tuple[str, dict[str, Any]]]:
-    """The ``count`` kernels of the highest latency, with what the kernel graph says of each."""
+    """Return the ``count`` slowest kernels, each with its attributes in the kernel graph."""
     kernels = found.kernel_graph.nodes(data=True)
     predicted = [(name, data) for name, data in kernels if data["latency_ms"] is not None]
     return sorted(predicted, key=lambda kernel: -kernel[1]["latency_ms"])[:count]
 
 
 def _by_kind(found: Explanation) -> dict[str, float]:
-    """Latency in ms of all kernels of a type, the costliest type first."""
+    """Return the total latency in ms of each kernel type, costliest first."""
     total: dict[str, float] = {}
     for _, data in found.kernel_graph.nodes(data=True):
         if data["latency_ms"] is not None:
@@ -121,7 +121,7 @@ def _by_kind(found: Explanation) -> dict[str, float]:
 def _draw_panel(
     axes: Any, found: Explanation, kernels: list[tuple[str, dict[str, Any]]], colours: dict[str, str]
 ) -> None:
-    """One device: a bar a kernel, what each type takes in all, and below what the bars leave out."""
+    """Draw one device: a bar per kernel, the total of each type, and a note on what the bars leave out."""
     latencies = [data["latency_ms"] for _, data in kernels]
     colour = [colours[data["kernel"].op] for _, data in kernels]
     axes.barh(range(len(kernels)), latencies, height=0.72, color=colour)
@@ -147,12 +147,12 @@ def _draw_panel(
 
 
 def _shortened(name: str) -> str:
-    """The end of a long name, which tells more than its start."""
+    """Shorten a long name to its end, which tells more than its start."""
     return name if len(name) <= _NAME_LENGTH else f"…{name[1 - _NAME_LENGTH:]}"
 
 
 def _left_out(found: Explanation, shown: int, shown_ms: float) -> list[str]:
-    """What a reader of the chart must know about its figures."""
+    """Return notes that a reader of the chart needs to understand its figures."""
     lines = []
     more = len(found.kernel_graph) - len(found.unpredicted) - shown
     if more:

@@ -1,4 +1,4 @@
-"""``nnmeter-nas predict``: latency of models in ms."""
+"""``nnmeter-nas predict``: predict the latency of models in ms."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Lines:
-    """Latencies as lines for people: figures first, as their width is known before any model is read."""
+    """Writes latencies as lines for people: figures first, as their width is known before reading models."""
 
     def __init__(self, devices: list[str], single: bool) -> None:
         self.written = False
@@ -85,7 +85,7 @@ class _Lines:
         self._write = self._write_number if single else self._write_row
 
     def write(self, model: Model, results: list[Explanation | Exception]) -> None:
-        """One model, unless it failed on every device."""
+        """Write one model, unless it failed on every device."""
         found = [None if isinstance(result, Exception) else result for result in results]
         if any(found):
             self._write(model, found)

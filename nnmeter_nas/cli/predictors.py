@@ -1,4 +1,4 @@
-"""``nnmeter-nas predictors``: which predictor packs there are, what is in them, and adding others."""
+"""``nnmeter-nas predictors``: list predictor packs, show their contents, and add others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _INFO_EPILOG = """\
 example:
   nnmeter-nas predictors info adreno640gpu_tflite21 --predictor-version 2.0 --verify
 """
-#: Sizes of kernels whose range is shown: heading -> column.
+#: Kernel sizes to show the range of: heading -> column.
 _SIZES = {
     "channels in": "cin",
     "channels out": "cout",
@@ -58,7 +58,7 @@ _SIZES = {
     "stride": "sh",
     "operands": "operands",
 }
-#: Figures of accuracy in a card: heading -> (key, how to write it).
+#: Accuracy figures of a card: heading -> (key, format).
 _ACCURACY = {
     "±5 % (%)": ("within_5", ".1f"),
     "±10 % (%)": ("within_10", ".1f"),
@@ -68,7 +68,7 @@ _ACCURACY = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Fill in the command with its actions."""
+    """Fill in the command and its actions."""
     set_command(parser, _list, _EPILOG)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def print_names() -> int:
-    """What ``--list-predictors`` prints: a line for each pack, as nn-Meter writes them."""
+    """Print one line per pack, in nn-Meter's format, for ``--list-predictors``."""
     print("Supported latency predictors:")
     for card in list_latency_predictors():
         print(f"[Predictor] {card['name']}: version={card['version']}")
@@ -123,7 +123,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from ..packs.nnmeter1.importing import import_predictor  # late: only imports need what it needs
+    from ..packs.nnmeter1.importing import import_predictor  # late: only this action needs it
 
     return _stored(import_predictor(options.source, options.name, options.pack_version, options.sha256))
 
@@ -135,7 +135,7 @@ def _register(options: argparse.Namespace) -> int:
 
 
 def _stored(folder: Path) -> int:
-    """Say how to use the pack in ``folder``, which was just stored."""
+    """Say how to use the pack just stored in ``folder``."""
     card = read_card(folder)
     print(f"{card['name']} {float(card['version'])} is stored in {folder}")
     note(f"use it with: nnmeter-nas predict MODEL --predictor {card['name']} "
@@ -176,7 +176,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _range_table(network: KernelNetwork) -> Table:
-    """A row for each kernel type that was measured, with the range of its sizes; then the types estimated."""
+    """Make a table: a row per measured kernel type with the range of its sizes, then the estimated types."""
     table = Table("kernel type", *_SIZES, title="Kernel types measured", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -193,7 +193,7 @@ def _span(low: float, high: float) -> str:
 
 
 def _accuracy_table(heading: str, families: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row for each family of models."""
+    """Make a table with a row per family of models."""
     table = Table("family", "models", *_ACCURACY, title=f"Accuracy on {heading}", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -203,12 +203,12 @@ def _accuracy_table(heading: str, families: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _figures(figures: Mapping[str, Any]) -> list[str]:
-    """Figures of accuracy as they stand in tables; empty where a card has none."""
+    """Format accuracy figures for a table; a figure that the card lacks is empty."""
     return [format(figures[key], form) if key in figures else "" for key, form in _ACCURACY.values()]
 
 
 def _text(value: Any) -> str:
-    """A value of a card on as few lines as it reads well on."""
+    """Format a card's value on as few lines as are still readable."""
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""``nnmeter-nas proxylessnas``: search an architecture that fits a device, by ProxylessNAS."""
+"""``nnmeter-nas proxylessnas``: search for an architecture that fits a device, with ProxylessNAS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ examples:
   nnmeter-nas proxylessnas --dataset imagefolder --data ILSVRC --reference_latency 40 --n_worker 8
   nnmeter-nas retrain proxylessnas-output/architecture.json
 """
-#: Penalty -> flag of a parameter -> the parameter in NNI's name.
+#: Penalty -> flag of a parameter -> NNI's name for the parameter.
 _PENALTIES = {
     "add#linear": {"grad_reg_loss_lambda": "lambda"},
     "mul#log": {"grad_reg_loss_alpha": "alpha", "grad_reg_loss_beta": "beta"},
@@ -56,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, and print what was found; or retrain, if that is the mode."""
+    """Search and print the results, or retrain if that is the mode."""
     if options.train_mode == "retrain":
         if options.exported_arch_path is None:
             options.parser.error("--train_mode retrain: name the architecture with --exported_arch_path")
         return run_retrain(options)
     check_task(options)
-    load_latency_predictor(options.applied_hardware)  # a wrong name fails before torch and NNI are loaded
+    load_latency_predictor(options.applied_hardware)  # fail on a wrong name before loading torch and NNI
     if options.reference_latency is None:
         note("without --reference_latency the search does not care for latency")
     return with_torch(options, _search)
@@ -105,7 +105,7 @@ def _stronger(options: argparse.Namespace) -> str:
 
 
 def _penalty_parameters(options: argparse.Namespace) -> dict[str, float]:
-    """The parameters given for the penalty; those of the other one are pointed out."""
+    """Return the parameters given for the penalty; warn of parameters of the other penalty."""
     chosen = options.grad_reg_loss_type
     for penalty, flags in _PENALTIES.items():
         for flag in flags:

@@ -1,4 +1,4 @@
-"""Where results go: JSON or CSV, a record as soon as it is there; and how far a long run is."""
+"""Write results as JSON or CSV, each record as soon as it is ready, and show the progress of a long run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..files import write_bytes
 from .messages import note
 
 Record = Mapping[str, Any]
-#: From as many models on, a terminal shows how far the command is.
+#: Least number of models for which a terminal shows progress.
 MANY = 10
 
 
 class _Json:
-    """An array with a record a line."""
+    """Writes an array with one record per line."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -35,7 +35,7 @@ class _Json:
 
 
 class _Csv:
-    """A header, then a row for each record, or for each of its parts."""
+    """Writes a header, then a row per record, or per part of a record."""
 
     def __init__(self, stream: TextIO, columns: Sequence[str], parts: str | None) -> None:
         self._writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
@@ -47,21 +47,21 @@ class _Csv:
         self._writer.writerows({**record, **row} for row in rows or [{}])
 
     def close(self) -> None:
-        """Nothing ends a CSV file."""
+        """Do nothing: a CSV file needs no end."""
 
 
 @contextmanager
 def written(
     options: argparse.Namespace, columns: Sequence[str], parts: str | None = None
 ) -> Iterator[Callable[[Record], None]]:
-    """A function that writes one record to standard output, or to the file that ``--output`` names.
+    """Yield a function that writes one record to standard output, or to the file of ``--output``.
 
-    The file appears when all records are written, and only if one of them has no ``error``.
+    The file appears once all records are written, and only if at least one of them has no ``error``.
 
     Args:
-        options: with ``format`` ("json" or "csv") and ``output``.
-        columns: of CSV, out of the keys of a record and of its parts.
-        parts: key of the parts of a record, each of which is a row of CSV; None makes the record the row.
+        options: options with ``format`` ("json" or "csv") and ``output``.
+        columns: columns of CSV: keys of a record and of its parts.
+        parts: key of a record's parts; each part becomes a row of CSV. None makes the record the row.
     """
     stream: TextIO = sys.stdout if options.output is None else io.StringIO()
     form = _Json(stream) if options.format == "json" else _Csv(stream, columns, parts)
@@ -82,7 +82,7 @@ def written(
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A function to call after each of ``total`` models; for many, a bar on a terminal shows it."""
+    """Yield a function to call after each of ``total`` models; a terminal shows a bar if there are many."""
     if total < MANY or not sys.stderr.isatty():
         yield lambda: None
         return

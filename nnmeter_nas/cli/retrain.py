@@ -1,4 +1,4 @@
-"""``nnmeter-nas retrain``: train an architecture that a search has exported, from scratch."""
+"""``nnmeter-nas retrain``: train an architecture exported by a search, from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models times devices: each model is read once and explained on every device, and fails alone."""
+"""Explain every model on every device. Each model is read once; if it fails, the others go on."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .results import progress
 
 @dataclass
 class Run:
-    """What a command works through.
+    """The models and devices of a command.
 
     Attributes:
-        models: all of them.
-        predictors: one for each device.
+        models: all models.
+        predictors: one per device.
         verbose: say more about each model.
-        warns: say what a latency leaves out, for output that does not.
-        strict: with ``warns``, make an operator of a type that was not measured a failure.
-        exit_code: 0, or 1 if a model failed so far.
+        warns: warn of what a latency leaves out, for output that does not tell it.
+        strict: with ``warns``, fail on an operator of a type that was not measured.
+        exit_code: 0, or 1 if a model has failed so far.
     """
 
     models: Models
@@ -40,9 +40,9 @@ class Run:
     exit_code: int = 0
 
     def __iter__(self) -> Iterator[tuple[Model, list[Explanation | Exception]]]:
-        """Each model with what it costs on each device, or why that is not known.
+        """Yield each model with its explanation on each device, or the error.
 
-        No more than one model graph is alive at a time.
+        Only one model graph is in memory at a time.
         """
         with progress(len(self.models)) as advance:
             for model in self.models:
@@ -52,7 +52,7 @@ class Run:
     def _results(self, model: Model) -> list[Explanation | Exception]:
         try:
             graph = model.read()
-        except Exception as error:  # one model's fault, or ours, does not keep the others
+        except Exception as error:  # a bad model, or a bug of ours, must not stop the others
             self.exit_code = report(model, error, self.verbose)
             return [error] * len(self.predictors)
         if self.verbose:
@@ -62,7 +62,7 @@ class Run:
     def _result(
         self, model: Model, graph: nx.DiGraph, predictor: LatencyPredictor
     ) -> Explanation | Exception:
-        predictor = LatencyPredictor(predictor.pack)  # one that has not warned yet, of another model
+        predictor = LatencyPredictor(predictor.pack)  # a fresh one, which has not warned about another model
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -78,10 +78,10 @@ class Run:
 
 
 def report(model: Model, error: Exception, verbose: bool) -> int:
-    """Say why a model failed, and return the exit code for it.
+    """Print why a model failed, and return the exit code for a failure.
 
-    An error that is not of this package is a fault of ours. It too fails its model alone. ``verbose`` shows
-    where it was raised, and where its cause was if a reader took that for damage to the model.
+    An error that is neither this package's nor the system's is a bug of ours; it too fails only its model.
+    ``verbose`` shows where it was raised, and where its cause was if a reader took that for a damaged model.
     """
     message = in_flags(str(error), ["input_shape"])
     if not isinstance(error, NnMeterNasError | OSError):
@@ -92,18 +92,18 @@ def report(model: Model, error: Exception, verbose: bool) -> int:
 
 
 def note_default_device(options: argparse.Namespace) -> None:
-    """Say on which device a latency is if the user named none."""
+    """Print which device the latencies are for, if the user named none."""
     if not options.predictor:
         note(f"latency on {DEFAULT_DEVICE}, as no --predictor is given")
 
 
 def identity(model: Model, predictor: LatencyPredictor) -> dict[str, Any]:
-    """The columns that say what a record is about."""
+    """Return the columns that identify a record."""
     return {"model": model.name, "predictor": predictor.device, "version": predictor.version}
 
 
 def findings(result: Explanation | Exception) -> dict[str, Any]:
-    """The columns that say what was found: latency in ms, what is left out of it, or the error."""
+    """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
         entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
                    "estimated_share")  # fmt: skip

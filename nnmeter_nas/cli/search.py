@@ -1,4 +1,4 @@
-"""``nnmeter-nas search``: search a space for architectures that learn well and are fast, with NNI."""
+"""``nnmeter-nas search``: search a space with NNI for architectures that learn well and are fast."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 NEEDS = "pip install 'nnmeter_nas[search]'"
 DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
-#: Options of strategies -> the strategy that has them.
+#: Option of a strategy -> the strategy.
 _OPTIONS = {
     "population": "pareto", "mutation": "pareto", "crossover": "pareto",
     "order": "ranked", "top_k": "ranked", "quantile": "ranked", "pool_size": "ranked",
 }  # fmt: skip
-#: What --resume takes beside the folder.
+#: Options that --resume takes besides the folder.
 _RESUMABLE = ("trials", "concurrency", "port")
 
 _EPILOG = f"""\
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_nni_arguments(group: Any) -> None:
-    """How NNI runs a search."""
+    """Add the flags that set how NNI runs a search."""
     group.add_argument("--engine", choices=["py", "graph"],
                        help="how NNI makes networks: py from Python, graph from its own graph of the space "
                        "(default: py)")
@@ -142,12 +142,12 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start a search, or go on with one."""
+    """Start or resume a search."""
     if options.resume is not None:
         return _resume(options)
     _check(options)
     names = options.predictor or [DEFAULT_DEVICE]
-    # Before torch and NNI are loaded, which takes seconds: a wrong device is told at once.
+    # Loading torch and NNI takes seconds, so report a wrong device before that.
     devices = [load_latency_predictor(name, options.predictor_version).device for name in names]
     trials = options.trials or 20
     strategy = options.strategy or "pareto"
@@ -179,10 +179,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool) -> int:
-    """Start a search with the settings in ``values``, in the folder ``output``.
+    """Start a search in the folder ``output`` with the settings in ``values``.
 
     Raises:
-        SearchError: nothing is inside the limits, the folder holds a search, or the search fails.
+        SearchError: no architecture is inside the limits, the folder holds a search, or the search fails.
     """
     _ignore_warnings()
     try:
@@ -219,14 +219,14 @@ def _resume(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("trials", "concurrency")}
     changed = {name: value for name, value in given.items() if value is not None}
     with RunFolder.resume(path, **changed, **_moved(path)) as folder:
-        os.chdir(folder.settings.folder)  # where modules and data of the user are
+        os.chdir(folder.settings.folder)  # the user's modules and data are there
         with _pricing() as priced:
             search = Search(folder.settings, priced)
         return _search(search, folder, options.port)
 
 
 def _moved(path: Path) -> dict[str, str]:
-    """The changed setting of a search whose first folder is gone: it goes on in the current one."""
+    """Return the changed setting of a search whose original folder is gone: it resumes in the current one."""
     from ..search.run_folder import read_settings
 
     began = read_settings(path)[0].folder
@@ -239,13 +239,13 @@ def _moved(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _pricing() -> Iterator[Callable[[int], None]]:
-    """Shows how many architectures were priced so far, on a terminal."""
+    """Show on a terminal how many architectures have been priced so far."""
     with Console(stderr=True).status("Pricing the search space") as status:
         yield lambda count: status.update(f"Pricing the search space: {count} architectures")
 
 
 def _search(search: Any, folder: RunFolder, at: int | None) -> int:
-    """Run a search under a progress bar, and print what it found."""
+    """Run a search with a progress bar, and print the results."""
     from ..search.experiment import run_search
     from ..search.report.files import trials_table
 
@@ -285,7 +285,7 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
 
 
 def _state(folder: RunFolder) -> str:
-    """What the bar says: how many trials run and failed, and the best metric."""
+    """Return the text of the bar: the number of running and failed trials, and the best metric."""
     trials = folder.trials()
     states = [trial.state for trial in trials]
     metrics = [trial.metric for trial in trials if trial.metric is not None]
@@ -303,7 +303,7 @@ def _print_limits(settings: Settings, out: Console) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Wrong usage where options do not go together."""
+    """Report wrong usage if options do not go together."""
     error = options.parser.error
     if options.space is None:
         error("the following arguments are required: --space (or --resume)")
@@ -320,7 +320,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _by_device(options: argparse.Namespace, name: str, devices: list[str]) -> dict[str, float]:
-    """The values of a limit by device; one value is for all of them."""
+    """Return the values of a limit by device; a single value holds for all devices."""
     values = getattr(options, name)
     if values is None:
         return {}
@@ -333,13 +333,13 @@ def _by_device(options: argparse.Namespace, name: str, devices: list[str]) -> di
 
 
 def _fixed(parser: argparse.ArgumentParser) -> set[str]:
-    """Names of the options that a search keeps when it goes on."""
+    """Return the names of the options that a resumed search keeps."""
     free = {"help", "verbose", "resume", *_RESUMABLE}
     return {action.dest for action in parser._actions} - free
 
 
 def _ignore_warnings() -> None:
-    """Say nothing of NNI's surprise at parts of torch that came after it."""
+    """Silence NNI's warnings about parts of torch that are newer than NNI."""
     warnings.filterwarnings("ignore", module=r"nni\b")
 
 
@@ -359,11 +359,11 @@ def _milliseconds(text: str) -> list[float]:
 
 
 def _amount(text: str) -> float:
-    """A number that may end in k, M or G."""
+    """Parse a number that may end in k, M or G."""
     unit = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower())
     return positive_float(text[:-1]) * unit if unit else positive_float(text)
 
 
-# argparse names the function in its messages
+# argparse shows the function's name in its messages
 count.__name__ = "int"
 _milliseconds.__name__ = _amount.__name__ = "number"

@@ -1,4 +1,4 @@
-"""Flags that ``proxylessnas`` and ``retrain`` share: the dataset, the space, and how to train."""
+"""Flags that ``proxylessnas`` and ``retrain`` share: the dataset, the space and the training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .messages import console, fail, note
 
 
 def print_files(files: tuple[Path, ...]) -> int:
-    """Say which files were written, and return the exit code of success."""
+    """Print the names of the files written, and return the exit code for success."""
     for file in files:
         console().print(f"Saved {file}", soft_wrap=True)
     return 0
 
 
 def with_torch(options: argparse.Namespace, command: Callable[[argparse.Namespace], int]) -> int:
-    """Call ``command`` with torch at as many threads as the options say; the exit code.
+    """Call ``command`` with torch set to the options' number of threads, and return the exit code.
 
-    A missing package and an interrupt end it with a word on how to go on.
+    If a package is missing or the user interrupts, say how to go on.
     """
-    # NNI 2.10.1 warns about parts of torch that came after it.
+    # NNI 2.10.1 warns about parts of torch that are newer than it.
     warnings.filterwarnings("ignore", module=r"nni\b")
     try:
         import torch
@@ -32,7 +32,7 @@ def with_torch(options: argparse.Namespace, command: Callable[[argparse.Namespac
         from nnmeter_nas.estimators.proxyless_task import DEFAULTS
 
         size = options.size or DEFAULTS[options.dataset].size
-        # Threads of a small network wait for each other longer than they work.
+        # In a small network, threads spend more time waiting for each other than working.
         if options.threads or size == "small":
             torch.set_num_threads(options.threads or 1)
         return command(options)
@@ -46,7 +46,7 @@ def with_torch(options: argparse.Namespace, command: Callable[[argparse.Namespac
 
 
 def weight_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """How to train weights, by the names of ``WeightSettings``."""
+    """Return the settings for training weights, by their names in ``WeightSettings``."""
     from nnmeter_nas.estimators.proxyless_task import DEFAULTS
 
     usual = DEFAULTS[options.dataset]
@@ -60,7 +60,7 @@ def weight_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_task(options: argparse.Namespace) -> Any:
-    """The dataset and the search space that the options name."""
+    """Make the dataset and the search space that the options name."""
     from nnmeter_nas.estimators.proxyless_task import Task
 
     stages = {
@@ -90,7 +90,7 @@ def check_task(options: argparse.Namespace) -> None:
 
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which dataset, and which search space."""
+    """Add the flags for the dataset and the search space."""
     task = parser.add_argument_group("dataset and search space")
     add_flag(task, "--dataset", choices=["digits", "cifar10", "imagefolder"], default="digits",
              help="digits comes with scikit-learn; cifar10 is its binary version; imagefolder holds "
@@ -110,7 +110,7 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
-    """How to train, and where results go (``output`` unless told); the group, for more of them."""
+    """Add the flags for training and for the results' folder (default ``output``); return their group."""
     training = parser.add_argument_group("training")
     add_flag(training, "--epochs", type=positive_int, metavar="N", help="(default: 30 for digits, else 120)")
     add_flag(training, "--train_batch_size", type=positive_int, metavar="N",
@@ -136,7 +136,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
 
 
 def add_flag(group: Any, name: str, **options: Any) -> None:
-    """Add a flag that may be written with hyphens as well, which the help leaves out."""
+    """Add a flag that also works with hyphens; the help does not show that spelling."""
     dest = options.pop("dest", name[2:].replace("-", "_"))
     group.add_argument(name, dest=dest, **options)
     hyphened = f"--{name[2:].replace('_', '-')}"

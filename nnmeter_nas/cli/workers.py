@@ -1,4 +1,4 @@
-"""Flags that spread the work of a command over processes or machines."""
+"""Flags that spread a command's work over processes or machines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .arguments import positive_int
 
 
 def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to spread the work; :func:`using_workers` follows it."""
+    """Add the flags for spreading work; :func:`using_workers` obeys them."""
     spread = parser.add_argument_group("workers", "see docs/bulk.md")
     spread.add_argument("--jobs", type=positive_int, metavar="N",
                         help="work in N processes (default: all of the cluster at --scheduler, or else "
@@ -22,10 +22,10 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """The workers that the options name; errors as :func:`nnmeter_nas.parallel.bulk.workers`."""
+    """Use the workers that the options name; raises as :func:`nnmeter_nas.parallel.bulk.workers` does."""
     return workers(options.jobs, options.backend, options.scheduler)
 
 
 def spreads(options: argparse.Namespace) -> bool:
-    """Whether there are workers beside this process."""
+    """Whether there are workers besides this process."""
     return options.backend != BACKENDS[0] or options.jobs not in (None, 1)

@@ -1,10 +1,10 @@
-"""Code written against nn-Meter runs on this package after one line.
+"""Run code written for nn-Meter on this package, with one line.
 
     import nnmeter_nas.compat as compat; compat.install()
 
-From then on ``import nn_meter`` gives :mod:`nnmeter_nas.compat.interface`, whether nn-Meter is
-installed or not, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. To run a
-script unchanged: ``python -m nnmeter_nas.compat script.py [argument ...]``.
+From then on, ``import nn_meter`` imports :mod:`nnmeter_nas.compat.interface`, whether or not nn-Meter is
+installed, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. To run a script unchanged, call
+``python -m nnmeter_nas.compat script.py [argument ...]``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .nni_profiler import patch_profiler, restore_profiler
 __all__ = ["install", "uninstall"]
 
 _finder = Finder()
-#: Modules of an nn-Meter that was imported before this package took its place.
+#: Modules of nn-Meter that were imported before this package replaced them.
 _displaced: dict[str, ModuleType] = {}
 
 
 def install() -> None:
-    """Let ``import nn_meter`` resolve to this package, in this process. Calling it again changes nothing.
+    """Make ``import nn_meter`` import this package, in this process. Calling it again changes nothing.
 
-    Imports neither NNI nor torch. An nn-Meter that is imported already stays with those who hold it, save
-    NNI's profiler, which asks this package from here on.
+    This does not import NNI or torch. Code that already imported nn-Meter keeps it, except NNI's profiler,
+    which uses this package from now on.
 
     >>> install()
     >>> import nn_meter
@@ -43,7 +43,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Let ``import nn_meter`` resolve to what it did before :func:`install`."""
+    """Make ``import nn_meter`` import what it did before :func:`install`."""
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
@@ -55,6 +55,6 @@ def uninstall() -> None:
 
 
 def _take_modules() -> dict[str, ModuleType]:
-    """Remove ``nn_meter`` and all its modules from those imported, and return them by name."""
+    """Remove ``nn_meter`` and all its modules from the imported modules; return them by name."""
     names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
     return {name: sys.modules.pop(name) for name in names}

@@ -1,4 +1,4 @@
-"""Run a script written against nn-Meter as it is: ``python -m nnmeter_nas.compat script.py``."""
+"""Run a script written for nn-Meter unchanged: ``python -m nnmeter_nas.compat script.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import install
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script that ``arguments`` begin with, as Python would."""
+    """Run the script named first in ``arguments``, as Python would."""
     if not arguments or arguments[0].startswith("-"):
         sys.exit("usage: python -m nnmeter_nas.compat SCRIPT [ARGUMENT ...]")
     script = Path(arguments[0])

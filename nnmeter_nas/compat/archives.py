@@ -1,4 +1,4 @@
-"""Unpack a downloaded zip: all of it, inside one folder, or nothing."""
+"""Unpack a downloaded zip file into one folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..packs.nnmeter1.members import check_entries
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack ``archive`` into ``folder``, which is made if need be; what was in it stays.
+    """Unpack ``archive`` into ``folder``, and create the folder if it does not exist; its files stay.
 
     Raises:
-        PackError: it is no zip, is damaged, or has entries that lead outside. Nothing is written then.
+        PackError: it is not a zip file, is damaged, or has entries outside the folder. Nothing is written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

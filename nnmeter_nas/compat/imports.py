@@ -1,4 +1,4 @@
-"""Import hooks: ``nn_meter`` is found in this package, and NNI's profiler is patched when it is loaded."""
+"""Import hooks: find ``nn_meter`` in this package, and patch NNI's profiler when it is loaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..errors import MissingPackageError
 from .nni_profiler import patch_profiler
 
 PACKAGE = "nn_meter"
-#: NNI 3.0's profiler, which takes its predictors from nn-Meter.
+#: NNI 3.0's profiler, which uses nn-Meter's predictors.
 PROFILER = "nni.nas.profiler.pytorch.nn_meter"
-#: nn-Meter's release whose interface this is.
+#: Release of nn-Meter with this interface.
 VERSION = "2.0"
 
 _PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors", "latency_metrics")
 _IR_CONVERTER = ("model_file_to_graph", "model_to_graph")
 _UTILS = ("create_user_configs", "change_user_data_folder", "download_from_url")
-#: Public names of each module of nn-Meter that is offered.
+#: Public names of each supported module of nn-Meter.
 MODULES = {
     PACKAGE: (*_PREDICTOR, *_IR_CONVERTER, *_UTILS, "bench_dataset"),
     "nn_meter.predictor": _PREDICTOR,
@@ -33,17 +33,17 @@ MODULES = {
     "nn_meter.utils": (*_UTILS, "get_user_data_folder"),
     "nn_meter.dataset": ("bench_dataset",),
 }
-#: nn-Meter's levels of logging: where a file comes from, and what a command finds.
+#: nn-Meter's logging levels: for the origins of files, and for the results of commands.
 LEVELS = {"keyinfo": 22, "result": 25}
 
 
 class Finder(MetaPathFinder):
-    """Finds nn-Meter's modules in this package, and NNI's profiler where it is, to be patched."""
+    """Finds nn-Meter's modules in this package, and finds NNI's profiler in order to patch it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """How to load ``fullname``; None for every other module."""
+        """Return a spec for ``fullname`` if it is one of these modules, else None."""
         if fullname.partition(".")[0] == PACKAGE:
             return spec_from_loader(fullname, NnMeterLoader(), is_package=True)
         found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
@@ -53,16 +53,16 @@ class Finder(MetaPathFinder):
 
 
 class NnMeterLoader(Loader):
-    """Fills a module of nn-Meter's name with what this package offers for it."""
+    """Fills a module of nn-Meter with this package's functions."""
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make an empty module."""
+        """Let Python create an empty module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Bind the public names of ``module``.
 
         Raises:
-            MissingPackageError: a part of nn-Meter that this package does not offer.
+            MissingPackageError: this package does not support that part of nn-Meter.
         """
         if module.__name__ not in MODULES:
             raise MissingPackageError(
@@ -91,7 +91,7 @@ class ProfilerLoader(SourceFileLoader):
 
 
 def set_up_logging() -> None:
-    """Give ``logging`` nn-Meter's levels, and its logger "nn-Meter" a handler that writes to stdout."""
+    """Add nn-Meter's levels to ``logging``, and a handler that writes to stdout to its logger "nn-Meter"."""
     library: Any = logging
     for name, level in LEVELS.items():
         logging.addLevelName(level, name.upper())

@@ -1,8 +1,8 @@
-"""What ``import nn_meter`` gives after ``nnmeter_nas.compat.install()``: nn-Meter 2.0's interface.
+"""nn-Meter 2.0's interface: ``import nn_meter`` imports this after ``nnmeter_nas.compat.install()``.
 
 Names, arguments and their defaults are nn-Meter's. Latencies come from this package's predictor packs. Some
 things differ on purpose: operators without a prediction cause a warning, nothing is unpickled, predictors of
-version 1.0 are downloaded only when asked for, and there is no configuration file.
+version 1.0 are downloaded only on request, and there is no configuration file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
     "nnMeterPredictor",
 ]
 
-#: nn-Meter's benchmark dataset, 26 thousand measured models.
+#: nn-Meter's benchmark dataset of 26,000 measured models.
 BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
 
 logger = logging.getLogger("nn-Meter")
@@ -50,14 +50,14 @@ logger = logging.getLogger("nn-Meter")
 class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
     """A :class:`nnmeter_nas.LatencyPredictor` that takes nn-Meter's arguments."""
 
-    def predict(  # type: ignore[override]  # calls are nn-Meter's, which names the format always
+    def predict(  # type: ignore[override]  # as in nn-Meter, the format is required
         self,
         model: Any,
         model_type: str,
         input_shape: tuple[int, ...] = (1, 3, 224, 224),
         apply_nni: bool = False,
     ) -> float:
-        """Latency of ``model`` in ms, batch 1; see :func:`model_to_graph` for the arguments.
+        """Predict the latency of ``model`` in ms, batch 1; see :func:`model_to_graph` for the arguments.
 
         Raises:
             ReaderError, GraphError, ShapeError: the model cannot be read.
@@ -75,17 +75,17 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
 
 
 def load_latency_predictor(predictor_name: str, predictor_version: float | None = None) -> nnMeterPredictor:
-    """The predictor of a device: its newest version unless one is given; 1.0 is nn-Meter's, once imported.
+    """Load the predictor of a device, by default its newest version; 1.0 is nn-Meter's, once imported.
 
     Raises:
-        UnknownDeviceError: there is none by that name or version.
+        UnknownDeviceError: no predictor has that name or version.
         PackError: its pack is damaged.
     """
     return nnMeterPredictor(find_pack(predictor_name, predictor_version))
 
 
 def list_latency_predictors() -> list[dict[str, Any]]:
-    """The cards of all predictors, with what nn-Meter's have: name, version, category, kernel_predictors."""
+    """Return the cards of all predictors with nn-Meter's keys: name, version, category, kernel_predictors."""
     return [{**card, "kernel_predictors": card["kernel_types"]} for card in list_cards()]
 
 
@@ -95,9 +95,9 @@ def model_file_to_graph(
     input_shape: tuple[int, ...] = (1, 3, 224, 224),
     apply_nni: bool = False,
 ) -> dict[str, Any]:
-    """The nn-Meter IR of a model file; an nn-Meter IR file gives what is in it, unchanged.
+    """Convert a model file to nn-Meter IR; the contents of an nn-Meter IR file are returned unchanged.
 
-    With ``model_type`` "torch", ``filename`` is the name of one of torchvision's networks.
+    With ``model_type`` "torch", ``filename`` is the name of a torchvision network.
 
     Raises:
         ReaderError, GraphError, ShapeError: the model cannot be read.
@@ -111,14 +111,14 @@ def model_file_to_graph(
 def model_to_graph(
     model: Any, model_type: str, input_shape: tuple[int, ...] = (1, 3, 224, 224), apply_nni: bool = False
 ) -> dict[str, Any]:
-    """The nn-Meter IR of a model.
+    """Convert a model to nn-Meter IR.
 
     Args:
         model: a torch module, an ONNX model, a candidate of an NNI search space, or nn-Meter IR, which
-            is returned as it is.
+            is returned unchanged.
         model_type: "torch", "onnx", "nni-ir" or "nnmeter-ir".
         input_shape: NCHW, batch 1; as in nn-Meter, only "torch" uses it.
-        apply_nni: accepted and without effect: there is one way to read a torch module.
+        apply_nni: has no effect: there is only one way to read a torch module.
 
     Raises:
         ReaderError, GraphError, ShapeError: the model cannot be read.
@@ -129,19 +129,19 @@ def model_to_graph(
 
 
 def create_user_configs() -> None:
-    """Make the folder of the user's data; there is no configuration to write."""
+    """Create the folder of the user's data; there is no configuration to write."""
     user_folder().mkdir(parents=True, exist_ok=True)
 
 
 def get_user_data_folder() -> str:
-    """The folder of imported predictors and downloaded datasets."""
+    """Return the folder of imported predictors and downloaded datasets."""
     return str(user_folder())
 
 
 def change_user_data_folder(new_folder: str) -> None:
-    """Keep the user's data in ``new_folder`` from here on, in this process and those that it starts.
+    """Keep the user's data in ``new_folder`` from now on, in this process and the processes that it starts.
 
-    To keep it there for good, set the environment variable ``NNMETER_NAS_HOME``.
+    To keep it there permanently, set the environment variable ``NNMETER_NAS_HOME``.
     """
     os.environ[HOME] = os.path.abspath(new_folder)
     create_user_configs()
@@ -151,7 +151,7 @@ def download_from_url(urladdr: str, ppath: str) -> None:
     """Unpack the zip file at an ``https://`` address into the folder ``ppath``.
 
     Raises:
-        PackError: it cannot be fetched, is no zip file, or has entries that do not belong in a folder.
+        PackError: it cannot be fetched, is not a zip file, or has entries outside the folder.
         MissingPackageError: httpx is not installed.
     """
     archive = download(urladdr)
@@ -162,15 +162,17 @@ def download_from_url(urladdr: str, ppath: str) -> None:
 
 
 def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[str]:
-    """The ``<family>s.jsonl`` files of nn-Meter's benchmark dataset, one model with its latencies a line.
+    """Return the paths of nn-Meter's benchmark dataset, fetching it if it is missing.
+
+    The files are named ``<family>s.jsonl`` and hold one model with its latencies per line.
 
     Args:
         url: the zip file to fetch if the folder has no such files.
-        data_folder: where they are; by default ``dataset`` in the user's data folder.
+        data_folder: folder of the files; by default ``dataset`` in the user's data folder.
 
     Raises:
-        DatasetError: the zip file holds none.
-        PackError, MissingPackageError: as :func:`download_from_url`.
+        DatasetError: the zip file holds no such files.
+        PackError, MissingPackageError: as in :func:`download_from_url`.
     """
     folder = user_folder() / "dataset" if data_folder is None else Path(data_folder)
     if not any(folder.glob("*.jsonl")):
@@ -183,9 +185,9 @@ def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[
 
 
 def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """What nn-Meter calls a model of ``model_type``, as arguments of :func:`nnmeter_nas.read_model`.
+    """Turn nn-Meter's model arguments into arguments of :func:`nnmeter_nas.read_model`.
 
-    A candidate of NNI stays what it is.
+    A whole NNI candidate stays unchanged.
     """
     if model_type == "torch":
         is_name = isinstance(model, str)

@@ -1,9 +1,8 @@
-"""NNI 3.0's ``NnMeterProfiler`` on today's torch: its layers are read as they are, without ONNX.
+"""Make NNI 3.0's ``NnMeterProfiler`` work on today's torch: read its layers directly, without ONNX.
 
-The profiler passes each layer of a space to its ``to_onnx``. That passes file objects to
-``torch.onnx.export`` and ``onnx.load``, which no longer accept them. Here, ``to_onnx`` returns a model graph
-instead: every predictor of this package takes one, and making it takes milliseconds where an export takes
-seconds.
+The profiler passes each layer of a space to its ``to_onnx``, which passes file objects to
+``torch.onnx.export`` and ``onnx.load``. Those no longer accept them. Our ``to_onnx`` returns a model graph
+instead: every predictor of this package takes one, and making it takes milliseconds, an export seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _ORIGINALS = "_before_nnmeter_nas"
 
 
 def patch_profiler(profiler: ModuleType) -> None:
-    """Let NNI's module ``profiler`` read layers and load predictors through this package."""
+    """Make NNI's module ``profiler`` read layers and load predictors through this package."""
     from . import interface
 
     patched = {
@@ -41,11 +40,12 @@ def restore_profiler(profiler: ModuleType) -> None:
 
 
 def layer_graph(model: Any, example_inputs: Any) -> nx.DiGraph:
-    """The model graph of a layer, in place of the ONNX model that NNI's ``to_onnx`` returns.
+    """Return the model graph of a layer, in place of the ONNX model that NNI's ``to_onnx`` returns.
 
     Args:
         model: a ``torch.nn.Module``.
-        example_inputs: its arguments, a tuple, or the only one; tensors may be nested in lists and mappings.
+        example_inputs: a tuple of its arguments, or its only argument; tensors may be nested in lists and
+            mappings.
 
     Raises:
         ReaderError, GraphError, ShapeError: the layer cannot be read.
@@ -58,16 +58,16 @@ def layer_graph(model: Any, example_inputs: Any) -> nx.DiGraph:
     positions = [i for i, value in enumerate(values) if isinstance(value, torch.Tensor)]
 
     class Layer(torch.nn.Module):
-        """The layer as a function of its tensors alone, in order."""
+        """The layer as a function of only its tensors, in order."""
 
         def __init__(self) -> None:
             super().__init__()
             self.layer = model
 
         def forward(self, *tensors: torch.Tensor) -> Any:
-            """Run the layer on ``tensors`` and what else it takes.
+            """Run the layer on ``tensors`` and its other arguments.
 
-            Results are copied: a layer that returns its argument would have no operator.
+            Copy the results, because a layer that returns its argument would have no operator.
             """
             filled = list(values)
             for position, tensor in zip(positions, tensors, strict=True):

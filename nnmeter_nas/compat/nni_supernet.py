@@ -1,7 +1,7 @@
-"""The stationary part of an NNI 2.10 supernet, as ``HardwareLatencyEstimator`` asks for its latency.
+"""Extract the stationary part of an NNI 2.10 supernet; ``HardwareLatencyEstimator`` asks for its latency.
 
-NNI takes choices out of the graph to have the rest of it priced, but it removes only some of them, with their
-edges, and leaves others in, open. What remains are pieces, and each is a network of its own here.
+NNI takes choices out of the graph to price the rest. It removes some choices with their edges, and leaves
+others in the graph, open. The pieces that remain are separate networks here.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..predictor import LatencyWarning
 
 
 def is_cut(model: Any) -> bool:
-    """Whether choices of the graph IR ``model`` are open in its root graph or were cut out of it."""
+    """Whether the root graph of the graph IR ``model`` has open choices, or choices were cut out of it."""
     return any(_is_gap(model, node) or _is_loose(node) for node in model.root_graph.hidden_nodes)
 
 
 def stationary_part(model: Any) -> tuple[Any, dict[str, Shape]]:
-    """A copy of ``model`` without its choices; what a piece takes from elsewhere is an input of the copy.
+    """Copy ``model`` without its choices. Tensors that a piece took from a choice become inputs of the copy.
 
     Args:
         model: ``nni.retiarii.graph.Model``; not changed.
@@ -28,7 +28,7 @@ def stationary_part(model: Any) -> tuple[Any, dict[str, Shape]]:
         The copy and the shapes of its inputs, by name.
 
     Warns:
-        LatencyWarning: open choices are left out; names them.
+        LatencyWarning: open choices are left out; the warning names them.
     """
     part = model.fork()
     root = part.root_graph
@@ -57,7 +57,7 @@ def stationary_part(model: Any) -> tuple[Any, dict[str, Shape]]:
 
 
 def _is_gap(model: Any, node: Any) -> bool:
-    """Whether ``node`` stands for an open layer choice, or for a cell that NNI has dropped."""
+    """Whether ``node`` is an open layer choice, or a cell that NNI has dropped."""
     operation = node.operation
     if operation.type != "_cell":
         return False
@@ -65,10 +65,10 @@ def _is_gap(model: Any, node: Any) -> bool:
 
 
 def _is_loose(node: Any) -> bool:
-    """Whether ``node`` takes tensors and nothing gives it one."""
+    """Whether ``node`` takes tensors but has no incoming edge."""
     return not node.incoming_edges and any(_claimed(node, "input_shape"))
 
 
 def _claimed(node: Any, key: str) -> list[Shape]:
-    """The shapes that NNI noted for the tensors at ``node``; an empty one where it knew none."""
+    """Return the shapes that NNI noted for the tensors at ``node``; an unknown shape is empty."""
     return [tuple(shape) for shape in (node.operation.attributes or {}).get(key) or []]

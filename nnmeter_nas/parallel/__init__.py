@@ -1,1 +1,1 @@
-"""Bulk work on several processes and machines."""
+"""Spread bulk work over processes and machines."""

@@ -1,12 +1,12 @@
-"""Bulk work that outgrows a process: chunks spread over processes or machines through joblib.
+"""Spread bulk work that is too much for one process over processes or machines, through joblib.
 
     with workers(jobs=8):                                        # processes of this machine
         for result in spread(function, chunks): ...
     with workers(backend="dask", scheduler="tcp://10.0.0.1:8786"):
         ...
 
-Any backend that joblib is configured to use works, by ``joblib.parallel_config`` too. Results come in the
-order of the chunks. They are the same wherever the chunks ran: a chunk depends on nothing but itself.
+Any backend that joblib is configured to use works, also one set by ``joblib.parallel_config``. Results come
+in the order of the chunks. They do not depend on where a chunk ran: a chunk depends only on itself.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from ..predictor import LatencyPredictor, load_latency_predictor
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
-#: What work can be spread with, each an extra of this package but for the first, which comes with joblib.
+#: Backends for :func:`workers`. The first comes with joblib; each other is an extra of this package.
 BACKENDS = ("loky", "dask", "ray")
-#: Chunks for each worker at a time where a backend hands out results of many at once.
+#: Chunks per worker at a time if a backend returns results of many chunks at once.
 _ROUND = 4
-#: Bytes that results of a local Ray may take in shared memory; the least that it accepts is 75 MB.
+#: Bytes of shared memory for the results of a local Ray; Ray's minimum is 75 MB.
 _RAY_STORE = 100_000_000
 _DASK_GIVES_UP = "KilledWorker"
-#: Seconds that a scheduler may take to answer.
+#: Seconds to wait for a scheduler to answer.
 _PATIENCE = 10
 
 
 @contextmanager
 def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | None = None) -> Iterator[None]:
-    """Have :func:`spread` use ``jobs`` workers of ``backend`` until the context ends.
+    """Make :func:`spread` use ``jobs`` workers of ``backend`` until the context ends.
 
     Args:
-        jobs: how many; None takes all of the cluster at ``scheduler``, else one. One worker of loky is this
-            process.
+        jobs: number of workers; None means all of the cluster at ``scheduler``, or one without a cluster.
+            With loky, one worker means this process.
         backend: one of :data:`BACKENDS`.
-        scheduler: address of a running cluster of Dask or Ray; None starts one of ``jobs`` processes on this
-            machine, which is reached from this machine alone and ends with the context.
+        scheduler: address of a running cluster of Dask or Ray; None starts a cluster of ``jobs`` processes on
+            this machine. Only this machine can reach it, and it ends with the context.
 
     Raises:
-        WorkerError: ``backend`` is unknown, has no scheduler, or no cluster answers at ``scheduler``.
+        WorkerError: ``backend`` is unknown or takes no scheduler, or no cluster answers at ``scheduler``.
         MissingPackageError: joblib, Dask or Ray is not installed.
     """
     if backend not in BACKENDS:
@@ -79,24 +79,26 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
 def spread(
     function: Callable[[Chunk], Result], chunks: Sequence[Chunk], description: str | None = None
 ) -> Iterator[Result]:
-    """Results of ``function`` for each of ``chunks``, in their order, each as soon as it is there.
+    """Yield the result of ``function`` for each of ``chunks`` in order, each as soon as it is ready.
 
-    Chunks run on the workers that joblib is configured to use, by :func:`workers` or by
-    ``joblib.parallel_config``, else in this process. Those of a worker that died run again.
+    Chunks run on the workers set by :func:`workers` or ``joblib.parallel_config``, else in this process. If a
+    worker dies, its chunks run again.
 
     Args:
-        function: of a module that workers can import; gives the same result whenever it is asked.
-        chunks: small descriptions of the work, which travel to the workers.
-        description: of the bar that a terminal shows; None shows none.
+        function: a function from a module that workers can import; it always returns the same result for a
+            chunk.
+        chunks: small descriptions of the work, sent to the workers.
+        description: text of the bar on a terminal; None means no bar.
 
     Raises:
-        WorkerError: workers died again and again in the same place.
-        NnMeterNasError: as ``function`` raises.
+        WorkerError: workers died repeatedly at the same chunk.
+        NnMeterNasError: raised by ``function``.
 
     Warns:
-        Warning: as ``function`` does, once where messages differ in figures alone; and of workers that die.
+        Warning: raised by ``function``; messages that differ only in figures are shown once. Also if workers
+            die.
     """
-    from rich.console import Console  # late: commands that spread nothing start without
+    from rich.console import Console  # late: commands that spread nothing do not need it
     from rich.progress import track
 
     console = Console(stderr=True)
@@ -118,7 +120,7 @@ def spread(
 
 @dataclass(frozen=True)
 class TravellingPredictor:
-    """A predictor as it travels to a worker, which has to have its pack."""
+    """A predictor's identity, sent to a worker, which must have the pack."""
 
     device: str
     version: float
@@ -126,14 +128,14 @@ class TravellingPredictor:
 
     @classmethod
     def of(cls, predictor: LatencyPredictor) -> TravellingPredictor:
-        """``predictor``, ready to travel."""
+        """Describe ``predictor`` for a worker."""
         return cls(predictor.device, predictor.version, pack_fingerprint(predictor.pack))
 
     def load(self) -> LatencyPredictor:
-        """The predictor, fresh, from the packs where this is called.
+        """Load a fresh predictor from the packs of the calling machine.
 
         Raises:
-            WorkerError: its pack is not there, or has another content.
+            WorkerError: its pack is missing there, or has another content.
         """
         there = f"of {self.device} {self.version} on the worker {socket.gethostname()}"
         way_out = (
@@ -151,7 +153,7 @@ class TravellingPredictor:
 
 @dataclass(frozen=True)
 class _Done(Generic[Result]):
-    """What came of a chunk. Our errors travel as values, since not every backend passes on exceptions."""
+    """The outcome of a chunk. Our errors are sent as values: some backends do not pass on exceptions."""
 
     result: Result | None
     error: NnMeterNasError | None
@@ -159,7 +161,7 @@ class _Done(Generic[Result]):
 
 
 def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
-    """Work on one chunk, in this process or in a worker."""
+    """Run one chunk, in this process or in a worker."""
     result, failure = None, None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -171,7 +173,7 @@ def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
 
 
 def _results(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
-    """What came of each chunk; those that are lost with a worker run again, once."""
+    """Yield the outcome of each chunk; chunks lost with a worker run again once."""
     done, lost_at = 0, -1
     while done < len(chunks):
         try:
@@ -179,7 +181,7 @@ def _results(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> It
                 done += 1
                 yield result
         except _deaths() as error:
-            # Dask has run it on four workers by itself before it says so.
+            # Dask has already tried the chunk on four workers before it raises this.
             if lost_at == done or type(error).__name__ == _DASK_GIVES_UP:
                 raise WorkerError(
                     f"workers die again and again at chunk {done + 1} of {len(chunks)} or next to it: "
@@ -192,8 +194,8 @@ def _results(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> It
 
 
 def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
-    """What came of each chunk, until a worker dies."""
-    if "joblib" not in sys.modules:  # so nobody has configured it
+    """Yield the outcome of each chunk until a worker dies."""
+    if "joblib" not in sys.modules:  # so it cannot have been configured
         yield from (_run(function, chunk) for chunk in chunks)
         return
     joblib = _joblib()
@@ -208,7 +210,7 @@ def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Itera
 
 
 def _deaths() -> tuple[type[BaseException], ...]:
-    """What the backends in use raise when a worker dies; loky's is a BrokenExecutor."""
+    """Return the exceptions that the backends in use raise when a worker dies; loky's is a BrokenExecutor."""
     known = {"distributed.scheduler": _DASK_GIVES_UP, "ray.exceptions": "RayActorError"}
     return (BrokenExecutor, *(getattr(sys.modules[m], name) for m, name in known.items() if m in sys.modules))
 
@@ -218,22 +220,22 @@ def _joblib() -> Any:
 
 
 def _check_answers(scheduler: str) -> None:
-    """Raise a WorkerError if nothing listens at ``scheduler``; Ray would try for many minutes."""
+    """Raise a WorkerError if nothing listens at ``scheduler``; Ray would retry for many minutes."""
     address = urlsplit(scheduler if "//" in scheduler else f"//{scheduler}")
     try:
-        if address.hostname and address.port:  # else it is a word of the backend, such as auto
+        if address.hostname and address.port:  # else it is a keyword of the backend, such as auto
             socket.create_connection((address.hostname, address.port), timeout=_PATIENCE).close()
     except (OSError, ValueError) as error:
         raise WorkerError(f"no scheduler answers at {scheduler}: {error}") from error
 
 
 def _loky(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Options of loky's workers."""
+    """Return the options of loky's workers."""
     return {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
 
 
 def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Options of Dask's workers; connects to a cluster or starts one."""
+    """Connect to a Dask cluster or start one, and return the options of its workers."""
     distributed = load_extra("distributed", "dask", "spreading work with Dask")
     if scheduler is None:
         scheduler = running.enter_context(
@@ -251,9 +253,9 @@ def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[s
 
 
 def _ray(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Options of Ray's workers; connects to a cluster or starts one."""
+    """Connect to a Ray cluster or start one, and return the options of its workers."""
     if scheduler is None:
-        # Read when Ray is loaded: without it, a cluster of this machine alone listens to others as well.
+        # Ray reads this when it is loaded. Without it, a local cluster is reachable from other machines.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = load_extra("ray", "ray", "spreading work with Ray")
     load_extra("ray.util.joblib", "ray", "spreading work with Ray").register_ray()

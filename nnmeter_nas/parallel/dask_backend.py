@@ -1,19 +1,19 @@
-"""Joblib's Dask backend, kept from waiting for ever for a chunk that Dask gives up."""
+"""Joblib's Dask backend, patched to stop waiting for a chunk that Dask gives up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-# Loaded by nnmeter_nas.parallel.bulk alone, and late: joblib and Dask are optional.
+# Only nnmeter_nas.parallel.bulk loads this module, and late, because joblib and Dask are optional.
 from joblib._dask import DaskDistributedBackend
 
 
 class DaskBackend(DaskDistributedBackend):
-    """Tells joblib of failures too; the backend that it has tells of results alone."""
+    """Reports failures to joblib too; joblib's own backend reports only results."""
 
     def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Any:
-        """Have Dask run ``func``, and call ``callback`` with what comes of it."""
+        """Make Dask run ``func``, and call ``callback`` with the result or the failure."""
         future = super().submit(func, callback)
         if callback is not None:
             future.add_done_callback(lambda done: done.exception() and callback(done.exception()))

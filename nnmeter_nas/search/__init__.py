@@ -1,1 +1,1 @@
-"""Running a search: its folder, its trials, its report."""
+"""Run a search: its folder, its trials, its report."""

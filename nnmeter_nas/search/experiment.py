@@ -1,7 +1,7 @@
-"""Run a search on either line of NNI, from its settings to its report; nothing is lost if it is killed.
+"""Run a search on either line of NNI, from its settings to its report; a killed search loses nothing.
 
-NNI trains each architecture in a process of its own. Every submission and every end is written to the run
-folder before anything follows from it (:mod:`.run_folder`), so that another process can go on from there.
+NNI trains each architecture in its own process. The search writes every submission and every end of a trial
+to the run folder (:mod:`.run_folder`) before it acts on it, so another process can resume from there.
 """
 
 from __future__ import annotations
@@ -40,41 +40,42 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 
 logger = logging.getLogger(__name__)
 
-#: Classes of :mod:`nnmeter_nas.strategies` by what a search calls them.
+#: Name of a strategy in a search -> its class in :mod:`nnmeter_nas.strategies`.
 STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
-#: Attempts to start NNI's manager, each on another port.
+#: Number of attempts to start NNI's manager, each on another port.
 STARTS = 4
-#: Random architectures whose median latency is the limit if none is given.
+#: Number of random architectures; their median latency is the limit if none is given.
 SAMPLED = 200
 
 
 class Search:
-    """A search, ready to run: its settings made into a space, a strategy and an evaluator.
+    """A search, ready to run: a space, a strategy and an evaluator made from its settings.
 
     Attributes:
-        settings: as given. If they hold no limit at all, each device gets one: the median latency of random
-            architectures.
-        strategy: knows the space, which holds architectures inside the limits.
-        facts: what the settings stand for now; a search is resumed only with the same facts.
+        settings: the given settings. If they have no limit, each device gets one: the median latency of
+            random architectures.
+        strategy: the strategy. It knows the space, which has architectures inside the limits.
+        facts: the current meaning of the settings; a search can be resumed only with the same facts.
     """
 
     def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
-        """Load what the settings name, and price the space.
+        """Load everything that the settings name, and price the space.
 
         Args:
-            settings: what is asked for.
-            progress: called with the number of architectures priced so far, where the table is not known.
+            settings: settings of the search.
+            progress: called with the number of architectures priced so far, if the table must be built.
 
         Raises:
-            SearchError: nothing in the space is inside the limits; names the fastest architecture.
-            UnknownDeviceError, SpaceError, PackError, ReaderError: what the settings name cannot be loaded.
+            SearchError: no architecture of the space is inside the limits; names the fastest one.
+            UnknownDeviceError, SpaceError, PackError, ReaderError: something that the settings name cannot be
+                loaded.
         """
         self.predictors = [
             load_latency_predictor(device, settings.predictor_version) for device in settings.devices
         ]
         self.space = load_space(settings.space, settings.input_shape)
         self.evaluator = make_evaluator(settings, self.space.input_shape)
-        # Priced here to show progress; the strategy finds the latencies in the cache.
+        # Price the space here to show progress; the strategy then finds the latencies in the cache.
         measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
             medians = _median_latencies(self.space, measured, settings.seed)
@@ -89,7 +90,7 @@ class Search:
         }
 
     def resumed(self, folder: RunFolder) -> None:
-        """Bring the strategy to the state of the search in ``folder``.
+        """Restore the strategy to the state of the search in ``folder``.
 
         Raises:
             SearchError: the space, a predictor pack, NNI or the code has changed since the search began.
@@ -103,7 +104,7 @@ class Search:
         self.strategy.replay(folder.events)
 
     def report(self, folder: RunFolder, note: str = "") -> SearchReport:
-        """What the search has found so far."""
+        """Report the results so far."""
         settings, problem = self.settings, self.strategy.problem
         several = len(self.predictors) > 1
         hardware = {
@@ -161,23 +162,23 @@ class Search:
 
 
 def _experiments() -> Any:
-    """How the installed line of NNI runs experiments."""
+    """Return the adapter that runs experiments on the installed line of NNI."""
     name = "experiment_nas" if nni_line() == NAS else "experiment_retiarii"
     return load_extra(f"nnmeter_nas.nni.{name}", "nni", "searching for architectures")
 
 
 def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> list[float]:
-    """The median of each latency (ms) over random architectures."""
+    """Return the median of each latency (ms) over random architectures."""
     sizes = [len(known) for known in space.candidates.values()]
     rows = np.random.default_rng(seed).integers(sizes, size=(SAMPLED, len(sizes)))
     return [float(np.median(latency.values(rows))) for latency in measured]
 
 
 def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
-    """The evaluator that ``settings.evaluator`` names: one of NNI's, or a function that becomes one.
+    """Make the evaluator that ``settings.evaluator`` names: one of NNI's, or a function to wrap in one.
 
-    The function gets the network, or what makes it, and as many of ``settings.arguments`` and ``input_shape``
-    as it takes. It must report its metric with ``nni.report_final_result``.
+    The function gets the network or its factory, and those of ``settings.arguments`` and ``input_shape`` that
+    it takes. It must report its metric with ``nni.report_final_result``.
 
     Raises:
         SearchError: there is no such function or evaluator.
@@ -206,17 +207,17 @@ def run_search(
     """Run a search, or the rest of one, and keep its report up to date.
 
     Args:
-        search: what to run.
-        folder: of the search; trials that it holds are not run again.
-        port: for NNI's web page and REST interface, on 127.0.0.1; another is taken if it is in use.
-        started: called once NNI's manager runs, with its port.
+        search: the search.
+        folder: its folder; trials in it are not run again.
+        port: port for NNI's web page and REST interface on 127.0.0.1; if it is in use, another one is taken.
+        started: called with the manager's port once NNI's manager runs.
         changed: called when a trial was submitted or has ended.
 
     Returns:
         The report, which is also written to the folder.
 
     Raises:
-        SearchError: NNI fails, or no trial was trained to its end.
+        SearchError: NNI fails, or no trial finished its training.
     """
     home = os.environ.get("HOME")
     with contained(folder.path / LOGS, _variables(search.settings)) as work:
@@ -237,11 +238,11 @@ class _Running:
     """A search while NNI runs it.
 
     Attributes:
-        search: what runs.
-        folder: where it is kept.
+        search: the search.
+        folder: its run folder.
         work: NNI's folder.
-        changed: told when a trial was submitted or has ended.
-        port: of NNI's manager; None until it runs.
+        changed: called when a trial was submitted or has ended.
+        port: port of NNI's manager; None until it runs.
     """
 
     search: Search
@@ -251,7 +252,7 @@ class _Running:
     port: int | None = None
 
     def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
-        """Let NNI run up to ``trials`` trials, whose home folder is ``home``; see :func:`run_search`."""
+        """Let NNI run up to ``trials`` trials with the home folder ``home``; see :func:`run_search`."""
         from ..nni.launching import launcher_of_search
 
         patch()
@@ -275,7 +276,7 @@ class _Running:
                     failure = error
                     if self.port is not None:
                         break
-                    # It never started: another process took the port meanwhile, or it was too slow.
+                    # It never started: another process took the port, or it was too slow.
         logs = self.folder.path / LOGS
         if self.port is None:
             raise SearchError(
@@ -299,25 +300,25 @@ class _Running:
         config.experiment_working_directory = str(self.work)
         config._trial_command_params = {
             "python": shlex.quote(sys.executable),
-            "envs": "" if home is None else f"HOME={shlex.quote(home)}",  # not that of NNI's processes
+            "envs": "" if home is None else f"HOME={shlex.quote(home)}",  # not the home of NNI's processes
         }
         config.training_service.use_active_gpu = False
         return config
 
     def _happened(self, event: Event) -> None:
-        """Write down an event of the strategy, before anything follows from it."""
+        """Record an event of the strategy before acting on it."""
         if isinstance(event, Ended) and event.failure:
             event = replace(event, failure=self._failure(event))
         self.folder.record(event)
         if isinstance(event, Ended):
             try:
                 write_report(self.search.report(self.folder), self.folder.path)
-            except Exception:  # the journal has everything, and the report is written again at the end
+            except Exception:  # the journal has everything, and the end writes the report again
                 logger.exception("the report could not be written")
         self.changed(self.folder)
 
     def _failure(self, event: Ended) -> str:
-        """Why a trial failed: its exception, else the last line of its errors, else what NNI says."""
+        """Return why a trial failed: its exception, else its last line of errors, else NNI's status."""
         if (outcome := self.folder.outcome(event.number)) is not None and outcome.failure:
             return outcome.failure
         from ..nni.launching import trial_job
@@ -331,27 +332,27 @@ class _Running:
             for line in file.read_text(errors="replace").split("\n") if line.strip()
         ]  # fmt: skip
         limit = self.search.settings.trial_limit_s
-        # 2.10.1 says that it stopped the trial; 3.0 interrupts it and calls it failed.
+        # NNI 2.10.1 reports that it stopped the trial; 3.0 interrupts the trial and reports it as failed.
         if limit is not None and (job["status"] == "EARLY_STOPPED" or lines[-1:] == ["KeyboardInterrupt"]):
             return f"stopped at the limit of {limit} s"
         return lines[-1] if lines else f"{event.failure} ({job['status'].lower()})"
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    """Environment variables with which trials find the user's modules."""
+    """Return the environment variables that let trials find the user's modules."""
     paths = [settings.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _imported(name: str) -> Any:
-    """What ``module:attribute`` names, in the current folder or installed."""
+    """Import ``module:attribute`` from the current folder or an installed package."""
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
         raise SearchError(f"evaluator={name}: write module:function, such as my_training:train")
     sys.path.insert(0, "")  # the current folder, as for `python -m`
     try:
         return functools.reduce(getattr, attribute.split("."), import_module(module))
-    except Exception as error:  # whatever importing a user's module raises
+    except Exception as error:  # importing a user's module can raise anything
         reason = f"{type(error).__name__}: {error}"
         raise SearchError(f"evaluator={name}: cannot load it: {reason}") from error
     finally:

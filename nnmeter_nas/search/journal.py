@@ -1,7 +1,7 @@
-"""The journal of a search, of which a crash at any moment loses nothing that was written before.
+"""The journal of a search. A crash at any moment loses nothing that was already written.
 
-A journal is a file of JSON objects, one on each line. A line counts once it is complete. If a crash left the
-last one incomplete, it is cut off when the file is opened again.
+A journal is a file with one JSON object per line. A line counts once it is complete. If a crash left the last
+line incomplete, it is cut off when the file is opened again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ..errors import SearchError
 
 
 class Journal:
-    """A journal that is open for writing; a record is on the disk when :meth:`append` returns.
+    """A journal open for writing; a record is on the disk when :meth:`append` returns.
 
     Attributes:
         path: the file.
-        records: its records, the oldest first.
+        records: its records, oldest first.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``; the file is made if it does not exist.
+        """Open ``path``, and create the file if it does not exist.
 
         Raises:
-            SearchError: a complete line is no JSON object.
+            SearchError: a complete line is not a JSON object.
         """
         self.path = path
         self.records, length = _read(path)
@@ -39,7 +39,7 @@ class Journal:
             _sync_folder(path.parent)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write ``record``, of JSON values, and wait until it is on the disk.
+        """Write ``record``, made of JSON values, and wait until it is on the disk.
 
         Raises:
             ValueError: it holds NaN or infinity, which JSON lacks.
@@ -64,16 +64,16 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The records of a journal, the oldest first, without changing it; none if there is no such file.
+    """Return the records of a journal, oldest first, without changing it; none if there is no such file.
 
     Raises:
-        SearchError: a complete line is no JSON object.
+        SearchError: a complete line is not a JSON object.
     """
     return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records, and how many bytes they take; an incomplete last line may follow."""
+    """Return the records and their size in bytes; an incomplete last line may follow them."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file in ``folder`` survive a crash of the machine, where the system can."""
+    """Make a new file's name in ``folder`` survive a crash of the machine, if the system supports it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,8 +1,8 @@
 """Keep NNI's manager and its trials contained: local port, own folder, no process left afterwards.
 
-NNI starts a Node.js manager that listens on every interface, starts each trial in a process of its
-own, and stays when the Python process is killed. What this module does about that needs nothing of NNI but
-the environment variables that its processes inherit.
+NNI starts a Node.js manager that listens on every interface, starts each trial in its own process, and stays
+when the Python process is killed. This module works on NNI only through the environment variables that NNI's
+processes inherit.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import psutil
 
 from ..errors import SearchError
 
-#: Loaded by the manager before its own code. Its REST interface runs pickled code from whoever reaches it, so
-#: it must listen on this machine only. When its parent is gone it must end, and in order (SIGTERM): a manager
-#: that crashes leaves its trials running.
+#: The manager loads this script before its own code. Its REST interface runs pickled code from anyone who can
+#: reach it, so it must listen on this machine only. When its parent is gone it must end, and by SIGTERM: a
+#: manager that crashes leaves its trials running.
 _GUARD = """
 const net = require('net');
 const listen = net.Server.prototype.listen;
@@ -42,38 +42,39 @@ setInterval(() => { if (process.ppid !== parent) { end(); } }, 1000).unref();
 process.on('uncaughtException', (error) => { console.error(error); end(); });
 """
 
-#: Environment variable that tells the processes of one search, by the folder of its logs, from all others.
+#: Environment variable that marks the processes of one search with the folder of its logs.
 _MARK = "NNMETER_NAS_SEARCH"
 
-#: How names of working folders begin.
+#: Prefix of the names of working folders.
 _PREFIX = "nnmeter-nas-"
 
-#: File in the folder of logs that names the working folder while there is one.
+#: File in the folder of logs that names the current working folder.
 _WORK_NOTE = "working-folder"
 
-#: Seconds that the manager gets to cancel its trials before it is killed.
+#: Seconds that the manager has to cancel its trials before it is killed.
 GRACE_S = 15.0
 
 
 @contextlib.contextmanager
 def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterator[Path]:
-    """A working folder for NNI that ends up in ``logs``, and no process left that was started meanwhile.
+    """Give NNI a working folder. At the end, move it into ``logs`` and end all processes started meanwhile.
 
-    What ends up there holds no link that leads out of it.
+    The moved folder has no link that leads out of it.
 
-    The folder is a temporary one: NNI's shell scripts break on a space in its path, and its database on some
-    network drives. Signals that ask the process to end leave the context in order, as ``SystemExit``. What a
-    context with the same ``logs`` left behind because its process was killed is ended and moved first.
+    The working folder is a temporary one, because NNI's shell scripts break on a space in its path, and NNI's
+    database breaks on some network drives. Signals that ask the process to end leave the context cleanly, as
+    ``SystemExit``. If an earlier process with the same ``logs`` was killed, the processes that it left are
+    ended and its folder is moved first.
 
     Args:
-        logs: folder that the working folder is moved into at the end; made if need be.
-        variables: more of the environment of what is started.
+        logs: folder that the working folder is moved into at the end; created if it does not exist.
+        variables: more environment variables for the started processes.
 
     Yields:
         The working folder, which is also the home of NNI's processes.
 
     Raises:
-        SearchError: the folder of temporary files has a space in its path.
+        SearchError: the path of the folder for temporary files has a space.
     """
     logs = logs.resolve()
     logs.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterato
     guard.write_text(_GUARD)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     environment = {
-        # NNI keeps a list of experiments in the home folder, which may be read-only or absent.
+        # NNI keeps a list of experiments in the home folder, which may be read-only or missing.
         "HOME": str(work),
         "PYTHONUSERBASE": site.getuserbase(),
         "NODE_OPTIONS": f"{os.environ.get('NODE_OPTIONS', '')} --require {guard}".strip(),
@@ -103,13 +104,13 @@ def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterato
             with _environment(environment):
                 yield work
         finally:
-            ignore_signals()  # the cleaning up shall not be cut short
+            ignore_signals()  # nothing may interrupt the clean-up
             _clean_up(mark, note)
 
 
 def _clean_up(mark: str, note: Path) -> None:
-    """End the processes of a context, and move the working folder that ``note`` names beside that."""
-    # Rounds, since a manager that is still ending may start a trial that was waiting.
+    """End the processes of a context, and move the working folder that ``note`` names next to ``note``."""
+    # Repeat, because a manager that is ending may still start a waiting trial.
     while started := _marked(mark):
         end_processes(started)
     if note.exists():
@@ -121,9 +122,9 @@ def _clean_up(mark: str, note: Path) -> None:
 
 
 def _remove_outward_links(work: Path) -> None:
-    """Remove the links that would not lead to the same file if ``work`` were moved, or that lead nowhere.
+    """Remove links in ``work`` that are broken, or that moving ``work`` would break.
 
-    One of them is the link to the user's folder, which trials ran through.
+    One of them leads to the user's folder; trials ran through it.
     """
     inside = work.resolve()
     for folder, folders, files in os.walk(work):
@@ -136,7 +137,7 @@ def _remove_outward_links(work: Path) -> None:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables and put back what was there."""
+    """Set environment variables, and restore the earlier values at the end."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -156,11 +157,11 @@ def _orderly_signals() -> Iterator[Callable[[], None]]:
     NNI swallows ``KeyboardInterrupt`` and returns as if the search had finished.
 
     Yields:
-        What makes further such signals go unheard until the context ends.
+        A function that makes the process ignore further such signals until the context ends.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # Python delivers signals to the main thread alone
+        yield lambda: None  # Python delivers signals only to the main thread
         return
 
     def ignore() -> None:
@@ -180,7 +181,7 @@ def _orderly_signals() -> Iterator[Callable[[], None]]:
 
 
 def _marked(mark: str) -> list[psutil.Process]:
-    """The processes that were started in the context marked ``mark``, also those whose parent is gone."""
+    """Return the processes started in the context marked ``mark``, including those whose parent is gone."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -190,7 +191,7 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 
 def end_processes(processes: list[psutil.Process], grace_s: float = GRACE_S) -> None:
-    """Ask ``processes`` to end, wait up to ``grace_s`` seconds, kill those that remain."""
+    """Ask ``processes`` to end, wait up to ``grace_s`` seconds, and kill the rest."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
@@ -204,7 +205,10 @@ def end_processes(processes: list[psutil.Process], grace_s: float = GRACE_S) -> 
 
 
 def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that run; in a container without an init process, ended orphans stay as zombies for ever."""
+    """Return the running processes.
+
+    Zombies do not count: in a container without an init process, ended orphans stay zombies forever.
+    """
     alive = []
     for process in psutil.wait_procs(processes, timeout=0)[1]:
         with contextlib.suppress(psutil.Error):
@@ -214,10 +218,10 @@ def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def free_port(wanted: int | None = None) -> int:
-    """``wanted`` if nobody listens there, else a port that the system picks."""
+    """Return ``wanted`` if nothing listens there, else a port that the system picks."""
     for port in (wanted, None):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            # As servers do: a port whose last connections are still closing is free.
+            # As for servers, a port whose last connections are still closing counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port or 0))
             return int(probe.getsockname()[1])

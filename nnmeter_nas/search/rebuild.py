@@ -1,4 +1,4 @@
-"""Build the networks that a search found from the files of their architectures, and export them to ONNX."""
+"""Rebuild the networks that a search found from their architecture files, and export them to ONNX."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Architecture:
     Attributes:
         space: name of its search space, as ``make_space`` takes it.
         input_shape: NCHW.
-        choices: name of the candidate by label.
+        choices: name of the chosen candidate by label.
         values: its measures, by name.
-        hardware: what the latencies among them were predicted with, by name.
+        hardware: the hardware that each latency in ``values`` was predicted for, by name of the measure.
     """
 
     space: str
@@ -41,11 +41,11 @@ class Architecture:
 
 
 def load_architecture(path: str | Path) -> Architecture:
-    """The architecture in a file that a search saved, such as ``best/1.json``.
+    """Load the architecture in a file that a search saved, such as ``best/1.json``.
 
     Raises:
-        ReaderError: it is no such file.
-        OSError: it cannot be read.
+        ReaderError: a search did not save the file.
+        OSError: the file cannot be read.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ def load_architecture(path: str | Path) -> Architecture:
 
 
 def rebuild(architecture: Architecture, weights: str | Path | None = None) -> Any:
-    """The network of an architecture, as a torch module in evaluation mode.
+    """Build the network of an architecture, as a torch module in evaluation mode.
 
     Args:
         architecture: from :func:`load_architecture`.
@@ -81,12 +81,12 @@ def rebuild(architecture: Architecture, weights: str | Path | None = None) -> An
 
     Raises:
         SpaceError: its space cannot be loaded, or lacks one of its choices.
-        ReaderError: the file holds no weights, or those of another network.
+        ReaderError: the file has no weights, or the weights of another network.
         MissingPackageError: torch or NNI is not installed.
     """
     lines = load_extra("nnmeter_nas.nni", "nni", _PURPOSE)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        warnings.simplefilter("ignore")  # NNI warns about new parts of torch
         network = lines.build_network(partial(make_space, architecture.space), architecture.choices)
     if weights is not None:
         _load_weights(network, weights)
@@ -94,14 +94,14 @@ def rebuild(architecture: Architecture, weights: str | Path | None = None) -> An
 
 
 def _load_weights(network: Any, file: str | Path) -> None:
-    """Load a state dict into ``network``, all of it."""
+    """Load a complete state dict into ``network``."""
     torch = load_extra("torch", "nni", _PURPOSE)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except OSError:
         raise
-    except Exception as error:  # torch, pickle and zip each have their own
+    except Exception as error:  # torch, pickle and zip raise their own errors
         reason = " ".join(str(error).split())
         raise ReaderError(
             f"{file} holds no weights of this network as torch.save(network.state_dict(), FILE) writes them: "
@@ -110,7 +110,7 @@ def _load_weights(network: Any, file: str | Path) -> None:
 
 
 def to_onnx(network: Any, architecture: Architecture) -> Any:
-    """A network as an ONNX ``ModelProto`` of batch 1, with its architecture in the metadata ``nnmeter_nas``.
+    """Export a network as an ONNX ``ModelProto``, batch 1, with its architecture in metadata ``nnmeter_nas``.
 
     Raises:
         ReaderError: torch cannot export it.
@@ -131,7 +131,7 @@ def to_onnx(network: Any, architecture: Architecture) -> Any:
                 output_names=["output"],
             )
         model = program.model_proto
-    except Exception as error:  # whatever exporting a user's network raises
+    except Exception as error:  # exporting a user's network can raise anything
         raise ReaderError(f"torch cannot export the network: {type(error).__name__}: {error}") from error
     about = {"space": architecture.space, "choices": dict(architecture.choices)}
     model.metadata_props.add(key="nnmeter_nas", value=json.dumps(about))
@@ -140,7 +140,7 @@ def to_onnx(network: Any, architecture: Architecture) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's exporter: its progress, and its hints about missing packages."""
+    """Silence the progress of torch's exporter and its hints about missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,13 +1,13 @@
-"""The folder of a search: everything that it needs to go on after a crash at any moment.
+"""The folder of a search. It holds everything needed to resume after a crash at any moment.
 
 ======================= ==============================================================================
-``search.json``         what was asked for, the predictor packs and the versions it runs with
-``journal.jsonl``       each trial's submission and end, in their order
-``trials/NNNN.json``    the outcome of a trial, written by the trial itself before NNI hears of it
+``search.json``         its settings, its predictor packs and the versions that it runs with
+``journal.jsonl``       the submission and the end of each trial, in order
+``trials/NNNN.json``    the outcome of a trial, written by the trial itself before it tells NNI
 ``nni-logs/``           NNI's own logs and records
 ======================= ==============================================================================
 
-The files of a report lie beside them.
+The files of a report lie next to them.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ SETTINGS, JOURNAL, TRIALS, LOGS, LOCK = "search.json", "journal.jsonl", "trials"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a search was asked for; all of it JSON values.
+    """The settings of a search, all JSON values.
 
     Attributes:
         space: name of the search space, or ``module:attribute``.
         strategy: "pareto", "ranked" or "random".
-        options: of the strategy.
-        devices: applied hardware that latencies are predicted on.
-        predictor_version: of the predictor packs; None is the newest.
+        options: options of the strategy.
+        devices: applied hardware to predict latencies on.
+        predictor_version: version of the predictor packs; None means the newest.
         max_latency, min_latency: limits in ms, by device.
-        limits: the most that other measures may be, such as flops and params.
-        objectives: what to keep low beside the metric: "latency", "flops", "params".
-        input_shape: NCHW; None is the space's own.
-        trials: architectures to train.
-        concurrency: trials that run at once.
+        limits: upper limits of other measures, such as flops and params.
+        objectives: what to minimise while maximising the metric: "latency", "flops", "params".
+        input_shape: NCHW; None means the space's own.
+        trials: number of architectures to train.
+        concurrency: number of trials that run at once.
         evaluator: ``module:function`` that a trial runs.
-        arguments: of that function, as far as it takes them.
+        arguments: arguments of that function; it gets those that it takes.
         engine: "py", or "graph" for NNI's graph of the space.
-        trial_limit_s: seconds after which a trial is stopped and counts as failed; None is no limit.
-        seed: of the strategy.
-        folder: the current folder when the search began, where trials find what is theirs.
+        trial_limit_s: seconds after which a trial is stopped and counts as failed; None means no limit.
+        seed: seed of the strategy.
+        folder: the current folder when the search began; trials find the user's modules and data there.
     """
 
     space: str
@@ -83,8 +83,8 @@ class RunFolder:
 
     Attributes:
         path: the folder.
-        settings: what was asked for.
-        facts: what the settings stood for when the search began: packs, space and versions, by name.
+        settings: settings of the search.
+        facts: meaning of the settings when the search began: packs, space and versions, by name.
         events: all submissions and ends of trials so far, in order.
     """
 
@@ -116,13 +116,13 @@ class RunFolder:
         """Start the folder of a new search.
 
         Args:
-            path: the folder; made if need be.
-            settings: what is asked for.
-            facts: what that means now.
-            overwrite: remove an earlier search that is in the folder.
+            path: the folder; created if it does not exist.
+            settings: settings of the search.
+            facts: their current meaning.
+            overwrite: remove an earlier search from the folder.
 
         Raises:
-            SearchError: it holds a search already, or another process works in it.
+            SearchError: the folder already holds a search, or another process works in it.
         """
         cls.check(path, overwrite)
         path.mkdir(parents=True, exist_ok=True)
@@ -134,20 +134,20 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, **changed: Any) -> RunFolder:
-        """Open the folder of a search that was interrupted.
+        """Open the folder of an interrupted search.
 
         Args:
             path: the folder.
-            changed: settings to go on with in place of those that the search began with.
+            changed: settings that replace those that the search began with.
 
         Raises:
-            SearchError: there is no search, its files are damaged, or another process works in it.
+            SearchError: the folder holds no search, its files are damaged, or another process works in it.
         """
         settings, facts = read_settings(path)
         return cls(path, dataclasses.replace(settings, **changed), facts)
 
     def recover(self) -> None:
-        """Record the ends of trials that finished while no search process was running."""
+        """Record the ends of trials that finished while no search process ran."""
         for trial in unended(self.events):
             if (outcome := self.outcome(trial.number)) is not None:
                 self.record(Ended(trial.number, outcome.metric, outcome.failure))
@@ -165,11 +165,11 @@ class RunFolder:
         return sum(isinstance(event, Ended) for event in self.events)
 
     def outcome(self, number: int) -> Outcome | None:
-        """What the trial of this number left; None if it left nothing."""
+        """Read the outcome that the trial of this number left; None if it left none."""
         return read_outcome(self.path / TRIALS / f"{number:04}.json")
 
     def trials(self) -> list[Trial]:
-        """All trials in the order of submission, including those that still run."""
+        """Return all trials in order of submission, including running ones."""
         begins: dict[int, tuple[Submitted, float]] = {}
         ends: dict[int, tuple[Ended, float]] = {}
         for event, moment in zip(self.events, self._times, strict=True):
@@ -187,7 +187,7 @@ class RunFolder:
         return Trial(begin.number, begin.architecture, begin.values, end.metric, seconds, end.failure)
 
     def close(self) -> None:
-        """Let others work in the folder."""
+        """Close the folder, so that other processes can work in it."""
         self._journal.close()
         self._lock.release()
 
@@ -199,10 +199,10 @@ class RunFolder:
 
 
 def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
-    """The settings and facts of the search in a folder.
+    """Read the settings and facts of the search in a folder.
 
     Raises:
-        SearchError: there is none, or the file is damaged.
+        SearchError: there is no search, or its file is damaged.
     """
     file = path / SETTINGS
     try:
@@ -226,7 +226,7 @@ def _locked(path: Path) -> FileLock:
 
 
 def _clear(path: Path) -> None:
-    """Remove the search in a folder; files that are none of a search's stay."""
+    """Remove the search in a folder; keep all other files."""
     for name in (SETTINGS, JOURNAL):
         (path / name).unlink(missing_ok=True)
     for name in (TRIALS, LOGS):

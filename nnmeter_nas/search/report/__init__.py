@@ -1,1 +1,1 @@
-"""What a search found: trials and their front, the files of a run folder, the page, the plots."""
+"""Report the results of a search: trials and their front, files of a run folder, page, plots."""

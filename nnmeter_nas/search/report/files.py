@@ -1,4 +1,4 @@
-"""The files that tell what a search found: all trials, the Pareto front, the best architectures."""
+"""Write the results of a search to files: all trials, the Pareto front, the best architectures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
     "write_report",
 ]
 
-#: What :func:`write_report` leaves in its folder, and the folder of best architectures among it.
+#: Files that :func:`write_report` writes to its folder; subfolder for the best architectures.
 FILES = ("trials.csv", "pareto.png", "report.html")
 BEST = "best"
 
@@ -41,7 +41,7 @@ network = rebuild(load_architecture({name!r}))  # a torch module; its weights ar
 
 
 def trials_table(report: SearchReport) -> Table:
-    """The trials, best metric first and failed ones last; a star marks the Pareto front."""
+    """Make a table of the trials, best metric first and failed ones last; a star marks the Pareto front."""
     table = Table(
         title=f"{report.space}, {limits_text(report)}",
         caption="★ Pareto front: nothing tried is better in one and no worse in all others",
@@ -59,19 +59,19 @@ def trials_table(report: SearchReport) -> Table:
             *(figure(trial.values[name]) if name in trial.values else "" for name in report.measures),
             f"{trial.metric:.4f}" if trial.state == "trained" else trial.state,
             "" if trial.seconds is None else f"{trial.seconds:.0f}",
-            Text(trial.failure or " ".join(trial.choices.values())),  # text: no markup
+            Text(trial.failure or " ".join(trial.choices.values())),  # Text, so that nothing in it is markup
             style="red" if trial.state == "failed" else "bold green" if best else None,
         )
     return table
 
 
 def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
-    """A trial of the front as JSON values: choices by label, its figures, and how to build it again.
+    """Return a trial of the front as JSON values: choices by label, its figures, and how to rebuild it.
 
     Args:
-        report: what it was found by.
-        trial: the architecture.
-        place: on the front, from 1.
+        report: the report of its search.
+        trial: the trial.
+        place: its place on the front, from 1.
     """
     return {
         "space": report.space,
@@ -93,7 +93,7 @@ def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str
 
 
 def empty_folder(folder: Path) -> None:
-    """Make ``folder`` ready for a report: it exists, and holds none of an earlier search."""
+    """Prepare ``folder`` for a report: create it, and remove the report of an earlier search."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
@@ -103,8 +103,8 @@ def empty_folder(folder: Path) -> None:
 def write_report(report: SearchReport, folder: Path) -> list[Path]:
     """Write ``trials.csv`` and ``report.html``; if a trial succeeded, ``best/1.json`` ... and ``pareto.png``.
 
-    Each file appears whole or not at all, and replaces that of an earlier call; it may be called after every
-    trial.
+    Each file appears whole or not at all, and replaces the one of an earlier call. You may call this after
+    every trial.
 
     Returns:
         The files written.
@@ -126,14 +126,14 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
 
 
 def _remove_best(folder: Path, after: int) -> None:
-    """Remove the architectures of places beyond ``after``, which a longer front had left."""
+    """Remove the architectures at places beyond ``after``, left by an earlier, longer front."""
     for path in (folder / BEST).glob("*.json"):
         if path.stem.isdecimal() and int(path.stem) > after:
             path.unlink()
 
 
 def _csv(report: SearchReport) -> str:
-    """All trials in their order, a column a measure and a column a choice."""
+    """Write all trials in order as CSV, with a column per measure and per choice."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     measures, labels = report.measures, report.labels

@@ -1,4 +1,4 @@
-"""The outcome of a search: its trials, what they were measured by, the limits they had to keep."""
+"""The outcome of a search: its trials, its measures, its limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .trials import Trial, pareto_front
 
 @dataclass(frozen=True)
 class Hardware:
-    """What latencies were predicted with: applied hardware, and its predictor pack."""
+    """Applied hardware and the predictor pack that predicted its latencies."""
 
     device: str
     pack_version: float
@@ -23,27 +23,27 @@ class Hardware:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """The outcome of a search, or of as much of it as has run.
+    """The outcome of a finished search, or of a running one so far.
 
-    Measures go by their names, such as ``latency_ms``, everywhere.
+    Measures are known by name everywhere, such as ``latency_ms``.
 
     Attributes:
         space: name of the search space, as ``load_space`` takes it.
-        input_shape: NCHW, of every architecture.
-        trials: all that were submitted, failed and running ones included.
-        hardware: of the measures that are latencies.
-        maxima, minima: the limits on measures.
-        objectives: measures to keep low beside the metric, which is to be high.
-        strategy: what chose the architectures.
+        input_shape: input shape of every architecture, NCHW.
+        trials: all submitted trials, including failed and running ones.
+        hardware: the hardware of each measure that is a latency.
+        maxima, minima: upper and lower limits on measures.
+        objectives: measures to minimise while maximising the metric.
+        strategy: the strategy that chose the architectures.
         nni: version of NNI that ran the trials.
-        metric: what trials report.
-        units: of measures; a latency's is ms.
-        looked_at: architectures whose measures the search looked at, if it counted them.
+        metric: name of the metric that trials report.
+        units: units of measures; the unit of a latency is ms.
+        looked_at: number of architectures whose measures the search looked at, if it counted them.
         rejected: how many of them it did not submit, by the reason, in words for users.
-        latency_by_block: of the best trial: latency in ms by label, for each measure that is a latency.
-        asked: trials that were asked for; None if there is no such number.
-        note: why the search ended before that, if it did.
-        settings: whatever else is needed to repeat the search; JSON values.
+        latency_by_block: for each measure that is a latency: the best trial's latency in ms by label.
+        asked: number of trials asked for; None if no number was given.
+        note: why the search ended early, if it did.
+        settings: everything else needed to repeat the search; JSON values.
     """
 
     space: str
@@ -66,15 +66,15 @@ class SearchReport:
 
     @cached_property
     def front(self) -> list[Trial]:
-        """The Pareto front of metric and objectives, best metric first."""
+        """The Pareto front for the metric and the objectives, best metric first."""
         return pareto_front(self.trials, self.objectives)
 
     @property
     def best(self) -> Trial:
-        """The trial of the best metric; of equals the one of lower objectives.
+        """The trial with the best metric; among equals, the one with the lower objectives.
 
         Raises:
-            SearchError: no trial was trained to its end.
+            SearchError: no trial finished its training.
         """
         if front := self.front:
             return front[0]
@@ -101,39 +101,42 @@ class SearchReport:
 
     @property
     def axes(self) -> list[str]:
-        """Measures of all trained trials to draw the metric over: latencies first, then other objectives."""
+        """Measures to plot the metric over: latencies, then other objectives.
+
+        All trained trials have them. If there are none, all other measures of all trained trials.
+        """
         known = [name for name in self.measures if all(name in trial.values for trial in self.trained)]
         return [n for n in dict.fromkeys([*self.hardware, *self.objectives]) if n in known] or known
 
     def unit(self, measure: str) -> str:
-        """Unit of a measure; empty if it has none."""
+        """Return the unit of a measure; empty if it has none."""
         return "ms" if measure in self.hardware else self.units.get(measure, "")
 
     def plain_title(self, measure: str) -> str:
-        """A measure as people call it."""
+        """Return a measure's name for people."""
         return f"latency on {self.hardware[measure].device}" if measure in self.hardware else measure
 
     def title(self, measure: str) -> str:
-        """A measure as people call it, with its unit."""
+        """Return a measure's name for people, with its unit."""
         unit = self.unit(measure)
         return f"{self.plain_title(measure)} ({unit})" if unit else self.plain_title(measure)
 
     def limits(self, measure: str) -> tuple[float, float]:
-        """The least and the most that a measure may be; infinite where there is no limit."""
+        """Return the lower and the upper limit of a measure; infinite if there is no limit."""
         return self.minima.get(measure, -math.inf), self.maxima.get(measure, math.inf)
 
     def worst_ratio(self, trial: Trial) -> float | None:
-        """The largest of a trial's measures over their upper limits; None without any."""
+        """Return the largest ratio of a trial's measure to its upper limit; None without such limits."""
         ratios = [trial.values[name] / most for name, most in self.maxima.items() if name in trial.values]
         return max(ratios, default=None)
 
 
 def figure(value: float, zeros: bool = False) -> str:
-    """A number in four digits; large ones by thousands (k), millions (M) and billions (G).
+    """Format a number with four digits, large ones in thousands (k), millions (M) and billions (G).
 
     Args:
         value: the number.
-        zeros: write zeros at the end, so that numbers below each other have as many decimals.
+        zeros: keep zeros at the end, so that numbers in a column have equally many decimals.
 
     >>> figure(3.14159), figure(320_400_000), figure(0.5), figure(0.5, zeros=True)
     ('3.142', '320.4 M', '0.5', '0.5000')
@@ -145,7 +148,7 @@ def figure(value: float, zeros: bool = False) -> str:
 
 
 def limit_words(report: SearchReport, measure: str) -> str:
-    """The limits on a measure: ``at most 4 ms``; empty without any."""
+    """Describe the limits on a measure: ``at most 4 ms``; empty without limits."""
     least, most = report.limits(measure)
     words = [f"at least {figure(least)}"] if least > -math.inf else []
     words += [f"at most {figure(most)}"] if most < math.inf else []
@@ -153,13 +156,13 @@ def limit_words(report: SearchReport, measure: str) -> str:
 
 
 def limits_text(report: SearchReport) -> str:
-    """All limits in a line: ``latency on cortexA76cpu_tflite21 at most 4 ms``."""
+    """Describe all limits in one line: ``latency on cortexA76cpu_tflite21 at most 4 ms``."""
     limited = dict.fromkeys([*report.maxima, *report.minima])
     return "; ".join(f"{report.plain_title(n)} {limit_words(report, n)}" for n in limited) or "none"
 
 
 def ranked(report: SearchReport) -> list[Trial]:
-    """All trials: best metric first and of equals lower objectives, then running and failed ones."""
+    """Sort all trials: best metric first, equals by lower objectives; then running and failed trials."""
     order = {"trained": 0, "running": 1, "failed": 2}
 
     def key(trial: Trial) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The report of a search as one HTML page, which needs nothing from elsewhere and prints."""
+"""Write the report of a search as one HTML page that needs no other file and can be printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .trials import Trial, failures
 
 
 def report_html(report: SearchReport) -> str:
-    """The page; all text in it that comes from elsewhere is escaped, and no script but ours can run."""
+    """Make the page. It escapes all outside text, and only our script can run."""
     data = resources.files("nnmeter_nas") / "data"
     script = (data / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -31,7 +31,7 @@ def report_html(report: SearchReport) -> str:
 
 
 def _lead(report: SearchReport) -> str:
-    """What ran, within which limits, and why it ended early."""
+    """Introduce the search: what ran, its limits, and why it ended early if it did."""
     by = f" by {escaped(report.strategy)}" if report.strategy else ""
     where = f", trained with NNI {escaped(report.nni)}" if report.nni else ""
     lines = [f'<p class="quiet">Chosen{by}{where}. Limits: {escaped(limits_text(report))}.</p>']
@@ -41,7 +41,7 @@ def _lead(report: SearchReport) -> str:
 
 
 def _summary(report: SearchReport) -> str:
-    """Cards with the best trial's figures and the counts, and how to get the network."""
+    """Make cards with the best trial's figures and the counts, and say how to get the network."""
     states = [trial.state for trial in report.trials]
     counts = [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
     asked = f" of {report.asked}" if report.asked is not None else ""
@@ -66,7 +66,7 @@ def _summary(report: SearchReport) -> str:
 
 
 def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
-    """A measure of the best trial: title, value, and how it stands to its limits."""
+    """Return title and value of the best trial's measure, and a comparison with its limits."""
     least, most = report.limits(name)
     remarks = [f"{best.values[name] / most:.0%} of the limit {figure(most)}"] if name in report.maxima else []
     remarks += [f"at least {figure(least)}"] if name in report.minima else []
@@ -74,7 +74,7 @@ def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
 
 
 def _pareto(report: SearchReport) -> str:
-    """A chart for each measure, and the architectures of the front."""
+    """Make a chart for each measure, and a table of the front's architectures."""
     front = report.front
     if not front:
         return ""
@@ -107,7 +107,7 @@ def _pareto(report: SearchReport) -> str:
 
 
 def _key(kind: str) -> str:
-    """A mark for the legend: of a kind of points, or of limits."""
+    """Draw a legend mark for a kind of points, or for limits."""
     if kind == "limit":
         mark = '<path class="limit" d="M-8 0H8"/>'
     else:
@@ -117,7 +117,7 @@ def _key(kind: str) -> str:
 
 
 def _blocks(report: SearchReport) -> str:
-    """Where the latency of the best architecture goes, on each device."""
+    """Show where the best architecture's latency goes, on each device."""
     found = report.latency_by_block
     if not found or not report.front:
         return ""
@@ -128,7 +128,7 @@ def _blocks(report: SearchReport) -> str:
         head += [report.title(name), "share of it", ""]
     rows = []
     for label in labels:
-        # One kernel may hang on several choices, whose labels are joined then.
+        # One kernel may depend on several choices; its label then joins their labels.
         chosen = [best.choices[part] for part in (label, *label.split("+")) if part in best.choices]
         cells = [
             f'<th scope="row">{escaped(label)}</th>',
@@ -144,7 +144,7 @@ def _blocks(report: SearchReport) -> str:
 
 
 def _share(ms: float, total: float, most: float) -> list[str]:
-    """Cells of a part's latency in ms, its share of the total, and a bar beside the longest."""
+    """Make cells: a part's latency in ms, its share of the total, and a bar relative to the longest part."""
     width = 100 * max(ms, 0.0) / most if most > 0 else 0.0
     bar = (
         f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
@@ -154,7 +154,7 @@ def _share(ms: float, total: float, most: float) -> list[str]:
 
 
 def _trials(report: SearchReport) -> str:
-    """All trials, in a table that sorts by any column."""
+    """Make a table of all trials that sorts by any column."""
     if not report.trials:
         return _section("Trials", "<p>None has been submitted.</p>")
     several = len(report.maxima) > 1
@@ -194,7 +194,7 @@ def _trials(report: SearchReport) -> str:
 
 
 def _rejected(report: SearchReport) -> str:
-    """What was not submitted, and what failed, each by its reason."""
+    """Count the rejected architectures and the failed trials by reason."""
     parts = []
     if report.looked_at is not None:
         share = (
@@ -216,7 +216,7 @@ def _counts(caption: str, counts: Iterable[tuple[str, int]]) -> str:
 
 
 def _settings(report: SearchReport) -> str:
-    """With what it can be repeated."""
+    """List the settings that repeat the search."""
     packs = {
         f"predictor pack of {name}": f"{pack.device} {pack.pack_version} {pack.pack_fingerprint}"
         for name, pack in report.hardware.items()
@@ -253,14 +253,14 @@ def _table(
     attributes: Sequence[str] = (),
     foot: str = "",
 ) -> str:
-    """A table that scrolls by itself where it is wider than the page.
+    """Make a table that scrolls on its own if it is wider than the page.
 
     Args:
-        head: the columns' names; a column without one needs none.
+        head: names of the columns; empty for a column that needs none.
         rows: cells, as HTML.
-        caption: what the table tells.
-        kind: its class.
-        attributes: of each row, as HTML.
+        caption: caption of the table.
+        kind: HTML class of the table.
+        attributes: attributes of each row, as HTML.
         foot: a last row, as HTML.
     """
     cells = []
@@ -283,7 +283,7 @@ def _table(
 
 
 def _number(value: float | None, form: str = "") -> str:
-    """A cell with a number; ``form`` is how to format it, four digits if empty."""
+    """Make a cell with a number; ``form`` is its format, four digits if empty."""
     if value is None:
         return '<td class="number" data-value=""></td>'
     words = format(value, form) if form else figure(value, zeros=True)
@@ -291,7 +291,7 @@ def _number(value: float | None, form: str = "") -> str:
 
 
 def _choices(trial: Trial) -> str:
-    """A cell with the chosen candidates in the order of their choices; the labels are its title."""
+    """Make a cell with the chosen candidates in the order of their choices; its title shows the labels."""
     names = escaped(" ".join(trial.choices.values()))
     title = escaped(", ".join(f"{label}: {name}" for label, name in trial.choices.items()))
     return f'<td class="blocks" data-value="{names}" title="{title}">{names}</td>'

@@ -1,4 +1,4 @@
-"""The Pareto plot of a search, as a PNG."""
+"""Draw the Pareto plot of a search as a PNG."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .trials import Trial
 
 FRONT_COLOUR, TRIAL_COLOUR, LIMIT_COLOUR, BEST_COLOUR = "#0b6e4f", "#8a9099", "#c0392b", "#f2b134"
 _PANELS_A_ROW = 2
-#: Up to how many trials are numbered in a panel, those of the front aside.
+#: Largest number of trials for which a panel numbers trials outside the front.
 _NUMBERED = 25
-#: From here on numbers of an axis are written by thousands, millions and billions.
+#: From this value on, axes show numbers in thousands, millions and billions.
 _LARGE = 1e4
 
 
 def pareto_plot(report: SearchReport) -> bytes:
-    """The metric over each latency and each other objective, with limits, Pareto front and best trial.
+    """Plot the metric over each latency and each other objective, with limits, Pareto front and best trial.
 
     Args:
-        report: of a search that has trained a trial.
+        report: report of a search with at least one trained trial.
 
     Returns:
         A PNG.
@@ -47,7 +47,7 @@ def pareto_plot(report: SearchReport) -> bytes:
 
 
 def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
-    """One panel: the metric over the measure ``name``."""
+    """Draw one panel: the metric over the measure ``name``."""
     trained, front = report.trained, report.front
     left, right = axis_range(report, name)
     axes.scatter(*_points(trained, name), s=40, color=TRIAL_COLOUR, label="trained architecture", zorder=2)
@@ -89,7 +89,7 @@ def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
 
 
 def _draw_limits(axes: Any, report: SearchReport, name: str, left: float, right: float) -> None:
-    """A dashed line a limit, and a shade on what lies outside; one far off stays in the legend alone."""
+    """Draw a dashed line per limit and shade the area outside; a distant limit appears in the legend only."""
     least, most = report.limits(name)
     for limit, words, outside in ((most, "at most", (most, right)), (least, "at least", (left, least))):
         if math.isfinite(limit):
@@ -105,7 +105,7 @@ def _draw_limits(axes: Any, report: SearchReport, name: str, left: float, right:
 
 
 def axis_range(report: SearchReport, name: str) -> tuple[float, float]:
-    """What an axis of the measure ``name`` shows: all trained trials, and limits that lie near them."""
+    """Return the axis range of the measure ``name``: it covers all trained trials, and limits near them."""
     values = [trial.values[name] for trial in report.trained]
     low, high = min(values), max(values)
     spread = max(high - low, 0.05 * abs(high)) or 1.0
@@ -114,5 +114,5 @@ def axis_range(report: SearchReport, name: str) -> tuple[float, float]:
 
 
 def _points(trials: Sequence[Trial], name: str) -> tuple[list[float], list[float]]:
-    """Values of the measure ``name``, and metrics."""
+    """Return the values of the measure ``name``, and the metrics."""
     return [t.values[name] for t in trials], [t.metric for t in trials if t.metric is not None]

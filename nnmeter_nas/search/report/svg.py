@@ -1,4 +1,4 @@
-"""The Pareto chart of a report: an SVG whose points tell their architecture, without any library."""
+"""Draw the Pareto chart of a report as SVG, without a library; its points show their architectures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .outcome import SearchReport, figure
 from .plot import axis_range
 from .trials import Trial
 
-#: Size of a chart in the units of its view box, and what it leaves free at its edges.
+#: Size of a chart in units of its view box, and its margins.
 _WIDTH, _HEIGHT = 640, 400
 _LEFT, _TOP, _RIGHT, _BOTTOM = 70, 12, 14, 50
 _TICKS = 6
@@ -21,14 +21,14 @@ Scale = Callable[[float], float]
 
 
 def escaped(value: object) -> str:
-    """``value`` as text of an HTML page: nothing in it is markup, and nothing in it is no character."""
+    """Return ``value`` as text for an HTML page, without markup and with valid characters only."""
     return html.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)))
 
 
 def pareto_chart(report: SearchReport, name: str) -> str:
-    """The metric of each trained trial over the measure ``name``, as an SVG element.
+    """Draw the metric of each trained trial over the measure ``name``, as an SVG element.
 
-    Trials of the front link to their row ``#trial-<number>``; each point has its architecture as its title.
+    Trials of the front link to their row ``#trial-<number>``. The title of each point is its architecture.
     """
     low, high = axis_range(report, name)
     metrics = [trial.metric for trial in report.trained if trial.metric is not None]
@@ -37,7 +37,7 @@ def pareto_chart(report: SearchReport, name: str) -> str:
     x = _scale(low, high, _LEFT, _WIDTH - _RIGHT)
     y = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP)
     front = {trial.number for trial in report.front}
-    # Drawn last is on top: the best, then the front, from the best down.
+    # The last point drawn lies on top, so draw the best last, just after the rest of the front.
     order = sorted(report.trained, key=lambda t: (t.number in front, t.metric or 0.0))
     parts = [
         *_axes(report, name, (low, high, x), (bottom, top, y)),
@@ -56,7 +56,7 @@ def pareto_chart(report: SearchReport, name: str) -> str:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers, evenly spaced, from ``low`` to ``high``.
+    """Return evenly spaced round numbers from ``low`` to ``high``.
 
     >>> ticks(0.0, 10.0)
     [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
@@ -68,14 +68,14 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:
-    """Maps ``low`` to ``start`` and ``high`` to ``end``."""
+    """Return a linear scale that maps ``low`` to ``start`` and ``high`` to ``end``."""
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def _axes(
     report: SearchReport, name: str, across: tuple[float, float, Scale], up: tuple[float, float, Scale]
 ) -> list[str]:
-    """Grid lines, their numbers and the titles of both axes."""
+    """Draw the grid lines, their numbers and the titles of both axes."""
     parts = []
     floor, x, y = _HEIGHT - _BOTTOM, across[2], up[2]
     for value, words in _numbered(*across[:2]):
@@ -99,7 +99,7 @@ def _axes(
 
 
 def _numbered(low: float, high: float) -> list[tuple[float, str]]:
-    """Ticks, and what is written at each: as many decimals as tell them apart."""
+    """Return ticks and their labels, with as many decimals as are needed to tell the labels apart."""
     values = ticks(low, high)
     step = values[1] - values[0] if len(values) > 1 else abs(high - low)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -107,7 +107,7 @@ def _numbered(low: float, high: float) -> list[tuple[float, str]]:
 
 
 def _limits(report: SearchReport, name: str, low: float, high: float, x: Scale) -> list[str]:
-    """A dashed line and a shade on what lies outside, for each limit that the chart reaches."""
+    """Draw a dashed line for each limit within the chart, and shade the area outside the limit."""
     least, most = report.limits(name)
     height = _HEIGHT - _BOTTOM - _TOP
     parts = []
@@ -121,7 +121,7 @@ def _limits(report: SearchReport, name: str, low: float, high: float, x: Scale) 
 
 
 def _steps(report: SearchReport, name: str, x: Scale, y: Scale) -> list[str]:
-    """The line along the front, where it is a line: if the measure is the only objective."""
+    """Draw the line along the front; it is a line only if the measure is the only objective."""
     if list(report.objectives) != [name]:
         return []
     corners = [(x(trial.values[name]), y(trial.metric or 0.0)) for trial in reversed(report.front)]
@@ -130,7 +130,7 @@ def _steps(report: SearchReport, name: str, x: Scale, y: Scale) -> list[str]:
 
 
 def _point(report: SearchReport, trial: Trial, name: str, x: Scale, y: Scale, on_front: bool) -> str:
-    """A mark with the trial's architecture as its title; a star is the best, a disc is on the front."""
+    """Draw a mark titled with the trial's architecture; a star is the best, a disc is on the front."""
     at = f"{x(trial.values[name]):.1f} {y(trial.metric or 0.0):.1f}"
     title = f"<title>{escaped(described(report, trial))}</title>"
     place = f'data-trial="{trial.number}" transform="translate({at})"'
@@ -143,14 +143,14 @@ def _point(report: SearchReport, trial: Trial, name: str, x: Scale, y: Scale, on
 
 
 def described(report: SearchReport, trial: Trial) -> str:
-    """A trial in a few lines: its figures, and the candidate of each choice."""
+    """Describe a trial in a few lines: its figures, and the candidate of each choice."""
     figures = [f"{report.title(name)}: {figure(value)}" for name, value in trial.values.items()]
     choices = ", ".join(f"{label}: {name}" for label, name in trial.choices.items())
     return "\n".join([f"trial {trial.number}", f"{report.metric}: {trial.metric:.4f}", *figures, choices])
 
 
 def star(radius: float) -> str:
-    """Path of a five-pointed star around the origin."""
+    """Return the path of a five-pointed star around the origin."""
     corners = [
         (r * math.sin(math.pi * i / 5), -r * math.cos(math.pi * i / 5))
         for i, r in enumerate([radius, 0.45 * radius] * 5)

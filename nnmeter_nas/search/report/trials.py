@@ -1,4 +1,4 @@
-"""What a search knows of each architecture that it trained, and which of them nothing else beats."""
+"""The trials of a search and their Pareto front."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Trial:
         number: its place in the order of trials, from 1.
         choices: name of the chosen candidate by label.
         values: its measures by name, such as ``latency_ms`` (predicted).
-        metric: what it reported, the more the better, usually held-out accuracy from 0 to 1; None while it
-            runs, and if it failed.
-        seconds: how long its process ran; None if that is not known.
-        failure: why there is no metric; empty if it did not fail.
+        metric: the metric that it reported, higher is better, usually held-out accuracy from 0 to 1; None
+            while it runs, and if it failed.
+        seconds: how long its process ran; None if unknown.
+        failure: why it failed; empty if it did not fail.
     """
 
     number: int
@@ -40,14 +40,15 @@ class Trial:
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """Trials that no other beats: by a metric as high, objectives as low, and one of them better.
+    """Return the trials that no other trial beats.
 
-    Of trials equal in all only the first is kept. Those without a metric, or without one of the objectives,
-    never belong.
+    A trial beats another if its metric is at least as high, its objectives are at least as low, and one of
+    them is better. Of trials equal in all, only the first is kept. Trials that lack a metric or an objective
+    are left out.
 
     Args:
-        trials: in any order.
-        objectives: names of the measures to keep low beside the metric, which is to be high.
+        trials: trials in any order.
+        objectives: names of the measures to minimise while maximising the metric.
 
     Returns:
         The front, best metric first.
@@ -63,7 +64,7 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
     ]
     front: list[Trial] = []
     kept: list[tuple[float, ...]] = []
-    # In this order, what beats a trial comes before it.
+    # In this order, any trial that beats another comes before it.
     for _, *lows, _, place in sorted(points):
         if not any(all(a <= b for a, b in zip(other, lows, strict=True)) for other in kept):
             kept.append(tuple(lows))
@@ -72,6 +73,6 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
 
 
 def failures(trials: Sequence[Trial]) -> dict[str, int]:
-    """How many trials failed with each message, the most frequent first."""
+    """Count the trials that failed with each message, most frequent first."""
     messages = (t.failure or f"the metric is {t.metric}" for t in trials if t.state == "failed")
     return dict(Counter(messages).most_common())
