@@ -1,8 +1,8 @@
 """The operators: each is declared once, in the file of its family.
 
-A declaration says what the operator is called here and in every format, which shapes it makes, what work it
-does, and what a kernel of it is called. Import this package, and all of them are declared. To declare one of
-your own, see ``docs/adding_an_operator.md``.
+A declaration holds the operator's names here and in every format, its shape rule, its work, and the type of
+its kernel. Importing this package declares all of them. To declare your own operator, see
+``docs/adding_an_operator.md``.
 """
 
 from . import (

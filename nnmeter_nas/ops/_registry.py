@@ -1,4 +1,4 @@
-"""What an operator is, and the one registry of all of them."""
+"""The class of operators, and the one registry of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 from ..errors import OperatorError
 
 Shape = tuple[int, ...]
-#: Shapes of the operands and attributes of an operator -> shapes of its outputs.
+#: Operand shapes and attributes of an operator -> its output shapes.
 ShapeRule = Callable[[list[Shape], dict[str, Any]], list[Shape]]
 #: Data of a node of a finished model graph.
 Node = Mapping[str, Any]
 Count = Callable[[Node], int]
-#: What a graph can do without: an operator that hands its operand on, one that is the same for every input,
-#: and one that is zero for every input.
+#: An operator that a graph can do without: it returns its operand (identity), the same value for every input
+#: (constant), or zeros for every input (zero).
 Role = Literal["identity", "constant", "zero"]
 
 #: The formats whose names an operator declares.
@@ -25,13 +25,13 @@ FORMATS = ("torch", "modules", "onnx", "tensorflow", "nnmeter")
 
 @dataclass(frozen=True)
 class Work:
-    """What an operator does once.
+    """Work of one use of an operator.
 
     Attributes:
-        macs: multiply-adds, of products of matrices and convolutions alone.
+        macs: multiply-adds of matrix products and convolutions only.
         read: values read from operands.
         written: values written.
-        params: weights and biases; None if the model does not tell how many there are.
+        params: weights and biases; None if the model does not state their number.
     """
 
     macs: int
@@ -46,39 +46,39 @@ def none(node: Node) -> int:
 
 
 def values_read(node: Node) -> int:
-    """Every value of every operand."""
+    """Number of values in all operands."""
     return sum(map(math.prod, node["in_shapes"]))
 
 
 def values_written(node: Node) -> int:
-    """Every value of every output."""
+    """Number of values in all outputs."""
     return sum(map(math.prod, node["out_shapes"]))
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator: everything that the package knows about it.
+    """One operator, and everything that the package knows about it.
 
     Attributes:
         name: its canonical name.
         shape: its shape rule.
-        operands: how many computed operands it takes. None is any number that broadcast; then a constant
-            operand becomes the attribute ``const`` (a number) or ``const_shape``, and ``const_first`` if its
-            place matters.
-        attrs: its attributes, where every format calls them by these names and a reader can copy them. None
-            if formats spell them in their own ways, so that each reader needs an entry for the operator.
-        torch: names of ATen operators and of torch's functions, without overload and underscore at the end;
-            those of other libraries with their namespace, as in ``mylib::fold``.
-        modules: classes of ``torch.nn``, which the graph IR of NNI keeps whole; others by their full path.
-        onnx: types of ONNX operators; those of other domains behind their domain, as in ``my.domain.Fold``.
+        operands: number of computed operands. None means any number, which broadcast; then a constant operand
+            becomes the attribute ``const`` (a number) or ``const_shape``, plus ``const_first`` if its place
+            matters.
+        attrs: its attributes, if every format uses these names, so that readers can copy them. None if
+            formats differ, so that each reader needs an entry for the operator.
+        torch: names of ATen operators and torch functions, without overload and trailing underscore;
+            names from other libraries include their namespace, as in ``mylib::fold``.
+        modules: classes of ``torch.nn``, which NNI's graph IR keeps whole; other classes by their full path.
+        onnx: ONNX operator types; types of other domains include the domain, as in ``my.domain.Fold``.
         tensorflow: names of TensorFlow operators.
-        nnmeter: types in nn-Meter IR. The first one is written.
-        macs, read, written: its work, counted from a node of a finished model graph.
-        params: its weights and biases, counted likewise; None if shapes and attributes do not tell them.
-        keeps_zeros: whether zeros in all operands make zeros, whatever the weights.
-        role: what a graph can do without, see :data:`Role`; None for most.
-        kernel: type of the kernel that it makes on its own; None if it makes none, like a view of memory.
-        rule: what fusion rules call it.
+        nnmeter: types in nn-Meter IR. The writer uses the first.
+        macs, read, written: functions that count its work from a node of a finished model graph.
+        params: counts its weights and biases likewise; None if shapes and attributes are not enough.
+        keeps_zeros: whether the result is zero when all operands are zero, for any weights.
+        role: why a graph can do without it, see :data:`Role`; None for most operators.
+        kernel: type of the kernel that it makes alone; None if it makes none, like a view of memory.
+        rule: its name in fusion rules.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Operator:
         return Work(self.macs(node), self.read(node), self.written(node), self.params_of(node))
 
     def params_of(self, node: Node) -> int | None:
-        """Weights and biases of ``node``; where its attribute ``params`` tells them, as that does."""
+        """Weights and biases of ``node``; its attribute ``params`` takes precedence."""
         if "params" in node["attrs"]:
             return int(node["attrs"]["params"])
         return None if self.params is None else self.params(node)
@@ -114,9 +114,9 @@ class Operator:
 OPERATORS: dict[str, Operator] = {}
 #: Format -> name in that format -> operator.
 NAMES: dict[str, dict[str, Operator]] = {form: {} for form in FORMATS}
-#: Canonical name -> what fusion rules call the operator, where that is another name.
+#: Canonical name -> name in fusion rules, where the two differ.
 RULE_NAMES: dict[str, str] = {}
-#: Canonical names of the operators that make no kernel.
+#: Canonical names of operators that make no kernel.
 VIEW_OPS: set[str] = set()
 
 
@@ -141,11 +141,11 @@ def operator(
 ) -> Callable[[ShapeRule], ShapeRule]:
     """Declare the operator ``name``, whose shape rule is the decorated function.
 
-    Arguments are the attributes of :class:`Operator`. Names are written in one string, with spaces between
-    them. ``kernel`` and ``rule`` are ``name`` if left out.
+    Arguments are the attributes of :class:`Operator`. Write several names as one string, separated by spaces.
+    ``kernel`` and ``rule`` default to ``name``.
 
     Raises:
-        OperatorError: the name is declared already, or one of its names in a format is another operator's.
+        OperatorError: the name is declared already, or another operator has one of its names in a format.
 
     >>> @operator("relu")
     ... def same_shape(shapes, attrs):
@@ -202,7 +202,7 @@ def _add(declared: Operator) -> None:
 
 
 def kernel_of(op: str) -> str | None:
-    """Type of the kernel that ``op`` makes on its own; its own name for an operator that nobody declared.
+    """Type of the kernel that ``op`` makes alone; an undeclared operator gives its own name.
 
     >>> kernel_of("relu6"), kernel_of("reshape"), kernel_of("fourier")
     ('relu', None, 'fourier')
@@ -212,6 +212,6 @@ def kernel_of(op: str) -> str | None:
 
 
 def role_of(op: str) -> Role | None:
-    """What a graph can do without about ``op``; None for most operators, and for those nobody declared."""
+    """The role of ``op``; None for most operators and for undeclared ones."""
     found = OPERATORS.get(op)
     return None if found is None else found.role

@@ -1,4 +1,4 @@
-"""What shape rules share: axes, broadcasting and sliding windows."""
+"""Helpers for shape rules: axes, broadcasting and sliding windows."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Literal
 from ..errors import ShapeError
 from ._registry import Shape
 
-#: Padding of a window: TensorFlow's "same" (``ceil(in / stride)``), none, or ``(before, after)`` of each
-#: spatial dimension.
+#: Padding of a window: "same" as in TensorFlow (``ceil(in / stride)``), "valid" (none), or
+#: ``(before, after)`` for each spatial dimension.
 Padding = Literal["same", "valid"] | Sequence[tuple[int, int]]
 
 
 def only(shapes: list[Shape]) -> Shape:
-    """Shape of the one operand; a ShapeError if there are more or none."""
+    """Shape of the only operand; a ShapeError if there are none or several."""
     if len(shapes) != 1:
         raise ShapeError(f"takes one operand, got {len(shapes)}")
     return shapes[0]
 
 
 def axis_of(axis: int, rank: int) -> int:
-    """``axis`` counted from the front; a ShapeError if there is none."""
+    """``axis`` counted from the front; a ShapeError if there is no such axis."""
     if not -rank <= axis < rank:
         raise ShapeError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
     return axis % rank
@@ -35,12 +35,12 @@ def are_sizes(values: Iterable[Any]) -> bool:
 
 def is_size(value: Any) -> bool:
     """Whether ``value`` is a positive whole number."""
-    # Nearly every size is a plain int, and asking an abstract class takes ten times as long.
+    # Nearly every size is a plain int, and isinstance with an abstract class takes ten times as long.
     return (type(value) is int or isinstance(value, numbers.Integral)) and int(value) > 0
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
-    """Shape of all ``shapes`` together, by NumPy's rule; a ShapeError if they do not fit.
+    """Broadcast ``shapes`` together by NumPy's rule; a ShapeError if they do not fit.
 
     >>> broadcast([(1, 8, 7, 7), (8, 1, 1)])
     (1, 8, 7, 7)
@@ -72,12 +72,12 @@ def window_out(size: int, kernel: int, stride: int, padding: Padding, axis: int,
     if not ceil_mode:
         return room // stride + 1
     out = -(-room // stride) + 1
-    # PyTorch and ONNX: a window may not start inside the padding after the map.
+    # As in PyTorch and ONNX, a window may not start in the padding after the map.
     return out - 1 if (out - 1) * stride >= size + before else out
 
 
 def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape]:
-    """Kernel, stride and dilation as tuples of length ``rank``, or a ShapeError."""
+    """Kernel, stride and dilation as tuples of length ``rank``; a ShapeError if they do not fit."""
     ones = (1,) * rank
     kernel, stride = tuple(attrs["kernel"]), tuple(attrs.get("stride") or ones)
     dilation = tuple(attrs.get("dilation") or ones)
@@ -88,6 +88,6 @@ def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape
 
 
 def check_channels(attrs: dict[str, Any], channels: int) -> None:
-    """Raise a ShapeError if weights take another number of channels than the input has."""
+    """Raise a ShapeError if the weights expect a different number of input channels."""
     if attrs.get("in_channels", channels) != channels:
         raise ShapeError(f"its weights take {attrs['in_channels']} channels, its input has {channels}")

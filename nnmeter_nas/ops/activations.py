@@ -1,4 +1,4 @@
-"""Activations: functions of each value, or of each row, that keep the shape."""
+"""Activations: functions of each value or each row. They keep the shape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ._shapes import only
           keeps_zeros=True)
 @operator("sigmoid", torch="sigmoid", modules="Sigmoid", onnx="Sigmoid", tensorflow="Sigmoid",
           nnmeter="Sigmoid")
-# Whatever its slope, which changes nothing in what it costs.
+# Any slope counts: it does not change the cost.
 @operator("hsigmoid", torch="hardsigmoid", modules="Hardsigmoid", onnx="HardSigmoid",
           nnmeter="hsigmoid HardSigmoid", kernel="hswish")
 @operator("tanh", torch="tanh", modules="Tanh", onnx="Tanh", tensorflow="Tanh", nnmeter="Tanh",
@@ -40,7 +40,7 @@ from ._shapes import only
           tensorflow="Softmax", nnmeter="Softmax")
 @operator("logsoftmax", torch="log_softmax _log_softmax", modules="LogSoftmax", onnx="LogSoftmax",
           tensorflow="LogSoftmax")
-# Its limits decide whether it is a clip or an activation of its own.
+# The limits decide whether this is a clip or an activation with its own name.
 @operator("clip", attrs=None, torch="clamp clip clamp_min clamp_max hardtanh", modules="Hardtanh",
           onnx="Clip", tensorflow="ClipByValue", nnmeter="Clip", kernel="relu")
 def _activation(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:

@@ -1,6 +1,6 @@
 """Convolutions, over any number of spatial dimensions.
 
-They have a bias if their attribute ``bias`` says so.
+They have a bias if their attribute ``bias`` is true.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from ._shapes import check_channels, is_size, only, spatial_attrs, window_out
 
 
 def _macs(node: Node) -> int:
-    """Every value written takes a window of the input channels of its group."""
+    """Each output value takes one window over the input channels of its group."""
     window = math.prod(node["attrs"]["kernel"]) * node["in_shapes"][0][1] // node["attrs"].get("groups", 1)
     return math.prod(node["out_shapes"][0]) * window
 
 
 def _transposed_macs(node: Node) -> int:
-    """Every value read goes into a window of the output channels of its group."""
+    """Each input value goes into one window over the output channels of its group."""
     window = math.prod(node["attrs"]["kernel"]) * node["out_shapes"][0][1] // node["attrs"].get("groups", 1)
     return math.prod(node["in_shapes"][0]) * window
 
 
 def _params(node: Node) -> int:
-    """``in * out / groups * kernel``, and a bias for each output channel."""
+    """``in * out / groups * kernel``, plus a bias per output channel."""
     attrs, inner, outer = node["attrs"], node["in_shapes"][0][1], node["out_shapes"][0][1]
     weights = inner * outer // attrs.get("groups", 1) * math.prod(attrs["kernel"])
     return int(weights + outer * attrs.get("bias", False))
@@ -34,11 +34,11 @@ def _params(node: Node) -> int:
 
 @operator("conv", attrs=None, torch="conv1d conv2d conv3d", modules="Conv1d Conv2d Conv3d", onnx="Conv",
           tensorflow="Conv2D Conv3D _FusedConv2D", nnmeter="Conv2D Conv", macs=_macs, params=_params)
-# A convolution becomes depthwise when its shapes are known; readers name it so only where the format does.
+# A convolution becomes depthwise once shapes are known; readers use this name only if the format does.
 @operator("dwconv", attrs=None, tensorflow="DepthwiseConv2dNative _FusedDepthwiseConv2dNative",
           nnmeter="DepthwiseConv2dNative", macs=_macs, params=_params)
 def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """A window over all channels of a group; groups must divide both channel counts."""
+    """A window over all channels of a group; the groups must divide both channel counts."""
     batch, channels, *spatial = only(shapes)
     kernel, stride, dilation = spatial_attrs(attrs, len(spatial))
     out_channels, groups = attrs["out_channels"], attrs.get("groups", 1)

@@ -1,4 +1,4 @@
-"""Dense layers and products of matrices."""
+"""Dense layers and matrix products."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._shapes import broadcast, only
 
 
 def _macs(node: Node) -> int:
-    """Every value written takes a row of the first operand."""
+    """Each output value takes one row of the first operand."""
     return math.prod(node["out_shapes"][0]) * int(node["in_shapes"][0][-1])
 
 
 def _params(node: Node) -> int:
-    """``in * out``, and a bias for each output unless the attribute ``bias`` is False."""
+    """``in * out``, plus a bias per output unless the attribute ``bias`` is False."""
     inner, outer = node["in_shapes"][0][-1], node["out_shapes"][0][-1]
     return int(inner * outer + outer * node["attrs"].get("bias", True))
 
@@ -31,7 +31,7 @@ def _fc(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     return [(*lead, attrs["out_features"])]
 
 
-# With a matrix of weights each of these is a dense layer.
+# With a matrix of weights, each of these is a dense layer.
 @operator("matmul", operands=2, torch="matmul mm bmm", onnx="MatMul",
           tensorflow="MatMul _FusedMatMul BatchMatMul BatchMatMulV2 BatchMatMulV3",
           nnmeter="BatchMatMulV2", macs=_macs)
@@ -40,5 +40,5 @@ def _matmul(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     left, right = shapes
     if left[-1] != right[-2]:
         raise ShapeError(f"inner sizes differ: {left} x {right}")
-    # No batch dimensions are a batch of one.
+    # A product without batch dimensions counts as a batch of one.
     return [(*broadcast([left[:-2], right[:-2]]), left[-2], right[-1])]

@@ -1,4 +1,4 @@
-"""Arithmetic of each value, with broadcasting where there are several operands."""
+"""Element-wise arithmetic; several operands broadcast."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def _unary(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("logicaland", operands=None, torch="logical_and", onnx="And", tensorflow="LogicalAnd")
 @operator("logicalor", operands=None, torch="logical_or", onnx="Or", tensorflow="LogicalOr")
 def _elementwise(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """All operands, and a constant of ``const_shape`` if there is one, broadcast."""
+    """Broadcast all operands, and a constant of ``const_shape`` if there is one."""
     return [broadcast([*shapes, tuple(attrs["const_shape"])] if "const_shape" in attrs else shapes)]

@@ -1,4 +1,4 @@
-"""Tensors joined, cut and padded."""
+"""Join, cut and pad tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _concat(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("split", attrs=None, torch="split split_with_sizes chunk unsafe_chunk unsafe_split tensor_split",
           onnx="Split", tensorflow="Split SplitV", nnmeter="Split", keeps_zeros=True)
 def _split(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Cut along ``axis`` into ``sections`` (a list of sizes, or a count of equal parts)."""
+    """Cut along ``axis`` into ``sections`` (a list of sizes, or a number of equal parts)."""
     shape = only(shapes)
     axis = axis_of(attrs.get("axis", 1), len(shape))
     sections = attrs["sections"]
@@ -40,7 +40,7 @@ def _split(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("slice", attrs=None, torch="slice", onnx="Slice", tensorflow="StridedSlice Slice",
           nnmeter="StridedSlice", read=values_written, keeps_zeros=True)
 def _slice(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """``[start:stop:step]`` along ``axis``, Python's rules."""
+    """``[start:stop:step]`` along ``axis``, by Python's rules."""
     shape = list(only(shapes))
     axis = axis_of(attrs["axis"], len(shape))
     cut = slice(attrs.get("start"), attrs.get("stop"), attrs.get("step"))
@@ -54,7 +54,7 @@ def _slice(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
                   "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d "
                   "CircularPad1d CircularPad2d CircularPad3d")
 def _pad(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Add ``padding``: one (before, after) per dimension, batch and channels included."""
+    """Add ``padding``: a (before, after) pair for each dimension, batch and channels included."""
     shape = only(shapes)
     return [tuple(d + b + a for d, (b, a) in zip(shape, attrs["padding"], strict=True))]
 

@@ -1,4 +1,4 @@
-"""The same values in another shape or order."""
+"""Give the same values another shape or order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._shapes import axis_of, only
           modules="Unflatten", onnx="Reshape", tensorflow="Reshape", nnmeter="Reshape", keeps_zeros=True,
           kernel=None)
 def _reshape(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """New ``shape``: one size may be -1; 0 copies the input's (ONNX)."""
+    """Change to ``shape``: one size may be -1, and 0 copies the input's size (ONNX)."""
     shape = only(shapes)
     target = [shape[i] if d == 0 else int(d) for i, d in enumerate(attrs["shape"])]
     known = math.prod(d for d in target if d != -1)
@@ -49,7 +49,7 @@ def _squeeze(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("unsqueeze", attrs=None, torch="unsqueeze", onnx="Unsqueeze", tensorflow="ExpandDims",
           keeps_zeros=True, kernel=None)
 def _unsqueeze(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Insert dimensions of size 1 at ``axes`` of the result."""
+    """Insert dimensions of size 1 at ``axes``, counted in the result."""
     shape = list(only(shapes))
     rank = len(shape) + len(attrs["axes"])
     for axis in sorted(axis_of(a, rank) for a in attrs["axes"]):
@@ -70,7 +70,7 @@ def _transpose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("channelshuffle", attrs="groups", torch="channel_shuffle native_channel_shuffle",
           modules="ChannelShuffle", keeps_zeros=True)
 def _channelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Interleave ``groups`` of channels; same shape."""
+    """Interleave ``groups`` of channels; the shape stays the same."""
     shape = only(shapes)
     if shape[1] % attrs["groups"]:
         raise ShapeError(f"groups={attrs['groups']} does not divide {shape[1]} channels")

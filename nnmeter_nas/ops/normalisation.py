@@ -1,4 +1,4 @@
-"""Normalisations, which keep the shape."""
+"""Normalisations. They keep the shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._shapes import only
 
 
 def _bn_params(node: Node) -> int:
-    """A factor and a summand for each channel, unless ``affine`` is False; its statistics are no weights."""
+    """A scale and a shift per channel, unless ``affine`` is False; the running statistics do not count."""
     return int(2 * node["in_shapes"][0][1] * node["attrs"].get("affine", True))
 
 

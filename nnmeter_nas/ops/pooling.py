@@ -1,4 +1,4 @@
-"""Pools, and other changes of the size of a map."""
+"""Pools and other operators that change the size of a map."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _globalavgpool(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     return [(batch, channels, *(1 for _ in spatial)) if attrs.get("keepdims", True) else (batch, channels)]
 
 
-# Shape inference makes either a plain or a global pool of it, where its windows are all of one size.
+# Shape inference turns this into a plain or a global pool if all its windows have the same size.
 @operator("adaptiveavgpool", attrs=None, keeps_zeros=True,
           torch="adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d "
                 "_adaptive_avg_pool3d",
@@ -43,7 +43,7 @@ def _globalavgpool(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
           torch="adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
           modules="AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d", onnx="GlobalMaxPool")
 def _adaptive_pool(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """``output_size`` of each spatial dimension; None keeps the input's."""
+    """``output_size`` for each spatial dimension; None keeps the input's size."""
     batch, channels, *spatial = only(shapes)
     size = attrs["output_size"]
     sizes = (size,) * len(spatial) if isinstance(size, int) or size is None else tuple(size)

@@ -15,7 +15,7 @@ from ._shapes import axis_of, only
 @operator("min", attrs=None, torch="amin min", onnx="ReduceMin", tensorflow="Min", keeps_zeros=True)
 @operator("prod", attrs=None, torch="prod", onnx="ReduceProd", tensorflow="Prod", keeps_zeros=True)
 def _reduction(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Without ``axes``, or with 1 in their place if ``keepdims``."""
+    """Drop ``axes``, or keep them as 1 if ``keepdims``."""
     shape = only(shapes)
     axes = {axis_of(a, len(shape)) for a in attrs["axes"]}
     attrs["axes"] = tuple(sorted(axes))

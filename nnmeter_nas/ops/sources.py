@@ -1,4 +1,4 @@
-"""Where tensors come from without work: inputs, constants, and what hands its operand on."""
+"""Operators without work: inputs, constants, and identities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._shapes import only
 
 @operator("input", operands=0, attrs=None, nnmeter="Placeholder Input", read=none, written=none, kernel=None)
 def _input(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """The given shape; batch must be 1, since every pack was measured at batch 1."""
+    """The given shape; the batch must be 1, since every pack was measured at batch 1."""
     shape = attrs.get("shape")
     if not shape or any(not isinstance(d, int) or d < 1 for d in shape):
         raise ShapeError(f"input shape {shape} is missing or not of positive sizes; pass input_shape")
