@@ -1,4 +1,4 @@
-"""Changes to a model graph, in place: who reads what, what goes, and what takes its place."""
+"""Edit a model graph in place: rewire, replace, insert and remove operators."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import networkx as nx
 
 from .shapes import operand_shape
 
-#: Producer and output slot.
+#: A producer and one of its output slots.
 Operand = tuple[str, int]
 
 
 def connect(graph: nx.DiGraph, operand: Operand, consumer: str, in_slot: int) -> None:
-    """Add the edge, or another slot on it, that carries ``operand`` into ``consumer``."""
+    """Connect ``operand`` to ``consumer``: add an edge, or a slot to the edge that is there."""
     producer, out_slot = operand
     if graph.has_edge(producer, consumer):
         graph.edges[producer, consumer]["slots"].append((out_slot, in_slot))
@@ -23,7 +23,7 @@ def connect(graph: nx.DiGraph, operand: Operand, consumer: str, in_slot: int) ->
 
 
 def set_operands(graph: nx.DiGraph, name: str, operands: Sequence[Operand]) -> None:
-    """Feed ``name`` from ``operands`` and from nothing else."""
+    """Make ``operands`` the only operands of ``name``."""
     data = graph.nodes[name]
     graph.remove_edges_from([(producer, name) for producer in {p for p, _ in data["inputs"]}])
     data["in_shapes"] = [operand_shape(graph, name, operand) for operand in operands]
@@ -33,7 +33,7 @@ def set_operands(graph: nx.DiGraph, name: str, operands: Sequence[Operand]) -> N
 
 
 def bypass(graph: nx.DiGraph, name: str, source: Operand) -> None:
-    """Let every reader of ``name`` read ``source`` instead, and remove ``name``."""
+    """Make every reader of ``name`` read ``source`` instead, and remove ``name``."""
     for consumer in list(graph.successors(name)):
         for _, in_slot in graph.edges[name, consumer]["slots"]:
             _feed(graph, consumer, in_slot, source)
@@ -60,7 +60,7 @@ def replace(
 ) -> None:
     """Make ``name`` the operator ``op`` of ``operands``; it keeps its output shapes.
 
-    ``gone`` names the operators that it replaces beside its own; nothing else may read them.
+    ``gone`` names the other operators that it replaces; no other operator may read them.
     """
     graph.remove_nodes_from(gone)
     set_operands(graph, name, operands)
@@ -70,7 +70,7 @@ def replace(
 def insert(
     graph: nx.DiGraph, name: str, op: str, operand: Operand, attrs: Mapping[str, Any], shapes: list[Any]
 ) -> str:
-    """Add an operator of one operand and known output ``shapes``; returns its name."""
+    """Add an operator with one operand and known output ``shapes``; return its name."""
     while name in graph:
         name += "_"
     graph.add_node(
@@ -82,7 +82,7 @@ def insert(
 
 
 def drop_unread(graph: nx.DiGraph, names: Iterable[str]) -> None:
-    """Remove the operators among ``names``, and then those before them, that nothing reads."""
+    """Remove the operators in ``names`` that nothing reads, and then unread operators before them."""
     stack = list(names)
     while stack:
         name = stack.pop()
@@ -93,7 +93,7 @@ def drop_unread(graph: nx.DiGraph, names: Iterable[str]) -> None:
 
 
 def read_once(graph: nx.DiGraph, name: str) -> bool:
-    """Whether one operator alone reads ``name``, in one place, and the model does not hand it out."""
+    """Whether only one operator reads ``name``, in one place, and ``name`` is not an output of the model."""
     consumers = graph.adj[name]
     if len(consumers) != 1 or name in graph.graph["outputs"]:
         return False

@@ -1,16 +1,15 @@
-"""Model graph: a ``networkx.DiGraph`` of operators with shapes; construction, validation, pruning.
+"""The model graph, a ``networkx.DiGraph`` of operators with shapes: build, validate and prune it.
 
 A node carries
 
-* ``op``: canonical operator name (:mod:`nnmeter_nas.ops` declares the known ones),
+* ``op``: canonical operator name (known ones are declared in :mod:`nnmeter_nas.ops`),
 * ``attrs``: its attributes (kernel, stride, ... in NCHW terms),
 * ``inputs``: the ordered operands, each ``(producer, output slot)``,
-* ``declared``: output shapes an outside format claims, or None,
+* ``declared``: output shapes as an outside format states them, or None,
 * ``in_shapes`` / ``out_shapes``: inferred shapes, NCHW, filled by :func:`finish`.
 
-An edge carries ``slots``, the list of ``(output slot, input slot)`` pairs that run along it, so one
-producer may feed several operands of one consumer. ``graph.graph["outputs"]`` names the model's
-outputs.
+An edge carries ``slots``, a list of ``(output slot, input slot)`` pairs: one producer may feed several
+operands of one consumer. ``graph.graph["outputs"]`` names the model's outputs.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
 
-#: Operators whose result stays x when all other operands are zero.
+#: Operators that return x when all other operands are zero.
 _ADDITIVE_OPS = frozenset({"add", "sub"})
 
 
@@ -68,35 +67,35 @@ def add_op(
 
 
 def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
-    """Declare the model's outputs; without a call every operator nobody consumes is one."""
+    """Declare the model's outputs. If this is never called, all operators without a consumer are outputs."""
     graph.graph["outputs"] = list(names)
 
 
 def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
-    """Validate ``graph``, infer shapes, prune dead branches and rewrite spellings; every reader's last step.
+    """Validate ``graph``, infer shapes, prune dead branches and rewrite spellings. Readers call this last.
 
-    Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists
-    ``(operator, declared, inferred)`` where an outside format carried another shape.
+    Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists each
+    ``(operator, declared, inferred)`` where the outside format stated another shape.
 
     Args:
-        graph: a model graph, whole but for shapes.
-        inferred: operators whose shapes the reader has inferred, and has not touched since.
+        graph: a model graph, complete except for shapes.
+        inferred: operators whose shapes the reader has inferred and has not changed since.
 
     Raises:
         GraphError: empty, cyclic, disconnected, or an operand that does not exist.
         ShapeError: shapes are missing or contradict each other.
     """
-    # One order serves all: what joins or leaves out operators does not turn round what stays.
+    # One order is enough: adding or removing operators does not reorder the others.
     order = validate(graph)
     infer_shapes(graph, order, inferred)
-    # Spellings are looked for where nothing idle is left between their operators.
+    # Prune first, so that no idle operator stands between those of a spelling.
     prune(graph, order)
     rewrite(graph, order)
     return graph
 
 
 def validate(graph: nx.DiGraph) -> list[str]:
-    """Check the structure of ``graph``; returns its operators, producers first.
+    """Check the structure of ``graph``; return its operators, producers first.
 
     Raises:
         GraphError: no operators, an unknown operand, a cycle, no input, an unknown output, or no
@@ -108,7 +107,7 @@ def validate(graph: nx.DiGraph) -> list[str]:
         if "op" not in data:
             consumer = next(iter(graph.successors(name)), None)
             raise GraphError(f"its operand {name!r} does not exist in the graph", consumer)
-    order = topological_order(graph)  # which a cyclic graph has not
+    order = topological_order(graph)  # raises if the graph is cyclic
     inputs = input_names(graph)
     if not inputs:
         raise GraphError("the graph has no input; add one with its shape")
@@ -129,18 +128,18 @@ def input_names(graph: nx.DiGraph) -> list[str]:
 
 
 def output_names(graph: nx.DiGraph) -> list[str]:
-    """Declared outputs, or every node without a consumer."""
+    """Names of the declared outputs, or else of all nodes without a consumer."""
     return graph.graph["outputs"] or [n for n in graph if graph.out_degree(n) == 0]
 
 
 def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
-    """Remove, in place, what costs nothing on a device; ``order`` names the operators, producers first.
+    """Remove everything that costs nothing on a device, in place; ``order`` lists operators, producers first.
 
-    That is, in this order: branches known to be zero (multiplied by zero) and operators computed
-    from constants alone, as the converters of the runtimes fold both; operators that hand their
-    input on unchanged; and nodes without a path from an input to an output.
+    It removes, in this order: branches that are known to be zero (multiplied by zero) and operators computed
+    from constants alone, since the converters of the runtimes fold both; operators that return their input
+    unchanged; and nodes that are on no path from an input to an output.
 
-    A model whose output turns out not to depend on its input keeps only its inputs.
+    If the output does not depend on the input, only the inputs are kept.
     """
     outputs = output_names(graph)
     nodes = dict(graph.nodes(data=True))
@@ -148,7 +147,7 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
     constant = _constant_operators(nodes, order)
     for name in order:
         data = nodes[name]
-        # Without constants, which few models have, only these can be left out.
+        # Few models have constants. Without them, only identities can be removed.
         is_identity = role_of(data["op"]) == "identity"
         if name in constant or not (constant or is_identity or data["op"] == "concat"):
             continue
@@ -171,9 +170,9 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
 
 
 def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str]) -> set[str]:
-    """Operators whose value does not depend on any input, because zeros swallow it.
+    """Operators whose value does not depend on any input, because zeros absorb it.
 
-    ``order`` names the ``nodes``, producers first.
+    ``order`` lists the ``nodes``, producers first.
     """
     constant: set[str] = set()
     zero: set[str] = set()

@@ -1,4 +1,4 @@
-"""Shape inference over a model graph: operator by operator, NCHW (or NCL, N..., as the input comes)."""
+"""Shape inference over a model graph, one operator at a time, in NCHW (or NCL, N..., like the input)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Shape", "infer_operator", "infer_shapes", "operand_shape"]
 def infer_shapes(graph: nx.DiGraph, order: Iterable[str], inferred: Container[str] = ()) -> None:
     """Fill ``in_shapes`` and ``out_shapes`` of every node of a model graph, in place.
 
-    ``order`` names all nodes, producers first; those that are ``inferred`` have their shapes already.
-    Shapes that an outside format declared are used only where no rule exists; elsewhere a differing one is
-    noted in ``graph.graph["shape_mismatches"]``.
+    ``order`` lists all nodes, producers first; the nodes in ``inferred`` have their shapes already.
+    Shapes that an outside format declared are used only where no rule exists. Elsewhere a differing shape is
+    recorded in ``graph.graph["shape_mismatches"]``.
 
     Raises:
         ShapeError: as :func:`infer_operator`.
@@ -34,10 +34,10 @@ def infer_shapes(graph: nx.DiGraph, order: Iterable[str], inferred: Container[st
 
 
 def infer_operator(graph: nx.DiGraph, name: str) -> None:
-    """Fill ``in_shapes`` and ``out_shapes`` of one node, whose producers have theirs already.
+    """Fill ``in_shapes`` and ``out_shapes`` of one node; its producers must have theirs already.
 
-    A convolution whose groups equal its input channels becomes a ``dwconv``, an adaptive pool a
-    plain or global one.
+    A convolution with as many groups as input channels becomes a ``dwconv``; an adaptive pool becomes a
+    plain or global pool.
 
     Raises:
         ShapeError: batch other than 1, missing or contradictory shapes; names the operator.
@@ -72,7 +72,7 @@ def infer_operator(graph: nx.DiGraph, name: str) -> None:
 
 
 def operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) -> Shape:
-    """Shape of what ``operand`` hands to ``consumer``; a ShapeError if its producer has no such output."""
+    """Shape that ``operand`` has for ``consumer``; a ShapeError if the producer has no such output."""
     producer, slot = operand
     shapes = graph.nodes[producer]["out_shapes"]
     if not 0 <= slot < len(shapes):
@@ -81,7 +81,7 @@ def operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) ->
 
 
 def _specialise(data: dict[str, Any]) -> None:
-    """Rename an operator to the canonical one its shapes make it."""
+    """Rename an operator to the more specific one that its shapes call for."""
     attrs = data["attrs"]
     if data["op"] == "conv" and 1 < attrs.get("groups", 1) == data["in_shapes"][0][1]:
         data["op"] = "dwconv"
@@ -102,6 +102,6 @@ def _specialise(data: dict[str, Any]) -> None:
 
 
 def _covers_map(data: dict[str, Any]) -> bool:
-    """Whether an average pool's window is its whole, unpadded, input map."""
+    """Whether the window of an average pool covers its whole, unpadded, input map."""
     shape, attrs = data["in_shapes"][0], data["attrs"]
     return tuple(attrs["kernel"]) == shape[2:] and all(d == 1 for d in data["out_shapes"][0][2:])

@@ -1,7 +1,7 @@
 """Fast graph traversals on plain dicts, for every pass over a model.
 
-They return what networkx's functions return, in the same order. A search walks each candidate about ten
-times to predict its latency, and networkx's views and generators take five times as long.
+They return the same as networkx's functions, in the same order. A search walks each candidate about ten times
+to predict its latency; networkx's views and generators would take five times as long.
 """
 
 from __future__ import annotations

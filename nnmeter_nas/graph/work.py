@@ -1,9 +1,9 @@
-"""Work of a model graph: floating-point operations and parameters, in all and operator by operator.
+"""Work of a model graph: floating-point operations and parameters, in total and by operator.
 
-A multiply-add is two operations, and as in :mod:`torch.utils.flop_counter` only products of matrices and
-convolutions count: an activation, a pool or a batch norm takes none. Parameters are weights and biases, among
-them the two that a batch norm has for each channel; its running mean and variance are none. A layer that is
-called twice counts twice. What each operator does is declared in :mod:`nnmeter_nas.ops`.
+A multiply-add is two operations. As in :mod:`torch.utils.flop_counter`, only matrix products and convolutions
+count; activations, pools and batch norms do not. Parameters are weights and biases. They include the two of
+each channel of a batch norm, but not its running mean and variance. A layer that is called twice counts
+twice. :mod:`nnmeter_nas.ops` declares the work of each operator.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..ops import OPERATORS
 
 
 def flops(graph: nx.DiGraph) -> int:
-    """Floating-point operations of a finished model graph, as far as its operators are known.
+    """Floating-point operations of a finished model graph; unknown operators are not counted.
 
     >>> from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
     >>> graph = new_graph()
@@ -26,18 +26,18 @@ def flops(graph: nx.DiGraph) -> int:
 
 
 def params(graph: nx.DiGraph) -> int:
-    """Parameters of a finished model graph, as far as its operators are known."""
+    """Parameters of a finished model graph; unknown operators are not counted."""
     return sum(params_by_operator(graph).values())
 
 
 def flops_by_operator(graph: nx.DiGraph) -> dict[str, int]:
-    """Floating-point operations of each operator by name; an operator of an unknown kind is left out."""
+    """Floating-point operations by operator name; operators of unknown kinds are left out."""
     known = ((name, data) for name, data in graph.nodes(data=True) if data["op"] in OPERATORS)
     return {name: 2 * OPERATORS[data["op"]].macs(data) for name, data in known}
 
 
 def params_by_operator(graph: nx.DiGraph) -> dict[str, int]:
-    """Parameters of each operator by name; an operator that does not tell them is left out."""
+    """Parameters by operator name; operators that do not state them are left out."""
     found = {}
     for name, data in graph.nodes(data=True):
         operator = OPERATORS.get(data["op"])

@@ -1,17 +1,17 @@
-"""Rewrites: one graph of operators out of the spellings that formats and authors have for one thing.
+"""Rewrites: turn the many spellings of one thing into one graph of operators.
 
-Each module holds one idea, with the ``SPELLINGS`` that it was tested with. A rewrite is done only where the
-result is equal. What replaces several operators has the name of the last of them.
+Each module holds one idea, and lists the ``SPELLINGS`` that it was tested with. A rewrite happens only if the
+result is equal. The operator that replaces several others takes the name of the last of them.
 
-A pass goes from the inputs to the outputs, so that the operands of each operator are in their final form
-already. Passes are repeated until nothing changes. There are two rounds of them:
+A pass goes from the inputs to the outputs, so the operands of each operator are already in their final form.
+Passes repeat until nothing changes. There are two rounds of passes:
 
-1. what does nothing goes, and all else that has several spellings gets one;
-2. constants fold into the layers before them. That is last, since an activation is no longer found if a
-   number among its operators has become the bias of a layer.
+1. The first removes what does nothing and gives everything else one spelling.
+2. The second folds constants into the layers before them. It comes last because an activation can no longer
+   be recognised once one of its numbers has become the bias of a layer.
 
-A rule is tried only in a graph that has operators of all the kinds that it needs, and there only at
-operators that it may end in. So a network without candidates costs nothing.
+A rule is tried only if the graph has all kinds of operators that the rule needs, and only at operators that
+its spelling may end in. So a network without matches costs nothing.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
 
 
 def rewrite(graph: nx.DiGraph, order: Sequence[str]) -> None:
-    """Bring all spellings in a pruned model graph with shapes into one form, in place.
+    """Give all spellings in a pruned model graph with shapes one form, in place.
 
-    ``order`` names the operators, producers first, and maybe others that are gone.
+    ``order`` lists the operators, producers first. It may also list removed ones.
     """
     for number in range(len(_ROUNDS)):
         while _pass(graph, order, number):
@@ -86,12 +86,12 @@ def rewrite(graph: nx.DiGraph, order: Sequence[str]) -> None:
 
 
 def _pass(graph: nx.DiGraph, order: Sequence[str], number: int) -> bool:
-    """Try the rules of one round everywhere; returns whether one did something."""
+    """Try all rules of one round everywhere; return whether any of them changed the graph."""
     operators = dict(graph.nodes(data="op"))
     rules = _rules(number, frozenset(operators.values()))
     changed = False
     for name in [name for name in order if operators.get(name) in rules]:
-        # An operator that was rewritten is another one, to which other rules apply.
+        # A rewritten operator is a different one, so other rules may apply to it.
         while name in graph and any(apply(graph, name) for apply in rules.get(graph.nodes[name]["op"], ())):
             changed = True
     return changed
@@ -99,7 +99,7 @@ def _pass(graph: nx.DiGraph, order: Sequence[str], number: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _rules(number: int, present: frozenset[str]) -> dict[str, list[Apply]]:
-    """By the operator that they may end in, the rules of a round for a graph with operators ``present``."""
+    """Rules of a round for a graph with operators ``present``, keyed by the operator a spelling ends in."""
     found: dict[Rule, None] = {}
     reached = set(present)
     while more := [r for r in _ROUNDS[number] if r not in found and _may_apply(r, reached)]:

@@ -1,14 +1,14 @@
 """Patterns written as the formula they match, such as ``"x * relu6(x + 3) / 6"``.
 
-A formula is parsed once, into the four kinds of :data:`Expression`, and then looked for in model graphs:
+A formula is parsed once into the four kinds of :data:`Expression`, and then searched for in model graphs:
 
-* a name such as ``x`` is any tensor, the same one wherever the name stands;
-* a call is the operator of that name, over one tensor; numbers behind it are the limits of a ``clip``;
-* factors of a product, and summands of a sum, may come in any order. ``a / 6`` is ``a * (1 / 6)``, ``-a`` is
+* a name such as ``x`` is any tensor, and the same tensor wherever the name occurs;
+* a call is the operator of that name over one tensor; numbers after the tensor are the limits of a ``clip``;
+* factors of a product and summands of a sum may come in any order. ``a / 6`` is ``a * (1 / 6)``, ``-a`` is
   ``a * (-1)``, and ``x ** 3`` is ``x * x * x``, in the formula and in the graph alike;
-* numbers match within 0.1 %, as formats round them and some models are half precision.
+* numbers match within 0.1 %, because formats round them and some models use half precision.
 
-What is computed on the way to the result must be read by nothing else, and not be an output of the model.
+Nothing else may read the intermediate results, and none of them may be an output of the model.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ..shapes import operand_shape
 from ._rule import Rule
 
 _TOLERANCE = 1e-3
-#: A product in a graph is followed through this many of its operators.
+#: The search follows a product through at most this many operators.
 _MAX_DEPTH = 4
-#: Powers that are read as products.
+#: Powers that are treated as products.
 _POWERS = (2.0, 3.0)
 _PRODUCTS = frozenset({"mul", "div", "neg", "pow"})
 _SUMS = frozenset({"add", "sub"})
@@ -53,7 +53,7 @@ class OpPattern:
 
 @dataclass(frozen=True)
 class Product:
-    """Factors, each with whether it is divided by instead, and the number that they are scaled by."""
+    """Factors, each with a flag that says whether it divides, and a number that scales the product."""
 
     factors: tuple[tuple[Expression, bool], ...]
     scale: float
@@ -61,7 +61,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Sum:
-    """Summands, and the number that is added."""
+    """Summands, and a number added to them."""
 
     terms: tuple[Expression, ...]
     shift: float
@@ -72,14 +72,14 @@ Expression = Name | OpPattern | Product | Sum
 
 @dataclass(frozen=True)
 class Match:
-    """What the names of a formula stand for, and the operators it was found in, in no order."""
+    """The tensors that the names of a formula stand for, and the matched operators, unordered."""
 
     names: Mapping[str, Operand]
     members: frozenset[str] = frozenset()
 
 
 def parse(formula: str) -> Expression:
-    """The expression of a formula.
+    """Parse a formula into an expression.
 
     >>> parse("x / 2 + 3")
     Sum(terms=(Product(factors=((Name(name='x'), False),), scale=0.5),), shift=3.0)
@@ -112,7 +112,7 @@ def _parse(node: ast.expr) -> Expression | float:
 
 
 def _product(parts: list[tuple[Expression | float, bool]], scale: float = 1.0) -> Expression | float:
-    """The product of ``parts``, each with whether it is divided by; products among them become one."""
+    """The product of ``parts``, each with a flag that says whether it divides; nested products are merged."""
     factors: list[tuple[Expression, bool]] = []
     for part, inverse in parts:
         number = part if isinstance(part, float) else part.scale if isinstance(part, Product) else 1.0
@@ -125,7 +125,7 @@ def _product(parts: list[tuple[Expression | float, bool]], scale: float = 1.0) -
 
 
 def _sum(parts: list[Expression | float]) -> Expression | float:
-    """The sum of ``parts``; sums among them become one."""
+    """The sum of ``parts``; nested sums are merged."""
     terms: list[Expression] = []
     shift = 0.0
     for part in parts:
@@ -140,7 +140,7 @@ def _sum(parts: list[Expression | float]) -> Expression | float:
 
 
 def formulas(spellings: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
-    """A rule for each formula in ``spellings``, which holds those of an operator of ``x`` by its name."""
+    """A rule for each formula in ``spellings``, which maps an operator of ``x`` to its formulas."""
     return tuple(_formula_rule(op, parse(text)) for op, texts in spellings.items() for text in texts)
 
 
@@ -158,7 +158,7 @@ def _formula_rule(op: str, expression: Expression) -> Rule:
 
 
 def _ends(expression: Expression) -> frozenset[str]:
-    """Operators that what ``expression`` describes may end in."""
+    """Operators that a match of ``expression`` may end in."""
     match expression:
         case OpPattern(op=op):
             return frozenset({op})
@@ -184,7 +184,7 @@ def _called(expression: Expression) -> set[str]:
 def _matches(
     graph: nx.DiGraph, expression: Expression, operand: Operand, so_far: Match, is_last: bool = False
 ) -> Iterator[Match]:
-    """Every way in which ``operand`` is ``expression``, given what was matched ``so_far``."""
+    """Every way to match ``operand`` with ``expression``, given the match ``so_far``."""
     name = operand[0]
     if isinstance(expression, Name):
         if so_far.names.get(expression.name, operand) == operand:
@@ -214,7 +214,7 @@ def _matches(
 
 
 def _all(graph: nx.DiGraph, pairs: list[tuple[Expression, Operand]], so_far: Match) -> Iterator[Match]:
-    """Every way in which all ``pairs`` match at once."""
+    """Every way to match all ``pairs`` at once."""
     if not pairs:
         yield so_far
         return
@@ -228,7 +228,7 @@ def _close(found: float, wanted: float) -> bool:
 
 
 def _has_limits(data: Mapping[str, Any], numbers: tuple[float, ...]) -> bool:
-    """Whether the limits of a ``clip`` are ``numbers``; none are those of a clip that does not tell them."""
+    """Whether ``numbers`` are the limits of a ``clip``; empty for a clip whose limits are unknown."""
     if data["op"] != "clip":
         return not numbers
     found = [data["attrs"].get(key) for key in ("min", "max")]
@@ -238,12 +238,12 @@ def _has_limits(data: Mapping[str, Any], numbers: tuple[float, ...]) -> bool:
 
 
 def _is_plain(data: Mapping[str, Any]) -> bool:
-    """Whether an element-wise operator works with nothing but its operands and a number."""
+    """Whether an element-wise operator uses only its operands and a number."""
     return "const_shape" not in data["attrs"] and "alpha" not in data["attrs"]
 
 
 def _shift(data: Mapping[str, Any]) -> float | None:
-    """What a sum adds to its operands; None if the operator is no sum."""
+    """The number that a sum adds to its operands; None if the operator is no sum."""
     if data["op"] not in _SUMS or not _is_plain(data):
         return None
     shift: float | None = data["attrs"].get("const")
@@ -253,12 +253,12 @@ def _shift(data: Mapping[str, Any]) -> float | None:
     return -shift if lone and shift is not None else None
 
 
-#: Factors, each with whether it is divided by, a number, and the operators that multiply them.
+#: Factors, each with a flag that says whether it divides; a number; and the operators that multiply them.
 _Factors = tuple[list[tuple[Operand, bool]], float, frozenset[str]]
 
 
 def _products(graph: nx.DiGraph, name: str) -> Iterator[_Factors]:
-    """The product that ``name`` computes, first of its own operands, then ever further expanded."""
+    """The product that ``name`` computes: first over its own operands, then expanded step by step."""
     own = _factors(graph.nodes[name])
     if own is None:
         return
@@ -282,7 +282,7 @@ def _products(graph: nx.DiGraph, name: str) -> Iterator[_Factors]:
 
 
 def _factors(data: Mapping[str, Any]) -> tuple[list[tuple[Operand, bool]], float] | None:
-    """Factors of one operator and the number it scales by; None if it is no product of such."""
+    """Factors of one operator and the number that scales them; None if it is no such product."""
     op, attrs, inputs = data["op"], data["attrs"], data["inputs"]
     if op not in _PRODUCTS or not _is_plain(data):
         return None

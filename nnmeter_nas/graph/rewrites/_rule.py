@@ -1,4 +1,4 @@
-"""What a rewrite is: a function that is tried at every operator that it may end in."""
+"""A rewrite: a function tried at every operator that its spelling may end in."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-#: Rewrites the spelling that ends in the operator of that name, in place; says whether it did.
+#: Rewrites, in place, the spelling that ends in the named operator; returns whether it did.
 Apply = Callable[[nx.DiGraph, str], bool]
 
-#: Operators that only see a tensor as another shape, which takes no work.
+#: Operators that only give a tensor another shape, which takes no work.
 VIEWS = frozenset({"reshape", "flatten", "squeeze", "unsqueeze"})
-#: Operators with a scalar or a vector that may be a scale or a shift.
+#: Operators that may scale or shift by a scalar or a vector.
 ELEMENTWISE = frozenset({"add", "sub", "mul", "div"})
 
 
@@ -21,10 +21,10 @@ class Rule:
     """One rewrite.
 
     Attributes:
-        apply: tries it.
-        ends: the operators that a spelling may end in.
-        needs: sets of operators; a graph without one of each holds no such spelling.
-        makes: operators that it leaves behind.
+        apply: tries the rewrite.
+        ends: operators that a spelling may end in.
+        needs: sets of operators; a spelling occurs only in a graph that has at least one of each set.
+        makes: operators that the rewrite creates.
     """
 
     apply: Apply
@@ -34,7 +34,7 @@ class Rule:
 
 
 def rule(*ends: str, needs: Iterable[str] = (), makes: Iterable[str] = ()) -> Callable[[Apply], Rule]:
-    """Make the decorated function a rule; ``needs`` names operators of which a graph must hold one."""
+    """Make the decorated function a rule; the graph must hold one of the operators in ``needs``."""
 
     def made(apply: Apply) -> Rule:
         wanted = frozenset(needs)

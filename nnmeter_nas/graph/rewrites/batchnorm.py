@@ -1,8 +1,8 @@
-"""Products and sums with one constant per channel: a bias of the layer before them, or a batch norm.
+"""Turn products and sums with one constant per channel into a bias of the layer before, or a batch norm.
 
-Behind a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. Behind a
-batch norm, both are part of it, and so are those with a plain number. Elsewhere, a product and a sum
-together are a batch norm, if one of them has a constant per channel.
+After a layer with weights, a sum is its bias, and a product folds into it as a batch norm does. After a batch
+norm, both become part of it, and so do products and sums with a plain number. Elsewhere, a product and a sum
+together are a batch norm if at least one of them has a constant per channel.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHANNELS = 1
 
 @rule(*ELEMENTWISE, needs=_LAYERS | {"bn"}, makes={"bn"})
 def fold_into_layer(graph: nx.DiGraph, name: str) -> bool:
-    """Into the weights of the layer before it, or of the batch norm behind that."""
+    """Fold into the weights of the layer before, or into the batch norm behind that layer."""
     data = graph.nodes[name]
     if not _is_affine(data):
         return False
@@ -61,7 +61,7 @@ def fold_into_layer(graph: nx.DiGraph, name: str) -> bool:
 
 @rule(*ELEMENTWISE, needs=ELEMENTWISE, makes={"bn"})
 def join_scale_and_shift(graph: nx.DiGraph, name: str) -> bool:
-    """A product and a sum, in either order, one of them with a constant per channel."""
+    """Join a product and a sum, in either order; one of them has a constant per channel."""
     data = graph.nodes[name]
     before = sole_source(graph, name, ELEMENTWISE)
     if before is None or not _is_affine(data):
@@ -80,7 +80,7 @@ def join_scale_and_shift(graph: nx.DiGraph, name: str) -> bool:
 
 
 def _is_affine(data: Mapping[str, Any]) -> bool:
-    """Whether the operator scales or shifts its one operand by a constant, and keeps its shape."""
+    """Whether the operator scales or shifts its only operand by a constant and keeps its shape."""
     attrs = data["attrs"]
     constant = ("const" in attrs) != ("const_shape" in attrs)
     one = len(data["inputs"]) == 1 and data["in_shapes"] == data["out_shapes"]
@@ -92,7 +92,7 @@ def _is_number(data: Mapping[str, Any]) -> bool:
 
 
 def _is_vector(data: Mapping[str, Any], axis: int) -> bool:
-    """Whether the constant of an operator varies along ``axis`` alone, over all of it."""
+    """Whether the constant of an operator varies along all of ``axis`` and along no other axis."""
     out: Shape = data["out_shapes"][0]
     shape = data["attrs"].get("const_shape", ())
     aligned: Shape = (1,) * (len(out) - len(shape)) + tuple(shape)

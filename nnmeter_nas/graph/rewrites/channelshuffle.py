@@ -1,6 +1,6 @@
-"""Channels split into groups, groups and members swapped, and joined again: one channel shuffle.
+"""Make one channel shuffle: split channels into groups, swap groups and members, and join again.
 
-The batch, which is 1, may stand among the axes in any place, as where it is multiplied with the channels.
+The batch axis has size 1 and may be in any place, for example where it is merged with the channels.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _CHANNELS, _FIRST_OF_MAP = 1, 2
 
 @rule(*VIEWS, needs={"transpose"}, makes={"channelshuffle"})
 def join_shuffle(graph: nx.DiGraph, name: str) -> bool:
-    """A view, a transpose and a view; the last may have another shape than the first saw."""
+    """Join a view, a transpose and a view; the last shape may differ from the input of the first view."""
     swap = sole_source(graph, name, {"transpose"})
     split = sole_source(graph, swap, VIEWS) if swap else None
     if swap is None or split is None:
         return False
     seen, middle = graph.nodes[split]["in_shapes"][0], graph.nodes[split]["out_shapes"][0]
     perm, out = graph.nodes[swap]["attrs"]["perm"], graph.nodes[name]["out_shapes"][0]
-    # The tensor that is shuffled may be a view itself, or be seen in another shape afterwards.
+    # The shuffled tensor may itself be a view, or be reshaped afterwards.
     found = [(shape, groups) for shape in (seen, out) if (groups := _groups(shape, middle, perm))]
     if not found:
         return False
@@ -52,7 +52,7 @@ def join_shuffle(graph: nx.DiGraph, name: str) -> bool:
 
 
 def _groups(shape: Shape, split: Shape, perm: Sequence[int]) -> int | None:
-    """Into how many groups channels are split and shuffled; None if that is not what happens."""
+    """Number of groups that the channels are split into and shuffled; None if this is no shuffle."""
     longer = [axis for axis, size in enumerate(split) if size > 1]
     if len(shape) <= _FIRST_OF_MAP or shape[0] != 1 or len(longer) < 2:
         return None
@@ -64,7 +64,7 @@ def _groups(shape: Shape, split: Shape, perm: Sequence[int]) -> int | None:
 
 @rule("reshape", "flatten", needs={"concat"}, makes={"channelshuffle"})
 def join_stack(graph: nx.DiGraph, name: str) -> bool:
-    """Tensors stacked behind their channels and then joined: a concat, and a shuffle of as many groups."""
+    """Turn tensors stacked after their channels and then joined into a concat and a shuffle."""
     stack = sole_source(graph, name, {"concat"})
     if stack is None:
         return False
@@ -89,7 +89,7 @@ def join_stack(graph: nx.DiGraph, name: str) -> bool:
 
 @rule("split", needs=VIEWS, makes={"reshape"})
 def split_channels(graph: nx.DiGraph, name: str) -> bool:
-    """Cut the channels instead of a view of them, where its pieces are pieces of the channels."""
+    """Cut the channels instead of a view of them, if pieces of the view are pieces of the channels."""
     view = sole_source(graph, name, VIEWS)
     if view is None:
         return False

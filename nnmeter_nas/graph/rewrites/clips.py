@@ -1,7 +1,7 @@
-"""Limits, as clips, as the larger or smaller of a tensor and a number, or one after the other: one clip.
+"""Make one clip of limits, written as clips, as a maximum or minimum with a number, or one after the other.
 
-Limits of 0 and 6 are ``relu6``, and 0 alone is ``relu``. An activation and other limits in a row stay two,
-unless they make an activation together.
+Limits of 0 and 6 make ``relu6``, and a lower limit of 0 makes ``relu``. An activation next to other limits
+stays separate, unless together they make an activation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CLIPS = frozenset({"clip", "maximum", "minimum"})
 
 @rule("relu", "relu6", *_CLIPS, needs=_CLIPS, makes={"relu", "relu6", "clip"})
 def join_clips(graph: nx.DiGraph, name: str) -> bool:
-    """Write limits as one operator, together with those right before it."""
+    """Make one operator of limits and the limits right before it."""
     data = graph.nodes[name]
     limits = _limits(data)
     if limits is None:
@@ -59,7 +59,7 @@ def _within(value: float, limits: tuple[float, float]) -> float:
 
 
 def _limits(data: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Lower and upper limit of an operator of one operand; None if it has none, or does not tell them."""
+    """Lower and upper limit of an operator with one operand; None if it has none or does not state them."""
     op, attrs = data["op"], data["attrs"]
     if op in _LIMITS_OF:
         return _LIMITS_OF[op]

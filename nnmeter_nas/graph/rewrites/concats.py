@@ -1,4 +1,4 @@
-"""A concat of concats along one axis is one; all the pieces of a split, in their order, are what it split."""
+"""Join concats of concats along one axis, and drop a split whose pieces are all joined again in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPELLINGS = ("cat([cat([x, y]), z])", "cat(x.chunk(2, 1), 1)")
 
 @rule("concat", needs={"concat"})
 def join_concats(graph: nx.DiGraph, name: str) -> bool:
-    """Join what the operands that are concats themselves join, as exporters and converters do."""
+    """Read the operands of inner concats directly, as exporters and converters do."""
     data = graph.nodes[name]
     axis, pieces, gone = concat_axis(data), [], set()
     for operand in data["inputs"]:
@@ -35,7 +35,7 @@ def join_concats(graph: nx.DiGraph, name: str) -> bool:
 
 @rule("concat", needs={"split"})
 def join_split(graph: nx.DiGraph, name: str) -> bool:
-    """Take what was split for the concat of all its pieces."""
+    """Replace a concat of all pieces of a split by the tensor that was split."""
     data = graph.nodes[name]
     producer = data["inputs"][0][0]
     split = graph.nodes[producer]

@@ -1,4 +1,4 @@
-"""A dilated convolution of TensorFlow: blocks of the map go to the batch, and back behind the convolution."""
+"""Dilated convolutions of TensorFlow: blocks of the map move to the batch, and back after the convolution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CONVOLUTIONS = frozenset({"conv", "dwconv"})
 
 @rule("batchtospacend", needs={"spacetobatchnd"}, makes=_CONVOLUTIONS)
 def join_dilation(graph: nx.DiGraph, name: str) -> bool:
-    """The blocks become its dilation; its padding is what was added and not cut off again."""
+    """Turn the block size into dilation. The padding is the added values that are not cut off again."""
     conv = sole_source(graph, name, _CONVOLUTIONS)
     before = sole_source(graph, conv, {"spacetobatchnd"}) if conv else None
     if conv is None or before is None:

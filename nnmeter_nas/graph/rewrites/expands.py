@@ -1,4 +1,4 @@
-"""A tensor made larger only to be combined with a larger one: the operator behind it broadcasts anyway."""
+"""Drop an expand before an operator that broadcasts anyway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXPANDS = frozenset({"expand", "expandas", "expand_as", "broadcastto"})
 
 @rule(*ELEMENTWISE, "pow", "maximum", "minimum", needs=_EXPANDS)
 def leave_out_expands(graph: nx.DiGraph, name: str) -> bool:
-    """Read the operands from before they were expanded, where the result has the same shape."""
+    """Read the operands as they were before the expand, if the result has the same shape."""
     data = graph.nodes[name]
     operands = data["inputs"]
     nodes = graph.nodes

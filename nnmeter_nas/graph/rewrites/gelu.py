@@ -1,4 +1,4 @@
-"""GELU: exact by the error function, approximated by tanh or by a sigmoid."""
+"""GELU: exact (error function), or approximated with tanh or a sigmoid."""
 
 from ._expressions import formulas
 

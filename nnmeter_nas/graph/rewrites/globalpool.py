@@ -1,6 +1,6 @@
-"""The mean over the whole map in other steps: one axis after the other, or over a flattened map.
+"""Means over the whole map in several steps: one axis after the other, or over a flattened map.
 
-A mean over the map at once, and a pool of one window, are global pools by their shapes already.
+Shape inference already makes a global pool of a mean over the whole map and of a pool with one window.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SPELLINGS = (
     "x.flatten(2).mean(2)",
     "x.view(1, 8, 64).mean(-1, keepdim=True)",
 )
-#: Of a feature map, the axes before those of the map.
+#: Number of axes of a feature map before its spatial axes.
 _LEAD = 2
 
 
 @rule("mean", "globalavgpool", needs={"mean"}, makes={"globalavgpool", "reshape"})
 def join_means(graph: nx.DiGraph, name: str) -> bool:
-    """Two means that together go over the whole map."""
+    """Join two means that together cover the whole map."""
     data = graph.nodes[name]
     before = data["inputs"][0][0]
     first = graph.nodes[before]
@@ -35,7 +35,7 @@ def join_means(graph: nx.DiGraph, name: str) -> bool:
         return False
     rank = len(first["in_shapes"][0])
     gone = {axis % rank for axis in first["attrs"]["axes"]}
-    # Of each axis that the second mean reads, which axis of the map it is.
+    # For each axis that the second mean reads, the matching axis of the map.
     left = [axis for axis in range(rank) if first["attrs"].get("keepdims") or axis not in gone]
     second = data["attrs"].get("axes", range(_LEAD, len(left)))
     if rank <= _LEAD or gone | {left[axis] for axis in second} != set(range(_LEAD, rank)):
@@ -46,7 +46,7 @@ def join_means(graph: nx.DiGraph, name: str) -> bool:
 
 @rule("mean", "globalavgpool", needs=VIEWS, makes={"globalavgpool", "reshape"})
 def pool_flattened_map(graph: nx.DiGraph, name: str) -> bool:
-    """The mean over the last axis of a map that a view made one axis."""
+    """Make a global pool of a mean over the last axis, where a view made one axis of the map."""
     data = graph.nodes[name]
     before = data["inputs"][0][0]
     view = graph.nodes[before]
@@ -62,7 +62,7 @@ def pool_flattened_map(graph: nx.DiGraph, name: str) -> bool:
 
 
 def _pool(graph: nx.DiGraph, name: str, before: str) -> None:
-    """Make ``name`` the global pool of what ``before`` reads, or a view of that pool."""
+    """Make ``name`` the global pool of the operand of ``before``, or a view of that pool."""
     source = graph.nodes[before]["inputs"][0]
     shape, out = graph.nodes[before]["in_shapes"][0], graph.nodes[name]["out_shapes"][0]
     kept = (*shape[:_LEAD], *(1 for _ in shape[_LEAD:]))

@@ -1,6 +1,6 @@
-"""The hard sigmoid: a line between the limits 0 and 1, whatever its slope, since that costs the same.
+"""The hard sigmoid: a line clipped to 0 and 1. Any slope matches, since it does not change the cost.
 
-nn-Meter IR does not tell the limits of a clip, and the nn-Meter benchmark dataset writes ReLU for ReLU6.
+nn-Meter IR does not store the limits of a clip, and the nn-Meter benchmark dataset writes ReLU for ReLU6.
 """
 
 from ._expressions import formulas

@@ -1,4 +1,4 @@
-"""The hard swish, x times its hard sigmoid; it may be multiplied before it is divided.
+"""The hard swish: x times its hard sigmoid. The product may come before the division.
 
 The nn-Meter benchmark dataset writes ReLU for the ReLU6 in it.
 """

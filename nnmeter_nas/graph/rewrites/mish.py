@@ -1,7 +1,7 @@
 """Mish, x * tanh(softplus(x)), and the softplus in it.
 
-The newer exporter of ONNX spells the softplus of torch as ``where(x > 20, x, softplus(x))``: beyond that
-number both are the same.
+The newer ONNX exporter writes torch's softplus as ``where(x > 20, x, softplus(x))``: above 20 both are the
+same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SPELLINGS = {
 
 @rule("where", needs={"softplus"}, makes={"softplus"})
 def bounded_softplus(graph: nx.DiGraph, name: str) -> bool:
-    """``where(x > number, x, softplus(x))``."""
+    """Replace ``where(x > number, x, softplus(x))`` by ``softplus(x)``."""
     operands = graph.nodes[name]["inputs"]
     if len(operands) != 3:
         return False

@@ -1,6 +1,6 @@
-"""What changes nothing goes: ``x + 0``, ``x * 1``, a transpose into the order that there was, and the like.
+"""Remove operators that change nothing: ``x + 0``, ``x * 1``, a transpose that keeps the order, and the like.
 
-Python's ``sum()`` starts with ``0 + x``, and code for several cases has factors of 1 in one of them.
+Python's ``sum()`` starts with ``0 + x``, and code that handles several cases may multiply by 1 in some.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..editing import bypass, drop_unread
 from ._rule import VIEWS, rule
 
 SPELLINGS = ("x + 0", "x - 0", "x * 1", "x / 1", "x ** 1")
-#: Element-wise operator -> the number behind it that changes nothing.
+#: Element-wise operator -> the constant with which it changes nothing.
 _NUMBERS = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}
 #: Operators that change nothing if they keep the shape.
 _SHAPERS = VIEWS | {"expand", "broadcastto", "expandas", "expand_as", "tile", "upsample"}
@@ -21,7 +21,7 @@ _SHAPERS = VIEWS | {"expand", "broadcastto", "expandas", "expand_as", "tile", "u
 
 @rule(*_NUMBERS, *_SHAPERS, "pad", "transpose", "slice", "concat", "split", "channelshuffle")
 def remove_neutral(graph: nx.DiGraph, name: str) -> bool:
-    """Let those that read it read its operand."""
+    """Make its readers read its operand."""
     data = graph.nodes[name]
     if len(data["out_shapes"]) != 1 or data["out_shapes"][0] != data["in_shapes"][0] or not _is_neutral(data):
         return False
@@ -40,7 +40,7 @@ def _is_neutral(data: dict[str, Any]) -> bool:
         return False
     if op in _NUMBERS:
         plain = "const_shape" not in attrs and not attrs.get("const_first")
-        # A sum or a product that lost its other operands has no number; another operator must have one.
+        # A sum or product that lost its other operands has no number; any other operator must have one.
         number = attrs.get("const", _NUMBERS[op] if op in ("add", "mul") else None)
         return plain and number == _NUMBERS[op]
     if op == "transpose":

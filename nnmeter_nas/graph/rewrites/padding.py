@@ -1,7 +1,7 @@
-"""Values put around a map before a window slides over it: the window's own padding, where that is equal.
+"""Turn values added around a map before a sliding window into the window's own padding, if that is equal.
 
-Convolutions and averages pad with zeros. A max pool pads with what is below all values, which is equal to
-zeros where no value is negative.
+Convolutions and average pools pad with zeros. A max pool pads with a value below all others; that equals
+padding with zeros if no value is negative.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ SPELLINGS = (
     "max_pool2d(pad(relu(x), (1, 1, 1, 1)), 3, 2)",
     "max_pool2d(pad(x, (1, 1, 1, 1), value=-inf), 3, 2)",
 )
-#: Operators whose results are never below zero, whatever they read.
+#: Operators whose results are never negative, for any input.
 _NOT_NEGATIVE = frozenset({"relu", "relu6", "sigmoid", "hsigmoid", "softmax", "softplus", "exp", "abs"})
-#: Operators that hand on some of the values they read, and no others.
+#: Operators that return only values that they read, or a part of these.
 _PICKS = VIEWS | {"maxpool", "transpose", "slice", "split", "concat", "channelshuffle"}
-#: Below all values that a network computes.
+#: Less than any value in a network.
 _LOWEST = -1e30
 _SPATIAL = 2
 
 
 @rule("conv", "dwconv", "avgpool", "maxpool", needs={"pad"})
 def fold_padding(graph: nx.DiGraph, name: str) -> bool:
-    """Let the window pad, and leave out the operator that did."""
+    """Let the window pad, and remove the pad operator."""
     pad = sole_source(graph, name, {"pad"})
     if pad is None:
         return False
@@ -61,7 +61,7 @@ def fold_padding(graph: nx.DiGraph, name: str) -> bool:
 
 
 def _pads_alike(graph: nx.DiGraph, pad: str, window: Mapping[str, Any], pads_itself: bool) -> bool:
-    """Whether the values put around the map are what ``window`` itself would take to be there."""
+    """Whether the padded values are those that ``window`` itself would pad with."""
     value = graph.nodes[pad]["attrs"].get("value") or 0.0
     if window["op"] == "maxpool":
         lowest = value <= _LOWEST
@@ -70,7 +70,7 @@ def _pads_alike(graph: nx.DiGraph, pad: str, window: Mapping[str, Any], pads_its
 
 
 def _is_never_negative(graph: nx.DiGraph, data: Mapping[str, Any]) -> bool:
-    """Whether nothing that ``data`` reads can be below zero."""
+    """Whether all values that ``data`` reads are zero or more."""
     seen: set[str] = set()
     stack = [producer for producer, _ in data["inputs"]]
     while stack:

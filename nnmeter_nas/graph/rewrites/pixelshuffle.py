@@ -1,4 +1,4 @@
-"""Blocks of channels that become blocks of the map, or the other way, as a view, a transpose and a view."""
+"""Move channels to blocks of the map, or back, where it is written as a view, a transpose and a view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPELLINGS = (
     "x.view(1, 2, 2, 2, 8, 8).permute(0, 3, 4, 1, 5, 2).reshape(1, 2, 16, 16)",
     "x.view(1, 8, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(1, 32, 4, 4)",
 )
-#: Order in which the axes of blocks are moved, by the place of the channels among those that came apart.
+#: Order of the axes of blocks in the transpose, by where the channels stand among the split axes.
 _CHANNELS_FIRST: Shape = (0, 1, 4, 2, 5, 3)
 _CHANNELS_LAST: Shape = (0, 3, 4, 1, 5, 2)
 _BACK: Shape = (0, 1, 3, 5, 2, 4)
@@ -23,7 +23,7 @@ _BACK: Shape = (0, 1, 3, 5, 2, 4)
 
 @rule(*VIEWS, needs={"transpose"}, makes={"pixelshuffle", "pixelunshuffle"})
 def join_pixel_shuffle(graph: nx.DiGraph, name: str) -> bool:
-    """One operator for all three steps."""
+    """Replace the three steps by one operator."""
     swap = sole_source(graph, name, {"transpose"})
     split = sole_source(graph, swap, VIEWS) if swap else None
     if swap is None or split is None:
@@ -39,7 +39,7 @@ def join_pixel_shuffle(graph: nx.DiGraph, name: str) -> bool:
 
 
 def _shuffle(before: Shape, middle: Shape, perm: Sequence[int], out: Shape) -> tuple[str, int] | None:
-    """What the steps do to a map of shape ``before``, and the side of a block; None if it is neither."""
+    """The operator that the steps make of a map of shape ``before``, and the block size; None if neither."""
     if len(before) != 4 or len(middle) != 6 or len(out) != 4:
         return None
     batch, channels, height, width = before

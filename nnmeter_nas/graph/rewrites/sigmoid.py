@@ -1,4 +1,4 @@
-"""The logistic function, by an exponential or by a hyperbolic tangent."""
+"""The logistic function, written with an exponential or a hyperbolic tangent."""
 
 from ._expressions import formulas
 

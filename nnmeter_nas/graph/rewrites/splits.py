@@ -1,7 +1,7 @@
-"""Slices that together are all of a tensor: a split if they adjoin, a shuffle and a split if they interleave.
+"""Slices that together cover a tensor: a split if adjacent, a shuffle and a split if they interleave.
 
-Newer opsets of ONNX export ``chunk`` as slices. ``x[:, ::2]`` and ``x[:, 1::2]`` are a shuffle of
-ShuffleNet: even channels first, then odd ones.
+Newer ONNX opsets export ``chunk`` as slices. ``x[:, ::2]`` and ``x[:, 1::2]`` are a shuffle of ShuffleNet:
+even channels first, then odd ones.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ..editing import Operand, bypass, insert
 from ._rule import rule
 
 SPELLINGS = ("x[:, :4], x[:, 4:]", "x[:, ::2], x[:, 1::2]", "x[:, 0::4], x[:, 1::4], x[:, 2::4], x[:, 3::4]")
-#: The channels' axis, along which a shuffle works.
+#: The channel axis, which a shuffle works on.
 _CHANNELS = 1
 
 
 @rule("slice", makes={"split", "channelshuffle"})
 def join_slices(graph: nx.DiGraph, name: str) -> bool:
-    """Make one split of all the slices along one axis of what ``name`` slices."""
+    """Make one split of all slices along one axis of the tensor that ``name`` slices."""
     data = graph.nodes[name]
     source, axis = data["inputs"][0], _axis(data)
     size = data["in_shapes"][0][axis]
@@ -52,7 +52,7 @@ def _axis(data: dict[str, Any]) -> int:
 
 
 def _split(graph: nx.DiGraph, source: Operand, axis: int, names: list[str], sections: list[int]) -> None:
-    """Let those that read the slices called ``names`` read the pieces of a split."""
+    """Make the readers of the slices ``names`` read the pieces of one split."""
     shapes = [graph.nodes[name]["out_shapes"][0] for name in names]
     attrs = {"axis": axis, "sections": sections}
     split = insert(graph, f"{names[0]}.split", "split", source, attrs, shapes)

@@ -1,4 +1,4 @@
-"""The swish, also called SiLU: x times its sigmoid."""
+"""The swish or SiLU: x times its sigmoid."""
 
 from ._expressions import formulas
 

@@ -1,4 +1,4 @@
-"""Views and transposes that follow one another are one; those that cancel go."""
+"""Join views and transposes that follow one another; remove those that cancel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPELLINGS = (
 
 @rule(*VIEWS, needs=VIEWS, makes={"reshape"})
 def join_views(graph: nx.DiGraph, name: str) -> bool:
-    """A view of a view is a view of what that saw."""
+    """Make a view of a view read the original tensor."""
     data = graph.nodes[name]
     before = data["inputs"][0][0]
     if graph.nodes[before]["op"] not in VIEWS:
@@ -28,7 +28,7 @@ def join_views(graph: nx.DiGraph, name: str) -> bool:
 
 @rule("transpose", needs={"transpose"})
 def join_transposes(graph: nx.DiGraph, name: str) -> bool:
-    """Two permutations are one; the first of them may have other readers only if both cancel."""
+    """Join two permutations into one; the first may have other readers only if the two cancel."""
     data = graph.nodes[name]
     before = data["inputs"][0][0]
     first = graph.nodes[before]
@@ -45,7 +45,7 @@ def join_transposes(graph: nx.DiGraph, name: str) -> bool:
 
 @rule("transpose", makes={"reshape"})
 def view_instead_of_transpose(graph: nx.DiGraph, name: str) -> bool:
-    """A transpose that leaves the order of all axes longer than 1 as it is moves no data."""
+    """Make a transpose a view if it keeps the order of all axes longer than 1: it moves no data."""
     data = graph.nodes[name]
     shape, rank = data["in_shapes"][0], len(data["in_shapes"][0])
     longer = [axis % rank for axis in data["attrs"]["perm"] if shape[axis] > 1]
