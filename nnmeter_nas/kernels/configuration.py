@@ -1,8 +1,8 @@
-"""What a kernel predictor sees of a kernel: its kernel type, its sizes and its work.
+"""Configurations: the kernel type, sizes and work that a kernel predictor sees of a kernel.
 
-Predictors see nothing else, so kernels of equal configuration take the same time and are priced once. A
-kernel type is a name. Some types have a formula here that gives their work from their sizes; for every other
-type the work is what :func:`~nnmeter_nas.kernels.work.work_of` says of the kernel.
+Predictors see nothing else, so kernels with equal configurations take the same time and are priced once. A
+kernel type is a name. Formulas in this module give the work of some types from their sizes; the work of every
+other type comes from :func:`~nnmeter_nas.kernels.work.work_of`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..ops import kernel_of
 from .fusion import Kernel
 from .work import work_of
 
-#: Kernel types that have a formula of their work.
+#: Kernel types whose work has a formula.
 FORMULA_TYPES = (
     "conv",
     "dwconv",
@@ -37,10 +37,10 @@ FORMULA_TYPES = (
     "avgpool",
     "globalavgpool",
 )
-#: What nn-Meter's rules call a global average pool.
+#: Name of a global average pool in nn-Meter's rules.
 _GAP = "gap"
-#: Sizes of a kernel, in elements; a missing spatial dimension counts as 1. ``operands`` is how many tensors
-#: are read, ``joined_*`` how many operators fused behind the head, ``squeezed`` the inner width of a
+#: Sizes of a kernel, in elements; a missing spatial dimension counts as 1. ``operands`` is the number of
+#: tensors read, ``joined_*`` the number of operators fused after the head, ``squeezed`` the inner width of a
 #: squeeze-excite.
 COLUMNS = (
     "cin",
@@ -82,12 +82,12 @@ class Configuration(NamedTuple):
 
 
 def kernel_type(kernel: Kernel) -> str:
-    """Name of the kernel type that ``kernel`` is priced as."""
+    """Name of the kernel type that prices ``kernel``."""
     return "globalavgpool" if kernel.op == _GAP else kernel_of(kernel.op) or kernel.op
 
 
 def configuration(kernel: Kernel) -> Configuration:
-    """What predictors see of ``kernel``."""
+    """The configuration of ``kernel``."""
     name = kernel_type(kernel)
     first_in, first_out = _first(kernel.in_shapes), _first(kernel.out_shapes)
     cin, hin, win = _channels_and_map(first_in)
@@ -133,21 +133,21 @@ def _first(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _channels_and_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of an NCHW tensor; lower ranks fill up with ones."""
+    """Channels, height and width of an NCHW tensor; missing dimensions count as 1."""
     channels = shape[1] if len(shape) > 1 else 1
     height, width = (shape[2] if len(shape) > 2 else 1), math.prod(shape[3:])
     return channels, height, width
 
 
 def _features_and_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Features of a dense layer's tensor, which come last, and the positions that the layer works on."""
+    """Features of a dense layer's tensor (its last dimension), and the positions that the layer works on."""
     return shape[-1], math.prod(shape[1:-1]), 1
 
 
 def _pair(value: Any) -> tuple[int, int]:
     """Height and width of a window or stride; the product of all further sizes counts as width.
 
-    Operators that the package does not know may call anything by such a name; what is no size counts as 1.
+    Operators that the package does not know may use such a name for anything; other values count as 1.
     """
     if value is None:
         return 1, 1
@@ -161,8 +161,8 @@ def _pair(value: Any) -> tuple[int, int]:
 class KernelWork:
     """Work of ``n`` kernels, each ``[n]``: multiply-adds, values read, values written, weights.
 
-    Pools count one operation for each element of a window; element-wise kernels and data movement count one
-    for each value written. ``read`` counts one operand.
+    Pools count one operation per window element. Element-wise kernels and data movement count one per value
+    written. ``read`` counts one operand.
     """
 
     macs: FloatArray
@@ -178,7 +178,7 @@ class Configurations:
     Attributes:
         types: kernel types, ``[n]``.
         sizes: ``[n, COLUMNS]``.
-        declared: work as :class:`Configuration` has it, ``[n, 4]``.
+        declared: the ``work`` of each :class:`Configuration`, ``[n, 4]``.
     """
 
     types: npt.NDArray[np.str_]
@@ -187,7 +187,7 @@ class Configurations:
 
     @classmethod
     def of(cls, found: Iterable[Configuration]) -> Configurations:
-        """The configurations ``found``, in their order."""
+        """The configurations ``found``, in order."""
         rows = list(found)
         return cls(
             np.array([row.type for row in rows], dtype=np.str_),
@@ -199,7 +199,7 @@ class Configurations:
         return len(self.types)
 
     def __getitem__(self, index: npt.NDArray[np.integer] | BoolArray) -> Configurations:
-        """The configurations that ``index`` chooses."""
+        """The configurations that ``index`` selects."""
         return Configurations(self.types[index], self.sizes[index], self.declared[index])
 
     def size(self, column: str) -> FloatArray:
@@ -207,7 +207,7 @@ class Configurations:
         return self.sizes[:, COLUMN[column]]
 
     def is_type(self, *names: str) -> BoolArray:
-        """Which are of one of the kernel types ``names``, ``[n]``."""
+        """Which configurations have one of the kernel types ``names``, ``[n]``."""
         found = np.zeros(len(self), dtype=bool)
         for name in names:
             if name in self._of_type:
@@ -216,11 +216,11 @@ class Configurations:
 
     @cached_property
     def _of_type(self) -> dict[str, BoolArray]:
-        """Which are of each kernel type that occurs."""
+        """For each kernel type that occurs, which configurations have it."""
         return {name: self.types == name for name in set(self.types.tolist())}
 
     def by_declared_work(self, types: Iterable[str]) -> Configurations:
-        """The same kernels, those of ``types`` without a type, so that no formula is taken for them."""
+        """The same kernels, but ``types`` lose their type, so that no formula is used for them."""
         hidden = self.is_type(*types)
         if not hidden.any():
             return self
@@ -228,7 +228,7 @@ class Configurations:
 
     @cached_property
     def work(self) -> KernelWork:
-        """Work by the formula of each kernel's type, or as declared where there is none."""
+        """Work by the formula of each kernel's type, or the declared work if there is none."""
         size = self.size
         window, inner = size("kh") * size("kw"), size("cin") / size("groups")
         read = size("cin") * size("hin") * size("win")

@@ -1,8 +1,8 @@
-"""Fusion: which neighbouring operators a device runs as one kernel; model graph -> kernel graph.
+"""Fusion: turn a model graph into a kernel graph by joining operators that a device runs as one kernel.
 
-First, whole patterns such as squeeze-excite become one unit each. Then pairwise rules let an operator join
-the kernel of what feeds it. Both take one pass in topological order, so the cost is linear in the size of
-the graph. The rules of nn-Meter's own files mean their pairs differently:
+First, each whole pattern such as squeeze-excite becomes one unit. Then pairwise rules let an operator join
+the kernel of its operand. Both take one pass in topological order, so the cost is linear in the size of the
+graph. The rules in nn-Meter's own files use pairs differently; see
 :mod:`nnmeter_nas.packs.nnmeter1.rules`.
 """
 
@@ -18,21 +18,21 @@ from ..graph.traversal import topological_order
 from ..ops import RULE_NAMES, VIEW_OPS
 from .patterns import PATTERNS, Pattern
 
-#: Batch norm behind these folds into their weights, so it leaves no trace in the kernel's tail.
+#: Batch norm folds into the weights of these, so it does not show in the kernel's tail.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
 
 
 @dataclass
 class Kernel:
-    """One kernel: its head operator, the operators that joined it, and the shapes that cross its border.
+    """One kernel: its head operator, the operators that joined it, and its input and output shapes.
 
     Attributes:
-        op: canonical operator, or name of a pattern such as ``se``; it decides the kernel type.
-        members: names of all model-graph operators in it, in topological order.
+        op: canonical operator, or name of a pattern such as ``se``; it determines the kernel type.
+        members: names of all its operators in the model graph, in topological order.
         attrs: attributes of the head operator.
         in_shapes: shapes of the head's operands.
-        out_shapes: shapes of what the kernel hands on.
-        joined: operators that fused behind the head, e.g. ``["bn", "relu"]``.
+        out_shapes: output shapes of the kernel.
+        joined: operators fused after the head, e.g. ``["bn", "relu"]``.
     """
 
     op: str
@@ -49,13 +49,13 @@ class Kernel:
 
     @property
     def form(self) -> Hashable:
-        """All that a kernel predictor can see of it: kernels of one form take the same time."""
+        """Everything that a kernel predictor can see of it: kernels with equal forms take the same time."""
         attrs = repr(sorted(self.attrs.items()))
         return self.type, tuple(self.in_shapes), tuple(self.out_shapes), attrs
 
     @property
     def tail(self) -> str:
-        """What the next operator would be fused behind, in the words of the rules."""
+        """The last operator, as the rules name it: the next one would fuse after it."""
         for last in reversed(self.joined):
             if not (last == "bn" and self.op in _FOLDS_BN):
                 return RULE_NAMES.get(last, last)
@@ -68,8 +68,8 @@ class FusionRules:
 
     Attributes:
         pairs: ``(a, b)`` lets ``b`` join a kernel that ends in ``a``, in the words of RULE_NAMES.
-        several_readers: whether a kernel that several operators read may still be joined, by each of them.
-        earliest_kernel: which kernel takes an operator that could join several: the one of its first
+        several_readers: whether operators may join a kernel that several operators read; each of them may.
+        earliest_kernel: which kernel an operator joins if it could join several: the kernel of its first
             operand, or the one that starts earliest in topological order.
     """
 
@@ -79,11 +79,11 @@ class FusionRules:
 
     @property
     def patterns(self) -> Sequence[Pattern]:
-        """Whole patterns that become one unit before any pair is looked at, tried in this order."""
+        """Whole patterns that become one unit before any pair is tried, in the order to try them."""
         return PATTERNS
 
     def name(self, data: Mapping[str, Any]) -> str:
-        """What a kernel calls the operator of a model graph's node."""
+        """Name that a kernel uses for the operator of a model-graph node."""
         return str(data["op"])
 
     def allow(self, kernel: Kernel, op: str) -> bool:
@@ -92,7 +92,7 @@ class FusionRules:
 
 
 def parse_rules(lines: Iterable[str]) -> FusionRules:
-    """Rules written ``"conv->relu"``.
+    """Parse rules such as ``"conv->relu"``.
 
     >>> sorted(parse_rules(["conv->relu", "add->relu"]).pairs)
     [('add', 'relu'), ('conv', 'relu')]
@@ -104,8 +104,8 @@ def parse_rules(lines: Iterable[str]) -> FusionRules:
 def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
     """Kernel graph of a finished model graph under ``rules``.
 
-    Nodes are named after each kernel's first operator and carry ``kernel``; every operator of
-    ``graph`` save inputs and views is in exactly one kernel. ``graph`` is not changed.
+    Nodes are named after each kernel's first operator and carry ``kernel``. Every operator of
+    ``graph`` except inputs and views is in exactly one kernel. ``graph`` is not changed.
     """
     owner: dict[str, str] = {}
     kernels: dict[str, Kernel] = {}
@@ -133,7 +133,7 @@ def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:
 
 
 def _starts(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> dict[str, int]:
-    """Place of each operator's unit, by its first member, among the units in topological order."""
+    """For each operator, the place of its unit (by the unit's first member) in topological order."""
     first = {name: patterns[name].members[0] if name in patterns else name for name in graph}
     units = nx.DiGraph()
     units.add_nodes_from(first.values())
@@ -163,7 +163,7 @@ def _joinable_kernels(
 ) -> list[Kernel]:
     """The kernels that the rules let ``unit`` join, in the order of its operands.
 
-    ``followed`` are the operators that one unit alone reads.
+    ``followed`` holds the operators that only one unit reads.
     """
     found = []
     for producer in dict.fromkeys(p for member in unit.members for p, _ in nodes[member]["inputs"]):
@@ -179,7 +179,7 @@ def _joinable_kernels(
 def _kernel_graph(
     name: str, nodes: Mapping[str, dict[str, Any]], kernels: dict[str, Kernel], owner: dict[str, str]
 ) -> nx.DiGraph:
-    """Connect kernels as their members are, looking through views; ``nodes`` come producers first."""
+    """Connect kernels as their members are connected, across views; ``nodes`` come producers first."""
     out = nx.DiGraph(name=name)
     out.add_nodes_from((name, {"kernel": kernel}) for name, kernel in kernels.items())
     source: dict[str, list[str]] = {}
@@ -197,7 +197,7 @@ def _kernel_graph(
 
 
 def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set[str]:
-    """Operators whose consumers are all one operator, or members of one pattern, and no output."""
+    """Operators that are no output and that only one operator, or only members of one pattern, read."""
     followed = set()
     for name, consumers in graph.adjacency():
         units = {patterns[c].members[0] if c in patterns else c for c in consumers}
@@ -207,7 +207,7 @@ def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set
 
 
 def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, Kernel]:
-    """Member operator -> the pattern it is part of; an operator is part of the first that is found."""
+    """Member operator -> its pattern. The first pattern found takes an operator."""
     found: dict[str, Kernel] = {}
     by_start: dict[str, list[Pattern]] = {}
     for pattern in patterns:
@@ -223,7 +223,7 @@ def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, 
 
 
 def _pattern_unit(graph: nx.DiGraph, pattern_type: str, members: list[str]) -> Kernel:
-    """A pattern as one unit: a chain such as ``conv-bn-relu`` by its first operator, others as their own."""
+    """Make one unit of a pattern. The first operator of a chain such as ``conv-bn-relu`` names it."""
     op, *joined = pattern_type.split("-")
     first, last = graph.nodes[members[0]], graph.nodes[members[-1]]
     if joined:

@@ -1,7 +1,7 @@
 """Whole patterns that a device runs as one kernel, found among the operators of a model graph.
 
-Squeeze-excite alone is looked for on every device. It stays several operators in the model graph, so that the
-work and the weights of its parts are counted, and so that it can be written out as other programs spell it.
+Only squeeze-excite is searched for on every device. It stays several operators in the model graph, so that
+the work and weights of its parts are counted, and so that it can be written as other programs spell it.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import networkx as nx
 
 from ..ops import VIEW_OPS
 
-#: Kernel type of a pattern, the operators it may start with, and what finds its members from the first on.
+#: Kernel type of a pattern, the operators it may start with, and a function from the first member to all.
 Pattern = tuple[str, frozenset[str], Callable[[nx.DiGraph, str], list[str] | None]]
 
 _LAYERS = frozenset({"conv", "fc"})
 _BATCH_NORM = frozenset({"bn"})
-#: What may stand between the two layers of squeeze-excite: its few values cost next to nothing.
+#: Operators that may stand between the two layers of squeeze-excite: their few values cost almost nothing.
 _ACTIVATIONS = frozenset(
     {
         *("relu", "relu6", "prelu", "leakyrelu", "elu", "gelu", "mish", "swish", "hswish"),
         *("sigmoid", "hsigmoid", "tanh", "softplus", "clip"),
     }
 )
-#: What keeps the values of a gate within limits, one of which it must have, and what else it may consist of.
+#: A gate must have one of these, which limit its values. The next constant adds the other allowed operators.
 _LIMITING = frozenset({"sigmoid", "hsigmoid", "tanh", "clip", "relu6"})
 _GATES = _LIMITING | {"relu", "add", "sub", "mul", "div"}
 
 
 def only_consumer(graph: nx.DiGraph, name: str) -> str | None:
-    """The one operator that reads ``name``; None if there are others, or the model hands it out."""
+    """The only operator that reads ``name``; None if there are several, or ``name`` is an output."""
     if graph.out_degree(name) != 1 or name in graph.graph["outputs"]:
         return None
     consumer: str = next(graph.successors(name))
@@ -44,7 +44,7 @@ def chain(
     *ops: tuple[str, ...],
     called: Callable[[Mapping[str, Any]], str] = lambda data: data["op"],
 ) -> list[str] | None:
-    """``name`` and its sole consumers, if what they are ``called`` is in ``ops``, one by one."""
+    """``name`` and the sole consumers after it, if the name of each (by ``called``) is in its ``ops``."""
     members: list[str] = []
     for choices in ops:
         if name is None or called(graph.nodes[name]) not in choices:
@@ -57,8 +57,8 @@ def chain(
 def squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
     """Members of ``x * gate(excite(activation(squeeze(pool(x)))))``, if ``name`` is that pool.
 
-    ``squeeze`` and ``excite`` are 1x1 convolutions or dense layers, each maybe with a batch norm.
-    There may be no activation between them, and views anywhere.
+    ``squeeze`` and ``excite`` are 1x1 convolutions or dense layers, each optionally with a batch norm. The
+    activation between them is optional, and views may be anywhere.
     """
     entry = graph.nodes[name]["inputs"][0]
     members = [name]
@@ -80,9 +80,9 @@ def squeeze_excite(graph: nx.DiGraph, name: str) -> list[str] | None:
 
 
 def _take(graph: nx.DiGraph, members: list[str], ops: frozenset[str]) -> str | None:
-    """Add what follows the last member if it is one of ``ops``, and say which it is.
+    """Append the operator after the last member if it is one of ``ops``, and return its name.
 
-    It must read one tensor, and of that one position at a time.
+    It must read one tensor, and only one position of it at a time.
     """
     step = _after(graph, members)
     if step is None:
@@ -95,7 +95,7 @@ def _take(graph: nx.DiGraph, members: list[str], ops: frozenset[str]) -> str | N
 
 
 def _after(graph: nx.DiGraph, members: list[str]) -> str | None:
-    """Sole consumer of the last member; views on the way become members."""
+    """The only consumer of the last member; views on the way become members."""
     step = only_consumer(graph, members[-1])
     while step is not None and graph.nodes[step]["op"] in VIEW_OPS:
         members.append(step)

@@ -1,4 +1,4 @@
-"""Work of one kernel, as its head operator declares it."""
+"""Work of one kernel, as declared by its head operator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .fusion import Kernel
 
 
 def work_of(kernel: Kernel) -> tuple[float, float, float, float]:
-    """Multiply-adds, values read, values written and weights of ``kernel``, by its head operator.
+    """Multiply-adds, values read, values written and weights of the head operator of ``kernel``.
 
-    An operator that declares no multiply-adds counts one for each value written; one that nobody declared
-    reads all its operands and writes all its outputs.
+    An operator that declares no multiply-adds counts one per value written. An undeclared operator reads all
+    its operands and writes all its outputs.
     """
     operator = OPERATORS.get(kernel.op)
     if operator is None:
         written = float(sum(map(math.prod, kernel.out_shapes)))
         read = float(sum(map(math.prod, kernel.in_shapes)))
         return written, read, written, float(kernel.attrs.get("params", 0))
-    # Formats differ in whether they tell of a bias, and it costs nothing beside the weights.
+    # Some formats do not store a bias, and its cost is negligible beside the weights.
     attrs = {**kernel.attrs, "bias": False}
     node = {"attrs": attrs, "in_shapes": kernel.in_shapes, "out_shapes": kernel.out_shapes}
     work = operator.work(node)
