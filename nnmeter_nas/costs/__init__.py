@@ -1,4 +1,4 @@
-"""Factor tables: numbers of an architecture as sums over few choices each; and measures made of them."""
+"""Factor tables, which give a number of an architecture as a sum over few choices each, and measures."""
 
 from .build import build_table, build_tables
 from .cache import cached_table

@@ -1,7 +1,7 @@
-"""Building factor tables: the first form that is exact is taken.
+"""Build factor tables in the first form that is exact.
 
-The forms are: choices and pairs of choices, found by probing; the few choices that decide each kernel, in
-spaces that say where their operators stand; a list of all architectures, if there are not too many.
+The forms are: single choices and pairs of choices, found by probing; the few choices that decide each kernel,
+in spaces that say where their operators are; and a list of all architectures, if there are not too many.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from .pricing import Indices, Kernels, LatencyMeter, Parts, Pricing, Progress
 from .probing import EXACT, Probed, changes_of_one, is_exact, probe
 from .table import FactorTable, Header, Positions
 
-#: Relative difference beyond which a table of latency is refused.
+#: A table of latency is refused if its relative error is larger than this.
 LIMIT = 0.03
-#: Architectures that a space may have to be listed.
+#: The largest number of architectures that are listed.
 LARGEST_LIST = 20_000
-#: Random architectures that what is learned is tested on, at least.
+#: The least number of random architectures to test a learned table on.
 _PROBES = 48
-#: How many of these are held out where kernels are learned, to test what is learned.
+#: How many of these are kept for testing when kernels are learned.
 _HELD_OUT = 16
-#: Architectures at most that are learned from, of those whose sum is wrong.
+#: The largest number of architectures with wrong sums to learn from at once.
 _LEARNED_AT_ONCE = 4
 
 
 def build_table(space: Space | nx.DiGraph, predictor: LatencyPredictor, **options: Any) -> FactorTable:
-    """The latency of a space on one device; arguments and errors as :func:`build_tables`."""
+    """Build the latency table of a space on one device; arguments and errors as :func:`build_tables`."""
     return build_tables(space, [predictor], **options)[0]
 
 
@@ -56,19 +56,19 @@ def build_tables(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> list[FactorTable]:
-    """The latency of a space on several devices, which share the model graphs.
+    """Build the latency tables of a space on several devices, which share the model graphs.
 
     Args:
         space: a supernet, or a :class:`Space`.
         predictors: one for each device.
-        probes: random architectures that the tables are tested on, against full-graph predictions.
-        seed: of the random architectures.
-        strict: raise where a prediction leaves an operator out, or estimates one.
+        probes: number of random architectures to test the tables on, against full-graph predictions.
+        seed: seed of the random architectures.
+        strict: raise if a prediction leaves out or estimates an operator.
         progress: called with the number of architectures priced so far.
 
     Raises:
         LookupTableError: no form is within 3 % of the full-graph predictions; names the label at fault.
-        UnpredictedOperatorError: under ``strict``, an operator is of a type that was not measured.
+        UnpredictedOperatorError: with ``strict``, the type of an operator was never measured.
         SpaceError: the space has no choice, or takes several inputs.
         GraphError, ShapeError: the blocks of an architecture do not fit together.
 
@@ -92,7 +92,7 @@ def build_tables(
 
 
 def latency_header(space: Space, predictor: LatencyPredictor) -> Header:
-    """What a table of the latency of ``space`` on a device says of itself."""
+    """Header of the latency table of ``space`` on one device."""
     return replace(
         work_header(space, "latency"),
         device=predictor.device,
@@ -102,21 +102,21 @@ def latency_header(space: Space, predictor: LatencyPredictor) -> Header:
 
 
 def work_header(space: Space, measure: str) -> Header:
-    """What a table of a measure of ``space`` says of itself that is the same on all devices."""
+    """Header of a table of ``measure``, with the entries that are the same on all devices."""
     return Header(measure, space.name, space.fingerprint, tuple(space.input_shape))
 
 
 def learn_tables(
     pricing: Pricing, headers: Sequence[Header], limit: float = EXACT, probes: int = _PROBES, seed: int = 0
 ) -> list[FactorTable | LookupTableError]:
-    """The table of each measure of ``pricing``, or why there is none.
+    """The table of each measure of ``pricing``, or the error that says why there is none.
 
     Args:
         pricing: gives the values.
-        headers: of the tables.
-        limit: relative difference up to which sums over choices and pairs do, where no form is exact.
-        probes: random architectures that these are tested on.
-        seed: of the random architectures.
+        headers: headers of the tables.
+        limit: relative error up to which sums over choices and pairs are accepted, if no form is exact.
+        probes: number of random architectures to test these sums on.
+        seed: seed of the random architectures.
     """
     probed: list[tuple[Probed, FactorTable]] = []
 
@@ -130,9 +130,9 @@ def learn_tables(
     def as_list(columns: Sequence[int]) -> list[FactorTable | None]:
         return _listed(pricing, columns)
 
-    # A list is exact without learning, where it is short and model graphs are quickly made.
+    # A list is exact and needs no learning. It comes first if it is short and model graphs are quick to make.
     forms = [by_pairs, as_list, by_kernel]
-    if not pricing.space.blocks:  # model graphs take long to make, and few samples tell what decides a kernel
+    if not pricing.space.blocks:  # model graphs are slow to make, and few samples show what decides a kernel
         forms = [by_kernel, by_pairs, as_list]
     found: dict[int, FactorTable] = {}
     for form in forms:
@@ -148,19 +148,19 @@ def learn_tables(
             header = replace(header, left_out=dict(pricing.left_out[column]), worst_error=error)
             learned.append(replace(table, header=header))
         else:
-            assert near is not None  # pairs were tried, as nothing else did
+            assert near is not None  # no other form worked, so pairs were tried
             learned.append(_refusal(pricing.space, header, near))
     return learned
 
 
-# Choices and pairs of them
+# Single choices and pairs
 
 
 def _anchored(pricing: Pricing, probes: int, seed: int) -> list[tuple[Probed, FactorTable]]:
-    """For each measure what was probed, and its table with a level for each choice.
+    """For each measure, the result of probing, and its table with a level for each choice.
 
-    Probing gives all differences between candidates. The level of a choice is set at its anchor: a candidate
-    that runs nothing adds nothing, else the base's adds what its own kernels do.
+    Probing gives all differences between candidates. The level of a choice is set by its anchor: a candidate
+    that runs nothing adds nothing; otherwise the base's candidate adds the latency of its own kernels.
     """
     changes = changes_of_one([len(known) for known in pricing.space.candidates.values()])
     rows = list(dict.fromkeys(changes.values()))
@@ -175,7 +175,7 @@ def _anchored(pricing: Pricing, probes: int, seed: int) -> list[tuple[Probed, Fa
 def _with_levels(
     space: Space, table: FactorTable, by_change: Mapping[tuple[int, int], Parts]
 ) -> FactorTable:
-    """``table`` with levels, given the kernels of the base with each ``(position, candidate)``."""
+    """``table`` with levels, given the kernels of the base after each change ``(position, candidate)``."""
     factors, constant = dict(table.factors), table.constant
     for position, (label, known) in enumerate(space.candidates.items()):
         own = [_own(space, by_change[position, c], label, name) for c, name in enumerate(known)]
@@ -190,7 +190,7 @@ def _with_levels(
 
 
 def _own(space: Space, kernels: Parts, label: str, candidate: str) -> float | None:
-    """What the kernels add that start in a block of the architecture priced; None if there are none."""
+    """Sum over the kernels that start in a block of the priced architecture; None if there are none."""
     own = [value for name, value in kernels.items() if space.blocks.get(name) == (label, candidate)]
     return sum(own) if own else None
 
@@ -210,11 +210,11 @@ def _refusal(space: Space, header: Header, probed: Probed) -> LookupTableError:
 
 
 def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
-    """Measures by the few choices that decide each of their kernels or operators.
+    """Measures as tables of the few choices that decide each of their kernels or operators.
 
     Returns:
-        One for each of ``columns``; None where many choices decide one kernel, or the space does not say
-        where its operators stand.
+        One table for each of ``columns``; None if many choices decide one kernel, or the space does not say
+        where its operators are.
     """
     space, places = pricing.space, pricing.space.places
     if places is None:
@@ -246,7 +246,7 @@ def _by_kernel_sizes(
     probes: Sequence[Sample],
     columns: Sequence[int],
 ) -> list[FactorTable | None]:
-    """Latencies by what decides each size of each kernel; devices of the same rules are learned once."""
+    """Latency tables by the choices that decide each kernel size; devices with equal rules learn once."""
     space, learners = pricing.space, dict[FusionRules, KernelLearner]()
     kernels: dict[Indices, Mapping[FusionRules, Kernels]] = {}
 
@@ -262,7 +262,7 @@ def _by_kernel_sizes(
             of_rules = partial(kernels_of, rules)
             learners[rules] = KernelLearner(of_rules, space.candidates, places, probes[_HELD_OUT:])
         learners[rules].learn(wrong)
-        samples = [*learners[rules].samples, *probes]  # of which some are new to it, and a test
+        samples = [*learners[rules].samples, *probes]  # some of the probes are new to it, and test it
         pricing.values(np.array([_row(space, sample) for sample in samples]))
         return learners[rules].table(partial(meter.priced, column))
 
@@ -272,10 +272,10 @@ def _by_kernel_sizes(
 def _until_right(
     pricing: Pricing, column: int, learned: Callable[[list[Sample]], FactorTable]
 ) -> FactorTable | None:
-    """What is ``learned`` from samples that it had wrong before; None if many choices decide one kernel.
+    """Learn, and learn from wrong samples until all are right; None if many choices decide one kernel.
 
-    Learning may miss what only rare choices bring about. So all that is known has to be right, and what is
-    not is learned from, too.
+    Learning may miss effects of rare choices. So every known sample has to come out right; some of the wrong
+    ones are added to what is learned from.
     """
     wrong: list[Sample] = []
     while True:
@@ -289,7 +289,7 @@ def _until_right(
             return table
         new = (architecture_at(row, pricing.space.candidates) for row in rows[~right].tolist())
         if not (more := list(islice((sample for sample in new if sample not in wrong), _LEARNED_AT_ONCE))):
-            return None  # its kernels do not decide it
+            return None  # the choices found do not decide its kernels
         wrong += more
 
 
@@ -301,7 +301,7 @@ def _row(space: Space, sample: Sample) -> Indices:
 
 
 def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
-    """Measures as lists of all architectures; None if these are too many."""
+    """Measures as lists of all architectures; None if there are too many."""
     candidates = pricing.space.candidates
     sizes = tuple(map(len, candidates.values()))
     if math.prod(sizes) > LARGEST_LIST:
@@ -314,14 +314,14 @@ def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None
     ]
 
 
-# What is left out
+# Operators left out
 
 
 def warn_of_left_out(left_out: Mapping[str, str], space: Space, known: str, strict: bool = False) -> None:
-    """Warn of operators (name -> canonical operator) that are not ``known``; raise under ``strict``.
+    """Warn of operators (name -> canonical operator) that are not ``known``; raise with ``strict``.
 
     Raises:
-        UnpredictedOperatorError: under ``strict``, there are any.
+        UnpredictedOperatorError: with ``strict``, there are any.
 
     Warns:
         LatencyWarning: there are any.

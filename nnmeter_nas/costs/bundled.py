@@ -1,4 +1,4 @@
-"""The factor tables of latency that ship inside the package."""
+"""The latency tables that ship with the package."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .table import FactorTable
 
 
 def table_file(name: str, input_shape: Sequence[int], predictor: LatencyPredictor) -> Path:
-    """Where the table of a space lies in a folder of tables, such as that of the package."""
+    """Path of a space's table in a folder of tables such as the package's."""
     folder = f"{name.replace(':', '.')}_{'x'.join(map(str, input_shape))}"
     return Path(folder) / f"{predictor.device}_{predictor.version}.npz"
 
 
 def bundled_tables() -> Path:
-    """Folder of the tables inside the package."""
+    """The package's folder of tables."""
     return Path(str(resources.files("nnmeter_nas") / "data" / "luts"))
 
 
 def bundled_table(name: str, predictor: LatencyPredictor) -> FactorTable | None:
-    """The table of a space at its own input shape in the package, if there is one; needs no torch and no NNI.
+    """The package's table of a space at its own input shape, or None; needs neither torch nor NNI.
 
     Raises:
-        LookupTableError: it is damaged, or was built with another content of the pack.
+        LookupTableError: it is damaged, or was built with other pack content.
     """
     for path in bundled_tables().glob(f"{name}_*/{predictor.device}_{predictor.version}.npz"):
         table = load_table(path)
@@ -40,7 +40,7 @@ def bundled_table(name: str, predictor: LatencyPredictor) -> FactorTable | None:
 
 
 def bundled_table_of(space: Space, predictor: LatencyPredictor) -> FactorTable | None:
-    """The table in the package of this very space, whatever it is called there, if it is fresh."""
+    """The package's table of exactly this space, under any name, if it is up to date."""
     shape = "x".join(map(str, space.input_shape))
     for path in bundled_tables().glob(f"*_{shape}/{predictor.device}_{predictor.version}.npz"):
         try:
@@ -48,12 +48,12 @@ def bundled_table_of(space: Space, predictor: LatencyPredictor) -> FactorTable |
             check_table(table, space, predictor)
             return table
         except LookupTableError:
-            continue  # of another space, or stale
+            continue  # another space, or stale
     return None
 
 
 def check_pack(table: FactorTable, predictor: LatencyPredictor) -> None:
-    """Raise a LookupTableError unless ``table`` was built with this predictor, as its pack is now."""
+    """Raise a LookupTableError unless ``table`` was built with this predictor and its current pack."""
     header = table.header
     if header.device != predictor.device:
         raise LookupTableError(

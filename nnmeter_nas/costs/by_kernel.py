@@ -1,9 +1,9 @@
-"""Latency by kernel: the few choices that decide each size of each kernel, learned from few networks.
+"""Latency by kernel: learn the few choices that decide each size of each kernel, from few networks.
 
-What decides a kernel is often more than what decides any one of its sizes: the channels that it reads depend
-on two choices, those that it writes on a third. So each size is learned by itself, which takes a fraction of
-the networks. Then the kernel of every combination is put together from its sizes, and all kernels are priced
-in one call.
+A kernel often depends on more choices than any one of its sizes does: its input channels may depend on two
+choices, and its output channels on a third. So each size is learned by itself, which takes a fraction of the
+networks. Then the sizes of every combination are put together into a kernel, and all kernels are priced in
+one call.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .influence import (
 from .pricing import Kernels, Parts
 from .table import FactorTable, Positions
 
-#: Prices the kernels of some networks, all in one call.
+#: Prices the kernels of several networks in one call.
 Price = Callable[[Sequence[Kernels]], list[Parts]]
-#: What a kernel is made of, save which operators are in it: predictors do not see that.
+#: Fields of a kernel, except the names of its operators, which predictors do not see.
 _FIELDS = [field.name for field in fields(Kernel) if field.name != "members"]
-#: Names the mark that holds the structure of a kernel, which its sizes fill.
+#: Name of the mark for the structure of a kernel, which its sizes fill in.
 _STRUCTURE = "structure"
 
 
@@ -46,14 +46,14 @@ class KernelLearner:
     """Learns the kernels of a space under one set of fusion rules.
 
     Args:
-        kernels: gives the kernels of a sample; deterministic.
-        candidates: of every label.
-        places: where each submodule stands, by its path.
-        probes: samples by which kernels are told apart, and that have to be right.
-        seed: of further samples.
+        kernels: returns the kernels of a sample; deterministic.
+        candidates: candidates of every label.
+        places: place of each submodule, by its path.
+        probes: samples that tell kernels apart, and that have to come out right.
+        seed: seed of further samples.
 
     Attributes:
-        samples: all that were learned from.
+        samples: all samples learned from.
 
     Raises:
         SpaceError: many choices decide one size; names the labels.
@@ -74,11 +74,11 @@ class KernelLearner:
         self.samples = self._learner.samples
 
     def learn(self, samples: Sequence[Sample]) -> None:
-        """Learn from more samples; errors as above."""
+        """Learn from more samples; raises as the class does."""
         self._learner.learn(samples)
 
     def table(self, price: Price) -> FactorTable:
-        """The latency on one device.
+        """The latency table of one device.
 
         Raises:
             SpaceError: many choices decide one kernel; names the labels.
@@ -106,11 +106,11 @@ class KernelLearner:
     def _rows(
         self, name: str, marks: Mapping[str, Influence]
     ) -> tuple[Positions, list[int], list[tuple[Any, ...]]]:
-        """Structure and sizes of a kernel for each combination of the candidates that decide it.
+        """Structure and sizes of a kernel, for each combination of the candidates that decide it.
 
         Returns:
-            Positions of the choices, their numbers of candidates, and the rows in order of index; the first
-            entry of a row is None where there is no such kernel.
+            Positions of the choices, their numbers of candidates, and the rows in index order; the first
+            entry of a row is None if the kernel does not exist.
         """
         labels = deciding(marks.values(), self._candidates)
         check_size(name, labels, self._candidates)
@@ -121,7 +121,7 @@ class KernelLearner:
 
 
 def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidates) -> list[Hashable]:
-    """A mark for each combination of the candidates of ``labels``, in order of index."""
+    """A mark for each combination of the candidates of ``labels``, in index order."""
     own = deciding([influence], candidates)
     values = np.empty([len(candidates[label]) if label in own else 1 for label in labels], dtype=object)
     for index in np.ndindex(values.shape):
@@ -132,10 +132,10 @@ def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidat
 
 
 def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
-    """Gives the names of the kernels of a network, which are the same kernels in every network.
+    """Return a function that gives each kernel of a network a name that is the same in every network.
 
-    Kernels go by the path of their first operator. Where a layer is left out, those behind it may move up and
-    take each other's paths. Of these, one goes by its type within the largest module around it in which each
+    A kernel takes the path of its first operator. If a layer is left out, later layers may move up and take
+    each other's paths. Such a kernel is named by its type within the largest module around it in which each
     type occurs once.
     """
     types: dict[str, set[str]] = {}
@@ -163,7 +163,7 @@ def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
 
 
 def _around(name: str) -> Iterator[str]:
-    """Paths of the modules around an operator, the outermost first, without the network itself.
+    """Paths of the modules around an operator, outermost first, without the network itself.
 
     >>> list(_around("stages.1.conv"))
     ['stages', 'stages.1']
@@ -183,13 +183,13 @@ def _marks(kernels: Kernels, names: Callable[[Kernels], list[str]]) -> Marks:
 
 
 def _kernel(row: Sequence[Any]) -> Kernel:
-    """The kernel of a structure and the sizes that fill it."""
+    """Fill a structure with its sizes to make a kernel."""
     values = _put_together(row[0], iter(row[1:]))
     return Kernel(members=[], **dict(zip(_FIELDS, values, strict=True)))
 
 
 def _taken_apart(value: Any, sizes: list[Hashable]) -> Hashable:
-    """The structure of nested containers, whose content is added to ``sizes``."""
+    """The structure of nested containers; their content is appended to ``sizes``."""
     if isinstance(value, Mapping):
         return (dict, *((key, _taken_apart(item, sizes)) for key, item in value.items()))
     if isinstance(value, list | tuple):
@@ -199,7 +199,7 @@ def _taken_apart(value: Any, sizes: list[Hashable]) -> Hashable:
 
 
 def _put_together(structure: Any, sizes: Iterator[Any]) -> Any:
-    """What :func:`_taken_apart` took apart.
+    """Inverse of :func:`_taken_apart`.
 
     >>> value = [{"kernel": (3, 3), "groups": 2}, [(1, 8)]]
     >>> sizes = []

@@ -1,4 +1,4 @@
-"""Cache of factor tables on disk, safe for many processes at once."""
+"""A cache of factor tables on disk; many processes can use it at once."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from .pricing import LatencyMeter, Meter, Pricing
 from .probing import EXACT
 from .table import FactorTable, Header
 
-#: Architectures whose values are computed again when a table is read: the first, the last and random ones.
+#: Number of architectures to recompute when a table is read: the first, the last and random ones.
 _CHECKED = 4
 
 
 def cached_table(
     space: Space | nx.DiGraph, predictor: LatencyPredictor, folder: str | Path | None = None, **options: Any
 ) -> FactorTable:
-    """The latency of a space on a device: from the cache, or built and put there.
+    """The latency table of a space on a device, from the cache, or built and added to it.
 
-    A table is kept under its space, device, pack and input shape, and found by the content of all of them. Of
-    several processes that ask for the same table one builds it, and the others wait for it.
+    The key of a table is the content of its space, device, pack and input shape. If several processes ask for
+    the same table, one builds it and the others wait.
 
     Args:
         space: a supernet, or a :class:`Space`.
-        predictor: of the device.
-        folder: where tables are kept; the user's cache folder if None.
+        predictor: predictor of the device.
+        folder: folder of tables; the user's cache folder if None.
         options: as :func:`build_table` takes them.
 
     Raises:
         LookupTableError, SpaceError, UnpredictedOperatorError: as :func:`build_table`.
 
     Warns:
-        UserWarning: a cached table is damaged or stale, and built anew.
+        UserWarning: a cached table is damaged or stale, and is built again.
     """
     space = space if isinstance(space, Space) else Space.of_supernet(space)
     header = latency_header(space, predictor)
@@ -59,10 +59,10 @@ def cached_table(
 
 
 def find_table(path: Path, space: Space, header: Header, meter: Meter) -> FactorTable | None:
-    """The table at ``path``, if there is one and it is whole and up to date; the rest as :func:`check`.
+    """The table at ``path``, if it exists, is whole and is up to date; other arguments as :func:`check`.
 
     Warns:
-        UserWarning: there is one that is not.
+        UserWarning: the table is damaged or stale.
     """
     if not path.exists():
         return None
@@ -76,7 +76,7 @@ def find_table(path: Path, space: Space, header: Header, meter: Meter) -> Factor
 
 
 def table_path(header: Header, folder: str | Path | None = None) -> Path:
-    """Where a table is kept that is about the same as ``header``, in the user's cache folder if None."""
+    """Path of the cached table that fits ``header``; in the user's cache folder if ``folder`` is None."""
     root = user_cache_folder() / "tables" if folder is None else Path(folder)
     name = f"{header.device}_{header.pack_version}" if header.device else header.measure
     shape = "x".join(map(str, header.input_shape))
@@ -86,27 +86,27 @@ def table_path(header: Header, folder: str | Path | None = None) -> Path:
 
 @contextmanager
 def locked(paths: Sequence[Path]) -> Iterator[None]:
-    """Keep other processes from making what belongs at ``paths``, whose folders are made."""
+    """Create the folders of ``paths``, and keep other processes from writing to ``paths``."""
     with ExitStack() as held:
-        for path in sorted(set(paths)):  # in one order, lest two processes wait for each other
+        for path in sorted(set(paths)):  # always in this order, so that no two processes block each other
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(path.with_suffix(".lock")))
         yield
 
 
 def check_table(table: FactorTable, space: Space, predictor: LatencyPredictor) -> None:
-    """Raise a LookupTableError that says what differs, unless ``table`` is of this space and predictor."""
+    """Raise a LookupTableError that says what differs, unless ``table`` fits this space and predictor."""
     check(table, space, latency_header(space, predictor), LatencyMeter([predictor]))
 
 
 def check(table: FactorTable, space: Space, header: Header, meter: Meter) -> None:
-    """Raise a LookupTableError that says what differs, unless ``table`` is what would be built now.
+    """Raise a LookupTableError that says what differs, unless a table built now would equal ``table``.
 
     Args:
-        table: to check.
-        space: that it should be of.
-        header: what it should say of itself.
-        meter: of the one measure that it should be of.
+        table: the table to check.
+        space: the space that it should be of.
+        header: the header that it should have.
+        meter: the meter of its one measure.
     """
     facts: dict[str, Callable[[FactorTable], object]] = {
         "measure": lambda of: of.header.measure,
@@ -124,7 +124,7 @@ def check(table: FactorTable, space: Space, header: Header, meter: Meter) -> Non
             raise LookupTableError(
                 f"the lookup table is of another {what}: {fact(table)}, not {fact(wanted)}; build it anew"
             )
-    # Rules and features are code, which a newer version of this package may have changed.
+    # Rules and features are code, so a newer version of this package may have changed them.
     rows = np.random.default_rng(0).integers(table.sizes, size=(_CHECKED, len(table.sizes)))
     rows[0], rows[1] = 0, np.array(table.sizes) - 1
     full = Pricing(space, [meter]).values(rows)[:, 0]

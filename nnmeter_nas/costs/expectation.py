@@ -1,4 +1,4 @@
-"""Expected latency as a torch operation, for architecture parameters that learn from it."""
+"""Expected latency as a torch operation, so that architecture parameters can learn from it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def expected_latency(table: FactorTable, probabilities: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Expected latency in ms if every choice is made independently, as a differentiable scalar.
+    """Expected latency in ms if all choices are independent, as a differentiable scalar.
 
     Args:
-        table: of the space.
+        table: latency table of the space.
         probabilities: of the candidates, ``[candidates]`` for each label, all on one device.
 
     Raises:
-        LookupTableError: as :meth:`FactorTable.expected`, or a value is no tensor of floats.
+        LookupTableError: as :meth:`FactorTable.expected`, or a value is not a float tensor.
 
     >>> import numpy as np, torch
     >>> table = FactorTable({"layer": ("a", "b")}, 1.0, {(0,): np.array([2.0, 4.0])})

@@ -1,4 +1,4 @@
-"""Files of factor tables: binary ``.npz`` with a hash, or NNI's YAML layout; whole or not at all."""
+"""Files of factor tables: binary ``.npz`` with a hash, or NNI's YAML layout. Partial files never appear."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ..kernels.configuration import FloatArray
 from .nni_yaml import from_yaml, to_yaml
 from .table import FactorTable, Header
 
-#: Format of a binary file; another one is refused.
+#: Format of a binary file; other formats are refused.
 _FORMAT = 2
 _YAML = (".yaml", ".yml")
-#: Suffixes of tables.
+#: Suffixes of table files.
 SUFFIXES = (".npz", *_YAML)
 
 
 def is_table_file(name: str | Path) -> bool:
-    """Whether ``name`` is that of a table's file by its suffix, and not of a space or device."""
+    """Whether the suffix of ``name`` says that it is a table file, and not a space or device."""
     return Path(name).suffix.lower() in SUFFIXES
 
 
 def save_table(table: FactorTable, path: str | Path) -> None:
     """Write ``table`` to ``path`` atomically.
 
-    ``.npz`` is the package's own format. ``.yaml`` is the layout of NNI's ``latency_table.yaml``, which holds
-    a number for each candidate, and beside it what else the table knows.
+    ``.npz`` is the package's own format. ``.yaml`` is the layout of NNI's ``latency_table.yaml``: a number
+    for each candidate. The table's other content is stored beside these.
 
     Raises:
-        LookupTableError: the suffix is another, or the table has no YAML form; see :func:`to_yaml`.
+        LookupTableError: the suffix is unknown, or the table has no YAML form; see :func:`to_yaml`.
     """
     if _suffix(path) in _YAML:
         write_bytes(path, to_yaml(table))
@@ -55,10 +55,10 @@ def save_table(table: FactorTable, path: str | Path) -> None:
 
 
 def load_table(path: str | Path) -> FactorTable:
-    """The table that :func:`save_table` wrote to ``path``.
+    """Load the table that :func:`save_table` wrote to ``path``.
 
     Raises:
-        LookupTableError: there is none, it is damaged or half-written, or something else wrote it.
+        LookupTableError: the file is missing, damaged or half-written, or another program wrote it.
     """
     suffix = _suffix(path)
     try:

@@ -1,11 +1,11 @@
 """Learn which choices decide each of many marks of an architecture, from few evaluated samples.
 
 A mark is anything that a sample shows: the latency of one of its kernels, or the channels that the kernel
-reads. Each depends on few choices. Changing one choice at a time shows most of them, for all marks at once. A
-later sample that contradicts what is known reveals a missing choice: halving the difference between two
-samples finds it in a logarithmic number of evaluations. Then samples are made until each mark has been seen
-for every combination of the choices that decide it. Nothing needs to be known of fusion rules or of how
-shapes propagate.
+reads. Each mark depends on few choices. Changing one choice at a time finds most of them, for all marks at
+once. A later sample that contradicts the known choices reveals a missing one, which bisection of the
+difference between two samples finds in a logarithmic number of evaluations. Then samples are made until each
+mark has been seen for every combination of the choices that decide it. The learner needs to know nothing of
+fusion rules or shape propagation.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from .table import FactorTable, Positions
 
 #: Label -> candidate.
 Sample = dict[str, str]
-#: Candidates under some labels.
+#: Candidates of some labels.
 Combination = tuple[str, ...]
-#: What a sample shows, by name; a mark that it does not have is absent.
+#: Marks of a sample by name; absent marks have no entry.
 Marks = Mapping[str, Hashable]
 
-#: Combinations of candidates that one mark, or one kernel, may depend on.
+#: Largest number of combinations of candidates that one mark, or one kernel, may depend on.
 LARGEST_TABLE = 4096
-#: Combinations of candidates that a mark is seen with in any case, if its place says what may decide it.
+#: If the place of a mark has at most this many combinations, the mark is seen with all of them.
 SURE = 100
-#: Random samples in a row that must be as expected at the end.
+#: Number of random samples in a row that must come out as expected at the end.
 AGREEING = 48
-#: In names of marks, behind the name of the operator or kernel that shows it.
+#: Separator in names of marks, after the name of the operator or kernel.
 MARK = ":"
 
 
 @dataclass
 class Influence:
-    """What decides a mark.
+    """The choices that decide a mark.
 
     Attributes:
-        place: decides whether the mark is there at all.
-        labels: decide its value where it is there.
-        seen: candidates under ``labels`` -> number of the first sample in which it was there with these.
-        values: of the mark, by the number of the sample; None where it is absent.
+        place: decides whether the mark exists.
+        labels: decide its value if it exists.
+        seen: candidates of ``labels`` -> number of the first sample in which the mark existed with these.
+        values: value of the mark by number of the sample; None if it is absent.
     """
 
     place: Place
@@ -63,7 +63,7 @@ class Influence:
         return all(sample[label] in allowed for label, allowed in self.place.conditions.items())
 
     def value(self, sample: Mapping[str, str]) -> Hashable:
-        """The mark in a sample, of which only the labels that decide it are looked at; None if absent."""
+        """The mark in a sample, by the labels that decide it; None if absent."""
         return self.values(self.seen[_key(sample, self.labels)]) if self.runs(sample) else None
 
 
@@ -74,15 +74,14 @@ def learn_influences(
     seed: int = 0,
     samples: Sequence[Sample] = (),
 ) -> FactorTable:
-    """The table of what few choices decide; its value for a sample is the sum of the sample's marks.
+    """Learn a table of marks that few choices decide; the value of a sample is the sum of its marks.
 
     Args:
-        evaluate: gives the numbers that a sample shows, such as the latency of each kernel; deterministic.
-        candidates: of every label.
-        places: where each submodule stands, by its path; the name of a mark is such a path, or begins with
-            one.
-        seed: of the samples.
-        samples: some that have to be right as well.
+        evaluate: returns the numbers of a sample, such as the latency of each kernel; deterministic.
+        candidates: candidates of every label.
+        places: place of each submodule, by its path; the name of a mark is or begins with such a path.
+        seed: seed of the samples.
+        samples: further samples that have to come out right.
 
     Raises:
         SpaceError: a mark depends on more combinations than :data:`LARGEST_TABLE`; names the labels.
@@ -101,14 +100,14 @@ def learn_influences(
 
 
 class Learner:
-    """Evaluates samples until every mark is known for all that decides it.
+    """Evaluates samples until every mark is known for all choices that decide it.
 
     Args:
         evaluate, candidates, places, seed: as :func:`learn_influences` takes them, for marks of any kind.
 
     Attributes:
-        influences: by the name of the mark; what is known so far.
-        samples: all that were evaluated.
+        influences: what is known so far, by name of the mark.
+        samples: all evaluated samples.
     """
 
     def __init__(
@@ -126,16 +125,16 @@ class Learner:
         self._random = random.Random(seed)
         self._results: list[Marks] = []
         self._checked = 0
-        self._new: list[str] = []  # marks that earlier samples have not been compared for
+        self._new: list[str] = []  # marks that have not yet been compared between earlier samples
         self._paths: dict[str, list[str]] = {label: [] for label in candidates}
         for path, place in places.items():
             for label in {*place.conditions, *place.labels}:
                 self._paths[label].append(path)
-        for path, place in places.items():  # every submodule is to run once, for its marks to be known
+        for path, place in places.items():  # every submodule has to run once, so that its marks are known
             self._expect(path, place, self._own_labels(place))
 
     def learn(self, samples: Sequence[Sample] = ()) -> None:
-        """Evaluate samples, those given too, until what they show is as expected again and again.
+        """Evaluate ``samples`` and further ones until many in a row come out as expected.
 
         Raises:
             SpaceError: a mark depends on more combinations than :data:`LARGEST_TABLE`; names the labels.
@@ -152,11 +151,11 @@ class Learner:
             agreed = agreed + 1 if self._try(self._complete({})) else 0
 
     def _try(self, sample: Sample) -> bool:
-        """Evaluate ``sample``; whether all marks are as expected. Learns why where they are not."""
+        """Evaluate ``sample``; return whether all marks are as expected. Learn from those that are not."""
         self._add(sample)
         agrees = True
         while self._new or self._checked < len(self.samples):
-            if self._new:  # one after another, as each may ask for more samples, and these show more marks
+            if self._new:  # one at a time: each may need more samples, and these may show more marks
                 self._compare(self._new.pop())
                 continue
             for name in list(self.influences):
@@ -165,7 +164,7 @@ class Learner:
         return agrees
 
     def _add(self, sample: Sample) -> None:
-        """Evaluate ``sample`` and note the marks that are new."""
+        """Evaluate ``sample`` and note its new marks."""
         result = self._evaluate(sample)
         self.samples.append(sample)
         self._results.append(result)
@@ -176,12 +175,12 @@ class Learner:
                 self._new.append(name)
 
     def _own_labels(self, place: Place) -> frozenset[str]:
-        """Labels of a place, if few samples show all of their combinations; else they are to be found."""
+        """Labels of a place, if few samples show all their combinations; else none, so they are searched."""
         combinations = math.prod(len(self._candidates[label]) for label in place.labels)
         return place.labels if combinations <= SURE else frozenset()
 
     def _place(self, name: str) -> Place:
-        """The place of the mark of that name."""
+        """The place of the mark ``name``."""
         name = name.partition(MARK)[0]
         while name not in self._places:
             name = name.rpartition(".")[0]
@@ -194,18 +193,18 @@ class Learner:
         self.influences[name] = Influence(place, deciding, lambda number: self._value(name, number))
 
     def _compare(self, name: str) -> None:
-        """Look what all samples tell of the labels that decide the mark."""
+        """Find labels that decide the mark by comparing all samples."""
         for number in range(len(self.samples)):
             if not self._agrees(name, number):
-                break  # another label was found, and everything looked at
+                break  # another label was found, and all samples have been compared
 
     def _allowed(self, influence: Influence, label: str) -> list[str]:
-        """Candidates of ``label`` with which the mark can be there."""
+        """Candidates of ``label`` with which the mark can exist."""
         allowed = influence.place.conditions.get(label)
         return [name for name in self._candidates[label] if allowed is None or name in allowed]
 
     def _agrees(self, name: str, number: int) -> bool:
-        """Whether the mark is in a sample as in an earlier one that is like it; learns why it is not."""
+        """Whether the mark equals that of an earlier sample with the same choices; if not, learn why."""
         influence, sample = self.influences[name], self.samples[number]
         if not influence.runs(sample):
             return True
@@ -217,13 +216,13 @@ class Learner:
         return False
 
     def _value(self, name: str, number: int) -> Hashable:
-        """A mark in sample ``number``; None where it has none."""
+        """A mark in sample ``number``; None if absent."""
         return self._results[number].get(name)
 
     def _difference(self, name: str, first: int, second: int) -> str:
-        """A label that makes the mark differ between two samples, by halving what they differ in.
+        """A label that makes the mark differ between two samples, by bisection of their differences.
 
-        Labels of places nearby are suspected first.
+        Labels of nearby places are tried first.
         """
         near: dict[str, int] = {}
         while True:
@@ -243,7 +242,7 @@ class Learner:
                 second = middle
 
     def _nearness(self, name: str, label: str) -> int:
-        """How many parts of its path a mark shares with a place that ``label`` decides."""
+        """Length of the path that a mark shares with a place that ``label`` decides, in parts."""
         parts = name.partition(MARK)[0].split(".")
         shared = (
             itertools.takewhile(lambda pair: pair[0] == pair[1], zip(parts, path.split("."), strict=False))
@@ -252,7 +251,7 @@ class Learner:
         return max((sum(1 for _ in pairs) for pairs in shared), default=0)
 
     def _sample_with_unseen(self) -> Sample | None:
-        """A sample with a combination not seen yet, for many marks at once; None if all are seen."""
+        """A sample with combinations that many marks have not been seen with; None if all were seen."""
         chosen: Sample = {}
         for influence, unseen in self._unseen():
             for combination in unseen:
@@ -267,7 +266,7 @@ class Learner:
         return self._complete(chosen) if chosen else None
 
     def _unseen(self) -> list[tuple[Influence, list[Combination]]]:
-        """One mark for each place and set of labels, with its combinations not seen yet; most first."""
+        """One mark for each place and set of labels, with its unseen combinations; longest list first."""
         alike = {(id(one.place), one.labels): one for one in self.influences.values()}
         missing = []
         for influence in alike.values():
@@ -278,7 +277,7 @@ class Learner:
         return sorted(missing, key=lambda item: -len(item[1]))
 
     def _complete(self, chosen: Sample) -> Sample:
-        """``chosen`` with random candidates under the other labels."""
+        """``chosen``, with random candidates for the other labels."""
         return {
             label: chosen[label] if label in chosen else self._random.choice(known)
             for label, known in self._candidates.items()
@@ -286,7 +285,7 @@ class Learner:
 
 
 def changes_of_one(candidates: Candidates, places: Mapping[str, Place]) -> list[Sample]:
-    """A sample in which much runs, and for each label one that differs there, as far as can be."""
+    """A sample in which much runs, and for each label one that differs only there, as far as possible."""
     base = {}
     for label, known in candidates.items():
         allowing = [place.conditions.get(label, known) for place in places.values()]
@@ -300,7 +299,7 @@ def changes_of_one(candidates: Candidates, places: Mapping[str, Place]) -> list[
 
 
 def check_size(name: str, labels: Sequence[str], candidates: Candidates) -> None:
-    """Raise a SpaceError if ``labels``, which decide what ``name`` names, have too many combinations."""
+    """Raise a SpaceError if the ``labels`` that decide ``name`` have too many combinations."""
     combinations = math.prod(len(candidates[label]) for label in labels)
     if combinations > LARGEST_TABLE:
         raise SpaceError(
@@ -310,18 +309,18 @@ def check_size(name: str, labels: Sequence[str], candidates: Candidates) -> None
 
 
 def deciding(influences: Iterable[Influence], candidates: Candidates) -> list[str]:
-    """Labels that decide some marks, in the order of the candidates."""
+    """Labels that decide any of ``influences``, in the order of ``candidates``."""
     labels = {label for one in influences for label in {*one.labels, *one.place.conditions}}
     return [label for label in candidates if label in labels]
 
 
 def positions_of(labels: Iterable[str], candidates: Candidates) -> Positions:
-    """Where labels stand among the choices, ascending."""
+    """Positions of labels among the choices, ascending."""
     return tuple(position for position, label in enumerate(candidates) if label in set(labels))
 
 
 def summed(candidates: Candidates, terms: Iterable[tuple[Positions, FloatArray]]) -> FactorTable:
-    """The table of many small factors; one whose positions a larger one has is added to that."""
+    """Make one table of many small factors; factors within the positions of a larger one are added to it."""
     constant, factors = 0.0, dict[Positions, FloatArray]()
     for positions, values in sorted(terms, key=lambda term: -term[1].size):
         if not positions:

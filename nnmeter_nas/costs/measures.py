@@ -5,8 +5,8 @@
     small = params(space)
     fast.values(rows), small.values(rows)       # rows: candidate indices [N, positions]
 
-A measure is wanted as a factor table, which can be ranked, limited and sampled without making a model graph.
-Where none is exact, each architecture is measured when it is asked for.
+A measure is a factor table if possible: tables can be ranked, limited and sampled without making a model
+graph. If no table is exact, each architecture is measured on request.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from .table import FactorTable
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """A number of every architecture of a space.
+    """A number for every architecture of a space.
 
     Attributes:
-        name: such as ``latency_ms``, or ``latency_ms_<device>`` where there are several, or ``flops``.
+        name: such as ``latency_ms``, ``latency_ms_<device>`` (if there are several devices), or ``flops``.
         unit: such as ``ms``; may be empty.
-        table: the measure as a factor table; None if architectures have to be measured one by one.
-        evaluate: architectures ``[N, positions] -> [N]``, where there is no table.
+        table: the measure as a factor table; None if architectures are measured one by one.
+        evaluate: function of architectures ``[N, positions] -> [N]``, used if there is no table.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Measure:
         """Values of architectures, given as candidate indices ``[N, positions] -> [N]``.
 
         Raises:
-            LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
+            LookupTableError: ``indices`` has another shape, or holds an index without a candidate.
         """
         if self.table is not None:
             return self.table.values(indices)
@@ -74,7 +74,7 @@ class Measure:
 
 
 def latency(space: Space, predictor: LatencyPredictor, progress: Progress | None = None) -> Measure:
-    """Latency on one device in ms, called ``latency_ms``; the rest as :func:`latencies`."""
+    """Latency on one device in ms, named ``latency_ms``; otherwise as :func:`latencies`."""
     return latencies(space, [predictor], progress)[0]
 
 
@@ -83,22 +83,22 @@ def latencies(
 ) -> list[Measure]:
     """Latency in ms on each of several devices, which share the model graphs.
 
-    Tables come from the package or from the cache; what is computed is kept there.
+    Tables come from the package or the cache; new ones are added to the cache.
 
     Args:
-        space: what to measure.
+        space: the space to measure.
         predictors: one for each device.
         progress: called with the number of architectures measured so far.
 
     Returns:
-        A measure for each predictor, called ``latency_ms``, or ``latency_ms_<device>`` if there are several.
+        A measure for each predictor, named ``latency_ms``, or ``latency_ms_<device>`` if there are several.
 
     Raises:
         GraphError, ShapeError: the blocks of an architecture do not fit together.
 
     Warns:
-        LatencyWarning: operators are not measured: left out, or estimated.
-        UserWarning: what was cached is damaged or stale, and computed anew.
+        LatencyWarning: operators were not measured, and are left out or estimated.
+        UserWarning: a cached result is damaged or stale, and is computed again.
     """
     headers = [latency_header(space, predictor) for predictor in predictors]
     paths = [table_path(header) for header in headers]
@@ -128,15 +128,15 @@ def latencies(
 
 
 def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True) -> FactorTable | None:
-    """Latency in ms from the package or the cache, or else built and kept; None if no table is exact.
+    """Latency in ms as a table from the package or the cache, or a new one; None if no table is exact.
 
     Args:
-        space: what to measure.
-        predictor: of the device.
-        build: if False, None where neither the package nor the cache has the table.
+        space: the space to measure.
+        predictor: predictor of the device.
+        build: if False, return None if neither the package nor the cache has the table.
 
     Raises:
-        LookupTableError, SpaceError, GraphError: as building a lookup table raises.
+        LookupTableError, SpaceError, GraphError: as when a lookup table is built.
     """
     table = bundled_table_of(space, predictor)
     if table is None and build:
@@ -148,24 +148,24 @@ def exact_latency(space: Space, predictor: LatencyPredictor, build: bool = True)
 
 
 def flops(space: Space, progress: Progress | None = None) -> Measure:
-    """Floating-point operations, two for a multiply-add; see :mod:`nnmeter_nas.graph.work`.
+    """Floating-point operations; a multiply-add is two. See :mod:`nnmeter_nas.graph.work`.
 
     Args:
-        space: what to measure.
+        space: the space to measure.
         progress: called with the number of architectures measured so far.
 
     Raises:
         GraphError, ShapeError: the blocks of an architecture do not fit together.
 
     Warns:
-        LatencyWarning: the work of operators is not known.
-        UserWarning: what was cached is damaged or stale, and computed anew.
+        LatencyWarning: the work of some operators is unknown.
+        UserWarning: a cached result is damaged or stale, and is computed again.
     """
     return _work(space, "flops", progress)
 
 
 def params(space: Space, progress: Progress | None = None) -> Measure:
-    """Parameters: weights and biases, a batch norm's two for each channel too; the rest as :func:`flops`."""
+    """Parameters: weights, biases, and two per channel of a batch norm; otherwise as :func:`flops`."""
     return _work(space, "params", progress)
 
 
@@ -176,17 +176,17 @@ def of_function(
     unit: str = "",
     progress: Progress | None = None,
 ) -> Measure:
-    """What ``function`` gives for the finished model graph of each architecture; it is not kept on disk.
+    """The value of ``function`` on the finished model graph of each architecture; it is not kept on disk.
 
     Args:
-        space: what to measure.
-        function: gives the same number whenever it is asked.
-        name: what to call the measure.
-        unit: of the numbers.
+        space: the space to measure.
+        function: returns the same number for the same graph every time.
+        name: name of the measure.
+        unit: unit of the numbers.
         progress: called with the number of architectures measured so far.
 
     Raises:
-        LookupTableError: ``function`` gave what is no finite number.
+        LookupTableError: ``function`` returned something other than a finite number.
         GraphError, ShapeError: the blocks of an architecture do not fit together.
     """
     pricing = Pricing(space, [FunctionMeter(function)], progress)
@@ -197,14 +197,14 @@ def of_function(
 def latency_by_block(
     space: Space, predictor: LatencyPredictor, architecture: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Where the latency of an architecture goes, in ms by label; the values sum up to its latency.
+    """Latency of an architecture by label, in ms; the values sum up to its latency.
 
-    A kernel counts where its first operator stands. Where several choices decide that, as value choices do,
-    it counts at the one that decides the fewest other places. What no choice changes is under
-    ``stationary_block``.
+    A kernel counts for the block in which its first operator stands. If several choices decide that, as value
+    choices do, it counts for the choice that decides the fewest other places. Kernels that no choice changes
+    count for ``stationary_block``.
 
     Raises:
-        SpaceError: the architecture is none of this space.
+        SpaceError: the architecture is not in this space.
     """
     plain = plain_architecture(architecture, space.candidates)
     row = tuple(known.index(plain[label]) for label, known in space.candidates.items())
@@ -217,7 +217,7 @@ def latency_by_block(
 
 
 def _labels(space: Space) -> Callable[[str], str]:
-    """Gives the label of the block that an operator of ``space`` is part of."""
+    """Return a function that gives the label of the block of an operator of ``space``."""
     places = space.places
     if space.blocks or places is None:
         return lambda operator: space.blocks.get(operator, (STATIONARY,))[0]
@@ -236,20 +236,20 @@ def _labels(space: Space) -> Callable[[str], str]:
 def _measure(
     name: str, unit: str, table: FactorTable | LookupTableError, pricing: Pricing, column: int
 ) -> Measure:
-    """A measure by its table; without one, by the values in a column of ``pricing``."""
+    """A measure from its table, or else from the values in a column of ``pricing``."""
     if isinstance(table, FactorTable):
         return Measure(name, unit, table)
     empty = FactorTable(pricing.space.candidates, 0.0, {})
 
     def evaluate(rows: IndexArray) -> FloatArray:
-        empty.values(rows)  # which refuses what are no architectures
+        empty.values(rows)  # raises if these are not architectures
         return np.asarray(pricing.values(rows)[:, column])
 
     return Measure(name, unit, None, evaluate)
 
 
 def _left_out(table: FactorTable | LookupTableError, pricing: Pricing, column: int) -> Mapping[str, str]:
-    """Operators that a measure does not include: name -> canonical operator."""
+    """Operators that a measure leaves out: name -> canonical operator."""
     return table.header.left_out if isinstance(table, FactorTable) else pricing.left_out[column]
 
 
@@ -260,7 +260,7 @@ _BY_OPERATOR: dict[str, Callable[[nx.DiGraph], Parts]] = {
 
 
 def _work(space: Space, name: str, progress: Progress | None) -> Measure:
-    """Flops or parameters; the other one is kept for later, as making model graphs takes longer by far."""
+    """Flops or parameters. The other one is cached too, since making model graphs takes far longer."""
     headers = {work: work_header(space, work) for work in _BY_OPERATOR}
     paths = {work: table_path(header) for work, header in headers.items()}
     meters: dict[str, Meter] = {work: OperatorMeter(count) for work, count in _BY_OPERATOR.items()}

@@ -1,6 +1,6 @@
 """Tables in the layout of NNI's ``latency_table.yaml``: a number for each candidate of each choice.
 
-NNI knows no interactions. What choices add in pairs, and what else a table knows, stands beside its layout
+NNI has no interactions. Interactions of pairs, and everything else in a table, stand beside NNI's layout
 under ``details``, with a hash of the content.
 """
 
@@ -16,21 +16,21 @@ from ..files import digest
 from ..supernet.space import STATIONARY
 from .table import LATENCY, FactorTable, Header, Positions
 
-#: Format of the details; another one is refused.
+#: Format of the details; other formats are refused.
 _FORMAT = 1
-#: Faster by far where PyYAML has them, and otherwise the same.
+#: Equal to SafeLoader but far faster, where PyYAML has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def block_latencies(table: FactorTable) -> dict[str, dict[str, float]]:
-    """What NNI has for a table: label -> index of the candidate as text -> ms.
+    """A table in NNI's layout: label -> index of the candidate as text -> ms.
 
-    What no choice changes is under ``"stationary_block"`` -> ``"root"``. Interactions of pairs are left out.
+    The constant is under ``"stationary_block"`` -> ``"root"``. Interactions of pairs are left out.
 
     Raises:
-        LookupTableError: the table is not of latency, or has factors of more than two choices, so that its
-            numbers for single candidates would mean nothing.
+        LookupTableError: the table is not of latency, or has factors of more than two choices, which make
+            numbers for single candidates meaningless.
     """
     if table.header.measure != LATENCY:
         raise LookupTableError(f"NNI's tables are of latency, and this one is of {table.header.measure}")
@@ -75,14 +75,14 @@ def to_yaml(table: FactorTable) -> bytes:
 
 
 def from_yaml(content: bytes, name: str) -> FactorTable:
-    """The table in what :func:`to_yaml` made.
+    """Read the table from the output of :func:`to_yaml`.
 
     Args:
-        content: of the file.
-        name: what errors call it.
+        content: content of the file.
+        name: name of the file in errors.
 
     Raises:
-        LookupTableError: it is damaged or half-written, or something else wrote it.
+        LookupTableError: the content is damaged or half-written, or another program wrote it.
     """
     document, details = _document(content, name)
     try:
@@ -116,7 +116,7 @@ def from_yaml(content: bytes, name: str) -> FactorTable:
 
 
 def _document(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The one document of a file, and its details, if the hash is right."""
+    """The only document of a file, and its details; checks the hash."""
     try:
         entries = yaml.load(content, Loader=_LOADER)
     except (ValueError, RecursionError, yaml.YAMLError) as error:

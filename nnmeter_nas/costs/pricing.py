@@ -1,4 +1,4 @@
-"""Measuring the model graphs of many architectures in several ways, which share the model graphs."""
+"""Measure the model graphs of many architectures in several ways, making each graph once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ..supernet.space import Space
 IndexArray = npt.NDArray[np.intp]
 #: An architecture: the index of the candidate at each position.
 Indices = tuple[int, ...]
-#: What each part of a model graph adds to a measure; a kernel goes by the name of its first operator.
+#: Contribution of each part of a model graph to a measure; a kernel is named by its first operator.
 Parts = Mapping[str, float]
 #: The kernels of a model graph, by the name of their first operator.
 Kernels = Mapping[str, Kernel]
-#: Called with how many architectures have been measured.
+#: Called with the number of architectures measured so far.
 Progress = Callable[[int], None]
 #: Model graphs whose kernels are predicted in one call.
 _BATCH = 64
@@ -36,16 +36,16 @@ class Meter(Protocol):
     """Measures model graphs in one or several ways.
 
     Attributes:
-        left_out: for each measure the operators met that it does not know: name -> canonical operator.
+        left_out: for each measure, the unknown operators met so far: name -> canonical operator.
     """
 
     left_out: list[dict[str, str]]
 
     def seen(self, graph: nx.DiGraph) -> Any:
-        """What the meter needs of a finished model graph; never None."""
+        """The data that the meter needs of a finished model graph; never None."""
 
     def parts(self, seen: Sequence[Any]) -> list[list[Parts]]:
-        """For each measure the parts of every model graph, which sum up to its value."""
+        """For each measure, the parts of every model graph; their sum is its value."""
 
 
 class LatencyMeter:
@@ -57,7 +57,7 @@ class LatencyMeter:
 
     @property
     def rules(self) -> list[FusionRules]:
-        """Fusion rules of the device of each measure."""
+        """Fusion rules of each measure's device."""
         return [predictor.pack.rules for predictor in self._predictors]
 
     def seen(self, graph: nx.DiGraph) -> dict[FusionRules, Kernels]:
@@ -72,16 +72,17 @@ class LatencyMeter:
         ]
 
     def priced(self, device: int, graphs: Sequence[Kernels]) -> list[Parts]:
-        """Latency of each kernel on one device, all priced in one call; what is left out is not noted."""
+        """Latency of each kernel on one device, priced in one call; kernels left out are not noted."""
         return _priced(self._predictors[device], graphs, {})
 
 
 def _priced(
     predictor: LatencyPredictor, graphs: Sequence[Kernels], left_out: dict[str, str]
 ) -> list[Parts]:
-    """Latencies in ms by the kernel's name, for each graph's kernels.
+    """Latencies in ms by kernel name, for the kernels of each graph.
 
-    Notes in ``left_out`` which have none, and which are estimated, as of a type never measured on the device.
+    Adds to ``left_out`` the kernels without a latency, and those estimated because their type was never
+    measured on the device.
     """
     found = iter(predictor.kernel_latencies([kernel for kernels in graphs for kernel in kernels.values()]))
     parts: list[Parts] = []
@@ -97,10 +98,10 @@ def _priced(
 
 
 class OperatorMeter:
-    """A measure that knows what an operator adds, such as its flops.
+    """A measure that is a sum over operators, such as flops.
 
     Args:
-        by_operator: what each operator of a finished model graph adds, by name, of those that it knows.
+        by_operator: returns each known operator's contribution, by name, for a finished model graph.
     """
 
     def __init__(self, by_operator: Callable[[nx.DiGraph], Parts]) -> None:
@@ -108,19 +109,19 @@ class OperatorMeter:
         self._by_operator = by_operator
 
     def seen(self, graph: nx.DiGraph) -> Parts:
-        """What each operator of a finished model graph adds."""
+        """Contribution of each operator of a finished model graph."""
         parts = self._by_operator(graph)
         ops = graph.nodes(data="op")
         self.left_out[0].update({n: op for n, op in ops if op != "input" and n not in parts})
         return parts
 
     def parts(self, seen: Sequence[Parts]) -> list[list[Parts]]:
-        """What each operator adds."""
+        """Contribution of each operator."""
         return [list(seen)]
 
 
 class FunctionMeter:
-    """A measure that is known of whole model graphs alone: any function of the finished model graph."""
+    """A measure of whole model graphs: any function of the finished model graph."""
 
     def __init__(self, function: Callable[[nx.DiGraph], float]) -> None:
         self.left_out: list[dict[str, str]] = [{}]
@@ -136,22 +137,22 @@ class FunctionMeter:
 
 
 class Pricing:
-    """Values of architectures of ``space`` in all measures of ``meters``, remembered once they are known."""
+    """Values of architectures of ``space`` in all measures of ``meters``; each is computed once."""
 
     def __init__(self, space: Space, meters: Sequence[Meter], progress: Progress | None = None) -> None:
         self.space = space
         self.meters = list(meters)
         self._progress = progress
         self._values: dict[Indices, FloatArray] = {}
-        self._seen: dict[Indices, list[Any]] = {}  # by meter, of those that are not priced yet
+        self._seen: dict[Indices, list[Any]] = {}  # by meter, for architectures that are not priced yet
 
     @property
     def left_out(self) -> list[dict[str, str]]:
-        """For each measure the operators met so far that it does not know: name -> canonical operator."""
+        """For each measure, the unknown operators met so far: name -> canonical operator."""
         return [left_out for meter in self.meters for left_out in meter.left_out]
 
     def known(self) -> tuple[IndexArray, FloatArray]:
-        """All architectures whose values are known, ``[N, positions]``, and these, ``[N, measures]``."""
+        """All architectures with known values, ``[N, positions]``, and the values, ``[N, measures]``."""
         return np.array(list(self._values)), np.array(list(self._values.values()))
 
     def values(self, architectures: npt.NDArray[np.integer]) -> FloatArray:
@@ -162,11 +163,11 @@ class Pricing:
         return np.array([self._values[row] for row in rows]).reshape(len(rows), len(self.left_out))
 
     def parts(self, architectures: Iterable[Indices]) -> list[tuple[Parts, ...]]:
-        """What each part of every architecture adds, in each measure."""
+        """Contribution of each part of every architecture, in each measure."""
         return list(self._measured(architectures))
 
     def _measured(self, architectures: Iterable[Indices]) -> Iterator[tuple[Parts, ...]]:
-        """The parts of each architecture in every measure, whose sums are remembered."""
+        """The parts of each architecture in every measure; their sums are remembered."""
         rows = list(architectures)
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
@@ -182,7 +183,7 @@ class Pricing:
                 self._progress(len(self._values) + len(self._seen))
 
     def seen(self, row: Indices) -> list[Any]:
-        """What each meter needs of an architecture, kept until it is priced."""
+        """The data that each meter needs of an architecture, kept until it is priced."""
         if row not in self._seen:
             graph = self._model_graph(row)
             self._seen[row] = [meter.seen(graph) for meter in self.meters]
@@ -191,7 +192,7 @@ class Pricing:
         return self._seen[row]
 
     def _sums(self, row: Indices, parts: Sequence[Parts]) -> FloatArray:
-        """The values that ``parts`` sum up to."""
+        """The sums of ``parts``."""
         values = np.array([math.fsum(of_measure.values()) for of_measure in parts])
         if not np.isfinite(values).all():
             architecture = architecture_at(row, self.space.candidates)
@@ -202,7 +203,7 @@ class Pricing:
         return values
 
     def _model_graph(self, row: Indices) -> nx.DiGraph:
-        """The model graph of an architecture, which has to take the input that the space takes."""
+        """The model graph of an architecture; its input must be that of the space."""
         architecture = architecture_at(row, self.space.candidates)
         graph = self.space.model_graph(architecture)
         if not isinstance(graph, nx.DiGraph) or "shape_mismatches" not in graph.graph:
@@ -215,10 +216,10 @@ class Pricing:
 
 @contextmanager
 def garbage_at_the_end() -> Iterator[None]:
-    """Collect garbage once at the end, and only what is young.
+    """Collect garbage once at the end, and only the young generation.
 
-    Graphs hold themselves by their views, so they go this way alone; looking for it while hundreds of them
-    are made takes as long as to make them.
+    Views make graphs refer to themselves, so only garbage collection frees them. Collecting while hundreds of
+    graphs are made takes as long as making them.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,9 +1,9 @@
-"""Measures as sums over choices and pairs of choices, found by probing.
+"""Find measures as sums over single choices and pairs of choices, by probing.
 
-With one candidate fixed at every position as the base, the value of the base and of every architecture that
-differs from it at one position give all differences between candidates. Random architectures then show
-whether their sum is the value. Where it is not, bisection finds a pair of positions that change what each
-other adds, and the second-order differences of their candidates become a factor.
+The base has one fixed candidate at every position. The value of the base, and of every architecture that
+differs from it at one position, give all differences between candidates. Random architectures then show
+whether the sum is right. If it is not, bisection finds a pair of positions that interact, and the
+second-order differences of their candidates become a factor.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ..kernels.configuration import FloatArray
 from .pricing import IndexArray, Indices, Pricing
 from .table import FactorTable, Positions
 
-#: Relative difference up to which a sum is the value.
+#: A sum is exact up to this relative difference.
 EXACT = 1e-6
-#: How often more random architectures are drawn to find pairs by.
+#: How many times to draw more random architectures to find pairs.
 _ROUNDS = 6
-#: Values below this share of the largest one known are as good as zero, when a difference is judged.
+#: In relative differences, values below this share of the largest known value count as zero.
 _FLOOR = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """A measure as sums over choices and pairs of choices.
+    """A measure as a sum over single choices and pairs of choices.
 
     Attributes:
-        table: factors of one position, in order, then those of pairs. The value of the base, index 0
-            throughout, is its constant.
-        worst_error: largest relative difference from the measure among the architectures probed.
-        worst_position: where the sum of the worst of them goes astray, on the way from the base one position
-            at a time.
+        table: factors of single positions, in order, then of pairs. Its constant is the value of the base,
+            which has index 0 everywhere.
+        worst_error: largest relative error among the architectures probed.
+        worst_position: where the sum of the worst architecture goes wrong, on the way from the base to it
+            one position at a time.
     """
 
     table: FactorTable
@@ -44,24 +44,24 @@ class Probed:
 
 
 def is_exact(table: FactorTable, rows: IndexArray, values: FloatArray) -> npt.NDArray[np.bool_]:
-    """Where the sums of architectures ``[N, positions]`` are ``values [N]``; of booleans ``[N]``."""
+    """Whether the sums of architectures ``[N, positions]`` equal ``values [N]``; booleans ``[N]``."""
     floor = EXACT * _FLOOR * float(np.abs(values).max())
     return np.isclose(table.values(rows), values, rtol=EXACT, atol=floor)
 
 
 def changes_of_one(sizes: Sequence[int]) -> dict[tuple[int, int], Indices]:
-    """By position and candidate the architecture that differs from the base there; the base under (p, 0)."""
+    """Architectures that differ from the base at one (position, candidate); the base is under (p, 0)."""
     base = (0,) * len(sizes)
     return {(p, c): (*base[:p], c, *base[p + 1 :]) for p, size in enumerate(sizes) for c in range(size)}
 
 
 def probe(pricing: Pricing, probes: int = 48, seed: int = 0) -> list[Probed]:
-    """The measures of ``pricing`` as sums, as far as choices and pairs of choices go.
+    """The measures of ``pricing`` as sums over single choices and pairs, as far as these explain them.
 
     Args:
-        pricing: gives the values.
-        probes: random architectures that the sums are tested on.
-        seed: of the random architectures.
+        pricing: provides the values.
+        probes: number of random architectures to test the sums on.
+        seed: seed of the random architectures.
     """
     sizes = tuple(len(known) for known in pricing.space.candidates.values())
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def probe(pricing: Pricing, probes: int = 48, seed: int = 0) -> list[Probed]:
 
 
 def _additive(pricing: Pricing, sizes: tuple[int, ...]) -> list[_Search]:
-    """The sums without pairs."""
+    """Sums without pairs."""
     changes = changes_of_one(sizes)
     values = pricing.values(np.array(list(changes.values())))
     found = []
@@ -96,13 +96,13 @@ def _additive(pricing: Pricing, sizes: tuple[int, ...]) -> list[_Search]:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """The sum of one measure, as far as it is known.
+    """The sum of one measure, as far as it is known so far.
 
     Attributes:
         table: the sum.
-        pricing: gives the values.
-        measure: which of the measures of ``pricing``.
-        floor: value below which a difference is not seen as relative to it.
+        pricing: provides the values.
+        measure: index of the measure in ``pricing``.
+        floor: values below it count as zero in relative differences.
     """
 
     table: FactorTable
@@ -111,16 +111,16 @@ class _Search:
     floor: float
 
     def values(self, rows: IndexArray) -> FloatArray:
-        """What the sums should come to, ``[N, positions] -> [N]``."""
+        """True values, ``[N, positions] -> [N]``."""
         return np.asarray(self.pricing.values(rows)[:, self.measure])
 
     def errors(self, rows: IndexArray) -> FloatArray:
-        """Relative differences of the sums from what they should come to, ``[N, positions] -> [N]``."""
+        """Relative differences of the sums from the true values, ``[N, positions] -> [N]``."""
         values = self.values(rows)
         return np.asarray(np.abs(self.table.values(rows) - values) / np.maximum(np.abs(values), self.floor))
 
     def result(self, probed: IndexArray) -> Probed:
-        """The sum as it is, and how it does on ``probed``."""
+        """The current sum, and its errors on ``probed``."""
         errors = self.errors(probed)
         steps = np.tril(np.broadcast_to(probed[errors.argmax()], (probed.shape[1],) * 2))
         steps = np.concatenate([np.zeros_like(steps[:1]), steps])
@@ -128,23 +128,23 @@ class _Search:
         return Probed(self.table, float(errors.max()), int(np.abs(astray).argmax()))
 
     def with_pairs(self, probed: IndexArray) -> _Search:
-        """This with the pairs that it takes to get the probes right, as far as pairs do."""
+        """This sum with the pairs that make the probes right, as far as pairs can."""
         search = self
         for row in probed:
             while pair := search._interacting_pair(row):
                 matrix = search._second_order(pair)
                 scale = max(abs(float(search.table.values(row[None])[0])), search.floor)
                 if pair in search.table.factors or np.abs(matrix).max() <= EXACT * scale:
-                    break  # they interact with a third
+                    break  # the pair interacts with a third position
                 table = replace(search.table, factors={**search.table.factors, pair: matrix})
                 search = replace(search, table=table)
         return search
 
     def _interacting_pair(self, row: IndexArray) -> tuple[int, int] | None:
-        """Two positions whose choices in ``row`` interact in a way that the sum lacks; None if it is right.
+        """Two positions whose choices in ``row`` interact and are missing from the sum; None if it is right.
 
-        Sums are right for the base and for one choice other than the base's. So there is a choice that makes
-        them wrong when all of ``row`` before it has been made, and one that does so together with it.
+        Sums are right for the base, and for any single change of it. So the sum becomes wrong at some choice
+        in ``row`` when all choices before it have been made; an earlier choice causes this together with it.
         """
 
         def is_off(positions: Sequence[int]) -> bool:
@@ -160,7 +160,7 @@ class _Search:
         return changed[start - 1], changed[end - 1]
 
     def _second_order(self, pair: tuple[int, int]) -> FloatArray:
-        """What the candidates of two positions add together beyond the sum, in the base."""
+        """Interaction of the candidates of two positions, in the base: the difference from the sum."""
         first, second = (self.table.sizes[p] for p in pair)
         rows = np.zeros((first, second, len(self.table.sizes)), dtype=np.intp)
         rows[:, :, pair[0]] = np.arange(first)[:, None]
@@ -170,7 +170,7 @@ class _Search:
 
 
 def _first(test: Callable[[int], bool], known: int) -> int:
-    """By bisection, a number that passes ``test``, as ``known`` does, after one that fails it, as 0 does."""
+    """By bisection, a number that passes ``test`` after one that fails; 0 fails and ``known`` passes."""
     low, high = 0, known
     while high - low > 1:
         middle = (low + high) // 2

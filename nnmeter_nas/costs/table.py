@@ -1,4 +1,4 @@
-"""FactorTable: a number of every architecture of a space, as a sum of factors over few choices each."""
+"""FactorTable: a number for every architecture of a space, as a sum of factors over few choices each."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from ..supernet.choices import Candidates, plain_architecture
 IntArray = npt.NDArray[np.int64]
 #: Positions that a factor depends on, ascending.
 Positions = tuple[int, ...]
-#: What the header of a table of latency, in ms, has for its measure.
+#: Name of the measure in the header of a latency table (ms).
 LATENCY = "latency"
-#: Architectures of a space up to which it is listed where that helps.
+#: Spaces of up to this many architectures are listed where that helps.
 LISTED = 2**17
-#: Architectures that are summed at once: more would no longer fit in the processor's caches.
+#: Number of architectures to sum at once: more would not fit in the processor's caches.
 _ROWS_AT_ONCE = 2**14
-#: How far probabilities may be from summing to one, as a softmax in low precision may.
+#: How far the sum of probabilities may be from one; a softmax in low precision is that far off.
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a table is about.
+    """The subject of a table.
 
     Attributes:
         measure: "latency" (ms, batch 1), "flops", "params", or another number.
         space, space_fingerprint: name of the space, and hash of its content.
         input_shape: shape of the input, NCHW.
-        device: applied hardware; empty for what is the same on all devices.
+        device: applied hardware; empty if the numbers are the same on all devices.
         pack_version, pack_fingerprint: version of the device's predictor pack, and hash of its content.
-        left_out: operators that the numbers do not include: name -> canonical operator.
-        worst_error: largest relative difference from the full graphs among the architectures tested.
+        left_out: operators that the numbers leave out: name -> canonical operator.
+        worst_error: largest relative error against the full graphs, among the architectures tested.
     """
 
     measure: str = LATENCY
@@ -59,17 +59,17 @@ class Header:
 class FactorTable:
     """A sum of factors, each a number for every combination of the candidates of a few choices.
 
-    A choice has a position: its place in ``candidates``, from 0. An architecture is a mapping of labels to
+    The position of a choice is its index in ``candidates``. An architecture is a mapping of labels to
     candidates, or a row of candidate indices, one for each position.
 
     Args:
-        candidates: by label.
-        constant: what no choice changes.
-        factors: by the positions that a factor depends on, an array of their numbers of candidates.
-        header: what the table is about.
+        candidates: candidates by label.
+        constant: the part that no choice changes.
+        factors: positions -> array with one axis per position, as long as the position has candidates.
+        header: the subject of the table.
 
     Raises:
-        LookupTableError: a factor does not fit the candidates, or a value is no finite number.
+        LookupTableError: a factor does not fit the candidates, or a value is not finite.
 
     >>> table = FactorTable({"width": ("8", "16"), "kernel": ("k3", "k5", "k7")}, 1.0,
     ...                     {(0,): np.array([0.0, 5.0]), (0, 1): np.array([[0.0, 1, 2], [0, 0, -1]])})
@@ -106,7 +106,7 @@ class FactorTable:
     def of_sizes(
         cls, sizes: Sequence[int], constant: float, factors: Mapping[Positions, FloatArray]
     ) -> FactorTable:
-        """A table whose choices and candidates are called by their numbers.
+        """Make a table whose choices and candidates are named by their numbers.
 
         >>> FactorTable.of_sizes((1, 2), 0.0, {}).candidates
         {'0': ('0',), '1': ('0', '1')}
@@ -115,7 +115,7 @@ class FactorTable:
 
     @property
     def device(self) -> str:
-        """Applied hardware; empty for what is the same on all devices."""
+        """Applied hardware; empty if the numbers are the same on all devices."""
         return self.header.device
 
     @property
@@ -129,7 +129,7 @@ class FactorTable:
         return tuple(map(len, self.candidates.values()))
 
     def block(self, label: str) -> FloatArray:
-        """The factor of one choice alone, ``[candidates]``; zeros if there is none.
+        """The factor of one choice alone, ``[candidates]``; zeros if it has none.
 
         Raises:
             LookupTableError: there is no such choice.
@@ -140,7 +140,7 @@ class FactorTable:
         return self.factors.get((position,), np.zeros(self.sizes[position]))
 
     def interactions(self) -> dict[tuple[str, ...], FloatArray]:
-        """The factors of several choices, by their labels: what these add beyond their own factors."""
+        """Factors of several choices, by their labels: what the choices add beyond their own factors."""
         return {self._named(p): array for p, array in self.factors.items() if len(p) > 1}
 
     # One architecture, or many
@@ -149,7 +149,7 @@ class FactorTable:
         """The sum for one architecture, in a few microseconds.
 
         Raises:
-            SpaceError: it is none of this space.
+            SpaceError: the architecture is not in this space.
         """
         index, factors = self._plain
         try:
@@ -157,7 +157,7 @@ class FactorTable:
             known = len(architecture) == len(row)
         except (KeyError, TypeError):
             known = False
-        if not known:  # candidates as NNI calls them, or an error that names what is wrong
+        if not known:  # candidates in NNI's spelling, or an error that names the fault
             plain = plain_architecture(architecture, self.candidates)
             row = [of[plain[label]] for label, of in index.items()]
         total = self.constant
@@ -169,7 +169,7 @@ class FactorTable:
 
     @cached_property
     def _plain(self) -> tuple[dict[str, dict[str, int]], list[tuple[Positions, Any]]]:
-        """Indices of candidates by label, and the factors as lists: NumPy is slower for one architecture."""
+        """Candidate indices by label, and factors as lists: faster than NumPy for one architecture."""
         index = {label: {name: i for i, name in enumerate(c)} for label, c in self.candidates.items()}
         return index, [(positions, array.tolist()) for positions, array in self.factors.items()]
 
@@ -177,7 +177,7 @@ class FactorTable:
         """The sums of architectures, given as candidate indices ``[N, positions] -> [N]``.
 
         Raises:
-            LookupTableError: ``indices`` is of another shape, or holds an index that is no candidate's.
+            LookupTableError: ``indices`` has another shape, or holds an index without a candidate.
         """
         columns = self._checked_columns(indices)
         total = np.full(len(columns[0]), self.constant, dtype=float)
@@ -191,7 +191,7 @@ class FactorTable:
         """Latency in ms of an architecture that maps labels to candidates.
 
         Raises:
-            SpaceError: it is none of this space.
+            SpaceError: the architecture is not in this space.
             LookupTableError: the table is of another measure.
         """
         self._check_latency()
@@ -201,7 +201,7 @@ class FactorTable:
         """Latency in ms of architectures, given as candidate indices ``[N, positions] -> [N]``.
 
         Raises:
-            LookupTableError: as :meth:`values`; or the table is of another measure.
+            LookupTableError: as :meth:`values`, or the table is of another measure.
         """
         self._check_latency()
         return self.values(indices)
@@ -210,7 +210,7 @@ class FactorTable:
         """Candidate indices ``[N, positions]`` of architectures that map labels to candidates.
 
         Raises:
-            SpaceError: an architecture is none of this space.
+            SpaceError: an architecture is not in this space.
         """
         rows = [
             [known.index(plain[label]) for label, known in self.candidates.items()]
@@ -219,28 +219,28 @@ class FactorTable:
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(self.labels))
 
     def __neg__(self) -> FactorTable:
-        """A table whose least is the most of this one."""
+        """The table with all values negated, so that its least is the most of this one."""
         factors = {positions: -array for positions, array in self.factors.items()}
         return replace(self, constant=-self.constant, factors=factors)
 
     # Expectations
 
     def expected(self, probabilities: Mapping[str, npt.ArrayLike]) -> float:
-        """The mean over all architectures if every choice is made independently.
+        """The mean over all architectures if all choices are independent.
 
         Args:
-            probabilities: of the candidates, ``[candidates]`` for each label.
+            probabilities: for each label the probabilities of its candidates, ``[candidates]``.
 
         Raises:
-            LookupTableError: a label is missing or unknown, or its probabilities are of another length,
-                negative, NaN, or do not sum to one.
+            LookupTableError: a label is missing or unknown, or its probabilities have another length, are
+                negative or NaN, or do not sum to one.
         """
         p = {label: _numbers(label, value) for label, value in probabilities.items()}
         self.check_probabilities(p)
         return float(contracted(self.constant, self.factors, [p[label] for label in self.labels]))
 
     def check_probabilities(self, probabilities: Mapping[str, FloatArray]) -> None:
-        """Raise a LookupTableError unless there is a distribution over every label's candidates."""
+        """Raise a LookupTableError unless every label has a distribution over its candidates."""
         for label in probabilities:
             if label not in self.candidates:
                 raise LookupTableError(
@@ -265,7 +265,7 @@ class FactorTable:
     # Checks
 
     def _checked_columns(self, indices: npt.ArrayLike) -> list[npt.NDArray[np.integer[Any]]]:
-        """The indices of each position, ``[N]`` each."""
+        """Checked indices of each position, ``[N]`` each."""
         rows = np.asarray(indices)
         if rows.ndim != 2 or rows.shape[1] != len(self.sizes):
             raise LookupTableError(
@@ -289,7 +289,7 @@ class FactorTable:
 
 
 def contracted(constant: Any, factors: Mapping[Positions, Any], probabilities: Sequence[Any]) -> Any:
-    """The sum of ``factors`` weighted by ``probabilities``, by position; of NumPy arrays or of tensors."""
+    """The sum of ``factors``, weighted by ``probabilities`` by position; for NumPy arrays or tensors."""
     total = constant
     for positions, array in factors.items():
         for position in reversed(positions):
@@ -299,7 +299,7 @@ def contracted(constant: Any, factors: Mapping[Positions, Any], probabilities: S
 
 
 def every_architecture(sizes: Sequence[int]) -> IntArray:
-    """All architectures of a space in order of index, ``[architectures, positions]``.
+    """All architectures of a space in index order, ``[architectures, positions]``.
 
     >>> every_architecture((2, 2)).tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -308,7 +308,7 @@ def every_architecture(sizes: Sequence[int]) -> IntArray:
 
 
 def _constant(array: npt.ArrayLike) -> FloatArray:
-    """A copy of an array that cannot be changed by accident; the array itself where it is one already."""
+    """A read-only copy of an array, or the array itself if it is read-only already."""
     if isinstance(array, np.ndarray) and array.dtype == float and not array.flags.writeable:
         return array
     copy = np.array(array, dtype=float)
