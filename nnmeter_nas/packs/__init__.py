@@ -1,4 +1,4 @@
-"""Predictor packs: one device's fusion rules and kernel predictors, with a card of how good they are."""
+"""Predictor packs: a device's fusion rules and kernel predictors, and a card that says how good they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .nnmeter1.importing import register_predictor as register_predictor
     from .nnmeter1.importing import remove_predictor as remove_predictor
 
-#: What prediction does not need, loaded when it is first used.
+#: Names that prediction does not need; each is loaded on first use.
 _HOME = {
     "Forest": "nnmeter1.forest",
     "read_forest": "nnmeter1.forest",

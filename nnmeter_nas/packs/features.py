@@ -1,9 +1,9 @@
-"""Features of kernels by name: base terms, descriptors and kinds, of which a pack uses those that it names.
+"""Features of kernels by name: base terms, descriptors and kinds. A pack uses those that it names.
 
 A kernel's latency is ``sum_j w_j(kind) * term_j * exp(correction(descriptors))``. Terms are amounts of work
 (operations, values moved, launches). They grow with every size, so the sum extrapolates. Descriptors are
-logarithms of sizes and of the waste that vector widths and tiles cause; the correction that reads them is
-bounded, so it only shades the sum.
+logarithms of sizes, and of the waste due to vector widths and tiles. The correction reads them; it is
+bounded, so it only adjusts the sum.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from ..kernels.configuration import BoolArray, Configurations, FloatArray
 
-#: A number of each kernel, ``[n]``.
+#: A number for each kernel, ``[n]``.
 Feature = Callable[[Configurations], FloatArray]
 
-#: Kernel types that move data, or do one operation a value.
+#: Kernel types that move data, or do one operation per value.
 DATA_MOVERS = ("bn", "relu", "hswish", "add", "concat", "split", "channelshuffle")
 POOLS = ("maxpool", "avgpool", "globalavgpool")
 #: Operators that make up a squeeze-excite: pool, two convolutions, a gate, a product.
 _SE_LAUNCHES = 5
-#: Passes over a tensor that an h-swish takes where it is not one kernel: add, multiply, multiply.
+#: Passes over a tensor of an h-swish that is not one kernel: add, multiply, multiply.
 _HSWISH_PASSES = 3
 _STEM_CHANNELS = 4
 
@@ -45,9 +45,9 @@ def _is_s1(found: Configurations) -> BoolArray:
     return found.size("sh") == 1
 
 
-#: Variants of a kernel type that runtimes give an algorithm of their own, with the type and what tells them:
-#: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1. Of
-#: several that fit the last one counts.
+#: Variants of a kernel type that runtimes run with their own algorithm, with the type and a test:
+#: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1.
+#: If several fit, the last one counts.
 VARIANTS: dict[str, tuple[str, Callable[[Configurations], BoolArray]]] = {
     "conv_1x1": ("conv", _is_1x1),
     "conv_3x3_s1": ("conv", _is_3x3_s1),
@@ -57,9 +57,9 @@ VARIANTS: dict[str, tuple[str, Callable[[Configurations], BoolArray]]] = {
 
 
 def kind_indices(found: Configurations, kinds: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Index into ``kinds`` of each kernel: of the variant that fits, else of its type, ``[n]``.
+    """Index into ``kinds`` of each kernel, ``[n]``: of the variant that fits, or else of its type.
 
-    -1 where ``kinds`` has neither.
+    -1 if ``kinds`` has neither.
     """
     indices = np.full(len(found), -1, dtype=np.int64)
     for name in (kind for kind in kinds if kind not in VARIANTS):
@@ -70,7 +70,7 @@ def kind_indices(found: Configurations, kinds: Sequence[str]) -> npt.NDArray[np.
     return indices
 
 
-# Base terms, in millions of operations or hundreds of thousands of values; launches and operands count.
+# Base terms, in millions of operations or hundreds of thousands of values; launches and operands are counts.
 
 
 def _launch(found: Configurations) -> FloatArray:
@@ -82,7 +82,7 @@ def _macs(found: Configurations) -> FloatArray:
 
 
 def _padded_macs(found: Configurations) -> FloatArray:
-    """Multiply-adds where channels are padded to the widths of vectors."""
+    """Multiply-adds with channels padded to vector widths."""
     inner = _padded(found.size("cin") / found.size("groups"), 4)
     macs = _pixels(found) * found.size("kh") * found.size("kw") * inner * _padded(found.size("cout"), 8)
     return np.where(found.is_type("conv", "fc"), macs, 0.0) / 1e6
@@ -108,7 +108,7 @@ def _im2col(found: Configurations) -> FloatArray:
 
 
 def _elementwise(found: Configurations) -> FloatArray:
-    """Values that data movers read and write; a squeeze-excite reads its input twice."""
+    """Values that data movers read and write. A squeeze-excite reads its input twice."""
     se, work = found.is_type("se"), found.work
     more_operands = np.where(found.is_type("add"), (found.size("operands") - 1) * work.read, 0.0)
     values = (1 + se) * work.read + more_operands + work.written
@@ -116,7 +116,7 @@ def _elementwise(found: Configurations) -> FloatArray:
 
 
 def _fused_passes(found: Configurations) -> FloatArray:
-    """Values that operators behind the head read and write."""
+    """Values that the operators fused after the head read and write."""
     passes = (
         2 * found.size("joined_add")
         + _HSWISH_PASSES * found.size("joined_other")
@@ -171,14 +171,14 @@ def _unfolded(found: Configurations) -> FloatArray:
 
 
 def _intensity(found: Configurations) -> FloatArray:
-    """Multiply-adds for each value moved."""
+    """Multiply-adds per value moved."""
     work = found.work
     moved = work.read + work.written + work.weights
     return np.log2(np.maximum(work.macs, 1)) - np.log2(np.maximum(moved, 1))
 
 
 def _waste(amount: Feature, width: int, found: Configurations) -> FloatArray:
-    """How much larger an amount gets where it is rounded up to multiples of ``width``."""
+    """How many times larger an amount is after rounding up to a multiple of ``width``."""
     return np.log2(_padded(amount(found), width) / amount(found))
 
 
@@ -218,5 +218,5 @@ DESCRIPTORS: dict[str, Feature] = {
 
 
 def values(found: Configurations, features: dict[str, Feature], names: Iterable[str]) -> FloatArray:
-    """The ``features`` of these ``names``, ``[n, names]``."""
+    """The ``features`` called ``names``, ``[n, names]``."""
     return np.stack([features[name](found) for name in names], axis=1)

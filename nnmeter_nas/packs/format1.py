@@ -1,6 +1,6 @@
-"""Packs of format 1, whose weights have no names: what each position stood for.
+"""Packs of format 1, whose weights have no names: the meaning of each position.
 
-The order is that of the version which wrote them, and never changes.
+The order is that of the version that wrote them; it never changes.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _COLUMNS = ("cin", "hin", "win", "cout", "hout", "wout", "kh", "kw", "sh", "sw",
 
 
 def with_names(arrays: Mapping[str, npt.NDArray[Any]], measured: Sequence[str]) -> dict[str, Any]:
-    """The arrays of a pack of format 1 as format 2 has them, given the kernel types ``measured``.
+    """Convert the arrays of a format 1 pack to format 2, given the kernel types ``measured``.
 
     Raises:
-        PackError: arrays are missing or of other shapes, or a kernel type is none of format 1.
+        PackError: arrays are missing or have other shapes, or a kernel type does not exist in format 1.
     """
     if not set(measured) <= set(_TYPES):
         raise PackError(f"kernel_types holds a type that format 1 does not have: {', '.join(measured)}")

@@ -1,4 +1,4 @@
-"""Kernel predictors of version 2: small networks on :mod:`.features`, evaluated with NumPy alone."""
+"""Kernel predictors of version 2: small networks over :mod:`.features`, evaluated with NumPy only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .features import DESCRIPTORS, TERMS, values
 from .latency import UNPREDICTED, Basis, KernelLatency
 from .vocabulary import Vocabulary
 
-#: The correction multiplies or divides the base by at most e to this power.
+#: The correction multiplies or divides the base by at most e to the power of this number.
 CORRECTION_BOUND = 1.5
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -43,11 +43,11 @@ class KernelNetwork:
     """An ensemble of kernel predictors for one device.
 
     Attributes:
-        names: what the axes of the arrays stand for. Below, ``T`` terms, ``D`` descriptors, ``M`` measured
-            kernel types and ``C`` columns.
+        names: names of the positions along the arrays' axes. Below, ``T`` terms, ``D`` descriptors,
+            ``M`` measured kernel types and ``C`` columns.
         center, scale: standardisation of descriptors, ``[D]``.
-        low, high: range of standardised descriptors seen in training, ``[D]``. Beyond it the correction stays
-            as at its edge, and only the base grows.
+        low, high: range of standardised descriptors seen in training, ``[D]``. Outside it the correction
+            keeps its value at the edge, and only the base grows.
         range_low, range_high: sizes of each measured kernel type seen in training, ``[M, C]``.
         members: parameters of each member, see :func:`member_latency`.
     """
@@ -66,9 +66,9 @@ class KernelNetwork:
         return kernel_type(kernel) in self.names.measured
 
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
-        """Latency of each kernel; equal configurations are priced once.
+        """Latency of each kernel; kernels with equal configurations are priced once.
 
-        A kernel of a type that was not measured is estimated, if the pack has weights for it.
+        A kernel of an unmeasured type is estimated if the pack has weights for the type.
         """
         types = self.names.types
         rows = {i: configuration(k) for i, k in enumerate(kernels) if kernel_type(k) in types}
@@ -81,10 +81,10 @@ class KernelNetwork:
         return [known[rows[i]] if i in rows else UNPREDICTED for i in range(len(kernels))]
 
     def predict(self, found: Configurations) -> FloatArray:
-        """Latency in ms of kernels, ``[n]``; always finite and above zero.
+        """Latency of each kernel in ms, ``[n]``; always finite and above zero.
 
         Raises:
-            PackError: the pack has no weights for the type of one of them.
+            PackError: the pack has no weights for the type of a kernel.
         """
         seen = self.features(found)
         if (seen.kinds < 0).any():
@@ -95,18 +95,18 @@ class KernelNetwork:
         return np.mean([member_latency(m, groups, seen, inputs) for m in self.members], axis=0)
 
     def features(self, found: Configurations) -> Features:
-        """Features of kernels; descriptors are not standardised yet."""
+        """Features of kernels; descriptors are not yet standardised."""
         priced = found.by_declared_work(self.names.declared)
         terms = values(priced, TERMS, self.names.terms)
         descriptors = values(priced, DESCRIPTORS, self.names.descriptors)
         return Features(self.names.kinds_of(found), terms, descriptors)
 
     def standardise(self, descriptors: FloatArray) -> FloatArray:
-        """Descriptors as the members take them."""
+        """Standardise descriptors, as the members expect them."""
         return np.clip((descriptors - self.center) / self.scale, self.low, self.high)
 
     def outside_range(self, found: Configurations) -> BoolArray:
-        """Which kernels lie outside what was measured of their type, ``[n]``; all of a type not measured."""
+        """Which kernels lie outside the measured range of their type, ``[n]``; all of an unmeasured type."""
         sizes = found.sizes[:, [COLUMN[name] for name in self.names.columns]]
         outside = np.ones(len(found), dtype=bool)
         for i, name in enumerate(self.names.measured):
@@ -116,7 +116,7 @@ class KernelNetwork:
         return outside
 
     def ranges(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Least and greatest of each size that was measured, by kernel type and column."""
+        """Least and greatest measured value of each size, by kernel type and column."""
         return {
             name: dict(zip(self.names.columns, zip(low.tolist(), high.tolist(), strict=True), strict=True))
             for name, low, high in zip(self.names.measured, self.range_low, self.range_high, strict=True)
@@ -131,7 +131,7 @@ class KernelNetwork:
         ]
 
     def to_arrays(self) -> Arrays:
-        """All parameters and names under flat names, for ``numpy.savez``."""
+        """All parameters and names in one flat dict, for ``numpy.savez``."""
         arrays: Arrays = {**self.names.to_arrays(), **{name: getattr(self, name) for name in _SHARED}}
         for index, member in enumerate(self.members):
             arrays.update({f"member{index}.{name}": value for name, value in member.items()})
@@ -142,7 +142,7 @@ class KernelNetwork:
         """Inverse of :meth:`to_arrays`.
 
         Raises:
-            PackError: arrays are missing or do not fit the names, or a name is none that this package knows.
+            PackError: arrays are missing or do not fit the names, or this package does not know a name.
         """
         names = Vocabulary.from_arrays(arrays)
         members: dict[int, Arrays] = {}
@@ -162,7 +162,7 @@ class KernelNetwork:
         return network
 
     def _check_shapes(self) -> None:
-        """Raise a PackError unless every array is of the shape that the names ask for."""
+        """Raise a PackError unless every array has the shape that the names require."""
         names = self.names
         kinds, terms, descriptors = len(names.kinds), len(names.terms), len(names.descriptors)
         expected: dict[str, tuple[int, ...]] = {
@@ -206,7 +206,7 @@ def member_latency(
     """
     weights = _softplus(member["group_weights"][group_of_kind] + member["kind_weights"])
     base = np.einsum("nt,nt->n", weights[found.kinds], found.terms)
-    # The first layer reads descriptors and the one-hot kind; the latter selects a row of weights.
+    # The first layer reads the descriptors and the one-hot kind; the kind selects a row of weights.
     hidden = _silu(inputs @ member["input_weights"] + member["kind_bias"][found.kinds])
     hidden = _silu(hidden @ member["hidden_weights"] + member["hidden_bias"])
     raw = hidden @ member["output_weights"] + member["output_bias"]

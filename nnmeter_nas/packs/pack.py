@@ -1,7 +1,7 @@
 """A predictor pack: a folder with a card, kernel predictors and checksums of both; no code, no pickle.
 
-A pack of kind ``network`` holds the weights of a network, by the names of kernel types and features; its
-fusion rules are on the card. A pack of kind ``forests`` holds nn-Meter's forests and ``fusion_rules.json``.
+A pack of kind ``network`` holds the weights of a network, by names of kernel types and features; its card
+holds the fusion rules. A pack of kind ``forests`` holds nn-Meter's forests and ``fusion_rules.json``.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from .nnmeter1.predictors import ForestPredictors
 from .nnmeter1.rules import NnMeterRules, parse_nnmeter_rules
 
 CARD, WEIGHTS, CHECKSUMS = "pack.yaml", "weights.npz", "SHA256SUMS"
-#: In packs of forests.
+#: Files in packs of forests.
 RULE_FILE, FORESTS = "fusion_rules.json", "forests"
-#: Format in which packs are written: weights have names. In format 1 they go by position.
+#: Format of packs written now: weights have names. In format 1 they go by position.
 FORMAT = 2
 _READ_FORMATS = (1, FORMAT)
-#: Entries of a card, by the kind of the pack; a card that names no kind is of the first.
+#: Required entries of a card, by kind of the pack; a card without a kind is of the first kind.
 _REQUIRED = {
     "network": ("format", "name", "version", "category", "fusion_rules", "kernel_types"),
     "forests": ("format", "name", "version", "category", "forests", "kernel_types"),
 }
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
-#: Parses what SafeLoader does, many times faster where PyYAML has it.
+#: Parses the same as SafeLoader but many times faster, where PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -56,7 +56,7 @@ class Pack:
         card: content of ``pack.yaml``.
         rules: fusion rules.
         predictors: kernel predictors.
-        weights: arrays as they are stored, by which one content is told from another; none of forests.
+        weights: arrays as stored, which tell one content from another; empty for forests.
     """
 
     card: dict[str, Any]
@@ -80,10 +80,10 @@ class Pack:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of the pack in ``folder``, checked against its checksum.
+    """Read the card of the pack in ``folder``, and check its checksum.
 
     Raises:
-        PackError: the card is absent, damaged or of an unknown format.
+        PackError: the card is missing, damaged or of an unknown format.
     """
     card = read_yaml(_verified(folder, CARD), str(folder / CARD))
     kind = card.get("kind", "network")
@@ -106,7 +106,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         try:
             if entry in _REQUIRED[kind]:
                 parse(card[entry])
-        # A card is written by people: an entry may hold anything that YAML can.
+        # People write cards: an entry may hold anything that YAML can.
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             text = reprlib.repr(card[entry])
             raise PackError(f"{folder / CARD} has no usable {entry}: {text} ({error})") from error
@@ -114,12 +114,12 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def load_pack(folder: str | Path) -> Pack:
-    """Load the pack in ``folder``; forests are opened, and read as predictions need them.
+    """Load the pack in ``folder``. Forests are only opened; predictions read them as needed.
 
-    Of forests the size is checked, and the hash of everything else; :func:`verify_pack` checks all hashes.
+    Checks the size of forests, and the hash of everything else; :func:`verify_pack` checks all hashes.
 
     Raises:
-        PackError: a file is absent or damaged, or the format is unknown.
+        PackError: a file is missing or damaged, or the format is unknown.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -132,10 +132,10 @@ def load_pack(folder: str | Path) -> Pack:
 
 
 def check_pack(folder: Path) -> tuple[tuple[str, str], ...]:
-    """Check the hashes of all files but forests, which may take gigabytes; name and hash of every file.
+    """Check the hashes of all files except forests, which may take gigabytes; return all names and hashes.
 
     Raises:
-        PackError: a file is absent or damaged.
+        PackError: a file is missing or damaged.
     """
     sums = _checksums(folder)
     for name in sums:
@@ -148,7 +148,7 @@ def verify_pack(folder: str | Path) -> None:
     """Check the hashes of all files of the pack in ``folder``.
 
     Raises:
-        PackError: a file is absent or damaged, or the format is unknown; names it.
+        PackError: a file is missing or damaged, or the format is unknown; the message names the file.
     """
     folder = Path(folder)
     card = read_card(folder)
@@ -169,7 +169,7 @@ def forest_file(kernel: str) -> str:
     """Path of a kernel's forest inside a pack.
 
     Raises:
-        ValueError: the name of the kernel is none for a file.
+        ValueError: the name of the kernel cannot be a file name.
     """
     if not _KERNEL_NAME.fullmatch(kernel):
         raise ValueError(f"{kernel[:100]!r} is no name of a kernel")
@@ -177,10 +177,10 @@ def forest_file(kernel: str) -> str:
 
 
 def parse_rule_file(content: bytes, name: str) -> NnMeterRules:
-    """Fusion rules in nn-Meter's JSON; ``name`` is what messages call the file.
+    """Parse fusion rules in nn-Meter's JSON; messages call the file ``name``.
 
     Raises:
-        PackError: it is no JSON, or no object of rules that say what they ``obey``.
+        PackError: the content is not JSON, or not an object of rules with ``obey``.
     """
     try:
         return parse_nnmeter_rules(json.loads(content))
@@ -191,10 +191,10 @@ def parse_rule_file(content: bytes, name: str) -> NnMeterRules:
 
 
 def read_yaml(content: bytes, name: str) -> dict[str, Any]:
-    """A mapping in YAML; ``name`` is what messages call the file.
+    """Read a mapping in YAML; messages call the file ``name``.
 
     Raises:
-        PackError: it is something else.
+        PackError: the content is not a mapping.
     """
     try:
         found = yaml.load(content.decode("utf-8", errors="replace"), Loader=_YAML_LOADER)
@@ -214,7 +214,7 @@ def _weights(folder: Path) -> Arrays:
 
 
 def _network(weights: Arrays, measured: list[str], pack_format: int) -> KernelNetwork:
-    """The network of ``weights``, which agrees with the card on the kernel types ``measured``."""
+    """The network of ``weights``; checks that the card lists the same ``measured`` kernel types."""
     network = KernelNetwork.from_arrays(with_names(weights, measured) if pack_format == 1 else weights)
     if set(network.names.measured) != set(measured):
         raise PackError(
@@ -225,7 +225,7 @@ def _network(weights: Arrays, measured: list[str], pack_format: int) -> KernelNe
 
 
 def _names(names: Any) -> list[str]:
-    """The entry of a card that lists names."""
+    """Check a list of names on a card."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("not a list of names")
     return names
@@ -245,14 +245,14 @@ def _forest_predictors(folder: Path, card: dict[str, Any]) -> ForestPredictors:
 
 
 def _forest_sizes(forests: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """Bytes of each kernel's forest, as a card lists them."""
+    """Size in bytes of each kernel's forest, as on the card."""
     for kernel in forests:
         forest_file(kernel)
     return {kernel: int(facts["bytes"]) for kernel, facts in forests.items()}
 
 
 def save_pack(folder: str | Path, card: dict[str, Any], network: KernelNetwork) -> None:
-    """Write a pack into ``folder``; the checksums come last, so a half-written pack does not load."""
+    """Write a pack into ``folder``. Checksums are written last, so a partial pack does not load."""
     folder = Path(folder)
     write_npz(folder / WEIGHTS, network.to_arrays())
     write_card(folder, card)
@@ -267,7 +267,7 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
-    """Write the hashes of the files ``names``, which completes the pack in ``folder``."""
+    """Write the hashes of the files ``names``; this completes the pack in ``folder``."""
     sums = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
     write_bytes(folder / CHECKSUMS, sums.encode())
 
@@ -282,7 +282,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _verified(folder: Path, name: str) -> bytes:
-    """Content of a pack's file, if it matches the checksum."""
+    """Content of a pack's file; raises if it does not match the checksum."""
     digest = _checksums(folder).get(name)
     try:
         content = (folder / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Which predictor packs there are, and finding one by device name and version."""
+"""List the predictor packs, and find one by device name and version."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..errors import PackError, UnknownDeviceError, nearest
 from ..files import user_folder
 from .pack import CARD, Pack, check_pack, load_pack, read_card
 
-#: Version of the predictors that nn-Meter released.
+#: Version of nn-Meter's released predictors.
 _NN_METER = 1.0
 
 
 class PackWarning(UserWarning):
-    """A predictor pack of the user's is left out because it cannot be read."""
+    """A user's predictor pack is skipped because it cannot be read."""
 
 
 def bundled_packs() -> Path:
-    """Folder of the packs inside the package, laid out as ``<device>/<version>/``."""
+    """The package's folder of packs, laid out as ``<device>/<version>/``."""
     return Path(str(resources.files("nnmeter_nas") / "data" / "packs"))
 
 
 def user_packs() -> Path:
-    """Folder of the packs that the user imported, laid out alike."""
+    """Folder of the packs that the user imported, with the same layout."""
     return user_folder() / "packs"
 
 
@@ -40,9 +40,9 @@ def devices() -> dict[str, dict[str, Any]]:
 
 
 def pack_folders() -> dict[tuple[str, float], Path]:
-    """Folder of every pack by (device name, version), newest version of a device first.
+    """Folder of every pack by (device name, version), the newest version of a device first.
 
-    No pack is opened: name and version are those of the folders.
+    No pack is opened: name and version come from the folder names.
     """
     found = {**_packs_in(user_packs()), **_packs_in(bundled_packs())}
     return dict(sorted(found.items(), key=lambda item: (item[0][0], -item[0][1])))
@@ -52,7 +52,7 @@ def pack_cards() -> list[dict[str, Any]]:
     """Cards of all packs, in the order of :func:`pack_folders`.
 
     Warns:
-        PackWarning: a pack of the user's is damaged, and left out.
+        PackWarning: a user's pack is damaged and is skipped.
     """
     cards = []
     for folder in pack_folders().values():
@@ -64,14 +64,14 @@ def pack_cards() -> list[dict[str, Any]]:
 
 
 def find_pack(name: str, version: float | None = None) -> Pack:
-    """The pack of a device, its newest version unless one is given. Names match case-insensitively.
+    """The pack of a device, by default the newest version. Names match case-insensitively.
 
     Raises:
-        UnknownDeviceError: there is no such device or version; suggests the nearest name.
+        UnknownDeviceError: the device or version does not exist; suggests the nearest name.
         PackError: the pack is damaged.
 
     Warns:
-        PackWarning: no version is given, and the newest is a damaged pack of the user's; the next is taken.
+        PackWarning: no version is given, and the newest is a user's damaged pack; the next one is taken.
     """
     folders = pack_folders()
     names = list(dict.fromkeys(n for n, _ in folders))
@@ -114,7 +114,7 @@ def _packs_in(root: Path) -> dict[tuple[str, float], Path]:
 
 
 def _warn_or_raise(folder: Path, error: PackError) -> None:
-    """A damaged pack of the user's is left out, a bundled one is an error."""
+    """Warn of a user's damaged pack, which is skipped; raise for a bundled one."""
     if user_packs() not in folder.parents:
         raise error
     warnings.warn(f"left out: {error}", PackWarning, stacklevel=3)
@@ -130,5 +130,5 @@ def _open(folders: dict[tuple[str, float], Path], name: str, version: float) -> 
 
 @lru_cache(maxsize=16)
 def _load(folder: Path, checksums: tuple[tuple[str, str], ...]) -> Pack:
-    """The pack in ``folder``, loaded anew when its checksums change."""
+    """The pack in ``folder``, loaded again when its checksums change."""
     return load_pack(folder)

@@ -1,4 +1,4 @@
-"""The names by which a pack's weights are stored, and what the package must know of them."""
+"""Names of a pack's weights, and the package's knowledge of these names."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ..errors import PackError
 from ..kernels.configuration import COLUMNS, FORMULA_TYPES, Configurations
 from .features import DATA_MOVERS, DESCRIPTORS, POOLS, TERMS, VARIANTS, kind_indices
 
-#: Group of the kernel types that have a formula, by the types in it. A type takes its base weights from its
-#: group as far as the data does not say otherwise; of a type that the data lacks they are all it has.
+#: Groups of kernel types that have a formula. The base weights of a type are those of its group, adjusted
+#: where the data says so. A type without data has only the weights of its group.
 GROUPS = {
     "matrix": ("conv", "fc", "se"),
     "depthwise": ("dwconv",),
     "data movers": DATA_MOVERS,
     "pools": POOLS,
 }
-#: Group of the kernel types that are priced by their declared work.
+#: Group of kernel types that are priced by their declared work.
 DECLARED = "declared"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Names of what the axes of a pack's arrays stand for.
+    """Names of the positions along the axes of a pack's arrays.
 
     Attributes:
-        terms, descriptors: features, see :mod:`.features`.
-        groups: which kinds share base weights.
-        kinds: kernel types and variants of them that the pack has weights for.
+        terms, descriptors: names of features, see :mod:`.features`.
+        groups: sets of kinds that share base weights.
+        kinds: kernel types and their variants that the pack has weights for.
         kind_types, kind_groups: the kernel type and the group of each of ``kinds``.
-        declared: kernel types whose features come from the work that their operators declare, whether or not
-            this package has a formula for them.
+        declared: kernel types whose features come from the declared work of their operators, even if this
+            package has a formula for them.
         measured: kernel types that were measured.
-        columns: sizes of which the pack knows the range that was measured.
+        columns: sizes whose measured range the pack knows.
     """
 
     terms: tuple[str, ...]
@@ -51,10 +51,10 @@ class Vocabulary:
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse names that contradict each other, or that this package does not know.
+        """Check that the names agree with each other, and that this package knows them.
 
         Raises:
-            PackError: names the name at fault.
+            PackError: they do not; the message gives the name at fault.
         """
         for field in fields(self):
             names = getattr(self, field.name)
@@ -84,7 +84,7 @@ class Vocabulary:
 
     @property
     def types(self) -> frozenset[str]:
-        """Kernel types that the pack has weights for, measured or not."""
+        """Kernel types with weights in the pack, measured or not."""
         return frozenset(self.kind_types)
 
     @property
@@ -93,7 +93,7 @@ class Vocabulary:
         return np.array([self.groups.index(group) for group in self.kind_groups], dtype=np.int64)
 
     def kinds_of(self, found: Configurations) -> npt.NDArray[np.int64]:
-        """Index into ``kinds`` of each kernel, ``[n]``; -1 where the pack has no weights for its type."""
+        """Index into ``kinds`` of each kernel, ``[n]``; -1 if the pack has no weights for its type."""
         return kind_indices(found, self.kinds)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.str_]]:
@@ -105,7 +105,7 @@ class Vocabulary:
         """Inverse of :meth:`to_arrays`.
 
         Raises:
-            PackError: names are missing, are no names, or are none that this package knows.
+            PackError: names are missing, not strings, or unknown to this package.
         """
         names: dict[str, tuple[str, ...]] = {}
         for field in fields(cls):
@@ -117,9 +117,9 @@ class Vocabulary:
 
 
 def new_vocabulary(measured: Iterable[str]) -> Vocabulary:
-    """The vocabulary of a pack made today, from measurements of these kernel types.
+    """The vocabulary of a new pack, made from measurements of these kernel types.
 
-    Beside them it has the types that share a group with one of them, and the variants of all.
+    It also has the types that share a group with one of them, and the variants of all types.
     """
     seen = set(measured)
     declared = sorted(seen - set(FORMULA_TYPES))

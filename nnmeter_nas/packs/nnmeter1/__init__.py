@@ -1,1 +1,1 @@
-"""nn-Meter 1.0's predictors: pickled random forests, imported as predictor packs."""
+"""Predictors of nn-Meter 1.0: pickled random forests, imported as predictor packs."""

@@ -18,36 +18,36 @@ from ...errors import PackError
 from ...extras import load_extra
 from .progress import Progress, shown
 
-#: Attempts in a row that receive nothing, and attempts in all.
+#: Largest number of attempts in a row that receive nothing, and of attempts in total.
 ATTEMPTS, MAX_ATTEMPTS = 5, 100
-#: Seconds before the second attempt; doubled for each further one that receives nothing.
+#: Seconds before the second attempt; doubled for each further attempt that receives nothing.
 BACKOFF = 1.0
-#: Bytes beyond which a file is refused; nn-Meter's largest takes less than a tenth.
+#: Larger files, in bytes, are refused; nn-Meter's largest is less than a tenth of this.
 MAX_BYTES = 32 << 30
 _TIMEOUT = 30.0
 _MAX_REDIRECTS = 10
-#: Status codes after which another attempt may succeed: too many requests, and errors inside servers.
+#: Status codes after which another attempt may succeed: too many requests, and server errors.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class _BrokenError(Exception):
-    """An attempt broke off; another one may get further."""
+    """An attempt broke off; another may get further."""
 
 
 def download(url: str, sha256: str | None = None, progress: Progress | None = None) -> Path:
-    """Fetch ``url`` into the folder of downloads; the file's path.
+    """Download ``url`` into the download folder; return the path of the file.
 
-    What an earlier call received is not fetched again, as long as the file's ETag says that it is still the
-    same. A second process waits for the first.
+    Bytes that an earlier call received are not fetched again if the file's ETag shows that it has not
+    changed. A second process waits for the first.
 
     Args:
         url: an ``https://`` address; redirects to other schemes are refused.
-        sha256: hex digest that the file must have.
-        progress: called with the file's name, bytes received and bytes in all (0 if not known).
+        sha256: hex digest that the file must match.
+        progress: called with the file's name, bytes received and bytes in total (0 if unknown).
 
     Raises:
-        PackError: the server cannot be reached, refuses, or does not send what it announced. Bytes are kept
-            only if the download can be resumed.
+        PackError: the server cannot be reached, refuses, or does not send what it announced. Bytes received
+            are kept only if the download can be resumed.
         MissingPackageError: httpx is not installed.
     """
     httpx = load_extra("httpx", "download", "downloading predictors")
@@ -68,7 +68,7 @@ def discard(path: Path) -> None:
 
 
 def _path(url: str) -> Path:
-    """Where the file at ``url`` is kept: under its own name, behind a hash of the whole address."""
+    """Path of the file at ``url``: its own name, after a hash of the whole address."""
     name = re.sub(r"[^\w.-]", "_", url.split("?")[0].rsplit("/", 1)[-1], flags=re.ASCII)[-80:]
     return files.user_cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
 
@@ -82,7 +82,7 @@ def _size(path: Path) -> int:
 
 
 def _fetch(httpx: Any, client: Any, url: str, path: Path, report: Progress) -> None:
-    """Receive the file at ``url``, in as many attempts as it takes."""
+    """Receive the file at ``url`` in as many attempts as needed."""
     failures, part = 0, _beside(path, "part")
     for attempt in range(MAX_ATTEMPTS):
         before = _size(part)
@@ -111,7 +111,7 @@ def _unreachable(url: str, reason: Exception) -> PackError:
 
 
 def _receive(client: Any, url: str, path: Path, report: Progress) -> None:
-    """One attempt: continue the part that is there, and rename it once it is whole."""
+    """Make one attempt: continue the partial file, and rename it when it is whole."""
     part, etag_file = _beside(path, "part"), _beside(path, "etag")
     etag = etag_file.read_text(encoding="ascii", errors="ignore") if etag_file.exists() else ""
     have = _size(part) if etag else 0
@@ -145,7 +145,7 @@ def _receive(client: Any, url: str, path: Path, report: Progress) -> None:
 
 
 def _append(response: Any, part: Path, have: int, total: int, report: Progress, what: str) -> None:
-    """Write the body of ``response`` behind the ``have`` bytes that ``part`` holds of ``total``."""
+    """Append the body of ``response`` to ``part``, which holds ``have`` of ``total`` bytes."""
     if total > MAX_BYTES:
         raise PackError(f"{response.url} is refused: it has {total} bytes, more than {MAX_BYTES}")
     with part.open("r+b" if have else "wb") as file:
@@ -163,13 +163,13 @@ def _append(response: Any, part: Path, have: int, total: int, report: Progress, 
 
 
 def _continues(response: Any, have: int) -> bool:
-    """Whether a partial answer starts at byte ``have``."""
+    """Whether a partial response starts at byte ``have``."""
     return have > 0 and str(response.headers.get("content-range", "")).startswith(f"bytes {have}-")
 
 
 @contextmanager
 def _answer(client: Any, url: str, headers: dict[str, str]) -> Iterator[Any]:
-    """The answer to a request for the file at ``url``; redirects are followed."""
+    """The response to a request for the file at ``url``; redirects are followed."""
     for _ in range(_MAX_REDIRECTS):
         if not url.lower().startswith("https://"):
             raise PackError(f"{url} is not downloaded: only https:// addresses are")

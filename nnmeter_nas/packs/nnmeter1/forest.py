@@ -1,9 +1,9 @@
 """Forest: regression trees in nine bytes a node, memory-mapped and walked by all trees and rows at once.
 
-Nodes of all trees lie one after another, each tree in preorder, so that a left child is the next node. A node
-is a feature (one byte, the highest value marks a leaf) and eight bytes: the threshold and the position of the
-right child, or the leaf's value. scikit-learn casts what it predicts from to float32 and goes left where
-``x <= threshold``; a threshold rounded down to float32 therefore decides the same. Leaf values stay float64.
+The nodes of all trees are stored one after another, each tree in preorder, so a left child is the next node.
+A node is a feature (one byte; the highest value marks a leaf) and eight bytes: the threshold and the position
+of the right child, or the value of the leaf. scikit-learn casts its input to float32 and goes left if
+``x <= threshold``, so a threshold rounded down to float32 decides the same. Leaf values stay float64.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .pickles import Record, decode_pickle
 
 #: A stored forest: header, roots ``[trees]``, payload ``[nodes]``, feature ``[nodes]``; little-endian.
 SUFFIX = ".forest"
-#: Magic, format, bytes of a feature, features, trees, nodes, depth.
+#: Magic, format, bytes per feature, number of features, trees and nodes, depth.
 _HEADER = struct.Struct("<4sHHIIQQ")
 _MAGIC, _FORMAT = b"nnmF", 1
-#: Trees times rows that are walked at once: enough for NumPy to be fast, few enough for the cache.
+#: Trees times rows to walk at once: enough for NumPy to be fast, few enough for the cache.
 _WALKERS = 1 << 16
 #: Positions of nodes are uint32.
 _MAX_NODES = 2**32 - 1
@@ -39,10 +39,10 @@ class Forest:
     """Regression trees that predict their mean.
 
     Attributes:
-        n_features: numbers in a row.
-        depth: steps from a root to the deepest leaf.
-        roots: node at which each tree starts, ``[trees]``.
-        feature: which feature a node compares, ``[nodes]``; the highest value of its type marks a leaf.
+        n_features: number of features in a row.
+        depth: number of steps from a root to the deepest leaf.
+        roots: root node of each tree, ``[trees]``.
+        feature: feature that a node compares, ``[nodes]``; the highest value of its type marks a leaf.
         payload: eight bytes a node, ``[nodes]``: float32 threshold and uint32 right child, or float64 value.
     """
 
@@ -53,10 +53,10 @@ class Forest:
     payload: npt.NDArray[np.uint64]
 
     def predict(self, rows: npt.ArrayLike) -> FloatArray:
-        """Mean over the trees, ``[n, features] -> [n]``, as scikit-learn's ``predict`` gives it.
+        """Mean over the trees, ``[n, features] -> [n]``, as scikit-learn's ``predict`` returns it.
 
         Raises:
-            FeatureError: ``rows`` is of another shape, or holds a number that is not finite in float32.
+            FeatureError: ``rows`` has another shape, or holds a number that is not finite in float32.
             PackError: the forest is damaged.
         """
         x = self._checked(rows)
@@ -79,16 +79,16 @@ class Forest:
     def _leaves(self, x: npt.NDArray[np.float32]) -> FloatArray:
         """Value of the leaf that each row reaches in each tree, ``[n, features] -> [trees, n]``.
 
-        NumPy checks every position, and the stored depth bounds the walk: a damaged forest raises.
+        NumPy checks every position, and the stored depth limits the walk, so a damaged forest raises.
         """
         n, trees, leaf = len(x), len(self.roots), np.iinfo(self.feature.dtype).max
-        by_feature = x.T.ravel()  # a feature that does not exist lies beyond the end of this array
+        by_feature = x.T.ravel()  # the index of a missing feature is beyond the end of this array
         reached = np.empty(trees * n)
         walker, node, row = np.arange(trees * n), np.repeat(self.roots, n), np.tile(np.arange(n), trees)
         try:
             for _ in range(self.depth + 1):
                 feature, payload = self.feature.take(node), self.payload.take(node)
-                # Positions, not masks: taking by them is up to three times as fast.
+                # Positions instead of masks: indexing with them is up to three times as fast.
                 inner = (feature != leaf).nonzero()[0]
                 if len(inner) < len(node):
                     ended = (feature == leaf).nonzero()[0]
@@ -106,12 +106,12 @@ class Forest:
 
 
 def read_forest(path: str | Path) -> Forest:
-    """Open a stored forest (``.forest``), memory-mapped, or decode a pickle of scikit-learn's.
+    """Open a stored forest (``.forest``), memory-mapped, or decode scikit-learn's pickle.
 
-    Opening reads the header and the roots; pages of nodes are read as predictions need them.
+    Opening reads the header and the roots; predictions read the pages of nodes as they need them.
 
     Raises:
-        PackError: the file cannot be read, is damaged, or a pickle that is refused.
+        PackError: the file cannot be read or is damaged, or the pickle is refused.
     """
     path = Path(path)
     try:
@@ -140,7 +140,7 @@ def read_forest(path: str | Path) -> Forest:
 
 
 def read_pickled_forest(file: BinaryIO, size: int, name: str) -> Forest:
-    """Decode the forest in a pickle of ``size`` bytes; ``name`` is what messages call it.
+    """Decode the forest in a pickle of ``size`` bytes; messages call it ``name``.
 
     Raises:
         PackError: the pickle is damaged, refused, or holds no forest.
@@ -148,7 +148,7 @@ def read_pickled_forest(file: BinaryIO, size: int, name: str) -> Forest:
     record = decode_pickle(file, size, name)
     try:
         return _forest(record, size)
-    # A pickle can put any value in any place of the record.
+    # In a pickle, any field of the record may hold any value.
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise PackError(f"{name} holds no fitted forest of scikit-learn's regressors: {error}") from error
 
@@ -175,7 +175,7 @@ def _forest(record: Any, size: int) -> Forest:
     sizes = [len(tree.state["nodes"]) for tree in trees]
     widths = {int(tree.arguments[0]) for tree in trees}
     nodes = sum(sizes)
-    # A pickle may refer to one array many times.
+    # A pickle may refer to the same array many times.
     if not trees or nodes * 8 > size or nodes > _MAX_NODES:
         raise ValueError(f"it has {len(trees)} trees with {nodes} nodes in {size} bytes")
     if len(widths) != 1 or not 0 < (n_features := widths.pop()) < np.iinfo(np.uint16).max:
@@ -193,7 +193,7 @@ def _forest(record: Any, size: int) -> Forest:
 def _store_tree(
     tree: Record, n_features: int, root: int, feature: npt.NDArray[Any], payload: npt.NDArray[np.uint64]
 ) -> int:
-    """Fill ``feature`` and ``payload`` with the nodes of ``tree``, whose root is node ``root``; its depth."""
+    """Write the nodes of ``tree``, from node ``root`` on, to ``feature`` and ``payload``; return the depth."""
     nodes, values, n = tree.state["nodes"], tree.state["values"], len(feature)
     if values.shape != (n, 1, 1) or nodes.shape != (n,):
         raise ValueError(f"a tree of {n} nodes has values {list(values.shape)}; only one target is read")
@@ -218,10 +218,10 @@ def _store_tree(
 
 
 def _preorder(left: IntArray, right: IntArray, inner: npt.NDArray[np.bool_]) -> tuple[IntArray, int]:
-    """Position of each node when a tree is written root, left part, right part; and the tree's depth.
+    """Positions of nodes in the order root, left part, right part; and the depth of the tree.
 
-    ``left`` and ``right`` are the children of ``inner`` nodes. ValueError if they make no tree with node 0 as
-    its root.
+    ``left`` and ``right`` are the children of ``inner`` nodes. ValueError if these are not a tree with root
+    node 0.
     """
     n = len(left)
     children = np.concatenate([left[inner], right[inner]])
@@ -244,7 +244,7 @@ def _preorder(left: IntArray, right: IntArray, inner: npt.NDArray[np.bool_]) -> 
 
 
 def _float32_below(threshold: FloatArray) -> npt.NDArray[np.float32]:
-    """The largest float32 that is not above each threshold."""
+    """For each threshold, the largest float32 that does not exceed it."""
     with np.errstate(over="ignore"):
         near = threshold.astype(np.float32)
     return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)

@@ -1,9 +1,9 @@
-"""Import of nn-Meter's predictors: a folder or zip of pickled forests becomes a predictor pack of the user's.
+"""Import nn-Meter's predictors: turn a folder or zip of pickled forests into a predictor pack of the user's.
 
-Nothing is unpickled and no zip is extracted: members are read by name, one at a time, and decoded by
-:mod:`.pickles`. A pack appears whole or not at all: it is written beside its place and renamed. Importing
-the same source again leaves an undamaged pack as it is; importing another under a name and version that the
-user has already replaces that pack. Those that ship with the package are not replaced.
+Nothing is unpickled, and no zip is extracted: members are read by name, one at a time, and decoded by
+:mod:`.pickles`. No partial pack ever appears: it is written next to its final place and then renamed. If the
+same source is imported again, an undamaged pack stays as it is. If another source is imported under the name
+and version of a user's pack, it replaces that pack. Packs that ship with the package are never replaced.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .progress import Progress, shown
 
 RELEASE_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/{device}.zip"
 _ON_ALL = ("conv-bn-relu", "dwconv-bn-relu", "hswish", "relu", "se", "maxpool", "avgpool", "bn", "bnrelu")
-#: Kernel predictors that nn-Meter's release has for each device.
+#: Kernel predictors in nn-Meter's release, by device.
 RELEASED = {
     "cortexA76cpu_tflite21": (
         *_ON_ALL, "fc", "global-avgpool", "split", "add", "addrelu", "channelshuffle", "concat",
@@ -54,7 +54,7 @@ RELEASED = {
     "adreno630gpu_tflite21": (*_ON_ALL, "concat"),
     "myriadvpu_openvino2019r2": (*_ON_ALL, "fc", "addrelu", "channelshuffle"),
 }
-#: Version of a pack whose source names none.
+#: Version of a pack if its source states none.
 RELEASED_VERSION = 1.0
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 
@@ -66,22 +66,22 @@ def import_predictor(
     sha256: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Make nn-Meter's pickled forests a predictor pack; the pack's folder.
+    """Make a predictor pack of nn-Meter's pickled forests; return the pack's folder.
 
     Args:
         source: a folder of ``*.pkl`` and ``fusion_rules.json`` (and ``meta.yaml``: name, version, category,
-            kernel_predictors), a zip of such a folder, the ``https://`` address of one, or one of the four
-            device names, which stands for nn-Meter's release. A path that exists is taken as one.
-        name, version: of the pack. If None, those in ``meta.yaml`` are taken; if it has none either, the name
-            of the folder and 1.0.
-        sha256: hex digest that the zip must have.
-        progress: called with what is being done, bytes done and bytes in all. If None, bars are drawn on a
-            terminal.
+            kernel_predictors), a zip of such a folder, its ``https://`` address, or one of the four device
+            names, which stands for nn-Meter's release. An existing path is taken as a path.
+        name, version: of the pack. If None, they come from ``meta.yaml``, or else are the name of the folder
+            and 1.0.
+        sha256: hex digest that the zip must match.
+        progress: called with a description, bytes done and bytes in total. If None, progress bars are drawn
+            on a terminal.
 
     Raises:
-        PackError: files are missing or damaged, a pickle holds anything but a forest, a zip is an attack, the
-            download fails, or name and version are those of a pack that ships with the package.
-        MissingPackageError: ``source`` is to be downloaded and httpx is not installed.
+        PackError: files are missing or damaged, a pickle holds anything other than a forest, a zip is an
+            attack, the download fails, or a pack with this name and version ships with the package.
+        MissingPackageError: ``source`` has to be downloaded and httpx is not installed.
     """
     path, text = Path(source), str(source)
     with shown(progress) as report:
@@ -99,14 +99,14 @@ def import_predictor(
             try:
                 folder = _import_path(archive, wishes, url, report)
             except PackError:
-                discard(archive)  # it would be refused again
+                discard(archive)  # it would only be refused again
                 raise
             discard(archive)
         return folder
 
 
 def register_predictor(meta_yaml: str | Path, progress: Progress | None = None) -> Path:
-    """Import what a file of nn-Meter's ``register --predictor`` describes; the pack's folder.
+    """Import the predictor in a file for nn-Meter's ``register --predictor``; return the pack's folder.
 
     Args:
         meta_yaml: YAML with name, version, category, package_location (the folder of pickles and
@@ -114,7 +114,7 @@ def register_predictor(meta_yaml: str | Path, progress: Progress | None = None) 
         progress: as for :func:`import_predictor`.
 
     Raises:
-        PackError: an entry is missing, or as for :func:`import_predictor`.
+        PackError: an entry is missing, or as :func:`import_predictor`.
     """
     path = Path(meta_yaml)
     try:
@@ -132,10 +132,10 @@ def register_predictor(meta_yaml: str | Path, progress: Progress | None = None) 
 
 
 def remove_predictor(name: str, version: float | None = None) -> list[float]:
-    """Remove the user's packs of a device, all versions unless one is given; the versions removed.
+    """Remove the user's packs of a device, or only one version; return the versions removed.
 
     Raises:
-        UnknownDeviceError: the user has no such pack; those that ship with the package stay.
+        UnknownDeviceError: the user has no such pack. Packs that ship with the package stay.
     """
     own = [key for key, folder in pack_folders().items() if user_packs() in folder.parents]
     wanted = None if version is None else _version(version)
@@ -148,14 +148,14 @@ def remove_predictor(name: str, version: float | None = None) -> list[float]:
         with _locked(f"{device}-{number}"):
             folder = user_packs() / device / str(number)
             _remove(folder)
-            with suppress(OSError):  # it holds other versions
+            with suppress(OSError):  # the folder still holds other versions
                 folder.parent.rmdir()
     return [number for _, number in found]
 
 
 @dataclass(frozen=True)
 class _Wishes:
-    """What the caller asks of the pack; None where anything will do."""
+    """The caller's requirements for the pack; None where anything is accepted."""
 
     name: str | None = None
     version: float | None = None
@@ -163,7 +163,7 @@ class _Wishes:
 
 
 def _import_path(path: Path, wishes: _Wishes, origin: str, report: Progress) -> Path:
-    """Import the folder or zip at ``path``, which came from ``origin``."""
+    """Import the folder or zip at ``path``, which was obtained from ``origin``."""
     if not path.is_dir():
         members: Members = Archive(path)
     elif wishes.sha256 is None:
@@ -178,7 +178,7 @@ def _import_path(path: Path, wishes: _Wishes, origin: str, report: Progress) -> 
 
 
 def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str, report: Progress) -> Path:
-    """Make ``members`` a pack, of the name and version that ``wishes``, ``meta`` or the folder gives."""
+    """Make a pack of ``members``; its name and version come from ``wishes``, ``meta`` or the folder."""
     name = _device_name(wishes.name or meta.get("name") or members.device, members.label)
     version = _version(meta.get("version", RELEASED_VERSION) if wishes.version is None else wishes.version)
     kernels = kernels_of(members)
@@ -213,9 +213,9 @@ def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str
 
 
 def _write(folder: Path, members: Members, card: dict[str, Any], rule_file: bytes, report: Progress) -> None:
-    """Write the pack beside ``folder``, check that it loads, and rename it."""
+    """Write the pack next to ``folder``, check that it loads, and rename it."""
     partial = _beside(folder, "partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
     try:
         write_bytes(partial / RULE_FILE, rule_file)
         kernels, sizes = card["kernel_types"], members.sizes
@@ -238,7 +238,7 @@ def _write(folder: Path, members: Members, card: dict[str, Any], rule_file: byte
 
 
 def _write_forest(partial: Path, members: Members, kernel: str) -> dict[str, int]:
-    """Store the forest of ``kernel``; what the card says of it."""
+    """Store the forest of ``kernel``; return its entry for the card."""
     name = f"{kernel}{PICKLE_SUFFIX}"
     try:
         path = partial / forest_file(kernel)
@@ -267,7 +267,7 @@ def _is_there(folder: Path, digest: str) -> bool:
 
 
 def _imported_from(url: str, wishes: _Wishes) -> Path | None:
-    """The user's undamaged pack that was imported from ``url`` and fits ``wishes``; None if there is none."""
+    """The user's undamaged pack that was imported from ``url`` and fits ``wishes``, or None."""
     for (device, number), folder in pack_folders().items():
         named = wishes.name is None or wishes.name.lower() == device.lower()
         if user_packs() not in folder.parents or not named or wishes.version not in (None, number):
@@ -289,7 +289,7 @@ def _release_url(name: str) -> str | None:
 
 
 def _checked_meta(meta: dict[str, Any], label: str) -> dict[str, Any]:
-    """The entries of ``meta`` that describe a predictor, if they are of the right types."""
+    """The entries of ``meta`` that describe a predictor; checks their types."""
     types: dict[str, tuple[type, ...]] = {
         "name": (str,),
         "version": (int, float, str),
@@ -306,7 +306,7 @@ def _checked_meta(meta: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _device_name(name: str | None, label: str) -> str:
-    """``name`` as a known pack or device spells it, else as it is."""
+    """``name`` in the spelling of a known pack or device, or else unchanged."""
     if name is None or not _DEVICE_NAME.fullmatch(name):
         raise PackError(
             f"{label} needs the name of a device, of letters, digits and any of ._+- between: got {name!r}"
@@ -327,7 +327,7 @@ def _version(version: Any) -> float:
 
 @contextmanager
 def _locked(what: str) -> Iterator[None]:
-    """Let one process at a time work on ``what``."""
+    """Allow only one process at a time to work on ``what``."""
     locks = user_cache_folder()
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{what}.lock"):
@@ -335,12 +335,12 @@ def _locked(what: str) -> Iterator[None]:
 
 
 def _beside(folder: Path, suffix: str) -> Path:
-    """A folder on the same file system as the pack ``folder``, where no pack is looked for."""
+    """A folder on the same file system as the pack ``folder``, in a place that is not searched for packs."""
     return user_packs() / f".{folder.parent.name}-{folder.name}.{suffix}"
 
 
 def _remove(folder: Path) -> None:
-    """Remove a pack so that no half of it is seen: rename it, then delete it."""
+    """Remove a pack so that nobody sees half of it: rename it, then delete it."""
     removed = _beside(folder, "removed")
     shutil.rmtree(removed, ignore_errors=True)
     if folder.exists():

@@ -1,4 +1,4 @@
-"""The files of an nn-Meter predictor, read by name from a folder, or from a zip that is never extracted."""
+"""Files of an nn-Meter predictor, read by name from a folder, or from a zip that is never extracted."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...files import sha256
 from ..pack import RULE_FILE
 
 META, PICKLE_SUFFIX = "meta.yaml", ".pkl"
-#: Largest rule file or description that is read; honest ones take kilobytes.
+#: Size limit of a rule file or description; real ones take kilobytes.
 MAX_TEXT_BYTES = 4 << 20
-#: Limits of a zip: unpacked bytes in all and for each packed one (deflate packs zeros 1:1000), and entries.
+#: Limits of a zip: unpacked bytes in total, unpacked per packed byte (deflate packs zeros 1:1000), entries.
 MAX_ZIP_BYTES, MAX_ZIP_RATIO, MAX_ZIP_ENTRIES = 64 << 30, 200, 10_000
-#: The ratio does not count for so many unpacked bytes of an entry.
+#: This many unpacked bytes of an entry are exempt from the ratio.
 _SMALL = 1 << 20
 _ENCRYPTED = 0x1
 
@@ -30,9 +30,9 @@ class Members(Protocol):
     """Files of one predictor.
 
     Attributes:
-        label: what messages call the source.
-        device: name of the folder that the files lie in; None if it has none.
-        sizes: bytes of each file that matters, by its name.
+        label: name of the source in messages.
+        device: name of the folder that holds the files; None if there is none.
+        sizes: size in bytes of each relevant file, by name.
     """
 
     label: str
@@ -40,14 +40,14 @@ class Members(Protocol):
     sizes: dict[str, int]
 
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Open the file ``name`` for reading; PackError if it cannot be opened or read."""
+        """Open the file ``name`` for reading; raises PackError if it cannot be opened or read."""
 
     def sha256(self) -> str:
         """Hash of the content."""
 
 
 def kernels_of(members: Members) -> list[str]:
-    """Names of the kernels whose forests are there."""
+    """Names of the kernels that have a forest."""
     suffix = PICKLE_SUFFIX
     return sorted(name[: -len(suffix)] for name in members.sizes if name.endswith(suffix))
 
@@ -56,7 +56,7 @@ def read_text(members: Members, name: str) -> bytes:
     """Content of a small file.
 
     Raises:
-        PackError: it is absent or far too large.
+        PackError: the file is missing or far too large.
     """
     size = members.sizes.get(name)
     if size is None:
@@ -86,17 +86,17 @@ class PickleFolder:
             raise PackError(f"{self._path / name} cannot be read: {error.strerror}") from error
 
     def sha256(self) -> str:
-        """Hash of the files' names and hashes."""
+        """Hash of the names and hashes of the files."""
         lines = [f"{sha256(self._path / name)}  {name}\n" for name in sorted(self.sizes)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class Archive:
-    """Members in a zip, in one folder of it.
+    """Members in one folder of a zip.
 
     Raises:
-        PackError: the zip is damaged, holds entries that climb out of its folder, links, encrypted or double
-            entries, unpacks to far more than its size, or holds several predictors.
+        PackError: the zip is damaged, has entries outside its folder, links, encrypted or duplicate entries,
+            unpacks to far more than its size, or holds several predictors.
     """
 
     def __init__(self, path: Path) -> None:
@@ -140,7 +140,7 @@ def _matters(name: str) -> bool:
 
 
 def check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
-    """Refuse a zip that no honest tool wrote."""
+    """Raise a PackError for a zip that no ordinary tool wrote."""
     if len(entries) > MAX_ZIP_ENTRIES or sum(entry.file_size for entry in entries) > MAX_ZIP_BYTES:
         raise PackError(f"{path} is refused: it unpacks to more than a predictor can take")
     if sum(entry.compress_size for entry in entries) > path.stat().st_size:

@@ -1,14 +1,13 @@
-"""Decoding of scikit-learn forests from pickles without unpickling: no class is imported, nothing is called.
+"""Decode scikit-learn forests from pickles without unpickling: nothing is imported or called.
 
-A pickle is a program for a small stack machine; ``pickle.load`` lets that program call any function by its
-name. The machine here knows the few names that occur in pickles of scikit-learn's forests: NumPy's arrays,
-which it builds itself from the raw bytes, and forests and trees, which become plain data (:class:`Record`).
-A pickle with any other name is refused, and the name told. It reads protocols 0 to 5, and what
-``joblib.dump`` writes without compression.
+A pickle is a program for a small stack machine, and ``pickle.load`` lets that program call any function by
+name. The machine in this module knows only the few names that occur in pickles of scikit-learn's forests:
+NumPy's arrays, which it builds itself from the raw bytes, and forests and trees, which become plain data
+(:class:`Record`). A pickle with any other name is refused, with an error that gives the name. It reads
+protocols 0 to 5, and the output of ``joblib.dump`` without compression.
 
-The memory that a pickle can ask for is bounded by its size: raw bytes are viewed, not copied, and every
-object that the machine makes is paid for by opcodes in the file, of which there are at most
-:data:`MAX_OPCODES`.
+The size of a pickle bounds the memory that it can ask for: raw bytes are viewed, not copied, and every object
+that the machine makes costs opcodes in the file, at most :data:`MAX_OPCODES` of them.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ import numpy.typing as npt
 
 from ...errors import PackError
 
-#: A tree takes about 150 opcodes, so this is far beyond any forest.
+#: Largest number of opcodes. A tree takes about 150, so this is far beyond any forest.
 MAX_OPCODES = 5_000_000
-#: Fields of a tree's nodes; releases before 1.3 lack the last.
+#: Fields of a tree's nodes; releases before 1.3 lack the last one.
 NODE_FIELDS = (
     "left_child",
     "right_child",
@@ -39,18 +38,18 @@ NODE_FIELDS = (
     "weighted_n_node_samples",
     "missing_go_to_left",
 )
-#: A file that fails within so many bytes is no pickle at all.
+#: A file that fails within this many bytes is no pickle at all.
 _FIRST_OPCODES = 8
 
 _FORESTS = ("RandomForestRegressor", "ExtraTreesRegressor")
 _TREES = ("DecisionTreeRegressor", "ExtraTreeRegressor")
-#: Classes that become a :class:`Record`, by the names of releases before and since 0.22.
+#: Classes that become a :class:`Record`, by their names before and since release 0.22.
 _RECORDS = {
     **{(f"sklearn.ensemble.{module}", name): name for module in ("forest", "_forest") for name in _FORESTS},
     **{(f"sklearn.tree.{module}", name): name for module in ("tree", "_classes") for name in _TREES},
     ("sklearn.tree._tree", "Tree"): "Tree",
 }
-#: Every name that a pickle may use -> what it stands for here.
+#: Every name that a pickle may use -> its meaning here.
 _NAMES = {
     **_RECORDS,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): "_reconstruct" for core in ("core", "_core")},
@@ -71,7 +70,7 @@ _NAMES = {
 
 @dataclass(slots=True)
 class Record:
-    """An object of a pickle as plain data: the name of its class, its constructor's arguments, its state."""
+    """An object of a pickle as plain data: class name, constructor arguments, and state."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -84,11 +83,11 @@ def decode_pickle(file: BinaryIO, size: int, name: str) -> Any:
     Args:
         file: where the pickle starts.
         size: bytes of the pickle; it must end there.
-        name: what messages call it.
+        name: name of the pickle in messages.
 
     Raises:
-        PackError: it names something that no scikit-learn forest has, is damaged, cut short or compressed, or
-            bytes follow its end.
+        PackError: the pickle names something that no scikit-learn forest has, is damaged, cut short or
+            compressed, or has bytes after its end.
     """
     source = _Source(file, size)
     try:
@@ -99,13 +98,13 @@ def decode_pickle(file: BinaryIO, size: int, name: str) -> Any:
     except ValueError as error:
         hint = "; if it is compressed, decompress it first" if size - source.left < _FIRST_OPCODES else ""
         raise PackError(f"{name} is not read: {error}{hint}") from error
-    # Damaged opcodes take from an empty stack, or act on values of another type.
+    # Damaged opcodes pop an empty stack, or act on values of the wrong type.
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise PackError(f"{name} is damaged: {type(error).__name__}: {error}") from error
 
 
 class _Source:
-    """A binary file that refuses to be read beyond ``size``, before memory is set aside for it."""
+    """A binary file that refuses reads beyond ``size`` before it allocates memory for them."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self.left = file, size
@@ -126,7 +125,7 @@ class _Source:
 
 
 class _Name(str):
-    """A global that the pickle named, by what :data:`_NAMES` calls it."""
+    """A global that the pickle named, under its name in :data:`_NAMES`."""
 
 
 class _Objects:
@@ -135,7 +134,7 @@ class _Objects:
 
 @dataclass(slots=True)
 class _Pending:
-    """An array or dtype whose state the pickle gives later, and the memo entries that refer to it."""
+    """An array or dtype whose state comes later in the pickle, and the memo entries that refer to it."""
 
     kind: str
     start: str = ""
@@ -144,7 +143,7 @@ class _Pending:
 
 
 class _Machine:
-    """Runs the opcodes of one pickle. Bad programs raise ValueError, or what a wrong operand raises."""
+    """Runs the opcodes of one pickle. Bad programs raise ValueError, or the error of a wrong operand."""
 
     def __init__(self, source: _Source) -> None:
         self.source = source
@@ -154,7 +153,7 @@ class _Machine:
         self.encodable = source.left
 
     def run(self) -> Any:
-        """The value that the pickle ends with."""
+        """Run the pickle and return its final value."""
         for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], self.source))):
             if count >= MAX_OPCODES:
                 raise ValueError(f"it has more than {MAX_OPCODES} opcodes")
@@ -182,7 +181,7 @@ class _Machine:
         self.stack = []
 
     def pop(self) -> None:
-        """Drop the top value, or the mark if that is on top."""
+        """Drop the top value, or the mark if it is on top."""
         if self.stack:
             self.stack.pop()
         else:
@@ -230,7 +229,7 @@ class _Machine:
             self.push(_record(name))
 
     def reduce(self) -> None:
-        """Do what calling a name with arguments would."""
+        """Replace a name and arguments by the result that a call would have."""
         arguments, name = self.stack.pop(), self.stack.pop()
         if not isinstance(name, _Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls what is no name")
@@ -242,7 +241,7 @@ class _Machine:
             raise ValueError(f"it calls {name}, which no forest does")
 
     def encode(self, text: str, encoding: str) -> bytes:
-        """Bytes as protocols up to 2 write them; each character is paid for by a byte of the file."""
+        """Bytes as written by protocols up to 2; each character costs one byte of the file."""
         if type(text) is not str or encoding != "latin1":
             raise ValueError("it encodes what is no text, or to other than latin1")
         self.encodable -= len(text)
@@ -251,7 +250,7 @@ class _Machine:
         return text.encode("latin-1")
 
     def build(self) -> None:
-        """Give the object on top its state."""
+        """Set the state of the object on top."""
         state, target = self.stack.pop(), self.stack.pop()
         if isinstance(target, Record):
             if target.state or not isinstance(state, dict):
@@ -279,7 +278,7 @@ class _Machine:
     def joblib_array(
         self, shape: Any, order: Any, dtype: Any, numpy_array_alignment_bytes: Any = None, **_: Any
     ) -> npt.NDArray[Any]:
-        """An array whose bytes follow in the file, behind padding where joblib is 1.2 or newer."""
+        """An array whose bytes follow in the file, after padding if joblib is 1.2 or newer."""
         if not isinstance(dtype, np.dtype):
             raise ValueError("it holds an array of objects")
         if numpy_array_alignment_bytes is not None:
@@ -329,7 +328,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def _pairs(items: list[Any]) -> list[tuple[str, Any]]:
-    """Keys and values in turn as pairs; keys are strings, so that hashing them is cheap."""
+    """Alternating keys and values as pairs; keys must be strings, so that hashing them is cheap."""
     keys, values = items[::2], items[1::2]
     if not all(type(key) is str for key in keys):
         raise ValueError("it has a dictionary with keys that are no strings")
@@ -343,7 +342,7 @@ def _record(name: str) -> Record:
 
 
 def _is_one_of(value: Any, *choices: str) -> bool:
-    """Whether ``value`` is one of some strings; asked with care, as comparing tuples may take for ever."""
+    """Whether ``value`` is one of some strings. Checks the type first: comparing tuples may take forever."""
     return type(value) is str and value in choices
 
 
@@ -355,7 +354,7 @@ def _count(shape: Any) -> int:
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> Any:
-    """The array of ``shape`` that ``data`` holds; the strings of an array of objects as a list."""
+    """The array of ``shape`` in ``data``; an array of string objects becomes a list."""
     count = _count(shape)
     if not _is_one_of(order, "C", "F"):
         raise ValueError("it has an array in an unknown order")
@@ -371,7 +370,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> Any:
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    """A NumPy number as a number of Python."""
+    """A NumPy number as a Python number."""
     return _array(data, dtype, ()).item()
 
 
@@ -388,7 +387,7 @@ def _new_dtype(code: Any, _align: Any = False, _copy: Any = True) -> _Pending:
 
 
 def _finished_dtype(code: str, state: Any) -> np.dtype[Any] | _Objects:
-    """The dtype that ``code`` begins and its pickled state, with byte order and fields, completes."""
+    """The dtype with ``code`` and its pickled state, which adds byte order and fields."""
     _, byte_order, subarray, names, fields, size, *_ = state
     if code.startswith("O"):
         return _Objects()
@@ -410,18 +409,18 @@ def _finished_dtype(code: str, state: Any) -> np.dtype[Any] | _Objects:
 
 
 def _plain_object(name: Any, base: Any, start: Any) -> Record:
-    """A new object as protocols 0 and 1 make it."""
+    """A new object as written by protocols 0 and 1."""
     if not isinstance(name, _Name) or base != "object" or start is not None:
         raise ValueError("it makes an object in a way that no forest does")
     return _record(name)
 
 
 def _no_bytes() -> bytes:
-    """Empty bytes, as protocols up to 2 write them."""
+    """Empty bytes, as written by protocols up to 2."""
     return b""
 
 
-#: What calling a name does.
+#: Name -> function that replaces calling it.
 _CALLS: dict[str, Callable[..., Any]] = {
     "_reconstruct": _new_array,
     "_frombuffer": _array,

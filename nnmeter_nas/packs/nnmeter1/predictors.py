@@ -1,8 +1,8 @@
-"""Kernel predictors of nn-Meter 1.0: a random forest for each kernel type, and the features that it reads.
+"""Kernel predictors of nn-Meter 1.0: a random forest for each kernel type, and its features.
 
-A forest reads a feature map as the side ``h`` of a square, a window as ``k`` of ``k x k`` and a stride as one
-number. For a map that is no square, the side is the square root of its area, so the work (``flops``) and the
-weights (``params``), which forests read too, are the true ones. For squares the features are nn-Meter's.
+A forest reads a feature map as the side ``h`` of a square, a window as ``k`` of ``k x k``, and a stride as
+one number. The side of a map that is not square is the square root of its area. So the work (``flops``) and
+weights (``params``), which forests also read, are the true ones. For square maps the features are nn-Meter's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .forest import Forest
 
 FeatureRow = list[float]
 
-#: Forest of a kernel type, where the names differ.
+#: Forest of a kernel type, where their names differ.
 _FOREST_OF_TYPE = {
     "fc-relu": "fc",
     "gap": "global-avgpool",
@@ -27,9 +27,9 @@ _FOREST_OF_TYPE = {
     "bn-relu": "bnrelu",
     "add-relu": "addrelu",
 }
-#: Forest of all kernels that start with an operator, whatever joined it.
+#: Forest of all kernels that start with an operator, for any operators that joined it.
 _FOREST_OF_HEAD = {"conv": "conv-bn-relu", "dwconv": "dwconv-bn-relu"}
-#: Branches of a concatenation that its forest sees.
+#: Number of branches of a concatenation that its forest sees.
 _CONCAT_BRANCHES = 4
 
 
@@ -37,21 +37,21 @@ class ForestPredictors:
     """The kernel predictors of an nn-Meter 1.0 pack.
 
     Args:
-        forests: by the names of nn-Meter's files, such as ``conv-bn-relu`` and ``global-avgpool``.
+        forests: by file name in nn-Meter, such as ``conv-bn-relu`` and ``global-avgpool``.
     """
 
     def __init__(self, forests: Mapping[str, Forest]) -> None:
         self._forests = forests
 
     def covers(self, kernel: Kernel) -> bool:
-        """Whether a forest predicts ``kernel``; where none does, nn-Meter adds 0 in silence."""
+        """Whether a forest predicts ``kernel``; without one, nn-Meter silently adds 0."""
         name = forest_name(kernel)
         return name in FEATURES and name in self._forests
 
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
         """Latency of each kernel.
 
-        All count as measured: a forest does not know over which range it was fitted.
+        All count as measured: a forest does not know its training range.
         """
         found = [UNPREDICTED] * len(kernels)
         positions: dict[str, list[int]] = {}
@@ -68,7 +68,7 @@ class ForestPredictors:
 
 
 def forest_name(kernel: Kernel) -> str:
-    """Name of the forest that would predict ``kernel``, whether or not there is one."""
+    """Name of the forest for ``kernel``, whether or not it exists."""
     if kernel.op == "fc" and math.prod(kernel.in_shapes[0][1:-1]) > 1:
         return "conv-bn-relu"
     return _FOREST_OF_HEAD.get(kernel.op) or _FOREST_OF_TYPE.get(kernel.type, kernel.type)
@@ -82,8 +82,8 @@ def _side(sizes: Sequence[int]) -> float:
 def _conv(kernel: Kernel) -> FeatureRow:
     """``[h, cin, cout, k, stride, flops / 2e6, params / 1e6]``.
 
-    Convolution in groups multiplies as much as a dense one of the channels of one group does, and that is
-    the row it gets. A dense layer over a map is a 1x1 convolution of it.
+    A grouped convolution multiplies as much as a dense one over the channels of one group, so it gets the
+    features of that. A dense layer over a map is a 1x1 convolution of it.
     """
     if kernel.op == "fc":
         *positions, channels = kernel.in_shapes[0][1:]
@@ -96,7 +96,7 @@ def _conv(kernel: Kernel) -> FeatureRow:
 
 
 def _dwconv(kernel: Kernel) -> FeatureRow:
-    """As for a convolution, with weights of one channel."""
+    """As for a convolution, with weights for one channel."""
     _, channels, *sizes = kernel.in_shapes[0]
     cout, window = kernel.attrs["out_channels"], kernel.attrs["kernel"]
     return _conv_row(sizes, channels, cout, window, _stride(kernel), 1)
@@ -112,8 +112,8 @@ def _conv_row(
 ) -> FeatureRow:
     """Features of a convolution whose weights reach ``depth`` channels deep.
 
-    The formulas are nn-Meter's: biases count as weights, and a map is not rounded up where a stride does
-    not divide it.
+    The formulas are nn-Meter's: biases count as weights, and a map whose size the stride does not divide is
+    not rounded up.
     """
     params = cout * (math.prod(window) * depth + 1)
     positions = 2.0
@@ -136,7 +136,7 @@ def _pool(kernel: Kernel) -> FeatureRow:
 
 
 def _global_pool(kernel: Kernel) -> FeatureRow:
-    """``[1, cin]``: nn-Meter never finds the side and takes 1, and totals are to be equal."""
+    """``[1, cin]``: nn-Meter never finds the side and uses 1, and totals must equal nn-Meter's."""
     return [1, _map(kernel.in_shapes[0])[1]]
 
 
@@ -146,13 +146,13 @@ def _elementwise(kernel: Kernel) -> FeatureRow:
 
 
 def _add(kernel: Kernel) -> FeatureRow:
-    """``[h, cin1, cin2]`` of operands that are broadcast to the sum's shape."""
+    """``[h, cin1, cin2]`` of the operands, which are broadcast to the shape of the sum."""
     h, channels = _map(kernel.out_shapes[0])
     return [h, channels, channels]
 
 
 def _concat(kernel: Kernel) -> FeatureRow:
-    """``[h, n, c1, c2, c3, c4]``; for more than four branches nn-Meter gives ``n`` as 6, and so does this."""
+    """``[h, n, c1, c2, c3, c4]``; above four branches ``n`` is 6, as in nn-Meter."""
     channels = [_map(shape)[1] for shape in kernel.in_shapes]
     known = [*channels, *[0.0] * _CONCAT_BRANCHES][:_CONCAT_BRANCHES]
     count = len(channels) if len(channels) <= _CONCAT_BRANCHES else 6

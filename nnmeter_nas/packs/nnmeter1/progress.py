@@ -1,4 +1,4 @@
-"""Progress of a long import or download: a bar on terminals, or a function of the caller's."""
+"""Progress of a long import or download: a bar on a terminal, or a callback."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-#: Called with what is being done, the bytes done, and the bytes in all (0 if not known).
+#: Called with a description, the bytes done, and the bytes in total (0 if unknown).
 Progress = Callable[[str, int, int], None]
 
 
 @contextmanager
 def shown(progress: Progress | None) -> Iterator[Progress]:
-    """``progress`` itself; if it is None, a function that draws bars on stderr if that is a terminal."""
+    """``progress`` itself, or if it is None a function that draws bars if stderr is a terminal."""
     if progress is not None:
         yield progress
         return

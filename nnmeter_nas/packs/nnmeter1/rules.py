@@ -1,8 +1,8 @@
-"""Fusion rules as nn-Meter's rule files mean them.
+"""Fusion rules with the meaning that they have in nn-Meter's rule files.
 
-There a pair speaks of the operator that a kernel starts with, not of the one it ends in; a rule of three or
-more operators is a whole pattern, which nothing joins; and of several kernels that could take an operator
-the one that starts earliest does.
+There a pair names the operator that a kernel starts with, not the one it ends with. A rule of three or more
+operators is a whole pattern, which nothing joins. If several kernels could take an operator, the one that
+starts earliest takes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ...errors import PackError
 from ...kernels.fusion import FusionRules, Kernel
 from ...kernels.patterns import PATTERNS, Pattern, chain
 
-#: nn-Meter's names of canonical operators, where they differ.
+#: nn-Meter's names of canonical operators, where the two differ.
 _NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
-#: How the name of a rule starts that says what fuses.
+#: Prefix of the names of rules that say what fuses.
 _PREFIX = "BF_"
-#: Name of the rule that says whether operators that several others read are joined.
+#: Name of the rule that says whether an operator may join one that several operators read.
 _SEVERAL_READERS = "MON"
 
 
@@ -41,15 +41,15 @@ class NnMeterRules(FusionRules):
 
     @property
     def patterns(self) -> Sequence[Pattern]:
-        """The chains, and what nn-Meter looks for on every device."""
-        # What has another name here may be called like the first operator of a chain.
+        """The chains, and the patterns that nn-Meter looks for on every device."""
+        # An operator with another name here may have the name of the first operator of a chain.
         chains = (
             ("-".join(ops), frozenset({ops[0], *_NAMES}), partial(_find_chain, ops)) for ops in self.chains
         )
         return (*chains, *PATTERNS)
 
     def name(self, data: Mapping[str, Any]) -> str:
-        """nn-Meter's name of the operator of a model graph's node."""
+        """nn-Meter's name of a model-graph node's operator."""
         return nnmeter_name(data)
 
     def allow(self, kernel: Kernel, op: str) -> bool:
@@ -59,10 +59,10 @@ class NnMeterRules(FusionRules):
 
 
 def parse_nnmeter_rules(rules: Mapping[str, Any]) -> NnMeterRules:
-    """Content of a ``fusion_rules.json``: ``{"BF_conv_relu": {"obey": true}, ..., "MON": {"obey": 0}}``.
+    """Parse a ``fusion_rules.json``: ``{"BF_conv_relu": {"obey": true}, ..., "MON": {"obey": 0}}``.
 
     Raises:
-        PackError: it is no object of rules that say what they ``obey``.
+        PackError: the content is not an object of rules with ``obey``.
 
     >>> rules = parse_nnmeter_rules({"BF_conv_relu": {"obey": True}, "BF_conv_add": {"obey": False}})
     >>> sorted(rules.pairs), rules.several_readers
@@ -86,9 +86,9 @@ def parse_nnmeter_rules(rules: Mapping[str, Any]) -> NnMeterRules:
 
 
 def nnmeter_name(data: Mapping[str, Any]) -> str:
-    """nn-Meter's name of the operator of a model graph's node.
+    """nn-Meter's name of a model-graph node's operator.
 
-    An average pool whose window is the whole map is one pool there, and no global pool.
+    An average pool whose window is the whole map counts as an ordinary pool there.
     """
     op = str(data["op"])
     if op == "globalavgpool" and "kernel" in data["attrs"]:
