@@ -1,4 +1,4 @@
-"""LatencyPredictor: the way of a model from an outside format to milliseconds."""
+"""LatencyPredictor: takes a model from an outside format to milliseconds."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from .readers.inputs import InputShape
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-#: Share of the latency that kernels outside the measured range may have before `predict` warns.
+#: `predict` warns if kernels outside the measured range have more than this share of the latency.
 EXTRAPOLATED_SHARE = 0.25
-#: Kernels that a predictor remembers the latency of, about; some 100 MB.
+#: About how many kernel latencies a predictor remembers; some 100 MB.
 REMEMBERED = 200_000
-#: Models that `predict_many` holds at a time.
+#: Number of models that `predict_many` holds at a time.
 BATCH = 16
 
 
-#: What marks a latency in tables and charts, by what it rests on.
+#: Mark of a latency in tables and charts, by its basis.
 MARKS: dict[Basis, str] = {"measured": "", "extrapolated": " *", "estimated": " ~", "unpredicted": ""}
 
 
 class LatencyWarning(UserWarning):
-    """A predicted latency leaves something out, or rests on more than what was measured."""
+    """A predicted latency leaves something out, or does not rest on measurements alone."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Explanation:
     Attributes:
         device: applied hardware.
         latency_ms: sum over all predicted kernels.
-        kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: whether
-            the latency is measured, extrapolated or estimated, or the kernel unpredicted.
-        shape_mismatches: operators whose shape in the outside format differs from the inferred one.
+        kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: measured,
+            extrapolated, estimated or unpredicted.
+        shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
     """
 
     device: str
@@ -76,16 +76,16 @@ class Explanation:
 
     @property
     def extrapolated_share(self) -> float:
-        """Share of the latency that comes from kernels of measured types outside the range measured."""
+        """Share of the latency from kernels of measured types that are outside the measured range."""
         return self._share("extrapolated")
 
     @property
     def estimated_share(self) -> float:
-        """Share of the latency that comes from kernels of types that were never measured on the device."""
+        """Share of the latency from kernels whose type was never measured on the device."""
         return self._share("estimated")
 
     def remarks(self) -> list[str]:
-        """What a reader of the figures must know, a line each; the marks are those of :data:`MARKS`."""
+        """Lines that a reader of the figures must know; marks as in :data:`MARKS`."""
         lines = []
         if self.extrapolated_share:
             lines.append(f"* outside the range measured: {self.extrapolated_share:.1%} of the latency")
@@ -111,7 +111,7 @@ class Explanation:
         return mine / self.latency_ms if self.latency_ms else 0.0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.table import Table  # late: a prediction prints no table
+        from rich.table import Table  # imported here because predictions print no table
 
         table = Table(title=f"{self.latency_ms:.3f} ms on {self.device}", title_justify="left")
         for column in ("kernel", "type", "input", "output"):
@@ -140,7 +140,7 @@ class Explanation:
 
 
 class LatencyPredictor:
-    """Predicts latency on one device, from the graph alone.
+    """Predicts latency on one device from the graph alone.
 
     Args:
         pack: the device's predictor pack.
@@ -173,16 +173,16 @@ class LatencyPredictor:
 
         Args:
             model, model_type, input_shape: as :func:`nnmeter_nas.read_model` takes them.
-            apply_nni: accepted for nn-Meter's sake; candidates of NNI are recognised.
-            strict: raise where a prediction would leave an operator out, or estimate one.
+            apply_nni: accepted for compatibility with nn-Meter; NNI's candidates are recognised anyway.
+            strict: raise if a prediction would leave out or estimate an operator.
 
         Raises:
-            UnpredictedOperatorError: under ``strict``, an operator is of a kernel type that was not measured.
+            UnpredictedOperatorError: with ``strict``, the kernel type of an operator was not measured.
             ReaderError, GraphError, ShapeError: the model cannot be read.
 
         Warns:
-            LatencyWarning: once a predictor for each kind of operator that is left out or estimated, and
-                once if a model is far outside what was measured or has nothing to run.
+            LatencyWarning: once per predictor and kind of operator that is left out or estimated, and once if
+                a model is far outside the measured range or has nothing to run.
         """
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
@@ -195,19 +195,19 @@ class LatencyPredictor:
         input_shape: InputShape | None = None,
         strict: bool = False,
     ) -> Iterator[float]:
-        """Latencies of ``models`` in ms, batch 1, one after another, in their order.
+        """Latencies of ``models`` in ms, batch 1, one after another, in order.
 
-        :data:`BATCH` models are taken at a time, however many there are, and what is new among their kernels
-        is predicted in one call. That may change the last digit, beside :meth:`predict`.
-        ``list(predictor.predict_many(models))`` gives all at once.
+        Takes :data:`BATCH` models at a time, for any number of models, and predicts the new kernels among them
+        in one call. The last digit may therefore differ from :meth:`predict`.
+        ``list(predictor.predict_many(models))`` gives all latencies.
 
         Args:
-            models: each as :meth:`predict` takes it; may be an iterator without end.
-            model_type, input_shape, strict: of all of them, as :meth:`predict` takes them.
+            models: each as :meth:`predict` takes it; may be an endless iterator.
+            model_type, input_shape, strict: for all models, as :meth:`predict` takes them.
 
         Raises:
-            NnMeterNasError: as :meth:`predict`, after the latencies of all models before the one at fault;
-                the message names that by its number, from 0, and its path.
+            NnMeterNasError: as :meth:`predict`, after the latencies of all models before the failing one;
+                the message names that by its number (from 0) and its path.
 
         Warns:
             LatencyWarning: as :meth:`predict`, for all models together.
@@ -221,9 +221,9 @@ class LatencyPredictor:
                 for model in islice(left, BATCH):
                     batch.append(model)
                     graphs.append(read_model(model, model_type, input_shape))
-            except Exception as error:  # waits until the latencies before it are given
+            except Exception as error:  # raised after the latencies before it have been returned
                 trouble = error
-            for model, found in zip(batch, self.explain_many(graphs), strict=False):  # one may be at fault
+            for model, found in zip(batch, self.explain_many(graphs), strict=False):  # one may be unread
                 try:
                     self.check(found, strict)
                 except UnpredictedOperatorError as error:
@@ -239,7 +239,7 @@ class LatencyPredictor:
                 return
 
     def check(self, found: Explanation, strict: bool = False) -> None:
-        """Say what the latency in ``found`` leaves out; raises and warns as :meth:`predict` does."""
+        """Report what the latency in ``found`` leaves out; raises and warns as :meth:`predict`."""
         not_measured: dict[str, set[str]] = {}
         if unpredicted := found.unpredicted:
             message = (
@@ -276,8 +276,8 @@ class LatencyPredictor:
     def explain_many(self, graphs: Sequence[nx.DiGraph]) -> list[Explanation]:
         """Latency of each kernel of finished model graphs.
 
-        Kernels that no earlier graph had are predicted in one call. The others are remembered, since the
-        candidates of a search differ in few.
+        New kernels are predicted in one call. The others are remembered, since the candidates of a search
+        differ in only a few.
         """
         kernel_graphs = [self.pack.kernel_graph(graph) for graph in graphs]
         nodes = [data for kernel_graph in kernel_graphs for _, data in kernel_graph.nodes(data=True)]
@@ -301,16 +301,16 @@ class LatencyPredictor:
         return [self._known[form] for form in forms]
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
-        """What the latencies on the nodes of ``kernel_graph`` come to."""
+        """Sum up the latencies on the nodes of ``kernel_graph``."""
         latencies = kernel_graph.nodes(data="latency_ms")
         total = math.fsum(ms for _, ms in latencies if ms is not None)
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         return Explanation(self.device, total, kernel_graph, mismatches)
 
     def _warn(self, message: str, topics: set[str]) -> None:
-        """Warn, unless each of ``topics`` was warned of before."""
+        """Warn, unless a warning was already given for each of ``topics``."""
         if not topics <= self._warned:
-            warnings.warn(message, LatencyWarning, stacklevel=4)  # where the caller of predict stands
+            warnings.warn(message, LatencyWarning, stacklevel=4)  # points at the caller of predict
             self._warned |= topics
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -321,33 +321,33 @@ class LatencyPredictor:
 
 
 def load_latency_predictor(predictor_name: str, predictor_version: float | None = None) -> LatencyPredictor:
-    """The predictor of a device; names match case-insensitively, None takes the newest version.
+    """Load the predictor of a device. Names match case-insensitively; version None takes the newest.
 
     Raises:
-        UnknownDeviceError: there is none by that name or version; suggests the nearest.
+        UnknownDeviceError: no predictor has that name or version; suggests the nearest name.
         PackError: its pack is damaged.
     """
     return LatencyPredictor(find_pack(predictor_name, predictor_version))
 
 
 def list_latency_predictors() -> list[dict[str, Any]]:
-    """Cards of all predictor packs, newest version of a device first.
+    """Cards of all predictor packs, the newest version of a device first.
 
     Warns:
-        PackWarning: an imported pack is damaged, and left out.
+        PackWarning: an imported pack is damaged and is skipped.
     """
     return pack_cards()
 
 
 def _say_which(error: Exception, number: int, model: Any) -> None:
-    """Make one of our errors name the model that it is about."""
+    """Make an error of this package name the model that caused it."""
     if isinstance(error, NnMeterNasError):
         path = f" ({model})" if isinstance(model, str | Path) and str(model) not in str(error) else ""
         error.args = (f"models[{number}]{path}: {error}",)
 
 
 def _kinds(operators: Mapping[str, str]) -> str:
-    """The kinds among ``operators``, such as ``relu or split``."""
+    """The kinds in ``operators``, such as ``relu or split``."""
     *most, last = sorted(set(operators.values()))
     return f"{', '.join(most)} or {last}" if most else last
 
