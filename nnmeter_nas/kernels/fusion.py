@@ -55,7 +55,7 @@ class Kernel:
 
     @property
     def tail(self) -> str:
-        """The last operator, as the rules name it: the next one would fuse after it."""
+        """The operator that the next one would fuse after, as the rules name it."""
         for last in reversed(self.joined):
             if not (last == "bn" and self.op in _FOLDS_BN):
                 return RULE_NAMES.get(last, last)
