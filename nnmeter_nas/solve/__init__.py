@@ -1,1 +1,1 @@
-"""Solving over factor tables: count, sample, rank and list the architectures of a space."""
+"""Solvers over factor tables: count, sample, rank and list the architectures of a space."""

@@ -1,10 +1,10 @@
-"""Completions: in how many ways a partial architecture can be completed within a budget.
+"""Completions: count the ways to complete a partial architecture within a budget.
 
-Subtract from each decision the least that it makes unavoidable later: then every decision of the walk through
-:mod:`~nnmeter_nas.solve.stages` costs 0 or more, and the least architecture costs 0. The budget is the rest
-of the limit. It is split into bins, and costs are rounded *down* to whole bins. Dynamic programming, from the
-last stage to the first, then counts the completions of each state for every part of the budget spent. It
-misses no architecture within the limit, but also counts some that exceed it, by less than a bin for each
+Each decision has a least cost that it makes unavoidable later. Subtract it: then every decision on the walk
+through :mod:`~nnmeter_nas.solve.stages` costs 0 or more, and the least architecture costs 0. The budget is
+the rest of the limit. It is split into bins, and costs are rounded *down* to whole bins. Dynamic programming
+from the last stage to the first then counts the completions of each state, for every amount of the budget
+spent. It misses no architecture within the limit, but also counts some that exceed it by less than a bin per
 decision.
 """
 
@@ -26,13 +26,13 @@ class Completions:
 
     Args:
         found: the stages.
-        budget: how far above the least sum a sum may be.
-        at_least: how far above the least sum it has to be, or nothing of it if that is less.
-        bins: parts of the budget.
-        whole: count in integers, which hold up to 2**63, instead of floating-point numbers.
+        budget: the most that a sum may be above the least sum.
+        at_least: the least that a sum must be above the least sum; no limit if it is 0 or less.
+        bins: number of parts of the budget.
+        whole: count in integers, which hold up to 2**63, instead of in floating-point numbers.
 
     Attributes:
-        total: how many architectures are counted: all within the budget, and few others.
+        total: number of architectures counted: all within the budget, and a few others.
 
     >>> from nnmeter_nas.costs.table import FactorTable
     >>> from nnmeter_nas.solve.stages import stages
@@ -48,7 +48,7 @@ class Completions:
         self, found: Sequence[Stage], budget: float, at_least: float, bins: int, whole: bool = True
     ) -> None:
         self._stages = found
-        self._beyond = bins + 1  # stands for all that exceeds the budget
+        self._beyond = bins + 1  # any amount that exceeds the budget
         self._bins: list[IntArray] = []  # [states, candidates] of each stage
         rounding = 0.0
         ahead = least_to_come(found)
@@ -59,14 +59,14 @@ class Completions:
             self._bins.append(np.maximum(rounded, 0).astype(np.int64))
         last = np.zeros((1, bins + 2), dtype=np.int64 if whole else np.float64)
         last[0, max(0, int(np.ceil(max(at_least, 0.0) / (budget / bins) - rounding))) : self._beyond] = 1
-        self._ways = [last]  # [states, bins spent] before each stage, and after the last
+        self._ways = [last]  # [states, bins spent]: before each stage, and after the last
         for stage, rounded_costs in zip(reversed(found), reversed(self._bins), strict=True):
             self._ways.append(_ways_before(stage, rounded_costs, self._ways[-1]))
         self._ways.reverse()
         self.total = self._ways[0][0, 0].item()
 
     def draw(self, count: int, rng: np.random.Generator) -> IntArray:
-        """Architectures ``[count, positions]``, each drawn uniformly from all that are counted."""
+        """Draw architectures ``[count, positions]``, each uniformly from all that are counted."""
         rows = np.empty((count, len(self._stages)), dtype=np.int64)
         state, spent = np.zeros((2, count), dtype=np.int64)
         each = np.arange(count)
@@ -79,7 +79,7 @@ class Completions:
         return rows
 
     def every(self) -> IntArray:
-        """All architectures that are counted, ``[total, positions]``."""
+        """All counted architectures, ``[total, positions]``."""
         rows = np.empty((1, len(self._stages)), dtype=np.int64)
         state, spent = np.zeros((2, 1), dtype=np.int64)
         for number, stage in enumerate(self._stages):
@@ -91,13 +91,13 @@ class Completions:
         return rows
 
     def _reached(self, number: int, state: IntArray, spent: IntArray) -> tuple[IntArray, IntArray]:
-        """State and bins spent after each candidate of a stage, ``[N, candidates]``, from those before."""
+        """State and bins spent after each candidate of a stage, ``[N, candidates]``, given those before."""
         spent_then = np.minimum(spent[:, None] + self._bins[number][state], self._beyond)
         return self._stages[number].successors[state], spent_then
 
 
 def _ways_before(stage: Stage, bins: IntArray, after: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Ways to go on before a stage, ``[states, bins spent]``, from those after it."""
+    """Numbers of completions before a stage, ``[states, bins spent]``, given those after it."""
     width = after.shape[1]
     before = np.zeros((len(bins), width), dtype=after.dtype)
     for ways, successors, costs in zip(before, stage.successors.tolist(), bins.tolist(), strict=True):
@@ -107,7 +107,7 @@ def _ways_before(stage: Stage, bins: IntArray, after: npt.NDArray[Any]) -> npt.N
 
 
 def _one_of(totals: npt.NDArray[Any], rng: np.random.Generator) -> IntArray | FloatArray:
-    """For each total a number above 0 and up to it: an integer if they are."""
+    """For each total, a random number above 0 and at most the total; integers for integer totals."""
     if totals.dtype == np.int64:
         return rng.integers(1, totals, endpoint=True)
     return totals * (1.0 - rng.random(len(totals)))

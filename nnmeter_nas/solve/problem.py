@@ -1,4 +1,4 @@
-"""The problem that a search solves: architectures as rows of candidate indices, limits and objectives."""
+"""The problem of a search: architectures as rows of candidate indices, with limits and objectives."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from .sampling import UniformSampler
 
 BoolArray = npt.NDArray[np.bool_]
 
-#: The objective "latency": on one device the latency itself, on several the worst ratio to its limit.
+#: The objective "latency": the latency on one device, or the worst ratio to the limit on several devices.
 LATENCY = "latency"
-#: Name of the measure of latency; with several devices, each device's name follows.
+#: Name of the measure of latency; with several devices, the name of each device follows.
 LATENCY_MS = "latency_ms"
 #: An architecture below this many ms runs nothing; the smallest kernel takes a thousand times as long.
 NOTHING_MS = 1e-6
-#: Draws without an architecture inside all limits, after which there is taken to be none: for measures that
-#: are sums, and for measures that need each model to be built.
+#: After this many draws without an architecture inside all limits, the search gives up: for measures that are
+#: sums, and for measures that need each model to be built.
 _PATIENCE, _PATIENCE_BUILT = 200_000, 500
-#: Draws in one part of a range, one of which is to be inside all limits; for the same two kinds.
+#: Number of draws per part of a range to find one inside all limits, for the same two kinds of measures.
 _TRIES, _TRIES_BUILT = 64, 8
-#: Starting points of the descent to the least value of a measure that cannot be ranked.
+#: Number of starting points of the descent to the least value of a measure that cannot be ranked.
 _STARTS = 8
 
 
 class Problem:
     """The architectures of a space, their measures, and the limits and objectives of a search.
 
-    Architectures that run nothing, since their output is the same whatever the input, would be the fastest of
-    all. Where a space has such, as NAS-Bench-201 does, they are outside the limits.
+    Architectures whose output does not depend on the input run nothing, so they would be the fastest. If a
+    space has such architectures, as NAS-Bench-201 does, they count as outside the limits.
 
     Args:
-        candidates: by label, in the order of a row's positions.
-        measures: by name; whatever is limited, is an objective, or is to be reported.
-        maxima: the most that measures may be, by name.
-        minima: the least that measures may be, by name.
-        objectives: names of the measures to minimise beside the metric that trials report; "latency" stands
-            for ``latency_ms``, or where there are several devices for the worst ratio of one to its limit.
+        candidates: candidates by label, in the order of a row's positions.
+        measures: measures by name, for limits, objectives and reports.
+        maxima: largest allowed values of measures, by name.
+        minima: smallest allowed values of measures, by name.
+        objectives: names of the measures to minimise, besides the metric that trials report. "latency" stands
+            for ``latency_ms``, or with several devices for the worst ratio of a latency to its limit.
 
     Attributes:
-        labels: of the positions.
-        sizes: numbers of candidates of the positions.
-        names: of the measures; the columns of :meth:`values`.
+        labels: label of each position.
+        sizes: number of candidates of each position.
+        names: names of the measures: the columns of :meth:`values`.
         objectives: as given.
 
     Raises:
-        SearchError: a limit or an objective is of no measure, a limit is no number, or a measure is of
-            another space.
+        SearchError: a limit or an objective names no measure, a limit is not a number, or a measure belongs
+            to another space.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Problem:
             self.minima.setdefault(name, NOTHING_MS)
 
     def _latencies_from_nothing(self) -> list[str]:
-        """Latencies that are 0 ms for some architecture."""
+        """Names of latencies that are 0 ms for some architecture."""
         return [
             name
             for name in self._latencies
@@ -93,25 +93,25 @@ class Problem:
 
     @property
     def size(self) -> int:
-        """How many architectures the space has, inside the limits or not."""
+        """Number of architectures of the space, inside and outside the limits."""
         return math.prod(self.sizes)
 
     @property
     def first_limit(self) -> float | None:
-        """The most that the first objective may be, if there is a limit."""
+        """Largest allowed value of the first objective, if there is one."""
         if self.objectives[0] != LATENCY or LATENCY in self.measures:
             return self.maxima.get(self.objectives[0])
         return self.maxima.get(self._latencies[0]) if len(self._latencies) == 1 else 1.0
 
     def architecture(self, row: npt.ArrayLike) -> dict[str, str]:
-        """The candidate of each label."""
+        """The architecture of a row: label -> candidate."""
         return architecture_at(np.asarray(row).tolist(), self.candidates)
 
     def row(self, architecture: Mapping[str, Any]) -> IntArray:
         """The row of an architecture that maps labels to candidates, ``[positions]``.
 
         Raises:
-            SpaceError: it is none of this space.
+            SpaceError: the architecture is not in this space.
         """
         plain = plain_architecture(architecture, self.candidates)
         return np.array([self.candidates[label].index(plain[label]) for label in self.labels], dtype=np.int64)
@@ -122,16 +122,16 @@ class Problem:
         return np.stack([measure.values(rows) for measure in self.measures.values()], axis=1)
 
     def objective_values(self, rows: npt.ArrayLike) -> FloatArray:
-        """What to minimise, ``[N, positions] -> [N, objectives]``."""
+        """Values to minimise, ``[N, positions] -> [N, objectives]``."""
         rows = self._rows(rows)
         return np.stack([self._objective(name, rows) for name in self.objectives], axis=1)
 
     def worst_ratio(self, rows: npt.ArrayLike, names: Sequence[str] | None = None) -> FloatArray:
-        """The largest ratio of a measure to the most that it may be, ``[N, positions] -> [N]``.
+        """The largest ratio of a measure to its maximum, ``[N, positions] -> [N]``.
 
         Args:
-            rows: of the architectures.
-            names: of the measures; all of those that have a maximum above 0 if None.
+            rows: rows of the architectures.
+            names: names of measures; None for all that have a maximum above 0.
         """
         rows = self._rows(rows)
         names = [name for name, most in self.maxima.items() if most > 0] if names is None else names
@@ -139,27 +139,27 @@ class Problem:
         return np.max(ratios, axis=0) if ratios else np.zeros(len(rows))
 
     def inside(self, rows: npt.ArrayLike) -> BoolArray:
-        """Whether architectures are inside all limits, ``[N, positions] -> [N]``; at a limit is inside."""
+        """Whether architectures are inside all limits, ``[N, positions] -> [N]``; limits are inclusive."""
         return self._tally(self._rows(rows), Counter())
 
     def reasons(self, rows: npt.ArrayLike) -> Counter[str]:
-        """How many architectures are outside each limit; each counts once, for the first limit it fails."""
+        """Number of architectures outside each limit; each counts for the first limit that it fails."""
         counts: Counter[str] = Counter()
         self._tally(self._rows(rows), counts)
         return counts
 
     def draw(self, count: int, rng: np.random.Generator, rejected: Counter[str] | None = None) -> IntArray:
-        """Architectures inside the limits, each drawn independently and uniformly, ``[count, positions]``.
+        """Draw architectures inside the limits, independently and uniformly, ``[count, positions]``.
 
-        Exact sampling meets the tightest limit of a measure that is a sum. Rejection meets the others.
+        Exact sampling meets the tightest limit of a measure that is a sum; rejection meets the others.
 
         Args:
-            count: how many.
+            count: number of architectures.
             rng: source of randomness.
-            rejected: counts how many were outside which of the other limits.
+            rejected: counter of the architectures outside the other limits, by limit.
 
         Raises:
-            SearchError: there is none, or none was found among a great many that meet the tightest limit.
+            SearchError: there are none, or none was found among very many that meet the tightest limit.
         """
         found = np.empty((0, len(self.sizes)), dtype=np.int64)
         while len(found) < count:
@@ -172,7 +172,7 @@ class Problem:
     def draw_up_to(
         self, count: int, rng: np.random.Generator, rejected: Counter[str] | None = None
     ) -> IntArray:
-        """As :meth:`draw`, but gives up after a great many, ``[n, positions]``; n may be 0."""
+        """As :meth:`draw`, but gives up after very many draws, ``[n, positions]``; n may be 0."""
         rejected = Counter() if rejected is None else rejected
         found = np.empty((0, len(self.sizes)), dtype=np.int64)
         tried = 0
@@ -186,7 +186,7 @@ class Problem:
     def spread(self, count: int, rng: np.random.Generator) -> IntArray:
         """Architectures inside the limits whose first objective rises in even steps from least to most.
 
-        One is drawn uniformly from each of ``count`` equal parts of its range, or from all if that is empty.
+        Draws one uniformly from each of ``count`` equal parts of the range; if a part is empty, from all.
 
         Returns:
             Rows ``[count, positions]``, the least first; some may be equal.
@@ -204,14 +204,14 @@ class Problem:
         )
 
     def repair(self, row: IntArray, rng: np.random.Generator) -> IntArray | None:
-        """``row``, moved inside the limits with the fewest changes found.
+        """Move ``row`` inside the limits with the fewest changes found.
 
-        As long as no single change is enough, the costliest block goes all the way down the table (or up, for
-        a measure that is too small): the one whose change brings the row closest. Of the single changes
-        that are enough one is drawn.
+        While no single change is enough, change the block that brings the row closest: the costliest block
+        goes all the way down the table (or up, for a measure that is too small). If several single changes
+        are enough, one of them is drawn.
 
         Returns:
-            The row, ``[positions]``; None if no single change brings it any closer.
+            The row, ``[positions]``; None if no single change brings it closer.
         """
         excess = float(self._excess(row[None])[0])
         while excess > 0:
@@ -238,7 +238,7 @@ class Problem:
     def check(self) -> None:
         """Raise a SearchError unless there is an architecture inside the limits.
 
-        The error names the limit that nothing meets and what comes closest, such as the fastest architecture.
+        The error names the limit that nothing meets, and the closest architecture, such as the fastest one.
         """
         for name, most in self.maxima.items():
             best, value = self._extreme(self.measures[name], 1, most)
@@ -285,25 +285,25 @@ class Problem:
 
     @cached_property
     def _limited(self) -> list[Measure]:
-        """The measures that have a limit, those first that take no building of models."""
+        """The measures that have a limit; those that need no model building come first."""
         limited = [self.measures[name] for name in {**self.maxima, **self.minima}]
         return sorted(limited, key=lambda measure: measure.table is None)
 
     @cached_property
     def _tightest(self) -> tuple[Measure, UniformSampler] | None:
-        """Of the limited measures that are sums, the one that the fewest architectures meet; its sampler."""
+        """The measure that is a sum and whose limit the fewest architectures meet, and its sampler."""
         sums = [
             (measure, UniformSampler(measure.table, *self._bounds(measure.name)))
             for measure in self._limited
             if measure.table is not None
         ]
-        if len(sums) < 2:  # counting takes longer than drawing
+        if len(sums) < 2:  # counting would take longer than drawing
             return sums[0] if sums else None
         return min(sums, key=lambda found: found[1].size)
 
     @property
     def _rejects_by_building(self) -> bool:
-        """Whether a limit is of a measure that takes the building of each model."""
+        """Whether a limit is on a measure that needs each model to be built."""
         return any(measure.table is None for measure in self._limited)
 
     @property
@@ -312,7 +312,7 @@ class Problem:
 
     @property
     def _ruler(self) -> Measure:
-        """The measure that architectures are spread along: that of the first objective, or the tightest."""
+        """The measure to spread architectures along: that of the first objective, or the tightest."""
         first = self.objectives[0]
         if first != LATENCY:
             return self.measures[first]
@@ -321,11 +321,11 @@ class Problem:
         return self.measures[self._latencies[0]]
 
     def _bounds(self, name: str) -> tuple[float, float]:
-        """The most and the least that a measure may be."""
+        """Maximum and minimum of a measure."""
         return self.maxima.get(name, math.inf), self.minima.get(name, -math.inf)
 
     def _range(self, measure: Measure) -> tuple[float, float]:
-        """The least and the most that a measure is inside its own limits."""
+        """Least and most value of a measure inside its own limits."""
         most, least = self._bounds(measure.name)
         low, high = (self._extreme(measure, sign)[1] for sign in (1, -1))
         return max(low, least), min(high, most)
@@ -344,7 +344,7 @@ class Problem:
         return self.worst_ratio(rows, self._latencies)
 
     def _tally(self, rows: IntArray, counts: Counter[str]) -> BoolArray:
-        """Which rows are inside; counts those outside by the first limit that they do not meet."""
+        """Which rows are inside; adds the others to ``counts``, by the first limit that they fail."""
         fits = np.ones(len(rows), dtype=bool)
         for measure in self._limited:
             left = np.flatnonzero(fits)
@@ -359,7 +359,7 @@ class Problem:
         return fits
 
     def _excess(self, rows: IntArray) -> FloatArray:
-        """How far outside the limits rows are: the sum of relative excesses, 0 if inside, ``[N]``."""
+        """Distance of rows from the limits: the sum of relative excesses, ``[N]``; 0 if inside."""
         total = np.zeros(len(rows))
         for measure in self._limited:
             most, least = self._bounds(measure.name)
@@ -371,7 +371,7 @@ class Problem:
         return total
 
     def _neighbours(self, row: IntArray) -> IntArray:
-        """All rows that differ from ``row`` in one position."""
+        """All rows that differ from ``row`` at one position."""
         changes = [(p, c) for p, size in enumerate(self.sizes) for c in range(size) if c != row[p]]
         rows = np.repeat(row[None], len(changes), axis=0)
         positions, candidates = np.array(changes, dtype=np.int64).reshape(-1, 2).T
@@ -379,15 +379,15 @@ class Problem:
         return rows
 
     def _draw_roughly(self, count: int, rng: np.random.Generator) -> IntArray:
-        """Architectures that meet the tightest limit, uniformly."""
+        """Draw architectures that meet the tightest limit, uniformly."""
         if self._tightest is not None:
             return self._tightest[1].draw(count, rng)
         return rng.integers(self.sizes, size=(count, len(self.sizes)))
 
     def _draw_between(self, measure: Measure, low: float, high: float, rng: np.random.Generator) -> IntArray:
-        """An architecture inside the limits, ``[1, positions]``, its ``measure`` in between if any is."""
+        """Draw an architecture inside the limits, ``[1, positions]``; ``measure`` in the range if any is."""
         assert measure.table is not None
-        with contextlib.suppress(SearchError):  # nothing may be in between
+        with contextlib.suppress(SearchError):  # the range may be empty
             sampler = UniformSampler(measure.table, at_most=high, at_least=low)
             drawn = sampler.draw(_TRIES_BUILT if self._rejects_by_building else _TRIES, rng)
             if len(fitting := drawn[self.inside(drawn)]):
@@ -395,12 +395,12 @@ class Problem:
         return self.draw(1, rng)
 
     def _extreme(self, measure: Measure, sign: int, enough: float | None = None) -> tuple[IntArray, float]:
-        """Row and value of the least (``sign`` 1) or most (-1) of a measure, exact if it can be ranked.
+        """Row and value of the least (``sign`` 1) or most (-1) of a measure; exact if it can be ranked.
 
-        If it cannot, a value that is ``enough`` does.
+        Otherwise the search stops at a value that is ``enough``.
         """
         if measure.table is not None:
-            with contextlib.suppress(LookupTableError):  # too many choices may interact to rank architectures
+            with contextlib.suppress(LookupTableError):  # too many interacting choices for a ranking
                 row = (fastest if sign > 0 else slowest)(measure.table, 1)[0]
                 return row, float(measure.values(row[None])[0])
         rng = np.random.default_rng(0)
@@ -416,7 +416,7 @@ class Problem:
         return row, sign * value
 
     def _nothing(self, name: str, best: IntArray, limit: float, words: tuple[str, str, str, str]) -> str:
-        """That nothing meets a limit, with the architecture that comes closest."""
+        """Message that nothing meets a limit; it shows the closest architecture."""
         bound, extreme_latency, extreme, way_out = words
         superlative = extreme_latency if name in self._latencies else extreme
         value = f"{float(self.measures[name].values(best[None])[0]):.6g} {self.measures[name].unit}".rstrip()
@@ -433,7 +433,7 @@ class Problem:
         return ", ".join(f"{label}={candidate}" for label, candidate in self.architecture(row).items())
 
     def _verdict(self) -> str:
-        """Why there is held to be no architecture inside all limits."""
+        """Message that says why there seems to be no architecture inside all limits."""
         limits = [self._limit(name, limit, "at most") for name, limit in self.maxima.items()]
         limits += [self._limit(name, limit, "at least") for name, limit in self.minima.items()]
         rng = np.random.default_rng(0)

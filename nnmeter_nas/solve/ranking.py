@@ -1,7 +1,7 @@
-"""The least, the most and the closest architectures of a space that is far too large to list.
+"""Find the least, most and closest architectures of spaces that are far too large to list.
 
-A factor table is a sum over few positions each, so the best architectures are found by dynamic programming:
-of all ways to go on from a state (see :mod:`nnmeter_nas.solve.stages`), only the best are kept.
+A factor table is a sum over few positions each, so dynamic programming finds the best architectures: of all
+ways to continue from a state (see :mod:`nnmeter_nas.solve.stages`), it keeps only the best.
 """
 
 from __future__ import annotations
@@ -15,27 +15,26 @@ from ..errors import LookupTableError
 from .sampling import UniformSampler
 from .stages import stages, widest_states
 
-#: States of partial architectures to tell apart at most.
+#: Largest number of states of partial architectures.
 _WIDTH = 10_000
-#: Random architectures that the search for close ones starts from, at least; how often it visits a position.
+#: Least number of random architectures to improve in the search for close ones; visits of each position.
 _STARTS, _ROUNDS = 1000, 3
 
 
 def least(table: FactorTable, count: int) -> IntArray:
-    """The ``count`` architectures of least value, the least first, exactly.
+    """The ``count`` architectures of least value, exactly, in ascending order.
 
-    Equal ones come in order of index in a space of up to ``LISTED`` architectures,
-    else in a fixed order.
+    Equal ones come in index order in a space of up to ``LISTED`` architectures, else in a fixed order.
 
     Args:
         table: the measure.
-        count: how many; fewer come back from a space that has fewer.
+        count: number of architectures; a smaller space returns fewer.
 
     Returns:
         Candidate indices ``[n, positions]``.
 
     Raises:
-        LookupTableError: so many positions interact that this would be listing a large space.
+        LookupTableError: so many positions interact that ranking would list a large space.
 
     >>> factors = {(1,): np.array([0.0, 3.0]), (0, 1): np.array([[2.0, 0.0], [1.0, 0.0]])}
     >>> least(FactorTable.of_sizes((2, 2), 0.0, factors), 2)
@@ -49,15 +48,15 @@ def least(table: FactorTable, count: int) -> IntArray:
 
 
 def _least_by_stages(table: FactorTable, count: int) -> IntArray:
-    """As :func:`least`: the best ways to go on from each state, from the last stage to the first."""
+    """As :func:`least`: find the best ways to continue from each state, from the last stage to the first."""
     if (width := widest_states(table)) > _WIDTH:
         raise LookupTableError(
             f"too many choices interact to rank all architectures: {width} ways to choose have to be told "
             "apart at once; rank a sample of them"
         )
     found = stages(table)
-    best = np.zeros((1, 1))  # [states, ways to go on], the best first
-    steps: list[tuple[IntArray, IntArray]] = []  # candidate, and which of the ways from there
+    best = np.zeros((1, 1))  # [states, ways to continue], the best first
+    steps: list[tuple[IntArray, IntArray]] = []  # candidate, and index of the way to continue after it
     for stage in reversed(found):
         ways = best.shape[1]
         ahead = (stage.costs[:, :, None] + best[stage.successors]).reshape(len(stage.costs), -1)
@@ -85,29 +84,29 @@ def slowest(table: FactorTable, count: int) -> IntArray:
 
 
 def latency_reach(table: FactorTable) -> tuple[float, float]:
-    """Latency in ms of the fastest and of the slowest architecture; errors as :func:`least`."""
+    """Latency in ms of the fastest and the slowest architecture; errors as :func:`least`."""
     low, high = (float(table.values(best(table, 1))[0]) for best in (fastest, slowest))
     return low, high
 
 
 def closest(table: FactorTable, target: float, count: int, limit: float = np.inf, seed: int = 0) -> IntArray:
-    """Architectures whose value lies next to ``target``, the closest first.
+    """Architectures whose value is close to ``target``, the closest first.
 
-    So many lie there that no search can name the very closest. Random architectures within the limit are
-    improved one position at a time, so another seed gives other ones.
+    So many are that close that no search can find the very closest. Random architectures within the limit are
+    improved one position at a time, so another seed finds other architectures.
 
     Args:
         table: latency in ms, or another measure.
-        target: in its unit.
-        count: how many at most.
-        limit: what none may exceed.
-        seed: of the random architectures.
+        target: value in the table's unit.
+        count: largest number of architectures.
+        limit: largest allowed value.
+        seed: seed of the random architectures.
 
     Returns:
         Candidate indices ``[n, positions]``, each once; n may be less than ``count``.
 
     Raises:
-        SearchError: all exceed the limit.
+        SearchError: all architectures exceed the limit.
     """
     sizes = table.sizes
     random = np.random.default_rng(seed)
@@ -123,5 +122,5 @@ def closest(table: FactorTable, target: float, count: int, limit: float = np.inf
 
 
 def random_architectures(table: FactorTable, count: int, seed: int = 0) -> IntArray:
-    """Candidate indices ``[count, positions]``, each drawn evenly."""
+    """Draw candidate indices ``[count, positions]``, each uniformly."""
     return np.random.default_rng(seed).integers(table.sizes, size=(count, len(table.sizes)))

@@ -1,9 +1,9 @@
-"""Uniform sampling of the architectures whose measure is inside limits, however few these are.
+"""Sample uniformly the architectures whose measure is inside limits, even if they are very rare.
 
-Where one architecture in a million is inside, drawing at random and rejecting takes a million draws for each.
-Instead, one position after another is decided, and each candidate is picked as often as there are completions
-with it, which :mod:`~nnmeter_nas.solve.completions` counts. As the counts are rounded, they include a few
-architectures outside the limits; these are rejected by their true value, so what is left is exactly uniform.
+If one architecture in a million is inside, random draws with rejection need a million draws for each.
+Instead, one position after another is decided, and each candidate is picked in proportion to the number of
+completions with it, which :mod:`~nnmeter_nas.solve.completions` counts. Counts are rounded, so they include a
+few architectures outside the limits. These are rejected by their true value, so the rest is exactly uniform.
 The bins split the range between the least value and the limit, so a tight limit takes no longer than a loose
 one.
 
@@ -24,43 +24,42 @@ from ..errors import SearchError
 from .completions import Completions
 from .stages import Stage, least_to_come, narrowed, stages
 
-#: Parts of the budget at first, and how many times as many there are next while too much is rejected.
+#: Number of parts of the budget at first, and the factor by which it grows while too much is rejected.
 _BINS, _FINER = 1024, 4
-#: Numbers that counts take in all, and pairs of a state and a candidate, at most.
+#: Largest size of all counts together, and largest number of pairs of a state and a candidate.
 _CELLS, _TRANSITIONS = 2**24, 2**18
-#: Share inside of what is drawn that suffices, and how many are drawn to see it.
+#: Share of draws inside the limits that is enough, and number of draws to estimate it.
 _SHARE, _PILOT = 0.5, 512
-#: Architectures drawn in a row without one inside after which there counts as being none; drawn at once.
+#: After this many draws in a row outside the limits, there counts as being nothing inside; draws at once.
 _PATIENCE, _BATCH = 2**20, 2**16
-#: Architectures that the number inside is estimated from.
+#: Number of draws to estimate the number of architectures inside.
 _ESTIMATE = 8192
-#: Rounding of sums relative to what they sum up.
+#: Rounding error of sums, relative to their terms.
 _ROUNDING = 1e-12
 
 
 class UniformSampler:
-    """Draws architectures with ``at_least <= value <= at_most``, all with the same probability.
+    """Draws architectures with ``at_least <= value <= at_most``, all with equal probability.
 
-    A value at a limit is inside. Small spaces are listed. In others probabilities are equal exactly up to
-    4e18 architectures; beyond, counts are floating-point numbers, and probabilities equal within 1e-13.
+    A value at a limit is inside. Small spaces are listed. In others the probabilities are exactly equal up to
+    4e18 architectures; beyond, counts are floating-point numbers, and probabilities are equal within 1e-13.
 
-    Rows of indices are equally probable: candidates that make no difference, as those of a layer that is cut
-    off, count each. Where too many choices interact to count exactly, factors are replaced by
-    their minima over some positions (``stages.narrowed``): more is rejected, and what is left is still
-    uniform.
+    Rows of indices are equally probable: candidates that make no difference, such as those of a layer that
+    is cut off, each count. If too many choices interact to count exactly, factors are replaced by their
+    minima over some positions (``stages.narrowed``): more is rejected, and the rest is still uniform.
 
     Args:
         table: the measure.
-        at_most: limit of the value from above.
-        at_least: limit of the value from below.
+        at_most: upper limit of the value.
+        at_least: lower limit of the value.
 
     Attributes:
         table, at_most, at_least: as given.
-        share: part of what is drawn that is inside and not rejected, about.
+        share: approximate share of draws that is inside and not rejected.
 
     Raises:
-        SearchError: no architecture is inside the limits, or none was found between two that are too close
-            for counts to resolve; names the least and the most value there is.
+        SearchError: no architecture is inside the limits, or none was found between two limits that are too
+            close for counts to resolve. The message gives the least and the most value there is.
 
     >>> factors = {(0,): np.array([0.0, 5.0]), (1,): np.array([0.0, 1.0, 2.0])}
     >>> table = FactorTable.of_sizes((2, 3), 1.0, factors)
@@ -89,19 +88,19 @@ class UniformSampler:
 
     @property
     def size(self) -> float:
-        """How many architectures are inside: exact if an ``int``, else within :attr:`size_error`."""
+        """Number of architectures inside: exact if an ``int``, otherwise within :attr:`size_error`."""
         return self._estimated()[0]
 
     @property
     def size_error(self) -> float:
-        """Relative error of :attr:`size`, two standard errors of the estimate; 0 if it is exact."""
+        """Relative error of :attr:`size`: two standard errors of the estimate; 0 if exact."""
         return self._estimated()[1]
 
     def draw(self, count: int, rng: np.random.Generator) -> IntArray:
-        """``count`` architectures ``[count, positions]``, each drawn independently, so that some may recur.
+        """Draw ``count`` architectures ``[count, positions]`` independently, so some may recur.
 
         Raises:
-            SearchError: none was found, as the class says.
+            SearchError: none was found, as for the class.
         """
         if self._listed is not None:
             return self._listed[rng.integers(len(self._listed), size=count)]
@@ -122,16 +121,16 @@ class UniformSampler:
         return (self.at_least <= values) & (values <= self.at_most)
 
     def _list(self, rows: IntArray) -> None:
-        """Draw from those of ``rows`` that are inside; no others are."""
+        """Draw from the ``rows`` that are inside; they are all there is."""
         self._listed = rows[self._inside(rows)]
         self._size = len(self._listed), 0.0
         if not len(self._listed):
             raise SearchError(self._none())
 
     def _count(self, up: _Ascent, down: _Ascent) -> None:
-        """Count what is inside, ``up`` from the least value or ``down`` from the most: whichever is nearer.
+        """Count the architectures inside: ``up`` from the least value, or ``down`` from the most if nearer.
 
-        Bins get finer until little else is counted. If all that is counted is little, it is listed.
+        Bins get finer until few others are counted. If only few are counted at all, they are listed.
         """
         self._reach = least, most = up.least, -down.least
         if self.at_least < least - up.rounding and most + up.rounding < self.at_most:
@@ -156,10 +155,10 @@ class UniformSampler:
             bins *= _FINER
         if not self.share:
             self.share = 1 / _PILOT
-            self.draw(1, np.random.default_rng(0))  # or there is none
+            self.draw(1, np.random.default_rng(0))  # raises if there is none
 
     def _estimated(self) -> tuple[float, float]:
-        """How many are inside, and the relative error of that."""
+        """Number of architectures inside, and its relative error."""
         if self._size is None:
             assert self._counted is not None
             inside = self._inside(self._counted.draw(_ESTIMATE, np.random.default_rng(1)))
@@ -168,7 +167,7 @@ class UniformSampler:
         return self._size
 
     def _none(self) -> str:
-        """What to say where nothing is inside."""
+        """Message for the case that nothing is inside."""
         limits = [f"at least {self.at_least:g}"] if self.at_least > -math.inf else []
         limits += [f"at most {self.at_most:g}"] if self.at_most < math.inf else []
         least, most = self._reach
@@ -182,10 +181,10 @@ class _Ascent:
     """A table from its least value up.
 
     Attributes:
-        found: stages of a table that is nowhere above it.
-        loss: how far they are below at most.
-        least: value that none is below.
-        rounding: by which sums may be off.
+        found: stages of a table whose values are never above this table's.
+        loss: the most that these values are below this table's.
+        least: lower bound of the values.
+        rounding: possible rounding error of sums.
     """
 
     found: list[Stage]

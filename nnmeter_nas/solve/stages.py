@@ -1,10 +1,10 @@
-"""Stages: a factor table taken apart into decisions, one for each choice.
+"""Stages: split a factor table into decisions, one for each choice.
 
-Choices are decided one after another, and each decision adds the factors that are then complete. What happens
-later depends only on *open* positions: those already decided that share a factor with one still to come. So
-all partial architectures with the same candidates at the open positions are in one state. Where choices
-interact with their neighbours alone there are few states, and a loop over the stages finds minima, rankings
-and counts. This is variable elimination (Dechter, Bucket Elimination, 1999), like Viterbi decoding.
+Choices are decided one after another, and each decision adds the factors that are then complete. Later
+decisions depend only on *open* positions: decided ones that share a factor with an undecided one. So all
+partial architectures with the same candidates at the open positions are in one state. If choices interact
+only with their neighbours, there are few states, and a loop over the stages finds minima, rankings and
+counts. This is variable elimination (Dechter, Bucket Elimination, 1999), like Viterbi decoding.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..kernels.configuration import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """The decision of one position. The first stage has one state, and the last leads to one.
+    """The decision of one position. The first stage has one state, and the last leads to a single one.
 
     Attributes:
-        position: the one decided.
-        costs: ``[states, candidates]``: what a candidate adds to the sum in a state.
-        successors: ``[states, candidates]``: the state of the next stage that it leads to.
+        position: the position decided.
+        costs: ``[states, candidates]``: cost of a candidate in a state.
+        successors: ``[states, candidates]``: state of the next stage after a candidate.
     """
 
     position: int
@@ -70,7 +70,7 @@ def stages(table: FactorTable) -> list[Stage]:
 
 
 def least_to_come(found: Sequence[Stage]) -> list[FloatArray]:
-    """The least that a stage and all after it can add, ``[states]`` for each; one more, 0, after the last."""
+    """Least cost of a stage and all later ones, ``[states]`` for each; then a 0 for after the last."""
     ahead = [np.zeros(1)]
     for stage in reversed(found):
         ahead.append((stage.costs + ahead[-1][stage.successors]).min(axis=1))
@@ -78,12 +78,12 @@ def least_to_come(found: Sequence[Stage]) -> list[FloatArray]:
 
 
 def transitions(table: FactorTable) -> int:
-    """How many pairs of a state and a candidate there are in :func:`stages`, in all."""
+    """Number of pairs of a state and a candidate in all :func:`stages` together."""
     return sum(_transitions(table, _order(table)))
 
 
 def widest_states(table: FactorTable) -> int:
-    """The most states that a stage of :func:`stages` has."""
+    """Largest number of states of a stage in :func:`stages`."""
     open_before = _open_positions(table, _order(table))
     return max(math.prod(table.sizes[p] for p in known) for known in open_before)
 
@@ -91,7 +91,7 @@ def widest_states(table: FactorTable) -> int:
 def narrowed(table: FactorTable, most: int) -> tuple[FactorTable, float]:
     """A table of at most ``most`` :func:`transitions` that is nowhere above ``table``, and how far below.
 
-    A factor that keeps positions open is replaced by its minimum over one position, that of least loss first.
+    Replaces factors that keep positions open by their minimum over one position, the least loss first.
 
     >>> table = FactorTable.of_sizes((2, 2), 0.0, {(0, 1): np.array([[0.0, 1.0], [5.0, 7.0]])})
     >>> lower, loss = narrowed(table, 5)
@@ -103,7 +103,7 @@ def narrowed(table: FactorTable, most: int) -> tuple[FactorTable, float]:
         open_before = _open_positions(table, order)
         with_open = [i for i, known in enumerate(open_before) if known]
         if not with_open:
-            break  # there is no narrower form
+            break  # the table cannot be narrowed further
         widest = max(with_open, key=counts.__getitem__)
         met = {order[widest], *open_before[widest]}
         options = [
@@ -123,7 +123,7 @@ def narrowed(table: FactorTable, most: int) -> tuple[FactorTable, float]:
 
 
 def _transitions(table: FactorTable, order: Sequence[int]) -> list[int]:
-    """Pairs of a state and a candidate, by stage."""
+    """Number of pairs of a state and a candidate, by stage."""
     return [
         math.prod(table.sizes[p] for p in (*known, position))
         for position, known in zip(order, _open_positions(table, order), strict=True)
@@ -131,7 +131,7 @@ def _transitions(table: FactorTable, order: Sequence[int]) -> list[int]:
 
 
 def _open_positions(table: FactorTable, order: Sequence[int]) -> list[Positions]:
-    """Positions decided before each stage that share a factor with it or a later one."""
+    """For each stage, the earlier positions that share a factor with it or a later one."""
     number = {position: i for i, position in enumerate(order)}
     last = {position: i for position, i in number.items()}
     for positions in table.factors:
@@ -141,7 +141,7 @@ def _open_positions(table: FactorTable, order: Sequence[int]) -> list[Positions]
 
 
 def _order(table: FactorTable) -> list[int]:
-    """The order to decide positions in: their own, unless a greedy one keeps fewer open."""
+    """Order in which to decide positions: their own order, unless a greedy one keeps fewer open."""
     own = list(range(len(table.sizes)))
     if all(len(positions) == 1 for positions in table.factors):
         return own
@@ -149,14 +149,14 @@ def _order(table: FactorTable) -> list[int]:
 
 
 def _greedy_order(table: FactorTable) -> list[int]:
-    """An order that decides one factor after another, each time the one that leaves the fewest states."""
+    """An order that decides one factor after another, always the one that leaves the fewest states."""
     beside: list[set[int]] = [set() for _ in table.sizes]
     for positions in table.factors:
         for p in positions:
             beside[p].update(positions)
     order: list[int] = []
     left = set(range(len(table.sizes)))
-    known: set[int] = set()  # decided, and next to what is left
+    known: set[int] = set()  # decided positions that share a factor with one not decided yet
 
     def states_after(decided: Positions) -> int:
         still = left.difference(decided)

@@ -1,11 +1,11 @@
-"""Survey: every architecture of a space, one by one, for the least values and the distribution of all.
+"""Survey: evaluate every architecture of a space, for the least values and the distribution of all values.
 
-:mod:`.ranking` finds the least without listing the space, but only where few choices interact. A survey works
-for any table, and its quantiles are exact but for the width of a bin.
+:mod:`.ranking` finds the least without listing the space, but only if few choices interact. A survey works
+for any table, and its quantiles are exact up to the width of a bin.
 
-Architectures are numbered in order of index. A group of them differs in the last positions alone: factors of
-these positions are summed once for all groups, factors of the positions before them add one number to a
-group. Any range of groups is a separate piece of work.
+Architectures are numbered in index order. The architectures of a group differ only in the last positions.
+The factors of these positions are summed once for all groups; the factors of earlier positions add one number
+per group. Any range of groups is a separate piece of work.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..kernels.configuration import FloatArray
 from ..parallel.bulk import spread
 from .stages import least_to_come, narrowed, stages
 
-#: Architectures of a group at most, unless one position has more candidates: their values stay in the cache.
+#: Largest size of a group, unless one position has more candidates: its values stay in the cache.
 _GROUP = 2**15
-#: Architectures of a chunk of work, about; a second or less.
+#: Approximate number of architectures in a chunk of work, which takes a second or less.
 _CHUNK = 2**26
-#: States that bounds of a measure may take to find.
+#: Largest number of transitions to find the bounds of a measure.
 _TRANSITIONS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """The least architectures of a space, and how the values of all are distributed.
+    """The least architectures of a space, and the distribution of all values.
 
     Attributes:
-        least: those of least value, the least first, and of equals the first by index, ``[n, positions]``.
-        edges: of bins of values, the outer ones included, ``[bins + 1]``.
-        counts: architectures in each bin, which has its lower edge, ``[bins]``.
+        least: the architectures of least value, ascending, equal ones in index order, ``[n, positions]``.
+        edges: edges of the bins of values, including the outer ones, ``[bins + 1]``.
+        counts: number of architectures in each bin, which includes its lower edge, ``[bins]``.
     """
 
     least: IntArray
@@ -47,26 +47,26 @@ class Survey:
 
     @property
     def architectures(self) -> int:
-        """How many there are."""
+        """Number of architectures."""
         return int(self.counts.sum())
 
     def quantile(self, share: float) -> float:
-        """The value that ``share`` of all, from 0 to 1, are at most; off by the width of a bin at most."""
+        """The value that ``share`` (0 to 1) of all do not exceed; off by at most the width of a bin."""
         reached = np.cumsum(self.counts) >= share * self.architectures
         return float(self.edges[int(np.argmax(reached)) + 1])
 
 
 def survey(table: FactorTable, count: int = 20, bins: int = 10_000) -> Survey:
-    """Evaluate every architecture, spread over the workers in use, see :mod:`nnmeter_nas.parallel.bulk`.
+    """Evaluate every architecture, on all workers in use, see :mod:`nnmeter_nas.parallel.bulk`.
 
     Args:
         table: the measure, such as a lookup table's.
-        count: how many of least value to name.
-        bins: of the distribution, equally wide.
+        count: number of architectures of least value to return.
+        bins: number of bins of the distribution, equally wide.
 
     Raises:
-        LookupTableError: ``count`` or ``bins`` is less than 1, or there are 2^63 architectures or more.
-        WorkerError: workers died again and again.
+        LookupTableError: ``count`` or ``bins`` is less than 1, or there are 2^63 or more architectures.
+        WorkerError: workers died repeatedly.
     """
     if count < 1 or bins < 1:
         raise LookupTableError(f"count={count} and bins={bins} must be at least 1")
@@ -88,7 +88,7 @@ def survey(table: FactorTable, count: int = 20, bins: int = 10_000) -> Survey:
 
 @dataclass(frozen=True, eq=False)
 class _Range:
-    """Groups from ``start`` until before ``end``, and what to find out about them."""
+    """Groups from ``start`` up to, not including, ``end``, and what to find in them."""
 
     table: FactorTable
     start: int
@@ -104,7 +104,7 @@ class _Range:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """The least values of a range, ascending, the numbers of their architectures, and counts by bin."""
+    """The least values of a range, ascending, with the numbers of their architectures; and counts by bin."""
 
     values: FloatArray
     numbers: IntArray
@@ -132,7 +132,7 @@ def _survey_range(part: _Range) -> _Found:
 
 
 def _groups(table: FactorTable, start: int, end: int) -> Iterator[tuple[int, FloatArray]]:
-    """Number and values of each group of a range; the array is overwritten by the next."""
+    """Number and values of each group of a range; the next group overwrites the array."""
     first = _first_of_group(table.sizes)
     before, inside = table.sizes[:first], table.sizes[first:]
     outer = {p: array for p, array in table.factors.items() if p[-1] < first}
@@ -156,7 +156,7 @@ def _groups(table: FactorTable, start: int, end: int) -> Iterator[tuple[int, Flo
 
 
 def _first_of_group(sizes: tuple[int, ...]) -> int:
-    """The position that groups begin with."""
+    """The first position that varies within a group."""
     first = len(sizes) - 1
     while first and math.prod(sizes[first - 1 :]) <= _GROUP:
         first -= 1
@@ -164,12 +164,12 @@ def _first_of_group(sizes: tuple[int, ...]) -> int:
 
 
 def _spread_shape(positions: tuple[int, ...], sizes: tuple[int, ...], first: int) -> tuple[int, ...]:
-    """Shape in which an array of some of a group's positions meets all of them."""
+    """Shape that broadcasts an array over some of a group's positions to all of them."""
     return tuple(sizes[p] if p in positions else 1 for p in range(first, len(sizes)))
 
 
 def _joined(one: _Found, next_one: _Found) -> _Found:
-    """What is found of two ranges, the second behind the first."""
+    """Join the findings of two ranges; the second follows the first."""
     least = _least(one.wanted, (one.values, one.numbers), (next_one.values, next_one.numbers))
     return _Found(*least, one.counts + next_one.counts, one.wanted)
 
@@ -177,12 +177,12 @@ def _joined(one: _Found, next_one: _Found) -> _Found:
 def _least(
     count: int, one: tuple[FloatArray, IntArray], next_one: tuple[FloatArray, IntArray]
 ) -> tuple[FloatArray, IntArray]:
-    """The least ``count`` values of two, ascending, and their numbers; of equals those of the first."""
+    """The least ``count`` values of two findings, ascending, and their numbers; of equals the first."""
     values, numbers = (np.concatenate(pair) for pair in zip(one, next_one, strict=True))
     order = np.argsort(values, kind="stable")[:count]
     return values[order], numbers[order]
 
 
 def _lower_bound(table: FactorTable) -> float:
-    """A value that none is below; the least one, unless many choices interact."""
+    """A lower bound of the values; the least value itself unless many choices interact."""
     return table.constant + float(least_to_come(stages(narrowed(table, _TRANSITIONS)[0]))[0][0])
