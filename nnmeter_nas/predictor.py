@@ -197,8 +197,8 @@ class LatencyPredictor:
     ) -> Iterator[float]:
         """Latencies of ``models`` in ms, batch 1, one after another, in order.
 
-        Takes :data:`BATCH` models at a time, for any number of models, and predicts the new kernels among them
-        in one call. The last digit may therefore differ from :meth:`predict`.
+        Takes :data:`BATCH` models at a time, for any number of models, and predicts the new kernels among
+        them in one call. The last digit may therefore differ from :meth:`predict`.
         ``list(predictor.predict_many(models))`` gives all latencies.
 
         Args:
@@ -206,8 +206,8 @@ class LatencyPredictor:
             model_type, input_shape, strict: for all models, as :meth:`predict` takes them.
 
         Raises:
-            NnMeterNasError: as :meth:`predict`, after the latencies of all models before the failing one;
-                the message names that by its number (from 0) and its path.
+            NnMeterNasError: as :meth:`predict`, after the latencies of all models before the failing one. The
+                message names that by its number (from 0) and its path.
 
         Warns:
             LatencyWarning: as :meth:`predict`, for all models together.

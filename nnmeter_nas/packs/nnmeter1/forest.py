@@ -193,7 +193,7 @@ def _forest(record: Any, size: int) -> Forest:
 def _store_tree(
     tree: Record, n_features: int, root: int, feature: npt.NDArray[Any], payload: npt.NDArray[np.uint64]
 ) -> int:
-    """Write the nodes of ``tree``, from node ``root`` on, to ``feature`` and ``payload``; return the depth."""
+    """Write the nodes of ``tree``, from node ``root`` on, to ``feature`` and ``payload``; return depth."""
     nodes, values, n = tree.state["nodes"], tree.state["values"], len(feature)
     if values.shape != (n, 1, 1) or nodes.shape != (n,):
         raise ValueError(f"a tree of {n} nodes has values {list(values.shape)}; only one target is read")
