@@ -1,13 +1,13 @@
-"""How each operator of NNI's graph IR becomes operators of the model graph.
+"""Translate each operator of NNI's graph IR to operators of the model graph.
 
-NNI's IR comes from TorchScript. An operator there is a module (``Conv2d``, arguments by keyword),
-an ATen operator (``aten::max_pool2d``, arguments by position) or a function
-(``Function._max_pool2d``, arguments by position). Stripped of prefixes and of the underscores that
-mark in-place and internal variants, the last two share one name, and all three share argument
-names, so that one lowering serves them.
+NNI's IR comes from TorchScript. An operator there is a module (``Conv2d``, with keyword arguments),
+an ATen operator (``aten::max_pool2d``, with positional arguments) or a function
+(``Function._max_pool2d``, with positional arguments). Without prefixes, and without the underscores
+that mark in-place and internal variants, the last two share one name. All three share argument names,
+so one lowering serves them.
 
-:mod:`nnmeter_nas.ops` declares which operator it is. A lowering here is for those whose arguments torch
-spells in its own way, and for those that become several operators.
+:mod:`nnmeter_nas.ops` declares the operators. This module has lowerings only for operators whose
+arguments torch spells in its own way, and for those that become several operators.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Output:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor that is part of the model, not computed; the IR may not carry its ``shape``."""
+    """A tensor stored in the model, not computed; the IR may not carry its ``shape``."""
 
     shape: Shape | None = None
 
 
 class NotLoweredError(Exception):
-    """These arguments are outside what the operator's lowering covers; it stays an unknown operator."""
+    """The operator's lowering does not cover these arguments, so it stays an unknown operator."""
 
 
 class Builder(Protocol):
-    """What a lowering may do to the model graph."""
+    """The changes that a lowering may make to the model graph."""
 
     def emit(self, op: str, operands: Sequence[Output], attrs: dict[str, Any]) -> Output:
         """Add an operator and return its first output."""
@@ -69,14 +69,14 @@ class NniCall:
         return self.tensor("x")
 
     def tensor(self, key: str) -> Output:
-        """The computed tensor that argument ``key`` is."""
+        """The computed tensor in argument ``key``."""
         value = self.args.get(key)
         if not isinstance(value, Output):
             raise NotLoweredError(f"{key} is not a computed tensor")
         return value
 
     def tensors(self, key: str) -> list[Output]:
-        """The list of computed tensors that argument ``key`` is."""
+        """The list of computed tensors in argument ``key``."""
         values = self.args[key]
         if not all(isinstance(v, Output) for v in values):
             raise NotLoweredError(f"{key} holds more than computed tensors")
@@ -105,7 +105,7 @@ class NniCall:
 
 @lru_cache(maxsize=1024)
 def _rank_in(name: str) -> int | None:
-    """Number of spatial dimensions that an operator's name tells."""
+    """Number of spatial dimensions in an operator's name, or None."""
     match = re.search(r"([123])d$", name)
     return int(match[1]) if match else None
 
@@ -114,10 +114,10 @@ Lowering = Callable[[NniCall], Any]
 
 LOWERINGS: dict[str, tuple[list[str], Lowering]] = {}
 
-#: Declared operators by the names that modules, ATen operators and functions go by here.
+#: Declared operators by name of module, and by name of ATen operator or function.
 _MODULES, _FUNCTIONS = NAMES["modules"], NAMES["torch"]
 
-#: Operators that only pack, unpack or pass values on, tensors or not.
+#: Operators that only pack, unpack or return values, tensors or others.
 STRUCTURE: dict[str, Callable[..., Any]] = {
     "ListConstruct": lambda *items: list(items),
     "TupleConstruct": lambda *items: list(items),
@@ -129,7 +129,7 @@ STRUCTURE: dict[str, Callable[..., Any]] = {
     "noop_identity": lambda value: value,
 }
 
-#: Arithmetic of numbers and lists, done while reading.
+#: Arithmetic on numbers and lists, done while reading.
 FOLDS: dict[str, Callable[..., Any]] = {
     "add": lambda a, b, *_: a + b, "sub": lambda a, b, *_: a - b, "mul": operator.mul,
     "div": lambda a, b, *_: a / b, "floordiv": operator.floordiv,
@@ -147,8 +147,8 @@ FOLDS: dict[str, Callable[..., Any]] = {
 def lowers(parameters: str, *names: str) -> Callable[[Lowering], Lowering]:
     """Register the decorated lowering for operators ``names``.
 
-    ``parameters`` names their positional arguments in order, torch's names with ``x`` for the first
-    tensor; arguments after these do not matter to shapes or latency.
+    ``parameters`` names their positional arguments in order, as torch does, but ``x`` for the first tensor.
+    Later arguments do not matter to shapes or latency.
     """
 
     def register(lowering: Lowering) -> Lowering:
@@ -159,9 +159,9 @@ def lowers(parameters: str, *names: str) -> Callable[[Lowering], Lowering]:
     return register
 
 
-@lru_cache(maxsize=1024)  # a model has its few types hundreds of times
+@lru_cache(maxsize=1024)  # a model repeats its few types hundreds of times
 def operator_name(ir_type: str) -> str:
-    """The name an IR type goes by in the tables of this module.
+    """The name of an IR type in the tables of this module.
 
     >>> operator_name("__torch__.torch.nn.modules.conv.Conv2d"), operator_name("Function._max_pool2d")
     ('Conv2d', 'max_pool2d')
@@ -174,7 +174,7 @@ def operator_name(ir_type: str) -> str:
         if ir_type.startswith(prefix):
             path = ir_type[len(prefix):]
             package, _, _ = path.partition(".")
-            # Only torch's and NNI's own classes are known by name; anyone else's may share one.
+            # Only classes of torch and NNI are known by name; other libraries may use the same names.
             return path.rpartition(".")[2].removeprefix("Mutable") if package in ("torch", "nni") else path
     namespace, _, name = ir_type.removeprefix("Function.").rpartition("::")
     if namespace not in ("", "aten", "prim"):
@@ -183,7 +183,7 @@ def operator_name(ir_type: str) -> str:
 
 
 def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: Builder) -> Any:
-    """Build operator ``name`` on its arguments; returns what it evaluates to.
+    """Build operator ``name`` with its arguments; return its value.
 
     Raises:
         NotLoweredError: no entry covers this operator with these arguments.
@@ -201,7 +201,7 @@ def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: B
 
 
 def is_known(name: str) -> bool:
-    """Whether anything here says what operator ``name`` is."""
+    """Whether this module knows operator ``name``."""
     operator = _declared(name)
     return name in LOWERINGS or (operator is not None and operator.attrs is not None)
 
@@ -211,7 +211,7 @@ def _declared(name: str) -> Operator | None:
 
 
 def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], builder: Builder) -> Any:
-    """An operator whose arguments need no translation: its operands, then its attributes."""
+    """An operator whose arguments need no translation: operands first, then attributes."""
     operator = _declared(name)
     if operator is None or operator.attrs is None:
         raise NotLoweredError(name)
@@ -229,7 +229,7 @@ _ORDERED = frozenset({"sub", "div", "pow"})
 
 
 def _binary(op: str, values: list[Any], builder: Builder) -> Output:
-    """Two tensors, or one and a number or weight; a 0 keeps its meaning, so that zeros prune."""
+    """Two tensors, or a tensor and a number or weight; a 0 stays 0, so that zeros are pruned."""
     attrs: dict[str, Any] = {}
     operands = []
     if op in _ORDERED and not isinstance(values[0], Output):
@@ -246,13 +246,13 @@ def _binary(op: str, values: list[Any], builder: Builder) -> Output:
 
 @lowers("x y", "rsub")
 def _rsub(call: NniCall) -> Output:
-    """A difference with its operands the other way round."""
+    """A difference with swapped operands."""
     return _binary("sub", [call.args["y"], call.args["x"]], call.builder)
 
 
 @lowers("x", "to", "type_as", "data")
 def _identity(call: NniCall) -> Output:
-    """The same tensor, as far as the IR tells."""
+    """The same tensor, as far as the IR shows."""
     return call.emit("identity", call.x)
 
 
@@ -264,13 +264,13 @@ def _square(call: NniCall) -> Output:
 
 @lowers("x", "reciprocal")
 def _reciprocal(call: NniCall) -> Output:
-    """One divided by it."""
+    """One divided by the operand."""
     return call.emit("div", call.x, const=1.0, const_first=True)
 
 
 @lowers("x", "Conv1d", "Conv2d", "Conv3d")
 def _conv(call: NniCall) -> Output:
-    """Padding may be a number, one per dimension, "valid" or "same" (stride 1, as torch has it)."""
+    """Padding may be a number, a number per dimension, "valid" or "same" (stride 1, as in torch)."""
     kernel, dilation = call.per_dimension("kernel_size", None), call.per_dimension("dilation", 1)
     padding: Any = call.args.get("padding", 0)
     if padding == "same":
@@ -337,7 +337,7 @@ def _pool(call: NniCall, op: str, **attrs: Any) -> Output:
         "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
         "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def _adaptive_pool(call: NniCall) -> Output:
-    """A pool of given output size; None keeps that of the input."""
+    """A pool with a given output size; None keeps the size of the input."""
     size = call.args["output_size"]
     sizes = (size,) * call.rank if isinstance(size, int) or size is None else tuple(size)
     op = "adaptiveavgpool" if "avg" in call.name.lower() else "adaptivemaxpool"
@@ -346,7 +346,7 @@ def _adaptive_pool(call: NniCall) -> Output:
 
 @lowers("x dim keepdim", "mean", "sum", "prod")
 def _reduction(call: NniCall) -> Output:
-    """Over given dimensions, or over all: then torch passes a data type in their place."""
+    """Reduce given dimensions, or all; for all, torch passes a data type instead of dimensions."""
     return _reduce(call, None if len(call.positional) < 3 else call.args.get("dim"))
 
 
@@ -358,7 +358,7 @@ def _extreme(call: NniCall) -> Output:
 
 @lowers("x dim keepdim", "max", "min")
 def _extreme_along(call: NniCall) -> Any:
-    """Over all, along one dimension together with where it is, or of two tensors."""
+    """Over all values, along one dimension (also returns positions), or of two tensors."""
     if isinstance(call.args.get("dim"), Output):
         return call.emit("maximum" if call.name == "max" else "minimum", call.x, call.tensor("dim"))
     reduced = _reduce(call, call.args.get("dim"))
@@ -366,7 +366,7 @@ def _extreme_along(call: NniCall) -> Any:
 
 
 def _reduce(call: NniCall, dims: int | list[int] | None) -> Output:
-    """A reduction over ``dims``; the maximum over a whole map is a global max pool."""
+    """A reduction over ``dims``. The maximum over a whole map is a global max pool."""
     rank, op = len(call.shape()), _FUNCTIONS[call.name].name
     axes = [dims] if isinstance(dims, int) else list(dims or range(rank))
     axes = [axis % rank for axis in axes]
@@ -379,25 +379,25 @@ def _reduce(call: NniCall, dims: int | list[int] | None) -> Output:
 
 @lowers("x min max", "clamp", "clip")
 def _clamp(call: NniCall) -> Output:
-    """Between two bounds, either of which may be absent."""
+    """Clip to two bounds, either of which may be missing."""
     return _clip(call, call.args.get("min"), call.args.get("max"))
 
 
 @lowers("x bound", "clamp_min", "clamp_max")
 def _one_bound(call: NniCall) -> Output:
-    """One bound alone."""
+    """Clip to one bound."""
     bound = call.args["bound"]
     return _clip(call, bound, None) if call.name == "clamp_min" else _clip(call, None, bound)
 
 
 @lowers("x min_val max_val", "Hardtanh", "hardtanh")
 def _hardtanh(call: NniCall) -> Output:
-    """Between two bounds, -1 and 1 unless given."""
+    """Clip to two bounds, by default -1 and 1."""
     return _clip(call, call.args.get("min_val", -1.0), call.args.get("max_val", 1.0))
 
 
 def _clip(call: NniCall, low: float | None, high: float | None) -> Output:
-    """Some bounds make a clip an activation with a name of its own."""
+    """A clip. With some bounds it is an activation that has its own name."""
     if low == 0 and high in (6, None):
         return call.emit("relu" if high is None else "relu6", call.x)
     return call.emit("clip", call.x, min=low, max=high)
@@ -419,14 +419,14 @@ def _stack(call: NniCall) -> Output:
 
 @lowers("x chunks dim", "chunk")
 def _chunk(call: NniCall) -> list[Output]:
-    """Cut into so many parts, the last one maybe smaller."""
+    """Cut into a number of parts; the last one may be smaller."""
     axis, count = call.args.get("dim", 0), call.args["chunks"]
     return _split(call, axis, -(-call.shape()[axis] // count))
 
 
 @lowers("x split_size dim", "split", "split_with_sizes")
 def _split_sizes(call: NniCall) -> list[Output]:
-    """Cut into parts of one size, the last one maybe smaller, or into parts of given sizes."""
+    """Cut into parts of one size (the last one may be smaller), or into parts of given sizes."""
     return _split(call, call.args.get("dim", 0), call.args["split_size"])
 
 
@@ -440,14 +440,14 @@ def _split(call: NniCall, axis: int, size: int | Sequence[int]) -> list[Output]:
 
 @lowers("x dim", "unbind")
 def _unbind(call: NniCall) -> list[Output]:
-    """Cut into slices of one, without the dimension."""
+    """Cut into slices of size 1, and drop the dimension."""
     axis = call.args.get("dim", 0)
     return [call.emit("squeeze", part, axes=(axis,)) for part in _split(call, axis, 1)]
 
 
 @lowers("x dim index", "select")
 def _select(call: NniCall) -> Output:
-    """One position along a dimension, without the dimension."""
+    """Take one position along a dimension, and drop the dimension."""
     axis, index = call.args["dim"], call.args["index"]
     part = call.emit("slice", call.x, axis=axis, start=index, stop=index + 1 or None, step=1)
     return call.emit("squeeze", part, axes=(axis,))
@@ -455,7 +455,7 @@ def _select(call: NniCall) -> Output:
 
 @lowers("x", "slice", "MergedSlice")
 def _slice(call: NniCall) -> Output:
-    """A tensor, then (dimension, start, stop, step) once or more; cuts that keep all cost nothing."""
+    """A tensor, then one or more (dimension, start, stop, step); slices that keep everything cost nothing."""
     cuts, tensor = call.positional[1:], call.x
     for axis, start, stop, step in zip(*(cuts[i::4] for i in range(4)), strict=True):
         length = call.shape(tensor)[axis]
@@ -466,9 +466,9 @@ def _slice(call: NniCall) -> Output:
 
 @lowers("x shape", "view", "reshape")
 def _reshape(call: NniCall) -> Output:
-    """Other sizes for the same elements; one may be -1, which follows from the others.
+    """Other sizes for the same elements; one may be -1 and follows from the others.
 
-    A size that comes from a list kept in the module is unknown to the IR. It follows as well, where
+    The IR does not know a size that comes from a list kept in the module. It follows from the others too, if
     the only -1 stands for the batch.
     """
     sizes = list(call.args["shape"])
@@ -484,7 +484,7 @@ def _reshape(call: NniCall) -> Output:
 
 @lowers("x dim unflattened_size", "unflatten", "Unflatten")
 def _unflatten(call: NniCall) -> Output:
-    """One dimension becomes several."""
+    """Split one dimension into several."""
     shape = call.shape()
     axis = call.args["dim"] % len(shape)
     return call.emit("reshape", call.x,
@@ -493,20 +493,20 @@ def _unflatten(call: NniCall) -> Output:
 
 @lowers("x start_dim end_dim", "flatten", "Flatten")
 def _flatten(call: NniCall) -> Output:
-    """Join neighbouring dimensions; the module keeps the batch unless told, the function doesn't."""
+    """Join neighbouring dimensions. By default the module keeps the batch and the function does not."""
     start = call.args.get("start_dim", 1 if call.name == "Flatten" else 0)
     return call.emit("flatten", call.x, start=start, end=call.args.get("end_dim", -1))
 
 
 @lowers("x dims", "permute")
 def _permute(call: NniCall) -> Output:
-    """All dimensions in another order."""
+    """Reorder all dimensions."""
     return call.emit("transpose", call.x, perm=tuple(d % len(call.args["dims"]) for d in call.args["dims"]))
 
 
 @lowers("x dim0 dim1", "transpose", "swapaxes", "swapdims", "t")
 def _transpose(call: NniCall) -> Output:
-    """Two dimensions change places; ``t`` swaps the only two."""
+    """Swap two dimensions; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
     first, second = call.args.get("dim0", 0), call.args.get("dim1", -1)
     perm[first], perm[second] = perm[second], perm[first]
@@ -515,7 +515,7 @@ def _transpose(call: NniCall) -> Output:
 
 @lowers("x dim", "squeeze")
 def _squeeze(call: NniCall) -> Output:
-    """Drop dimensions of size 1: those given, or all."""
+    """Drop dimensions of size 1: the given ones, or all."""
     dims = call.args.get("dim")
     return call.emit("squeeze", call.x, axes=(dims,) if isinstance(dims, int) else dims)
 
@@ -559,13 +559,13 @@ def _upsample(call: NniCall) -> Output:
 
 @lowers("x upscale_factor", "PixelShuffle", "pixel_shuffle")
 def _pixelshuffle(call: NniCall) -> Output:
-    """Channels become a larger map."""
+    """Turn channels into a larger map."""
     return call.emit("pixelshuffle", call.x, factor=call.args["upscale_factor"])
 
 
 @lowers("x downscale_factor", "PixelUnshuffle", "pixel_unshuffle")
 def _pixelunshuffle(call: NniCall) -> Output:
-    """Blocks of the map become channels."""
+    """Turn blocks of the map into channels."""
     return call.emit("pixelunshuffle", call.x, factor=call.args["downscale_factor"])
 
 
@@ -588,7 +588,7 @@ def _tile(call: NniCall) -> Output:
 
 @lowers("tensors", "ChosenInputs")
 def _chosen_inputs(call: NniCall) -> Any:
-    """NNI's frozen input choice: the chosen tensors, reduced as it says."""
+    """NNI's frozen input choice: the chosen tensors, reduced as the choice says."""
     chosen, reduction = call.args["chosen"], call.args["reduction"]
     tensors = [call.tensors("tensors")[i] for i in ([chosen] if isinstance(chosen, int) else chosen)]
     if reduction == "none":
@@ -630,11 +630,11 @@ def _numel(call: NniCall) -> int:
 
 @lowers("x", "dtype", "device", "layout", "is_cuda")
 def _storage(call: NniCall) -> None:
-    """How a tensor is stored, which no shape and no latency depends on."""
+    """How a tensor is stored; no shape or latency depends on it."""
 
 
 def tensors_in(value: Any) -> Iterator[Output]:
-    """All computed tensors in a value, lists and dicts searched."""
+    """All computed tensors in a value, also inside lists and dicts."""
     if isinstance(value, Output):
         yield value
     elif isinstance(value, (list, tuple)):

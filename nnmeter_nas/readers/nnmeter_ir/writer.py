@@ -1,8 +1,8 @@
-"""Writer of nn-Meter IR: a model graph as a dict of TensorFlow-style nodes in NHWC.
+"""Write nn-Meter IR: a model graph as a dict of TensorFlow-style nodes in NHWC.
 
-nn-Meter 2.0 tells operators apart by the names that its TensorFlow converter gives them, and finds whole
-patterns (squeeze-excite, h-swish, channel shuffle) only in the spellings that it knows. So operators are
-written under those names, and these patterns as TensorFlow spells them.
+nn-Meter 2.0 identifies operators by the names that its TensorFlow converter gives them, and finds whole
+patterns (squeeze-excite, h-swish, channel shuffle) only in the spellings that it knows. So the writer uses
+those names, and spells these patterns as TensorFlow does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...graph.editing import Operand
 from ...kernels.fusion import fuse, parse_rules
 from ...ops import OPERATORS, VIEW_OPS, Shape, spatial_attrs
 
-#: Operators that nn-Meter IR spells as another one.
+#: Operators that nn-Meter IR spells as another operator.
 _SPELT_AS = {"globalavgpool": "mean", **dict.fromkeys(("flatten", "squeeze", "unsqueeze"), "reshape")}
 _FEATURE_MAP_RANK = 4
 
@@ -24,12 +24,11 @@ Nodes = dict[str, dict[str, Any]]
 
 
 def to_nnmeter_ir(graph: nx.DiGraph) -> Nodes:
-    """A finished model graph in nn-Meter IR, which nn-Meter 2.0 and :mod:`.readers.nnmeter_ir` read.
+    """Convert a finished model graph to nn-Meter IR, for nn-Meter 2.0 and :mod:`.readers.nnmeter_ir`.
 
-    The IR has no word for a model's outputs: nn-Meter takes every node without a consumer for one, so that an
-    output which the model also computes with is no longer known as one. It has none for slots of operands
-    either: ``name:slot`` appears only where an operator's outputs differ in shape, and nn-Meter takes that
-    operand for a weight.
+    The IR does not name a model's outputs: nn-Meter takes every node without a consumer as an output, so an
+    output that the model also computes with is lost. Nor does it have operand slots: ``name:slot`` appears
+    only if an operator's outputs differ in shape, and nn-Meter takes that operand for a weight.
 
     Args:
         graph: a finished model graph; it is not changed.
@@ -54,7 +53,7 @@ def to_nnmeter_ir(graph: nx.DiGraph) -> Nodes:
 
 
 def to_nhwc(shape: Sequence[int]) -> list[int]:
-    """NCHW to NHWC; what stands between batch and map are channels split up.
+    """NCHW to NHWC; axes between the batch and the map are split channels.
 
     >>> to_nhwc((1, 2, 58, 28, 28)), to_nhwc((1, 1000))
     ([1, 28, 28, 2, 58], [1, 1000])
@@ -69,19 +68,19 @@ def _axis_to_nhwc(axis: int, rank: int) -> int:
 
 
 class _Writer:
-    """Collects the nodes of an IR dict while the operators of a model graph are handed to it in order."""
+    """Collects the nodes of an IR dict; it is given the operators of a model graph in order."""
 
     def __init__(self, graph: nx.DiGraph) -> None:
         self.nodes: Nodes = {}
         self._graph = graph
-        # What an operator's consumers name, where several nodes spell it.
+        # Name that an operator's consumers use, if several nodes spell the operator.
         self._last: dict[str, str] = {}
-        # Without rules, only patterns have more members than one.
+        # Without rules, only patterns have more than one member.
         kernels = [kernel for _, kernel in fuse(graph, parse_rules([])).nodes(data="kernel")]
         self._pattern = {m: k.op for k in kernels for m in k.members if len(k.members) > 1}
 
     def write(self, name: str) -> None:
-        """Write one operator as the node, or the nodes, that spell it."""
+        """Write one operator as the node or nodes that spell it."""
         data = self._graph.nodes[name]
         shapes = [to_nhwc(shape) for shape in data["in_shapes"]]
         inbounds = [self._inbound(operand) for operand in data["inputs"]]
@@ -99,7 +98,7 @@ class _Writer:
             self._node(name, "Conv2D", inbounds, shapes, _out_shapes(data), _attrs(data))
             self._last[name] = self._same_shape(f"{name}/BiasAdd", "BiasAdd", name)
         elif name in self._pattern and data["op"] == "div" and "const" in data["attrs"]:
-            # Of the spellings of squeeze-excite, the ones with a product are always known.
+            # nn-Meter knows all spellings of squeeze-excite that use a product.
             product = {**data, "op": "mul", "attrs": {"const": 1 / data["attrs"]["const"]}}
             self._write_operator(name, product, inbounds, shapes)
         else:
@@ -108,7 +107,7 @@ class _Writer:
     def _write_operator(
         self, name: str, data: dict[str, Any], inbounds: list[str], shapes: list[list[int]]
     ) -> None:
-        """One operator as one node, and a node for the constant that it works with, if any."""
+        """Write one operator as one node, plus a node for its constant if it has one."""
         kind = _ir_type(data["op"])
         if data["op"] == "add" and len(inbounds) > 2:
             kind = "AddN"
@@ -120,7 +119,7 @@ class _Writer:
         self._node(name, kind, inbounds, shapes, _out_shapes(data), _attrs(data))
 
     def _write_hsigmoid(self, name: str, inbounds: list[str], shapes: list[list[int]]) -> str:
-        """``relu6(x + 3) / 6``, which nn-Meter looks for; the last of the nodes is called ``name``."""
+        """Write ``relu6(x + 3) / 6``, which nn-Meter looks for; the last node is called ``name``."""
         three = self._constant(f"{name}/add/y", [], [3.0])
         self._node(f"{name}/add", "Add", [*inbounds, three], [*shapes, []], shapes, {})
         clipped = self._same_shape(f"{name}/Relu6", "Relu6", f"{name}/add")
@@ -128,7 +127,7 @@ class _Writer:
         return self._same_shape(name, "Mul", clipped, sixth)
 
     def _write_channelshuffle(self, name: str, inbounds: list[str], data: dict[str, Any]) -> None:
-        """Split channels into groups, swap groups and members, join again."""
+        """Write a shuffle: split channels into groups, swap groups and members, and join again."""
         shape, groups = data["in_shapes"][0], data["attrs"]["groups"]
         batch, channels, *spatial = shape
         split = (batch, groups, channels // groups, *spatial)
@@ -143,7 +142,7 @@ class _Writer:
             inbounds = [step]
 
     def _same_shape(self, name: str, kind: str, source: str, *constants: str) -> str:
-        """A node of the shape of ``source``, with scalar ``constants`` as further operands."""
+        """Add a node with the shape of ``source``, and scalar ``constants`` as further operands."""
         shapes = self.nodes[source]["attr"]["output_shape"]
         self._node(name, kind, [source, *constants], [*shapes, *([] for _ in constants)], shapes, {})
         return name
@@ -175,14 +174,14 @@ class _Writer:
         }
 
     def _inbound(self, operand: Operand) -> str:
-        """How a node names an operand: by its producer, and by the slot only where that matters."""
+        """Name of an operand in a node: its producer, plus the slot only if it matters."""
         producer, slot = operand
         shapes = self._graph.nodes[producer]["out_shapes"]
         return self._last.get(producer, producer) if shapes[slot] == shapes[0] else f"{producer}:{slot}"
 
 
 def _ir_type(op: str) -> str:
-    """Type in nn-Meter IR of operator ``op``; its own name where the IR has none."""
+    """Type of operator ``op`` in nn-Meter IR; its own name if the IR has none."""
     operator = OPERATORS.get(_SPELT_AS.get(op, op))
     return operator.nnmeter[0] if operator is not None and operator.nnmeter else op
 
@@ -207,7 +206,7 @@ def _constants(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _attrs(data: dict[str, Any]) -> dict[str, Any]:
-    """Attributes of one operator in the words of nn-Meter IR."""
+    """Attributes of one operator, as nn-Meter IR spells them."""
     op, attrs, out = data["op"], data["attrs"], data["out_shapes"][0]
     rank = len(data["in_shapes"][0]) if data["in_shapes"] else 0
     if op == "input":
@@ -259,10 +258,9 @@ def _window(kernel: Sequence[int], stride: Sequence[int]) -> dict[str, Any]:
 
 
 def _padding(data: dict[str, Any]) -> dict[str, Any]:
-    """``padding`` SAME or VALID, else ``pads``: all leading ones, then all trailing ones.
+    """``padding`` SAME or VALID, or else ``pads``: first all leading pads, then all trailing ones.
 
-    Windows that begin inside the map and end beyond it, as pools that round up have them, get the padding
-    that makes room for them.
+    Windows that begin inside the map and end outside it, as in pools that round up, get enough padding.
     """
     attrs, spatial, out = data["attrs"], data["in_shapes"][0][2:], data["out_shapes"][0][2:]
     padding = attrs.get("padding", "valid")

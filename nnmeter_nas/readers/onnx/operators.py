@@ -1,10 +1,10 @@
-"""What each ONNX operator is in a model graph.
+"""Translate each ONNX operator to operators of the model graph.
 
-:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes ONNX spells
-in its own way, and for those that become several operators. It takes the :class:`Node` that was read, adds
-its operators to the model graph, and returns one value for each output. Where a use has no canonical form
-(computed convolution weights, for example), it raises :class:`NoCanonicalFormError`, and the node stays under
-ONNX's own name.
+:mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose attributes
+ONNX spells in its own way, and for those that become several operators. An entry takes the :class:`Node` that
+was read, adds its operators to the model graph, and returns one value per output. If a use has no canonical
+form (computed convolution weights, for example), the entry raises :class:`NoCanonicalFormError`, and the node
+keeps ONNX's own name.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from ...ops import NAMES, OPERATORS, Padding, Shape
 from .folding import Arithmetic, fold, slices, split_evenly
 from .values import Value, constant_node, folded, is_small, weights
 
-#: Type of an output: its shape, None if that depends on data, and ONNX's number of its element type.
+#: Type of an output: its shape (None if it depends on data), and ONNX's number of its element type.
 OutputType = tuple[Shape | None, int]
 Translation = Callable[["OnnxNode"], "list[Value]"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
-#: Operators that give a constant even if their inputs are computed.
+#: Operators that return a constant even if their inputs are computed.
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})
 
 
 class NoCanonicalFormError(Exception):
-    """No canonical operator does what this use of an ONNX operator does."""
+    """No canonical operator does the same as this use of an ONNX operator."""
 
 
 @dataclass(slots=True)
@@ -45,13 +45,13 @@ class OnnxNode:
 
     Attributes:
         graph: the model graph under construction.
-        op: type of the operator, behind its domain if that is not ONNX's own.
+        op: type of the operator, with its domain if that is not ONNX's own.
         name: its name in the model graph.
         attrs: its attributes.
         inputs: its inputs; None for optional ones that are absent.
-        outputs: how many outputs it has.
-        batch: the batch that the model was exported with, where it is read at batch 1.
-        types: gives the types of its outputs, as far as inference or the model itself can tell.
+        outputs: number of outputs.
+        batch: the batch size that the model was exported with, if it is read at batch 1.
+        types: returns the types of its outputs, as far as inference or the model itself knows them.
     """
 
     graph: nx.DiGraph
@@ -64,7 +64,7 @@ class OnnxNode:
     types: Callable[[], list[OutputType]]
 
     def input(self, index: int) -> Value | None:
-        """Input ``index``; None if it is absent."""
+        """Input ``index``; None if it is missing."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     @property
@@ -101,9 +101,9 @@ class OnnxNode:
         return value.shape
 
     def numbers(self, attribute: str, index: int) -> list[Any] | None:
-        """Numbers that older opsets give as an attribute and newer ones as a constant input.
+        """Numbers that are an attribute in older opsets and a constant input in newer ones.
 
-        None if neither does.
+        None if neither is there.
 
         Raises:
             NoCanonicalFormError: the input is computed, or large.
@@ -138,7 +138,7 @@ class OnnxNode:
         attrs: dict[str, Any] | None = None,
         shape: Shape | None = None,
     ) -> list[Value]:
-        """Add an operator and infer its shapes; ``shape`` is for those without a shape rule.
+        """Add an operator and infer its shapes; ``shape`` is for operators without a shape rule.
 
         Raises:
             NoCanonicalFormError: one of ``inputs`` is constant.
@@ -200,7 +200,7 @@ def translate(node: OnnxNode) -> list[Value]:
 
 
 def _constant(node: OnnxNode) -> list[Value]:
-    """What depends on no input of the model: its values if they are few, else its shape."""
+    """A value that does not depend on the model's inputs: its values if they are few, else its shape."""
     arrays = [value.numbers() if value is not None else None for value in node.inputs]
     known = all(
         value is None or (array is not None and is_small(array.shape))
@@ -211,14 +211,14 @@ def _constant(node: OnnxNode) -> list[Value]:
 
 
 def _weights(node: OnnxNode) -> list[Value]:
-    """Constants of which only the shape is known, if that is."""
+    """Constants of which at most the shape is known."""
     return [Value(shape, elem_type) for shape, elem_type in node.types()]
 
 
 def _unknown(node: OnnxNode) -> list[Value]:
     """An operator without a canonical form, under its own name.
 
-    A shape that depends on data counts as a scalar's.
+    A shape that depends on data counts as the shape of a scalar.
     """
     types, op = node.types(), node.op.lower()
     op = f"onnx_{op}" if op in OPERATORS or "." in op else op
@@ -234,7 +234,7 @@ def _constant_node(node: OnnxNode) -> list[Value]:
 
 @onnx_op("ConstantOfShape")
 def _constant_of_shape(node: OnnxNode) -> list[Value]:
-    """Filled with one number; nothing of that size is made."""
+    """A tensor filled with one number; no array of that size is made."""
     shape = node.ints("shape", 0) or ()
     if any(size < 0 for size in shape):
         raise ReaderError(f"its shape {shape} has a negative size")
@@ -249,7 +249,7 @@ def _constant_of_shape(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Shape")
 def _shape(node: OnnxNode) -> list[Value]:
-    """Of a part of the dimensions, if it says so."""
+    """The shape, or the given part of it."""
     part = node.shape[node.attrs.get("start", 0) : node.attrs.get("end")]
     return [folded(np.array(part, np.int64))]
 
@@ -259,7 +259,7 @@ def _size(node: OnnxNode) -> list[Value]:
     return [folded(np.array(math.prod(node.shape), np.int64))]
 
 
-#: Operators whose result holds truth values, and ONNX's number of their type.
+#: Operators that return truth values, and ONNX's number of their type.
 _TRUTHS = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Not"})
 _BOOL = 9
 
@@ -279,7 +279,7 @@ def _as_declared(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Cast")
 def _cast(node: OnnxNode) -> list[Value]:
-    """A cast to the type that the tensor has is nothing."""
+    """A cast; nothing if the tensor has the type already."""
     to = node.attrs["to"]
     [value] = node.layer("identity" if to == node.x.elem_type else "cast")
     return [replace(value, elem_type=to)]
@@ -287,7 +287,7 @@ def _cast(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Clip")
 def _clip(node: OnnxNode) -> list[Value]:
-    """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
+    """A clip. Limits of 0 and 6, or of 0 alone, make it the activation with that name."""
     low, high = (_limit(node.numbers(*where)) for where in (("min", 1), ("max", 2)))
     if low == 0 and high in (None, 6):
         return node.layer("relu" if high is None else "relu6")
@@ -295,11 +295,11 @@ def _clip(node: OnnxNode) -> list[Value]:
 
 
 def _limit(given: list[Any] | None) -> float | None:
-    """One limit of a clip; those beyond which no float goes are none."""
+    """One limit of a clip; None if no float is beyond it."""
     return float(given[0]) if given and abs(given[0]) < np.finfo(np.float32).max else None
 
 
-#: Operators that take more than two operands, and what several numbers among these come to.
+#: Operators that take more than two operands, and how to combine several numbers among these.
 _TOGETHER: dict[str, Callable[[float, float], float]] = {
     "add": lambda a, b: a + b, "minimum": min, "maximum": max,
 }  # fmt: skip
@@ -308,7 +308,7 @@ _ORDERED = frozenset({"sub", "div", "pow"})
 
 
 def _elementwise(node: OnnxNode) -> list[Value]:
-    """Operands with broadcasting; constants among them become attributes."""
+    """Broadcast operands; constants among them become attributes."""
     op = NAMES["onnx"][node.op].name
     attrs: dict[str, Any] = {}
     operands: list[Operand] = []
@@ -331,7 +331,7 @@ def _elementwise(node: OnnxNode) -> list[Value]:
 
 
 def _constant_operand(node: OnnxNode, value: Value) -> Operand:
-    """An operator without operands for a constant: ``zero`` if it holds nothing else."""
+    """An operator without operands for a constant: ``zero`` if all its values are 0."""
     [constant] = node.emit("zero" if value.holds_zeros() else "constant", [], {"shape": value.shape})
     assert constant.operand is not None
     return constant.operand
@@ -342,7 +342,7 @@ def _per_dimension(node: OnnxNode, attribute: str, rank: int) -> tuple[int, ...]
 
 
 def _padding(node: OnnxNode, rank: int) -> Padding:
-    """``auto_pad``, or the pads before all spatial dimensions and then those behind them."""
+    """``auto_pad``, or first the pads before all spatial dimensions and then the pads after them."""
     auto_pad = node.attrs.get("auto_pad", "NOTSET")
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         return "same"
@@ -404,7 +404,7 @@ def _fused_conv(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Gemm")
 def _gemm(node: OnnxNode) -> list[Value]:
-    """A dense layer; its summand is a bias if it is constant."""
+    """A dense layer; the added operand is a bias if it is constant."""
     rows, columns = node.weights(1)
     in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
     summand, operand = node.input(2), node.x.operand
@@ -448,7 +448,7 @@ def _global_max_pool(node: OnnxNode) -> list[Value]:
 
 @onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 def _reduction(node: OnnxNode) -> list[Value]:
-    """Over ``axes``, or over everything unless the operator says that none means none.
+    """Reduce ``axes``, or everything unless the operator says that no axes means no reduction.
 
     The maximum over a whole map is a global max pool.
     """
@@ -470,7 +470,7 @@ def _reciprocal(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Concat")
 def _concat(node: OnnxNode) -> list[Value]:
-    """Constant tensors among the operands count towards its shape."""
+    """Join operands; constant tensors among them count towards the shape."""
     values = [node.required(index) for index in range(len(node.inputs))]
     filled = [value for value in values if value.shape is None or 0 not in value.shape]
     operands = [value.operand or _constant_operand(node, value) for value in filled]
@@ -481,7 +481,7 @@ def _concat(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Split")
 def _split(node: OnnxNode) -> list[Value]:
-    """Into the sizes that it gives, or equal ones; from opset 18 on the last may be smaller."""
+    """Cut into given or equal sizes; since opset 18 the last one may be smaller."""
     axis = node.axis(default=0)
     sections = list(node.ints("split", 1) or split_evenly(node.shape[axis], node.outputs))
     if len(sections) != node.outputs:
@@ -491,7 +491,7 @@ def _split(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Slice")
 def _slice(node: OnnxNode) -> list[Value]:
-    """One slice after the other, where several axes are cut; a slice of everything is nothing."""
+    """One slice for each axis that is cut; a slice of everything is nothing."""
     bounds = (node.ints(name, index) for index, name in enumerate(("starts", "ends", "axes", "steps"), 1))
     cuts, value = slices(*bounds), node.x
     for axis, cut in ((node.dimension(axis), cut) for axis, cut in cuts):
@@ -504,7 +504,7 @@ def _slice(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Gather")
 def _gather(node: OnnxNode) -> list[Value]:
-    """One position, whose dimension goes, or a run of positions: a slice."""
+    """A slice: one position, whose dimension is dropped, or a run of positions."""
     axis, indices = node.axis(default=0), node.required(1).numbers()
     if indices is None or indices.ndim > 1 or not indices.size:
         raise NoCanonicalFormError
@@ -518,7 +518,7 @@ def _gather(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Reshape")
 def _reshape(node: OnnxNode) -> list[Value]:
-    """A size of 0 copies the input's, -1 takes what is left; the batch it was exported with becomes 1."""
+    """Size 0 copies the input's, -1 takes the rest; the batch size of the export becomes 1."""
     given = list(node.ints("shape", 1) or ())
     if 0 in given and node.attrs.get("allowzero"):
         raise ReaderError(f"its shape {given} leaves an empty tensor")
@@ -532,13 +532,13 @@ def _reshape(node: OnnxNode) -> list[Value]:
 
 
 def _view(node: OnnxNode, shape: Shape, op: str, attrs: dict[str, Any]) -> list[Value]:
-    """``op``, which gives ``shape``; nothing if that is the shape already."""
+    """``op`` with output ``shape``; nothing if the input has that shape already."""
     return node.layer("identity") if shape == node.shape else node.layer(op, **attrs)
 
 
 @onnx_op("Flatten")
 def _flatten(node: OnnxNode) -> list[Value]:
-    """To a matrix: the dimensions before ``axis``, and the others."""
+    """Flatten to a matrix: the dimensions before ``axis``, and the others."""
     axis = node.attrs.get("axis", 1)
     shape = (math.prod(node.shape[:axis]), math.prod(node.shape[axis:]))
     op, attrs = ("flatten", {"start": 1, "end": -1}) if axis == 1 else ("reshape", {"shape": shape})
@@ -547,7 +547,7 @@ def _flatten(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Squeeze")
 def _squeeze(node: OnnxNode) -> list[Value]:
-    """The dimensions ``axes`` go, or all of size 1."""
+    """Drop the dimensions ``axes``, or all of size 1."""
     axes = node.ints("axes", 1) or [i for i, size in enumerate(node.shape) if size == 1]
     return node.layer("squeeze", axes=tuple(map(node.dimension, axes)))
 
@@ -560,7 +560,7 @@ def _unsqueeze(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Transpose")
 def _transpose(node: OnnxNode) -> list[Value]:
-    """Dimensions in reverse order, unless ``perm`` gives another."""
+    """Reorder dimensions by ``perm``, or reverse them."""
     order = range(len(node.shape))
     perm = tuple(node.attrs.get("perm") or reversed(order))
     return node.layer("identity") if perm == tuple(order) else node.layer("transpose", perm=perm)
@@ -568,7 +568,7 @@ def _transpose(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Pad")
 def _pad(node: OnnxNode) -> list[Value]:
-    """All pads before, and then all behind, of every dimension or of ``axes``."""
+    """First all pads before, then all pads after, for every dimension or for ``axes``."""
     pads, rank = node.ints("pads", 1) or (), len(node.shape)
     axes = [node.dimension(axis) for axis in node.ints("axes", 3) or range(rank)]
     if len(pads) != 2 * len(axes):
@@ -584,7 +584,7 @@ def _pad(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Resize", "Upsample")
 def _resize(node: OnnxNode) -> list[Value]:
-    """Sizes or scales of all dimensions or of ``axes``; only those of the map may change."""
+    """Resize to sizes or by scales, of all dimensions or of ``axes``; only those of the map may change."""
     scales_at = 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2
     sizes, scales = node.ints("sizes", 3), node.numbers("scales", scales_at)
     axes = node.attrs.get("axes") or range(len(node.shape))
@@ -593,7 +593,7 @@ def _resize(node: OnnxNode) -> list[Value]:
         raise NoCanonicalFormError
     if sizes:
         scaled = list(sizes)
-    else:  # in single precision, as the runtimes do it
+    else:  # in single precision, as in the runtimes
         lengths = np.array([size[axis] for axis in axes], np.float32)
         with np.errstate(over="ignore"):
             scaled = list(map(math.floor, (lengths * np.array(scales or (), np.float32)).tolist()))

@@ -1,10 +1,10 @@
-"""What each TensorFlow operator is in a model graph.
+"""Translate each TensorFlow operator to operators of the model graph.
 
-:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose attributes TensorFlow
-spells in its own way, and for those that become several operators. It takes the :class:`TfCall`, adds its
-operators to the model graph and returns one :class:`TfValue` an output. It returns None if this use has
-no canonical form; the call then stays a node under TensorFlow's name. Entries think in TensorFlow's axes and
-hand attributes to the model graph in its own.
+:mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose attributes
+TensorFlow spells in its own way, and for those that become several operators. An entry takes the
+:class:`TfCall`, adds its operators to the model graph and returns one :class:`TfValue` per output. It returns
+None if this use has no canonical form; the call then stays a node with TensorFlow's name. Entries work in
+TensorFlow's axes and convert attributes to those of the model graph.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Translation = Callable[["TfCall"], "list[TfValue] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
-#: More pieces than any network cuts a tensor into.
+#: A limit on pieces: no network cuts a tensor into this many.
 _MAX_PIECES = 1024
 _MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TfValue:
-    """What an operator of the GraphDef hands on.
+    """A value between operators of the GraphDef.
 
     Attributes:
-        shape: in TensorFlow's order; None for a constant whose shape no rule tells.
-        order: which axis of ``shape`` each axis of the model graph's tensor is.
-        operand: what computes it in the model graph; None for a constant that nothing there needed yet.
+        shape: in TensorFlow's order; None for a constant whose shape no rule knows.
+        order: for each axis of the model graph's tensor, the axis of ``shape`` that it is.
+        operand: its producer in the model graph; None for a constant that nothing there has needed yet.
         constant: whether it is the same for every input.
-        value: what a small constant holds.
+        value: values of a small constant.
     """
 
     shape: Shape | None
@@ -55,7 +55,7 @@ class TfValue:
 
     @property
     def sizes(self) -> Shape:
-        """``shape``, where it is known."""
+        """``shape``, which must be known."""
         assert self.shape is not None
         return self.shape
 
@@ -77,7 +77,7 @@ def known(value: Values) -> TfValue:
 
 
 def layout(rank: int, channels_first: bool) -> Shape:
-    """The order in which the model graph keeps a tensor of ``rank``: its channels are the second axis there.
+    """The axis order of a tensor of ``rank`` in the model graph: channels are the second axis there.
 
     >>> layout(4, False), layout(5, False), layout(4, True), layout(2, False)
     ((0, 3, 1, 2), (0, 3, 4, 1, 2), (0, 1, 2, 3), (0, 1))
@@ -99,7 +99,7 @@ class TfCall:
         inputs: its operands; their shapes are known.
         channels_first: whether the GraphDef computes in NCHW somewhere, so that transpositions to and from it
             are a matter of layout.
-        fresh: gives an unused name that starts as the given one.
+        fresh: returns an unused name that starts with the given one.
     """
 
     graph: nx.DiGraph
@@ -109,10 +109,10 @@ class TfCall:
     fresh: Callable[[str], str]
 
     def values(self, index: int) -> list[int]:
-        """The whole numbers that operand ``index`` holds.
+        """The whole numbers in operand ``index``.
 
         Raises:
-            ReaderError: they depend on the input, or cannot be told.
+            ReaderError: they depend on the input, or are unknown.
         """
         value = self.inputs[index].value
         if value is None or value.dtype.kind not in "iu":
@@ -120,15 +120,15 @@ class TfCall:
         return list(whole(value))
 
     def computed(self) -> list[TfValue]:
-        """The operands that depend on the input; all of them where none does."""
+        """The operands that depend on the input, or all operands if none does."""
         return [t for t in self.inputs if not t.constant] or self.inputs
 
     def is_channels_first(self) -> bool:
-        """Whether ``data_format`` is one of channels first; the default is the other."""
+        """Whether ``data_format`` puts channels first; the default does not."""
         return self.node.text("data_format", "NHWC").startswith("NC")
 
     def order(self, rank: int, like: TfValue) -> Shape:
-        """Order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
+        """Axis order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
         if like.rank >= _MAP_RANK:
             return layout(rank, like.order == tuple(range(like.rank)))
         return layout(rank, self.channels_first)
@@ -144,7 +144,7 @@ class TfCall:
         """Add an operator whose outputs the model graph keeps in ``order``.
 
         ``attrs`` are in the model graph's axes, ``declared`` shapes in TensorFlow's. The first operator of a
-        call has its name.
+        call takes its name.
 
         Raises:
             GraphError, ShapeError: the operands do not fit, or the result is larger than any tensor.
@@ -162,7 +162,7 @@ class TfCall:
         ]
 
     def layer(self, op: str, **attrs: Any) -> list[TfValue]:
-        """One operator over the first operand that keeps the order of its axes."""
+        """Add one operator over the first operand; it keeps the order of the axes."""
         return self.emit(op, self.inputs[:1], attrs, self.inputs[0].order)
 
     def opaque(self, *shapes: Shape) -> list[TfValue]:
@@ -186,7 +186,7 @@ class TfCall:
         return replace(tensor, shape=target, order=order, operand=(name, 0))
 
     def _operand(self, tensor: TfValue) -> Operand:
-        """What stands for ``tensor`` in the model graph."""
+        """The operand for ``tensor`` in the model graph."""
         if tensor.operand is not None:
             return tensor.operand
         zero = tensor.value is not None and tensor.value.dtype.kind in "bif" and not tensor.value.any()
@@ -209,12 +209,12 @@ def tensorflow(*names: str) -> Callable[[Translation], Translation]:
 
 
 def is_known(op: str) -> bool:
-    """Whether anything here says what TensorFlow's ``op`` is."""
+    """Whether this module knows TensorFlow's ``op``."""
     return op in TRANSLATIONS or op in NAMES["tensorflow"]
 
 
 def translate(call: TfCall) -> list[TfValue]:
-    """Add ``call`` to its model graph; one tensor for each of its outputs.
+    """Add ``call`` to its model graph; return one tensor per output.
 
     Raises:
         ReaderError: it has no canonical form and no shape is known for it.
@@ -253,13 +253,13 @@ def _as_declared(call: TfCall) -> list[TfValue] | None:
             "EnsureShape", "PlaceholderWithDefault", "Print", "FakeQuantWithMinMaxArgs",
             "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")  # fmt: skip
 def _identity(call: TfCall) -> list[TfValue]:
-    """Hands on what it is given; simulated quantisation leaves no operator either."""
+    """Return the operand; simulated quantisation leaves no operator either."""
     return call.inputs if call.node.op == "IdentityN" else call.inputs[:1]
 
 
 @tensorflow("Cast")
 def _cast(call: TfCall) -> list[TfValue]:
-    """To the same type it is nothing."""
+    """A cast; nothing if the type stays the same."""
     same = call.node.value("SrcT", "type") == call.node.value("DstT", "type")
     return call.inputs[:1] if same else call.layer("cast")
 
@@ -273,7 +273,7 @@ def _nothing(call: TfCall) -> list[TfValue]:
 
 
 def _window(call: TfCall, key: str, default: int | None = None) -> Shape:
-    """The spatial part of a list with an entry per axis; the others must be 1."""
+    """The spatial part of a list with one entry per axis; the other entries must be 1."""
     rank = call.inputs[0].rank
     values = call.node.integers(key) or ([] if default is None else [default] * rank)
     return _spatial(call, key, values)
@@ -290,7 +290,7 @@ def _spatial(call: TfCall, key: str, values: list[int]) -> Shape:
 
 
 def _padding(call: TfCall) -> Any:
-    """``padding`` in the model graph's words."""
+    """``padding`` as the model graph spells it."""
     padding, rank = call.node.text("padding"), call.inputs[0].rank
     if padding in ("SAME", "VALID"):
         return padding.lower()
@@ -365,7 +365,7 @@ _FUSED = {"BiasAdd": None, "FusedBatchNorm": "bn", "Relu": "relu", "Relu6": "rel
 
 
 def _with_fused(call: TfCall, outputs: list[TfValue]) -> list[TfValue]:
-    """What TensorFlow's own optimiser fused behind a layer becomes operators again."""
+    """Turn what TensorFlow's optimiser fused after a layer into operators again."""
     fused = call.node.value("fused_ops", "list")
     for name in [] if fused is None else fused.s:
         op = _FUSED.get(bytes(name).decode("utf-8", "replace"), "")
@@ -425,7 +425,7 @@ def _pool(call: TfCall) -> list[TfValue]:
 
 @tensorflow("MaxPoolV2")
 def _pool_by_operands(call: TfCall) -> list[TfValue]:
-    """Kernel and stride are operands."""
+    """A pool whose kernel and stride are operands."""
     return _pooled(call, _spatial(call, "ksize", call.values(1)), _spatial(call, "strides", call.values(2)))
 
 
@@ -439,7 +439,7 @@ def _pooled(call: TfCall, kernel: Shape, stride: Shape) -> list[TfValue]:
 
 @tensorflow("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "BatchNormWithGlobalNormalization")
 def _batch_norm(call: TfCall) -> list[TfValue]:
-    """The statistics behind the first output do not change with the input any more."""
+    """A batch norm. The outputs after the first, its statistics, no longer change with the input."""
     source = _map(call)
     [normalised] = call.emit("bn", [source], {}, source.order)
     return [normalised, *[TfValue((source.sizes[source.order[1]],), (0,), constant=True)] * 5]
@@ -484,7 +484,7 @@ def _aligned(shape: Shape, rank: int) -> Shape:
 
 @tensorflow("ClipByValue")
 def _clip(call: TfCall) -> list[TfValue]:
-    """Between two limits; those that are not one number each are not told."""
+    """Clip to two limits; a limit that is not one number is left out."""
     limits = {key: t.value for key, t in zip(("min", "max"), call.inputs[1:], strict=True)}
     known_limits = {key: float(v.item()) for key, v in limits.items() if v is not None and v.size == 1}
     return call.layer("clip", **(known_limits if len(known_limits) == len(limits) else {}))
@@ -509,7 +509,7 @@ _NAMELESS = (
 
 @tensorflow(*_NAMELESS)
 def _broadcast(call: TfCall) -> list[TfValue]:
-    """Operands with broadcasting, save where the others only say along which axis."""
+    """Broadcast operands, except where the others only say along which axis."""
     by_axis = call.node.op in ("Cumsum", "ReverseV2", "Roll")
     shapes = [call.inputs[0].sizes] if by_axis else [t.sizes for t in call.inputs]
     return call.opaque(_broadcast_shape(shapes))
@@ -527,7 +527,7 @@ def _broadcast_shape(shapes: list[Shape]) -> Shape:
 
 @tensorflow("Mean", "Sum", "Max", "Min", "Prod")
 def _reduction(call: TfCall) -> list[TfValue]:
-    """Over constant axes; the maximum over a whole map is a global max pool."""
+    """Reduce constant axes. The maximum over a whole map is a global max pool."""
     source, axes, shape, keep = _reduced(call)
     if not axes:
         return [source]
@@ -551,7 +551,7 @@ def _arg(call: TfCall) -> list[TfValue]:
 
 
 def _reduced(call: TfCall) -> tuple[TfValue, set[int], Shape, bool]:
-    """What is reduced, along which axes, to which shape, and whether the axes stay as 1."""
+    """The tensor to reduce, the axes, the output shape, and whether the axes stay as 1."""
     source, keep = call.inputs[0], call.node.flag("keep_dims")
     axes = {source.axis(a) for a in call.values(1)}
     sizes = enumerate(source.sizes)
@@ -561,7 +561,7 @@ def _reduced(call: TfCall) -> tuple[TfValue, set[int], Shape, bool]:
 
 
 def _order_without(order: Shape, axes: set[int]) -> Shape:
-    """``order`` of what is left without ``axes``.
+    """``order`` without the axes ``axes``.
 
     >>> _order_without((0, 3, 1, 2), {1})
     (0, 2, 1)
@@ -586,7 +586,7 @@ def _matmul(call: TfCall) -> list[TfValue]:
 
 
 def _matrix(call: TfCall, tensor: TfValue, transposed: bool) -> TfValue:
-    """``tensor`` with rows and columns last; a product reads its operands either way, so that is a view."""
+    """``tensor`` with rows and columns last. A product reads its operands either way, so this is a view."""
     if tensor.rank < 2:
         raise ShapeError(f"its operand of shape {tensor.shape} is no matrix")
     *lead, rows, columns = tensor.sizes
@@ -628,7 +628,7 @@ def _einsum(call: TfCall) -> list[TfValue] | None:
 
 @tensorflow("ConcatV2", "Concat")
 def _concat(call: TfCall) -> list[TfValue]:
-    """The axis is the last operand, or the first in the older one."""
+    """A concat; the axis is the last operand, or the first in the older operator."""
     index = len(call.inputs) - 1 if call.node.op == "ConcatV2" else 0
     pieces = [t for i, t in enumerate(call.inputs) if i != index]
     return _joined(call, pieces, pieces[0].axis(call.values(index)[0]))
@@ -647,7 +647,7 @@ def _joined(call: TfCall, pieces: list[TfValue], axis: int) -> list[TfValue]:
 
 @tensorflow("Pack")
 def _pack(call: TfCall) -> list[TfValue]:
-    """Each operand gets a new axis, along which they are joined."""
+    """Give each operand a new axis, and join them along it."""
     rank = call.inputs[0].rank + 1
     axis = call.node.integer("axis")
     if not -rank <= axis < rank:
@@ -685,7 +685,7 @@ def _cut(call: TfCall, source: TfValue, axis: int, sections: int | list[int]) ->
 
 @tensorflow("Unpack")
 def _unpack(call: TfCall) -> list[TfValue]:
-    """Slices of size 1, each of which loses that axis."""
+    """Cut into slices of size 1, and drop their axis."""
     source = call.inputs[0]
     axis = source.axis(call.node.integer("axis"))
     shape = source.sizes[:axis] + source.sizes[axis + 1 :]
@@ -695,7 +695,7 @@ def _unpack(call: TfCall) -> list[TfValue]:
 
 @tensorflow("StridedSlice")
 def _strided_slice(call: TfCall) -> list[TfValue]:
-    """Python's slicing: each axis that is cut is one slice; new and dropped axes make a view of it."""
+    """Python's slicing: one slice per axis that is cut, then a view for new and dropped axes."""
     source, node = call.inputs[0], call.node
     begin, end, strides = (call.values(i) for i in (1, 2, 3))
     bits = {key: node.integer(f"{key}_mask") for key in SLICE_MASKS}
@@ -748,7 +748,7 @@ def _sliced(call: TfCall, source: TfValue, axis: int, piece: slice) -> TfValue:
 
 @tensorflow("Reshape")
 def _reshape(call: TfCall) -> list[TfValue]:
-    """A target with one size -1 at most."""
+    """Reshape; at most one size may be -1."""
     source, target = call.inputs[0], call.values(1)
     left = math.prod(size for size in target if size != -1)
     if -1 in target and left:
@@ -758,7 +758,7 @@ def _reshape(call: TfCall) -> list[TfValue]:
 
 
 def _viewed(call: TfCall, source: TfValue, shape: Shape) -> TfValue:
-    """``source`` as ``shape``; where its channels come apart, their parts stay second and third."""
+    """``source`` as ``shape``; if its channels are split, the parts stay second and third."""
     order = call.order(len(shape), source)
     is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
@@ -769,7 +769,7 @@ def _viewed(call: TfCall, source: TfValue, shape: Shape) -> TfValue:
 
 @tensorflow("Squeeze")
 def _squeeze(call: TfCall) -> list[TfValue]:
-    """Dimensions of size 1 go: the listed ones, or all."""
+    """Drop dimensions of size 1: the listed ones, or all."""
     source = call.inputs[0]
     axes = {source.axis(a) for a in call.node.integers("squeeze_dims")}
     drop = axes or {i for i, size in enumerate(source.sizes) if size == 1}
@@ -830,14 +830,14 @@ def _resize(call: TfCall) -> list[TfValue]:
 
 @tensorflow("DepthToSpace", "SpaceToDepth")
 def _depth_to_space(call: TfCall) -> list[TfValue]:
-    """Blocks of the map and channels turn into one another."""
+    """Turn blocks of the map into channels, or back."""
     source = _map(call)
     return call.emit(_canonical(call), [source], {"factor": call.node.integer("block_size", 1)}, source.order)
 
 
 @tensorflow("SpaceToBatchND", "BatchToSpaceND")
 def _space_to_batch(call: TfCall) -> list[TfValue]:
-    """Blocks of the map and the batch turn into one another."""
+    """Turn blocks of the map into batch, or back."""
     source, block, flat = call.inputs[0], call.values(1), call.values(2)
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
     area, [batch, *rest] = math.prod(block), source.sizes
@@ -861,7 +861,7 @@ def _space_to_batch(call: TfCall) -> list[TfValue]:
 
 @tensorflow("RandomUniform", "RandomStandardNormal", "RandomUniformInt", "TruncatedNormal")
 def _random(call: TfCall) -> list[TfValue]:
-    """Of a shape that is its operand; depends on no input."""
+    """A random tensor; its shape is the operand, and it depends on no input."""
     shape = tuple(call.values(0))
     return [TfValue(shape, layout(len(shape), call.channels_first), constant=True)]
 
@@ -876,7 +876,7 @@ def _tile(call: TfCall) -> list[TfValue]:
 
 @tensorflow("BroadcastTo")
 def _broadcast_to(call: TfCall) -> list[TfValue]:
-    """Nothing, if the shape stays."""
+    """An expand; nothing if the shape stays the same."""
     source, shape = call.inputs[0], tuple(call.values(1))
     if shape == source.shape:
         return [source]
@@ -885,7 +885,7 @@ def _broadcast_to(call: TfCall) -> list[TfValue]:
     return call.emit("expand", [aligned], {"shape": _permuted(shape, order)}, order)
 
 
-# What picks by value: shapes are those of the most that can come out
+# Operators that select by value: shapes are the largest possible ones
 
 
 @tensorflow("Fill")
@@ -926,7 +926,7 @@ def _top_k(call: TfCall) -> list[TfValue]:
 
 @tensorflow("Where")
 def _where(call: TfCall) -> list[TfValue]:
-    """Positions of all values, where none is zero."""
+    """Positions of all values, as if none were zero."""
     source = call.inputs[0]
     return call.opaque((math.prod(source.sizes), max(source.rank, 1)))
 
@@ -934,7 +934,7 @@ def _where(call: TfCall) -> list[TfValue]:
 @tensorflow("NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3", "NonMaxSuppressionV4",
             "NonMaxSuppressionV5")  # fmt: skip
 def _non_max_suppression(call: TfCall) -> list[TfValue]:
-    """Indices of as many boxes as it may select; a version adds scores and their number."""
+    """Indices of the largest number of boxes that it may select; some versions add scores and the number."""
     boxes = call.inputs[0].sizes[0]
     limit = call.inputs[2].value
     selected = boxes if limit is None else min(boxes, int(limit.item()))
@@ -943,7 +943,7 @@ def _non_max_suppression(call: TfCall) -> list[TfValue]:
 
 @tensorflow("CombinedNonMaxSuppression")
 def _combined_non_max_suppression(call: TfCall) -> list[TfValue]:
-    """Boxes, scores and classes of as many as it may select, and their number."""
+    """Boxes, scores and classes of the largest number that it may select, and their number."""
     [total] = call.values(3)
     boxes = call.opaque((1, total, 4))
     values = replace(boxes[0], shape=(1, total), order=(0, 1))

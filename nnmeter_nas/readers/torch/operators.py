@@ -1,10 +1,10 @@
-"""What each ATen operator is in a model graph.
+"""Translate each ATen operator to operators of the model graph.
 
-:mod:`nnmeter_nas.ops` declares which operator it is. An entry here is for those whose arguments ATen spells
-in its own way, and for those that become several operators. It takes the traced :class:`AtenCall`, adds
-its operators to the model graph, and returns one operand for each output tensor. It returns None if this use
-has no canonical form (computed convolution weights, for example); the call then stays a node under ATen's own
-name.
+:mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose arguments ATen
+spells in its own way, and for those that become several operators. An entry takes the traced
+:class:`AtenCall`, adds its operators to the model graph, and returns one operand per output tensor. It
+returns None if this use has no canonical form (computed convolution weights, for example); the call then
+stays a node with ATen's own name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Translation = Callable[["AtenCall"], "list[Operand] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 
-#: Composite operators that are kept whole, since their parts would hide what they are.
+#: Composite operators that are kept whole, because their parts would not show what they are.
 OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
@@ -37,13 +37,13 @@ class AtenCall:
 
     Attributes:
         graph: the model graph under construction.
-        op: name of the operator, without overload and in-place underscore; behind its namespace if that is
+        op: name of the operator, without overload and in-place underscore; with its namespace if that is
             not ATen's.
         args: all arguments by their schema name, defaults included.
         inputs: the computed operands, in the order of the arguments.
         out_shapes: the shapes of the tensors it returned.
-        operand: gives the operand that stands for a tensor, or None for weights and constants.
-        known: gives a constant made in ``forward``, or None where no values are known.
+        operand: returns the operand for a tensor, or None for weights and constants.
+        known: returns a constant made in ``forward``, or None if its values are unknown.
         add: adds an operator ``(op, inputs, attrs, declared shapes)`` and returns its name.
     """
 
@@ -73,7 +73,7 @@ class AtenCall:
         return [self.emit(op, self.inputs, attrs, self.out_shapes[0])] if len(self.inputs) == 1 else None
 
     def constant(self, tensor: torch.Tensor) -> Operand:
-        """An operator without operands for a constant tensor: ``zero`` if it holds nothing else."""
+        """An operator without operands for a constant tensor: ``zero`` if all its values are 0."""
         value, shape = self.known(tensor), tuple(tensor.shape)
         all_zero = value is not None and not bool(value.any())
         return self.emit("zero" if all_zero else "constant", [], {"shape": shape}, shape)
@@ -96,14 +96,14 @@ def reads(*operators: str) -> Callable[[Translation], Translation]:
 
 
 def is_known(op: str) -> bool:
-    """Whether ATen's ``op`` has a canonical form; otherwise its parts may have one."""
+    """Whether ATen's ``op`` has a canonical form; if not, its parts may have one."""
     return op in TRANSLATIONS or op in NAMES["torch"]
 
 
 def translate(call: AtenCall) -> list[Operand]:
-    """Add ``call`` to its model graph; one operand for each of its output tensors that has one.
+    """Add ``call`` to its model graph; return one operand for each output tensor that has one.
 
-    A call without a canonical form stays one node under its ATen name, with the shapes it was traced with.
+    A call without a canonical form stays one node with its ATen name and traced shapes.
     """
     operands = TRANSLATIONS.get(call.op, _as_declared)(call)
     if operands is None:
@@ -135,27 +135,27 @@ def _as_declared(call: AtenCall) -> list[Operand] | None:
 
 @reads("bn")
 def _batch_norm(call: AtenCall) -> list[Operand] | None:
-    """Without weights if it has no factors."""
+    """A batch norm; it has no weights if it has no factors."""
     return call.layer("bn", **({"affine": False} if call.args.get("weight") is None else {}))
 
 
 @reads("norm", "prelu")
 def _with_weights(call: AtenCall) -> list[Operand] | None:
-    """As many parameters as its weights hold."""
+    """A layer with as many parameters as its weights hold."""
     weights = [call.args[name] for name in ("weight", "bias") if call.args.get(name) is not None]
     return call.layer(_canonical(call), params=sum(math.prod(tensor.shape) for tensor in weights))
 
 
 @aten("to", "_to_copy")
 def _to(call: AtenCall) -> list[Operand] | None:
-    """A change of type is a cast; of device or layout, nothing."""
+    """A change of type is a cast; a change of device or layout is nothing."""
     changes_type = call.args.get("dtype") not in (None, call.args["self"].dtype)
     return call.layer("cast" if changes_type else "identity")
 
 
 @reads("clip")
 def _clip(call: AtenCall) -> list[Operand] | None:
-    """Limits of 0 and 6, or of 0 alone, make it the activation of that name."""
+    """A clip. Limits of 0 and 6, or of 0 alone, make it the activation with that name."""
     low = call.args.get("min_val", call.args.get("min"))
     high = call.args.get("max_val", call.args.get("max"))
     if low == 0 and high in (None, 6):
@@ -184,7 +184,7 @@ def _reciprocal(call: AtenCall) -> list[Operand] | None:
 
 @aten("rsub")
 def _rsub(call: AtenCall) -> list[Operand] | None:
-    """A difference with its operands the other way round."""
+    """A difference with swapped operands."""
     return _binary(call, "sub", call.args["other"], call.args["self"], call.args.get("alpha", 1))
 
 
@@ -215,14 +215,14 @@ def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) ->
 
 @aten("zeros_like", "new_zeros", "zero")
 def _zeros(call: AtenCall) -> list[Operand] | None:
-    """Zeros, whatever the operand holds."""
+    """Zeros for any operand."""
     shape = call.out_shapes[0]
     return [call.emit("zero", [], {"shape": shape}, shape)]
 
 
 @aten("ones_like", "new_ones", "full_like", "new_full", "empty_like", "new_empty", "fill")
 def _filled(call: AtenCall) -> list[Operand] | None:
-    """A constant that only borrows the shape of its operand."""
+    """A constant that only takes the shape of its operand."""
     shape = call.out_shapes[0]
     return [call.emit("constant", [], {"shape": shape}, shape)]
 
@@ -275,14 +275,14 @@ def _conv_transpose(call: AtenCall) -> list[Operand] | None:
 
 
 def _bias(call: AtenCall, usual: bool = False) -> dict[str, bool]:
-    """Whether a layer has a bias, where that is not what its operator usually has."""
+    """The attribute ``bias``, if it differs from the operator's usual one."""
     found = call.args.get("bias") is not None
     return {} if found is usual else {"bias": found}
 
 
 @aten("convolution", "_convolution")
 def _convolution(call: AtenCall) -> list[Operand] | None:
-    """The primitive behind both."""
+    """The primitive of convolutions and transposed convolutions."""
     return (_conv_transpose if call.args["transposed"] else _conv)(call)
 
 
@@ -319,7 +319,7 @@ def _product(call: AtenCall, left: Any, right: Any) -> list[Operand] | None:
 
 @reads("maxpool", "avgpool")
 def _pool(call: AtenCall) -> list[Operand] | None:
-    """Its stride defaults to its kernel."""
+    """A pool; the stride defaults to the kernel."""
     args, rank = call.args, len(call.shape()) - 2
     kernel = _per_dimension(args["kernel_size"], rank)
     return call.layer(_canonical(call), kernel=kernel,
@@ -336,7 +336,7 @@ def _adaptive_pool(call: AtenCall) -> list[Operand] | None:
 
 @reads("mean", "sum", "max", "min", "prod")
 def _reduction(call: AtenCall) -> list[Operand] | None:
-    """Over ``dim``, or over everything; the maximum over a whole map is a global max pool."""
+    """Reduce ``dim``, or everything. The maximum over a whole map is a global max pool."""
     shape, op, dim = call.shape(), _canonical(call), call.args.get("dim")
     axes = [dim] if isinstance(dim, int) else dim or range(len(shape))
     axes = tuple(sorted(call.axis(d) for d in axes))
@@ -350,7 +350,7 @@ def _reduction(call: AtenCall) -> list[Operand] | None:
 
 @reads("concat")
 def _cat(call: AtenCall) -> list[Operand] | None:
-    """Constant tensors among the operands count towards its shape."""
+    """Join operands; constant tensors among them count towards the shape."""
     tensors = [t for t in call.args["tensors"] if t.numel()]  # torch lets torch.empty(0) pass
     operands = [call.operand(t) or call.constant(t) for t in tensors]
     axis = call.args["dim"] % tensors[0].dim()
@@ -359,7 +359,7 @@ def _cat(call: AtenCall) -> list[Operand] | None:
 
 @aten("stack")
 def _stack(call: AtenCall) -> list[Operand] | None:
-    """Each operand gets a new axis, along which they are joined."""
+    """Give each operand a new axis, and join them along it."""
     tensors, shape = call.args["tensors"], call.out_shapes[0]
     axis = call.args["dim"] % len(shape)
     piece = (*shape[:axis], 1, *shape[axis + 1:])
@@ -370,7 +370,7 @@ def _stack(call: AtenCall) -> list[Operand] | None:
 
 @reads("split")
 def _split(call: AtenCall) -> list[Operand] | None:
-    """Cut along ``dim`` into the sizes it was traced with."""
+    """Cut along ``dim`` into the traced sizes."""
     axis = call.axis(call.args["dim"])
     sections = [shape[axis] for shape in call.out_shapes]
     name = call.add("split", [call.inputs[0]], {"axis": axis, "sections": sections}, call.out_shapes)
@@ -389,7 +389,7 @@ def _glu(call: AtenCall) -> list[Operand] | None:
 
 @aten("unbind")
 def _unbind(call: AtenCall) -> list[Operand] | None:
-    """Cut into slices of size 1, each of which loses that axis."""
+    """Cut into slices of size 1, and drop their axis."""
     axis, shape = call.axis(call.args["dim"]), call.shape()
     piece = (*shape[:axis], 1, *shape[axis + 1:])
     attrs = {"axis": axis, "sections": [1] * shape[axis]}
@@ -409,7 +409,7 @@ def _slice(call: AtenCall) -> list[Operand] | None:
 
 @aten("select")
 def _select(call: AtenCall) -> list[Operand] | None:
-    """One position along ``dim``, which goes."""
+    """Take one position along ``dim``, and drop ``dim``."""
     axis, shape = call.axis(call.args["dim"]), call.shape()
     start = int(call.args["index"]) % shape[axis]
     piece = (*shape[:axis], 1, *shape[axis + 1:])
@@ -419,7 +419,7 @@ def _select(call: AtenCall) -> list[Operand] | None:
 
 @reads("reshape")
 def _reshape(call: AtenCall) -> list[Operand] | None:
-    """The shape it was traced with, -1 resolved."""
+    """Reshape to the traced shape, with -1 resolved."""
     if "dtype" in call.args:  # x.view(torch.int32)
         return None
     if call.out_shapes[0] == call.shape():
@@ -429,7 +429,7 @@ def _reshape(call: AtenCall) -> list[Operand] | None:
 
 @reads("flatten")
 def _flatten(call: AtenCall) -> list[Operand] | None:
-    """Joins ``start_dim`` to ``end_dim``."""
+    """Join ``start_dim`` to ``end_dim``."""
     if call.out_shapes[0] == call.shape():
         return call.layer("identity")
     return call.layer("flatten", start=call.axis(call.args["start_dim"]), end=call.axis(call.args["end_dim"]))
@@ -437,7 +437,7 @@ def _flatten(call: AtenCall) -> list[Operand] | None:
 
 @reads("expand")
 def _expand(call: AtenCall) -> list[Operand] | None:
-    """Nothing, if the shape stays."""
+    """An expand; nothing if the shape stays the same."""
     shape = call.out_shapes[0]
     return call.layer("identity") if shape == call.shape() else call.layer("expand", shape=shape)
 
@@ -449,14 +449,14 @@ def _tile(call: AtenCall) -> list[Operand] | None:
 
 @aten("permute")
 def _permute(call: AtenCall) -> list[Operand] | None:
-    """The order that there was is nothing."""
+    """Reorder dimensions; nothing if the order stays the same."""
     perm = [call.axis(d) for d in call.args["dims"]]
     return call.layer("identity" if perm == sorted(perm) else "transpose", perm=tuple(perm))
 
 
 @aten("transpose", "swapaxes", "swapdims", "t")
 def _transpose(call: AtenCall) -> list[Operand] | None:
-    """Two dimensions swap places; ``t`` swaps the only two."""
+    """Swap two dimensions; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
     first, second = (call.args.get(k, d) for k, d in (("dim0", 0), ("dim1", -1)))
     perm[first], perm[second] = perm[second], perm[first]
@@ -465,7 +465,7 @@ def _transpose(call: AtenCall) -> list[Operand] | None:
 
 @reads("squeeze")
 def _squeeze(call: AtenCall) -> list[Operand] | None:
-    """Dimensions of size 1 go: those of ``dim``, or all."""
+    """Drop dimensions of size 1: those of ``dim``, or all."""
     axes = call.args.get("dim", [i for i, size in enumerate(call.shape()) if size == 1])
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     return call.layer("squeeze", axes=tuple(call.axis(a) for a in axes))
@@ -488,7 +488,7 @@ def _pad(call: AtenCall) -> list[Operand] | None:
 
 @reads("upsample")
 def _upsample(call: AtenCall) -> list[Operand] | None:
-    """The size it was traced with, and the way it interpolates."""
+    """Resize to the traced size, with its interpolation mode."""
     mode = call.op.lstrip("_").removeprefix("upsample_")
     return call.layer("upsample", size=call.out_shapes[0][2:], mode=mode)
 
