@@ -133,7 +133,7 @@ class TableLookup:
         if shape is None and carries_operators(candidate):
             shape = traced_shape(candidate)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NNI warns about new torch versions
+            warnings.simplefilter("ignore")  # NNI warns about things that are new in torch
             loaded = space_given(space, shape)
         assert loaded is not None
         return loaded
