@@ -1,7 +1,7 @@
-"""Images to train on: scikit-learn's digits, CIFAR-10 in its binary version, or a folder of files a class.
+"""Images to train on: scikit-learn's digits, CIFAR-10 in its binary version, or a folder of files per class.
 
-A :class:`Dataset` holds two sets of images. :class:`Batches` makes batch number ``n`` of an endless shuffled
-pass over one of them from ``n`` and a seed alone, so that training can end and go on anywhere.
+A :class:`Dataset` holds two sets of images. :class:`Batches` shuffles one of them endlessly. Batch number
+``n`` depends only on ``n`` and a seed, so training can stop and resume anywhere.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nnmeter_nas.errors import DatasetError, nearest
 from nnmeter_nas.extras import load_extra
 
 DATASETS = ("digits", "cifar10", "imagefolder")
-#: Suffixes of the files that count as images, in lower case.
+#: Suffixes of image files, in lower case.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 _CIFAR10_TEST = "test_batch.bin"
-#: A class, then 32x32 pixels in each of 3 channels.
+#: Bytes of a record: the class, then 32x32 pixels in each of 3 channels.
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
-#: Mean and deviation of each channel of ImageNet, which networks for photographs are commonly trained with.
+#: ImageNet's mean and standard deviation per channel, the usual ones for networks that see photographs.
 _PHOTO_MEAN, _PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Side of the enlarged image that the centre is cut from, over the side of what is cut out.
+#: Side of the enlarged image divided by the side of the centre crop.
 _MARGIN = 256 / 224
 
 
@@ -37,18 +37,18 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, chosen: np.ndarray, rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (n, C, H, W) and classes (n,) at ``chosen`` places, varied by ``rng`` if one is given."""
+        """Return images (n, C, H, W) and classes (n,) at ``chosen`` places, varied by ``rng`` if given."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a network is trained on, and what it is judged by.
+    """The images that a network learns from, and the images that test it.
 
     Attributes:
         name: one of :data:`DATASETS`.
         classes: number of classes.
         train: images to learn from.
-        held_out: images that nothing is learned from.
+        held_out: images for testing only.
     """
 
     name: str
@@ -70,18 +70,18 @@ def load_dataset(
     seed: int = 0,
     resize_scale: float = 0.08,
 ) -> Dataset:
-    """The dataset ``name`` as a network of ``input_shape`` takes it.
+    """Load the dataset ``name`` for a network with input ``input_shape``.
 
     Args:
         name: one of :data:`DATASETS`.
-        data: its folder; digits needs none.
+        data: the dataset's folder; digits needs none.
         input_shape: NCHW; the batch size is ignored.
-        seed: of the split of the digits.
-        resize_scale: smallest share of a photograph that training may cut out (imagefolder alone).
+        seed: seed for splitting the digits.
+        resize_scale: smallest share of a photograph that training may crop (imagefolder only).
 
     Raises:
-        DatasetError: no such dataset, or its folder or files are missing or damaged.
-        MissingPackageError: a package that reads it is not installed.
+        DatasetError: the dataset is unknown, or its folder or files are missing or damaged.
+        MissingPackageError: a package needed to read it is not installed.
     """
     check_dataset(name)
     if name == "digits":
@@ -102,10 +102,10 @@ class MemoryImages:
     Attributes:
         pixels: (n, C, H, W), of any type.
         classes: (n,).
-        mean: of each channel, taken from the pixels before they are fed to a network.
-        std: deviation of each channel, that they are then divided by.
-        side: height and width to scale them to.
-        shift: pixels that a varied image is moved by at most, each way; 0 leaves images as they are.
+        mean: mean of each channel, subtracted from the pixels first.
+        std: standard deviation of each channel; the pixels are then divided by it.
+        side: height and width to scale images to.
+        shift: a varied image moves by at most this many pixels each way; 0 turns variation off.
     """
 
     pixels: torch.Tensor
@@ -119,7 +119,7 @@ class MemoryImages:
         return len(self.classes)
 
     def batch(self, chosen: np.ndarray, rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :class:`Images`; half of the varied images are mirrored."""
+        """See :class:`Images`; variation mirrors half of the images."""
         places = torch.from_numpy(chosen)
         pixels = (self.pixels[places].float() - self.mean[:, None, None]) / self.std[:, None, None]
         if rng is not None and self.shift:
@@ -142,13 +142,13 @@ class MemoryImages:
 
 @dataclass(frozen=True)
 class FileImages:
-    """Images that are read from files as they are needed.
+    """Images read from files when needed.
 
     Attributes:
         files: their paths.
         classes: (n,).
-        side: height and width of the images fed to a network.
-        scale: smallest share of an image that a varied one shows.
+        side: height and width of the images that a network gets.
+        scale: smallest share of an image that variation keeps.
     """
 
     files: Sequence[Path]
@@ -160,18 +160,18 @@ class FileImages:
         return len(self.files)
 
     def batch(self, chosen: np.ndarray, rng: np.random.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :class:`Images`; a varied image is a cutting of the file's, mirrored half of the time."""
+        """See :class:`Images`; variation crops each image and mirrors half of them."""
         pixels = torch.stack([self._read(self.files[place], rng) for place in chosen])
         mean, std = torch.tensor(_PHOTO_MEAN), torch.tensor(_PHOTO_STD)
         return (pixels - mean[:, None, None]) / std[:, None, None], self.classes[torch.from_numpy(chosen)]
 
     def _read(self, file: Path, rng: np.random.Generator | None) -> torch.Tensor:
-        """The image of ``file`` as (3, side, side), 0 to 1."""
+        """Read the image in ``file`` as (3, side, side), values 0 to 1."""
         pil = load_extra("PIL.Image", "search", "reading images")
         try:
             with pil.open(file) as opened:
                 image = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's, for damaged files
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises these for damaged files
             raise DatasetError(f"{file} cannot be read as an image: {error}") from error
         box = _centre(image.size) if rng is None else _cutting(image.size, self.scale, rng)
         image = image.resize((self.side, self.side), pil.Resampling.BILINEAR, box=box)
@@ -182,7 +182,7 @@ class FileImages:
 
 
 def _centre(size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The square in the middle of an image of ``size`` (width, height): left, top, right, bottom."""
+    """Return the central square of an image of ``size`` (width, height) as left, top, right, bottom."""
     side = min(size) / _MARGIN
     left, top = ((length - side) / 2 for length in size)
     return left, top, left + side, top + side
@@ -191,7 +191,7 @@ def _centre(size: tuple[int, int]) -> tuple[float, float, float, float]:
 def _cutting(
     size: tuple[int, int], scale: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A random part of an image, of random share and proportions (Szegedy et al., 2015)."""
+    """Return a crop of random area and aspect ratio at a random place (Szegedy et al., 2015)."""
     area = size[0] * size[1] * rng.uniform(scale, 1.0)
     proportion = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     width = min(np.sqrt(area * proportion), size[0])
@@ -201,18 +201,18 @@ def _cutting(
 
 
 class Batches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Batches of endless passes over images, each pass in another random order.
+    """Batches of images, in endless passes that each have a new random order.
 
-    The last images of a pass that fill no batch are left out of it.
+    A pass drops its last images if they do not fill a batch.
 
     Args:
-        images: to take from.
-        batch_size: images in a batch.
-        seed: of order and variation; batch ``n`` depends on it and on ``n``.
-        part: which of them to pass over; all unless given.
+        images: the images to draw from.
+        batch_size: images per batch.
+        seed: seed for order and variation; batch ``n`` depends only on it and on ``n``.
+        part: indices of the images to use; all by default.
 
     Raises:
-        DatasetError: there are fewer images than a batch takes.
+        DatasetError: there are fewer images than a batch needs.
     """
 
     def __init__(
@@ -238,8 +238,8 @@ class Batches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self.images.batch(chosen, np.random.default_rng([*self.seed, epoch, place]))
 
     def loader(self, start: int, end: int, workers: int = 0, pinned: bool = False) -> Any:
-        """Batches ``start`` to ``end``, made ahead by ``workers`` processes."""
-        # Without a generator of its own it would draw from the one that the caller's training depends on.
+        """Load batches ``start`` to ``end`` (excluded); ``workers`` processes prepare them ahead."""
+        # It has its own generator: otherwise it draws from the global one, which the caller's training uses.
         return torch.utils.data.DataLoader(
             self, batch_size=None, sampler=range(start, end), num_workers=workers, pin_memory=pinned,
             generator=torch.Generator(),
@@ -281,7 +281,7 @@ def _cifar10(folder: Path, input_shape: Sequence[int]) -> Dataset:
 
 
 def _cifar10_records(file: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels (n, 3, 32, 32) and classes (n,) of a binary batch."""
+    """Read pixels (n, 3, 32, 32) and classes (n,) from a binary batch."""
     raw = np.fromfile(file, dtype=np.uint8)
     records = raw[: len(raw) // _CIFAR10_RECORD * _CIFAR10_RECORD].reshape(-1, _CIFAR10_RECORD)
     if not len(records) or records.size != len(raw) or records[:, 0].max() > 9:
@@ -315,7 +315,7 @@ def _image_folder(folder: Path, input_shape: Sequence[int], scale: float) -> Dat
 
 
 def _classes(folder: Path) -> list[str]:
-    """Names of the classes, which are folders."""
+    """Return the names of the classes: each is a folder."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     if not names:
         raise DatasetError(

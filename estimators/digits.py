@@ -1,7 +1,7 @@
-"""Train one candidate network on scikit-learn's handwritten digits: what each trial of a search runs.
+"""Train one candidate network on scikit-learn's handwritten digits. Each trial of a search runs this.
 
 The digits (1,797 real grey images of 8x8 pixels, ten classes; Alpaydin and Kaynak, "Optical Recognition
-of Handwritten Digits", UCI 1998) come inside scikit-learn, so no trial needs a network.
+of Handwritten Digits", UCI 1998) ship with scikit-learn, so trials need no internet.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-#: Share of the images that no candidate is trained on.
+#: Share of the images kept for testing.
 HELD_OUT = 0.25
 
 
 def digits(input_shape: Sequence[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """The digits as a network of ``input_shape`` takes them: enlarged, grey repeated in every channel.
+    """Load the digits for a network with input ``input_shape``: enlarged, the same grey in every channel.
 
     Args:
         input_shape: NCHW; the batch size is ignored.
-        seed: of the split, which keeps the shares of the classes.
+        seed: seed for the split. Both parts have the same share of each class.
 
     Returns:
-        Training images (1347, C, H, W) of mean 0 and deviation 1, their classes, the held-out images
-        (450, C, H, W) on the same scale, their classes.
+        Training images (1347, C, H, W) with mean 0 and standard deviation 1, their classes, held-out images
+        (450, C, H, W) scaled in the same way, their classes.
     """
     images, classes = load_digits(return_X_y=True)
     pixels = torch.from_numpy(images.astype(np.float32)).reshape(-1, 1, 8, 8)
@@ -54,19 +54,19 @@ def train_on_digits(
     seed: int = 0,
     threads: int = 1,
 ) -> float:
-    """Train ``model`` and report its accuracy to NNI after each epoch; the function of a trial.
+    """Train ``model`` and report its accuracy to NNI after each epoch. A trial runs this function.
 
-    Weights, split and order of the images follow ``seed``, so a candidate's accuracy does not depend on
-    the trials beside it.
+    ``seed`` sets the weights, the split and the order of the images, so a candidate's accuracy does not
+    depend on other trials.
 
     Args:
-        model: a network, or what builds one (NNI 2.10.1 hands over a class, 3.0 a network).
+        model: a network, or a class or function that builds one (NNI 2.10.1 passes a class, 3.0 a network).
         input_shape: NCHW input of the network; the batch size is ignored.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: highest rate of the one-cycle schedule (Smith and Topin, 2019).
-        seed: of everything random.
-        threads: cores that torch may use; trials run side by side, so one each is fastest.
+        seed: seed for everything random.
+        threads: cores that torch may use. Trials run in parallel, so one core each is fastest.
 
     Returns:
         Accuracy on the held-out images, 0 to 1.
@@ -82,7 +82,7 @@ def train_on_digits(
 
 
 def _initialised(network: nn.Module) -> nn.Module:
-    """``network`` with weights drawn anew: those of one that was built before follow no seed."""
+    """Draw new weights for ``network``, which was built before the seed was set."""
     for part in network.modules():
         if callable(reset := getattr(part, "reset_parameters", None)):
             reset()
@@ -99,7 +99,7 @@ def _epochs(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
     for _ in range(epochs):
         network.train()
-        # The last, smaller batch is left out: one image alone has no batch statistics.
+        # Drop the last, smaller batch: it may be a single image, which has no batch statistics.
         for batch in torch.randperm(len(images)).split(batch_size)[: len(images) // batch_size]:
             loss = functional.cross_entropy(network(images[batch]), classes[batch])
             optimizer.zero_grad()
@@ -111,7 +111,7 @@ def _epochs(
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: torch.Tensor, classes: torch.Tensor) -> float:
-    """Share of ``images`` (n, C, H, W) that ``network`` puts into their class."""
+    """Return the share of ``images`` (n, C, H, W) that ``network`` classifies correctly."""
     network.eval()
     hits: Any = torch.cat([network(part).argmax(1) for part in images.split(256)]) == classes
     return int(hits.sum()) / len(hits)

@@ -1,4 +1,4 @@
-"""HardwareLatencyEstimator: NNI's estimator for one-shot searches, on lookup tables, with a gradient.
+"""HardwareLatencyEstimator: NNI's estimator for one-shot searches, from lookup tables, with a gradient.
 
     >>> import numpy as np, torch
     >>> from nnmeter_nas.search_spaces import proxylessnas
@@ -12,7 +12,7 @@
     >>> bool(alpha["layer_2"].grad[estimator.table.candidates["layer_2"].index("zero")] < 0)
     True
 
-Its names, arguments and table layout are those of ``nni.retiarii.oneshot.pytorch.proxyless`` (NNI 2.10.1).
+It has the names, arguments and table layout of ``nni.retiarii.oneshot.pytorch.proxyless`` (NNI 2.10.1).
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ from nnmeter_nas.graph.shapes import Shape
 from nnmeter_nas.supernet import Space
 from nnmeter_nas.supernet.tracing import read_supernet
 
-#: Operators that a warning names.
+#: A warning names at most this many operators.
 _LISTED = 5
 
 
 class HardwareLatencyEstimator:
-    """Latency of architectures of a search space, and the expected one while the search is undecided.
+    """Give the latency of an architecture, or the expected latency while the search is undecided.
 
-    Every candidate has a price, plain torch modules too. Tables are kept in the user's cache.
+    It prices every candidate, plain torch modules too. It keeps its tables in the user's cache.
 
     Args:
-        applied_hardware: name of the device; or a lookup table or the path of one.
+        applied_hardware: device name, or a lookup table or its path.
         model: the search space: a module with NNI's choices, a supernet or a
-            :class:`~nnmeter_nas.supernet.Space`;
-            or, with the name of a device, a lookup table or the path of one. None if ``applied_hardware`` is
-            a table; with both, the table has to be that of the space.
+            :class:`~nnmeter_nas.supernet.Space`. If ``applied_hardware`` is a device name, it may also be a
+            lookup table or its path. If ``applied_hardware`` is a table, it may be None, or must be the
+            space of that table.
         dummy_input: shape of the input, NCHW.
-        dump_lat_table: YAML file to which the table is appended as NNI does it, unless it is in there; None
-            or "" for none. A table that was given is not written again.
-        strict: refuse candidates with operators that were not measured on the device, instead of a warning.
+        dump_lat_table: append the table to this YAML file, in NNI's layout, unless it is already there; None
+            or "" for no file. A given table is not written.
+        strict: raise, instead of warn, if a candidate has operators that were not measured on the device.
 
     Attributes:
         predictor_name: name of the device.
@@ -67,12 +67,12 @@ class HardwareLatencyEstimator:
 
     Raises:
         UnknownDeviceError: there is no such device.
-        LookupTableError: under ``strict``, a candidate cannot be priced; a table is damaged, stale, or of
-            something else; or ``dump_lat_table`` holds something else, which is then left as it is.
-        SpaceError, ReaderError: ``model`` is no search space, or cannot be traced with ``dummy_input``.
+        LookupTableError: under ``strict``, a candidate cannot be priced; a table is damaged, stale or does
+            not match; or ``dump_lat_table`` holds something other than tables (the file stays unchanged).
+        SpaceError, ReaderError: ``model`` is not a search space, or cannot be traced with ``dummy_input``.
 
     Warns:
-        LatencyWarning: operators are left out or estimated, as they were not measured on the device.
+        LatencyWarning: operators are left out or estimated because they were not measured on the device.
     """
 
     def __init__(
@@ -106,51 +106,51 @@ class HardwareLatencyEstimator:
 
     @property
     def block_latency_table(self) -> dict[str, dict[str, float]]:
-        """The table in NNI's layout, without what pairs of choices add.
+        """The table in NNI's layout, without the factors of pairs of choices.
 
         Label -> index of the candidate as text -> ms, and ``"stationary_block"`` -> ``"root"`` -> ms.
 
         Raises:
-            LookupTableError: more than two choices decide latency together, which NNI's layout cannot hold.
+            LookupTableError: a factor depends on more than two choices; NNI's layout cannot hold it.
         """
         return block_latencies(self.table)
 
     def cal_expected_latency(self, current_architecture_prob: Mapping[str, Any]) -> torch.Tensor:
-        """Expected latency in ms if every choice is made independently, differentiable, without dimensions.
+        """Return the expected latency in ms if choices are independent: a differentiable scalar tensor.
 
         Args:
-            current_architecture_prob: probabilities of the candidates by the label of the choice (or the name
-                of its module): a tensor ``[candidates]`` on any device, or a sequence of numbers.
+            current_architecture_prob: label of each choice (or name of its module) -> probabilities of its
+                candidates: a tensor ``[candidates]`` on any device, or a sequence of numbers.
 
         Raises:
-            LookupTableError: a label lacks or is unknown, or its probabilities are of another length,
-                negative, NaN, or do not sum to one.
+            LookupTableError: a label is missing or unknown, or its probabilities have the wrong length, are
+                negative or NaN, or do not sum to one.
         """
         given = self._by_label(current_architecture_prob)
         tensors = {label: _tensor(label, value) for label, value in given.items()}
         kinds = [t for t in tensors.values() if t.requires_grad] or list(tensors.values())
         if kinds:
-            # Sums over a network need more digits than half precision has.
+            # Half precision has too few digits to sum over a network.
             dtype = torch.promote_types(kinds[0].dtype, torch.float32)
             tensors = {label: t.to(kinds[0].device, dtype) for label, t in tensors.items()}
         return expected_latency(self.table, tensors)
 
     def export_latency(self, current_architecture: Mapping[str, Any]) -> float:
-        """Latency in ms of an architecture.
+        """Return the latency of an architecture in ms.
 
         Args:
-            current_architecture: by the label of each choice (or the name of its module), the candidate:
-                its index, as NNI has it, or its name.
+            current_architecture: label of each choice (or name of its module) -> the candidate's index, as
+                in NNI, or its name.
 
         Raises:
-            LookupTableError: a label is unknown, or there is no candidate of that index.
-            SpaceError: a choice is left open, or has no candidate of that name.
+            LookupTableError: a label is unknown, or no candidate has that index.
+            SpaceError: a choice is left open, or no candidate has that name.
         """
         given = self._by_label(current_architecture)
         return self.table.latency({label: self._candidate(label, value) for label, value in given.items()})
 
     def _by_label(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """``given`` with labels for keys."""
+        """Return ``given`` with labels as keys."""
         if not isinstance(given, Mapping):
             raise LookupTableError(f"expected a mapping by labels of choices, got {type(given).__name__}")
         found: dict[str, Any] = {}
@@ -166,7 +166,7 @@ class HardwareLatencyEstimator:
         return found
 
     def _candidate(self, label: str, value: Any) -> Any:
-        """The name of a candidate that goes by its index; names stay, and so do lists of one."""
+        """Turn an index into the candidate's name; return names and lists of one unchanged."""
         known = self.table.candidates[label]
         try:
             index = operator.index(value)
@@ -178,10 +178,10 @@ class HardwareLatencyEstimator:
 
 
 def append_table(path: str | Path, table: FactorTable) -> None:
-    """Append ``table`` to a YAML list of tables as NNI writes it; whole or not at all, and never twice.
+    """Append ``table`` to a YAML list of tables in NNI's layout: whole or not at all, and never twice.
 
     Raises:
-        LookupTableError: the file holds something else; it is left as it is.
+        LookupTableError: the file holds something else; it stays unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _given_table(value: Any, shape: Shape) -> FactorTable:
-    """The table given, or read from its path, if it is of this input shape and of the pack there is now."""
+    """Return the given table, or read it from its path; check its input shape and its pack's version."""
     table: FactorTable = value if isinstance(value, FactorTable) else load_table(value)
     if table.header.input_shape != shape:
         raise LookupTableError(
@@ -227,9 +227,9 @@ def _given_table(value: Any, shape: Shape) -> FactorTable:
 
 
 def _built_table(predictor: LatencyPredictor, space: Space, strict: bool) -> FactorTable:
-    """The table of a space whose candidates can, under ``strict``, all be priced."""
+    """Build or load the table of a space; under ``strict``, every candidate must have a price."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LatencyWarning)  # a table from the cache is to warn as well
+        warnings.simplefilter("ignore", LatencyWarning)  # warned of below, for cached tables too
         table = cached_table(space, predictor)
     for name, kind in table.header.left_out.items():
         if strict and name in space.blocks:
@@ -252,7 +252,7 @@ def _warn_of_left_out(table: FactorTable) -> None:
 
 
 def _predictor_of(table: FactorTable) -> LatencyPredictor:
-    """The predictor that the table is said to be from."""
+    """Load the predictor that the table names."""
     return load_latency_predictor(table.header.device, table.header.pack_version)
 
 
@@ -267,7 +267,7 @@ def _space(model: Any, shape: Shape) -> Space:
 
 
 def _labels_by_name(model: Any, labels: Sequence[str]) -> dict[str, str]:
-    """Label of each choice of a module by the name of the submodule that chooses."""
+    """Map the name of each choosing submodule to the label of its choice."""
     if not isinstance(model, torch.nn.Module):
         return {}
     named = {name: str(getattr(part, "label", "")) for name, part in model.named_modules()}
@@ -275,7 +275,7 @@ def _labels_by_name(model: Any, labels: Sequence[str]) -> dict[str, str]:
 
 
 def _tensor(label: str, value: Any) -> torch.Tensor:
-    """Probabilities as a tensor that keeps the gradient of what it is made of."""
+    """Turn probabilities into a tensor, keeping their gradient."""
     if isinstance(value, torch.Tensor):
         return value
     try:

@@ -1,4 +1,4 @@
-"""LatencyProfiler: the latency of a model space as an expression of its choices, for NNI 3.0's strategies.
+"""LatencyProfiler: latency as an expression of a model space's choices, for NNI 3.0's strategies.
 
     profiler = LatencyProfiler(space, (1, 3, 224, 224), "cortexA76cpu_tflite21")
     Proxyless(penalty=ExpectationProfilerPenalty(profiler, baseline=20.0))
@@ -34,40 +34,40 @@ from nnmeter_nas.supernet.nni_space import NamedNetworks
 _mutable = nni_lines.nni3("nni.mutable")
 _ExpressionProfiler: Any = nni_lines.nni3("nni.nas.profiler").ExpressionProfiler
 
-#: Random samples that kernels are told apart by, and that the table is tested on.
+#: Random samples used to tell kernels apart and to test the table.
 _PROBES = 32
-#: How often the table is corrected by networks of which it was wrong.
+#: Rounds in which the table learns from the networks that it got wrong.
 _ROUNDS = 8
 
 
 class LatencyProfiler(_ExpressionProfiler):
-    """Latency in ms of every sample of a space, equal to that of the sample's whole network.
+    """Latency in ms of every sample of a space, the same as the prediction for the sample's whole network.
 
-    Kernels are priced where they run, fused with their neighbours as the device fuses them. Layer choices,
-    input choices, value choices and repeated blocks are handled wherever their values can be listed. For it,
-    dozens to hundreds of networks are predicted; see :mod:`nnmeter_nas.costs.by_kernel`.
+    It prices each kernel where it runs, fused with its neighbours as on the device. It handles layer choices,
+    input choices, value choices and repeated blocks if their values can be listed. To learn the space, it
+    predicts dozens to hundreds of networks; see :mod:`nnmeter_nas.costs.by_kernel`.
 
-    Making the first one patches what keeps NNI's penalties and filters from their effect; see
+    The first profiler patches NNI so that its penalties and filters take effect; see
     :func:`nnmeter_nas.nni.oneshot.patch_oneshot`.
 
     Args:
-        space: ``nni.nas.nn.pytorch.ModelSpace``, before a one-shot strategy has changed it; not changed here.
-        dummy_input: input of the networks, or its shape, NCHW with batch 1; for several inputs a list of
-            them, or a dict by the names of the arguments of ``forward``.
+        space: ``nni.nas.nn.pytorch.ModelSpace``, before a one-shot strategy changes it; not changed here.
+        dummy_input: input of the networks, or its shape, NCHW with batch 1. For several inputs, a list of
+            them, or a dict by the argument names of ``forward``.
         applied_hardware: device name, or a ``LatencyPredictor``.
         predictor_version: version of the device's predictor pack; the newest by default.
-        strict: raise where a prediction would leave an operator out, instead of a warning.
-        seed: of the samples that are predicted.
+        strict: raise, instead of warn, if a prediction would leave an operator out.
+        seed: seed for the samples to predict.
 
     Attributes:
-        expression: sum of what the labels decide together, few at a time; a float if nothing is to choose.
-        predictor: the device's.
-        table: the same as a factor table; there is none if nothing is to choose.
-        evaluations: networks that were predicted.
+        expression: sum of factors over few labels each; a float if the space has no choice.
+        predictor: predictor of the device.
+        table: the same as a factor table; missing if the space has no choice.
+        evaluations: number of networks predicted.
 
     Raises:
-        UnknownDeviceError: no predictor pack goes by ``applied_hardware`` and ``predictor_version``.
-        SpaceError: the space cannot be priced; names the label at fault.
+        UnknownDeviceError: no predictor pack has this ``applied_hardware`` and ``predictor_version``.
+        SpaceError: the space cannot be priced; the message names the label at fault.
         ReaderError: a network cannot be traced with ``dummy_input``.
         UnpredictedOperatorError: under ``strict``, an operator has no kernel predictor.
 
@@ -101,7 +101,7 @@ class LatencyProfiler(_ExpressionProfiler):
         self._input_shape: InputShape = tree_map_only(torch.Tensor, lambda t: tuple(t.shape), dummy_input)
         self._strict = strict
         self._meter = LatencyMeter([self.predictor])
-        self._operators: set[str] = set()  # whose predictions were checked
+        self._operators: set[str] = set()  # kernel types whose predictions were checked
         self._kernels: dict[tuple[str, ...], Kernels] = {}
         if not sampled.values:
             self.expression = math.fsum(self._meter.priced(0, [self._kernels_of({})])[0].values())
@@ -111,7 +111,7 @@ class LatencyProfiler(_ExpressionProfiler):
         self.expression = functools.reduce(operator.add, terms, self.table.constant)
 
     def _learned(self, seed: int) -> FactorTable:
-        """The table of the space, which gives the latency of every network that was predicted."""
+        """Learn the table of the space; it must be right for every network predicted."""
         candidates, draw = self._networks.candidates, random.Random(seed)
         probes = [{label: draw.choice(known) for label, known in candidates.items()} for _ in range(_PROBES)]
         learner = KernelLearner(self._kernels_of, candidates, self._networks.places, probes, seed)
@@ -126,7 +126,7 @@ class LatencyProfiler(_ExpressionProfiler):
         raise SpaceError("the latency of the space is no sum over kernels that few choices decide")
 
     def _kernels_of(self, sample: Mapping[str, str]) -> Kernels:
-        """The kernels of the network of ``sample``, as the device fuses them."""
+        """Return the kernels of the network of ``sample``, as the device fuses them."""
         key = tuple(sample.values())
         if key not in self._kernels:
             with garbage_at_the_end():
@@ -140,7 +140,7 @@ class LatencyProfiler(_ExpressionProfiler):
 
 
 def _term(table: FactorTable, positions: Positions, space: SampledSpace) -> Any:
-    """A factor of ``table`` as an expression of NNI's mutables."""
+    """Turn a factor of ``table`` into an expression of NNI's mutables."""
     labels = [table.labels[position] for position in positions]
     arguments = [_argument(space.mutables[label]) for label in labels]
     shown = ", ".join("{}" for _ in arguments)
@@ -149,23 +149,23 @@ def _term(table: FactorTable, positions: Positions, space: SampledSpace) -> Any:
 
 
 def _argument(mutable: Any) -> Any:
-    """What stands for a choice in an expression.
+    """Return the mutable that represents a choice in an expression.
 
-    A choice of one input is categorical there, as strategies give a probability to each input.
+    A choice of one input becomes categorical, because strategies give a probability to each input.
     """
     if isinstance(mutable, _mutable.CategoricalMultiple) and mutable.n_chosen == 1:
         one = _mutable.Categorical(mutable.values, label="input")
-        one.label = mutable.label  # which a constructor would refuse if it has a scope
+        one.label = mutable.label  # set here: the constructor refuses a label with a scope
         return one
     return mutable
 
 
 class _LookUp:
-    """The entry of a factor for the values of its labels, in order.
+    """Look up the entry of a factor from the values of its labels, in order.
 
     Args:
         values: NNI's values, by label.
-        factor: ms for each combination of them.
+        factor: ms for each combination of values.
     """
 
     def __init__(self, values: Mapping[str, Sequence[Hashable]], factor: FloatArray) -> None:
@@ -173,10 +173,10 @@ class _LookUp:
         self._factor = factor
 
     def __call__(self, *values: Any) -> float:
-        """Latency, ms. Inputs that are chosen together come as a list, an only one also by itself.
+        """Return the latency in ms. Inputs chosen together are a list; a single input may be given as it is.
 
         Raises:
-            SpaceError: a label has no such value.
+            SpaceError: a label lacks the given value.
         """
         try:
             row = tuple(_index_of(value, of) for value, of in zip(values, self._index.values(), strict=True))
@@ -189,7 +189,7 @@ class _LookUp:
 
 
 def _index_of(value: Any, index: Mapping[Hashable, int]) -> int:
-    """Which of the values of a choice ``value`` is; inputs that are chosen together are a set."""
+    """Return the index of ``value`` among the values of a choice; inputs chosen together are a set."""
     if isinstance(next(iter(index)), frozenset):
         return index[frozenset(value if isinstance(value, list | tuple) else [value])]
     return index[value]

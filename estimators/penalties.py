@@ -1,4 +1,4 @@
-"""Penalties that pull a one-shot search towards a reference latency; names and parameters are NNI's.
+"""Penalties that pull a one-shot search towards a reference latency, with NNI's names and parameters.
 
     >>> import torch
     >>> penalised = latency_penalty("add#linear", {"lambda": 0.2}, reference_latency=20.0)
@@ -19,7 +19,7 @@ import torch
 
 from nnmeter_nas.errors import SearchError, nearest
 
-#: Takes the task's loss and the expected latency in ms, both without dimensions; gives the loss to minimise.
+#: Turns the task's loss and the expected latency in ms (scalar tensors) into the loss to minimise.
 Penalty = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -29,10 +29,10 @@ class AddLinear:
 
     Args:
         reference_latency: in ms, above 0.
-        lambda_: what an excess as large as the reference adds to the loss; 0 leaves latency out.
+        lambda_: penalty for twice the reference latency; 0 ignores latency.
 
     Raises:
-        SearchError: an argument is out of its range; when called, an expected latency is no finite number.
+        SearchError: an argument is out of range; when called, the expected latency is not finite.
     """
 
     reference_latency: float
@@ -43,7 +43,7 @@ class AddLinear:
         _check("lambda", self.lambda_, "of at least 0", self.lambda_ >= 0)
 
     def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
-        """The loss of the task with the penalty on top."""
+        """Return the task's loss plus the penalty."""
         _finite(expected_latency)
         excess = (expected_latency - self.reference_latency) / self.reference_latency
         return loss + self.lambda_ * excess
@@ -53,17 +53,17 @@ class AddLinear:
 class MulLog:
     """``mul#log``: alpha * loss * (log expected / log reference) ** beta, logarithms of ms.
 
-    Both latencies must exceed 1 ms. The logarithm of a shorter one is negative: its fractional power is no
-    number, and against a reference below 1 ms the slower architecture would win. ``add#linear`` takes any.
+    Both latencies must exceed 1 ms. Below 1 ms the logarithm is negative: its fractional power is undefined,
+    and with a reference below 1 ms the slower architecture would win. ``add#linear`` takes any latency.
 
     Args:
         reference_latency: in ms, above 1.
-        alpha: factor of the whole, above 0.
-        beta: the higher, the more latency counts; 0 leaves it out.
+        alpha: factor of the product, above 0.
+        beta: the higher, the more latency counts; 0 ignores it.
 
     Raises:
-        SearchError: an argument is out of its range; when called, an expected latency is 1 ms or less, or no
-            finite number.
+        SearchError: an argument is out of range; when called, the expected latency is 1 ms or less, or not
+            finite.
     """
 
     reference_latency: float
@@ -77,7 +77,7 @@ class MulLog:
         _check("beta", self.beta, "of at least 0", self.beta >= 0)
 
     def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
-        """The loss of the task times the penalty."""
+        """Return the task's loss times the penalty."""
         if _finite(expected_latency) <= 1:
             raise SearchError(
                 f"the expected latency is {expected_latency.item():g} ms, and mul#log needs more than 1 ms; "
@@ -87,12 +87,12 @@ class MulLog:
         return self.alpha * loss * quotient**self.beta
 
 
-#: Penalty -> how to make it, and what NNI calls its parameters.
+#: Penalty -> its class, and NNI's names for its parameters.
 _PENALTIES: dict[str, tuple[Callable[..., Penalty], dict[str, str]]] = {
     "add#linear": (AddLinear, {"lambda": "lambda_"}),
     "mul#log": (MulLog, {"alpha": "alpha", "beta": "beta"}),
 }
-#: The values of NNI's ``grad_reg_loss_type``, beside None.
+#: Values of NNI's ``grad_reg_loss_type`` other than None.
 PENALTIES = tuple(_PENALTIES)
 
 
@@ -101,16 +101,16 @@ def latency_penalty(
     grad_reg_loss_params: Mapping[str, float] | None = None,
     reference_latency: float = 65.0,
 ) -> Penalty:
-    """The penalty that NNI's ``ProxylessTrainer`` knows by these arguments.
+    """Make the penalty from the arguments of NNI's ``ProxylessTrainer``.
 
     Args:
         grad_reg_loss_type: "add#linear" or "mul#log".
-        grad_reg_loss_params: "lambda" (0.2 unless given) of the former; "alpha" (1) and "beta" (0.6)
-            of the latter.
+        grad_reg_loss_params: "lambda" (0.2 by default) for add#linear; "alpha" (1) and "beta" (0.6) for
+            mul#log.
         reference_latency: in ms.
 
     Raises:
-        SearchError: there is no such penalty or parameter, or a value is out of its range.
+        SearchError: the penalty or a parameter is unknown, or a value is out of range.
     """
     if grad_reg_loss_type not in _PENALTIES:
         hint = nearest(str(grad_reg_loss_type), PENALTIES)
@@ -137,7 +137,7 @@ def _check(name: str, value: float, bound: str, holds: bool) -> None:
 
 
 def _finite(expected_latency: torch.Tensor) -> float:
-    """The latency as a number; a search that went astray shall not go on in silence."""
+    """Return the latency as a number; raise if it is not finite, to stop a search that diverged."""
     if not math.isfinite(value := expected_latency.item()):
         raise SearchError(f"the expected latency is {value}; the architecture parameters went astray")
     return value

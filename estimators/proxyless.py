@@ -1,6 +1,6 @@
-"""ProxylessNAS from dataset to files: search an architecture for a device, and train what was found.
+"""ProxylessNAS from dataset to files: search for an architecture for a device, and train it.
 
-Both can be interrupted at any time, and go on where they were when they are run again.
+Both can be interrupted at any time. Run them again and they resume.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .proxyless_search import SearchResult, SearchSettings, chosen_network, sear
 from .proxyless_task import Task
 from .proxyless_training import WeightSettings, torch_device
 
-#: Files in the output folder, beside those of the training itself.
+#: Files in the output folder, besides those of the training itself.
 RECORD, PLOT, TABLE, RETRAINED, WEIGHTS = (
     "search.json", "search.png", "latency_table.yaml", "retrain.json", "weights.pt",
 )  # fmt: skip
@@ -40,11 +40,11 @@ class Found:
     """The outcome of a search.
 
     Attributes:
-        result: the architecture and what the search knows of it.
-        latency_ms: of the architecture, predicted from its full graph.
+        result: the architecture, and the search's figures about it.
+        latency_ms: latency of the architecture, predicted from its full graph.
         device: applied hardware.
-        reach: latency in ms of the fastest and of the slowest architecture of the space, by the table.
-        files: what was written.
+        reach: latencies in ms of the space's fastest and slowest architectures, by the table.
+        files: the files written.
     """
 
     result: SearchResult
@@ -63,22 +63,22 @@ def search_for_device(
     exported_arch_path: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Found:
-    """Search the architecture that learns best within a latency on a device, or go on with such a search.
+    """Search for the architecture that learns best within a latency on a device, or resume such a search.
 
     Args:
         task: dataset and space.
-        applied_hardware: name of the device.
-        settings: of the search; its reference latency is on the device.
-        output: folder for everything that is written.
-        checkpoint: where the state is kept; a file in ``output`` unless given.
-        exported_arch_path: where the architecture goes; ``architecture.json`` in ``output`` unless given.
-        say: told what the space can reach, once that is known.
+        applied_hardware: device name.
+        settings: settings of the search; the reference latency is on this device.
+        output: folder for all files.
+        checkpoint: file for the state; by default a file in ``output``.
+        exported_arch_path: file for the architecture; by default ``architecture.json`` in ``output``.
+        say: called with the range of latencies in the space, once it is known.
 
     Raises:
         UnknownDeviceError: there is no such device.
         DatasetError: the dataset is missing or damaged.
-        SearchError: no architecture is as fast as the reference, the checkpoint is of no use, or the search
-            goes astray.
+        SearchError: no architecture is as fast as the reference, the checkpoint cannot be used, or the search
+            diverges.
     """
     predictor = load_latency_predictor(applied_hardware)
     device = torch_device(task.device)
@@ -124,22 +124,22 @@ def train_found(
     output: Path,
     checkpoint: Path | None = None,
 ) -> tuple[float, tuple[Path, ...]]:
-    """Train an exported architecture from scratch, or go on with such a training.
+    """Train an exported architecture from scratch, or resume such a training.
 
     Args:
-        task: dataset and space, which has to be the one that was searched.
-        architecture: JSON file of a candidate's name or index by label.
-        settings: of the training.
-        output: folder for everything that is written.
-        checkpoint: where the state is kept; a file in ``output`` unless given.
+        task: dataset and space; it must be the space that was searched.
+        architecture: JSON file that maps each label to a candidate's name or index.
+        settings: settings of the training.
+        output: folder for all files.
+        checkpoint: file for the state; by default a file in ``output``.
 
     Returns:
         Accuracy on held-out images, 0 to 1, and the files written.
 
     Raises:
         DatasetError: the dataset is missing or damaged.
-        SpaceError: the architecture is none of the space.
-        SearchError: the file cannot be read, the checkpoint is of no use, or the training goes astray.
+        SpaceError: the architecture does not belong to the space.
+        SearchError: the file cannot be read, the checkpoint cannot be used, or the training diverges.
     """
     device = torch_device(task.device)
     build, dataset = task.load(settings.seed)
@@ -156,7 +156,7 @@ def train_found(
 
 
 def _check_reference(settings: SearchSettings, reach: tuple[float, float], device: str) -> None:
-    """Refuse before the first step what would fail, or be in vain, after hours."""
+    """Check the reference latency before the first step, so that a hopeless search does not run for hours."""
     (fastest, slowest), reference = reach, settings.reference_latency
     if reference is None:
         return

@@ -1,4 +1,4 @@
-"""A training's state in one file, so that the same training can go on from it as if it had never ended."""
+"""The state of a training in one file, so that the training can resume as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _FORMAT = "nnmeter_nas training 1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is kept, and what of it.
+    """A file with the state of a training.
 
     Attributes:
-        path: the file; it is replaced whole.
-        settings: what the training depends on, as JSON values; a file of other settings is refused.
-        network: its weights, and the architecture parameters if it has any.
-        optimizers: with their moments.
-        device: of the network; the state of its random numbers is kept as well as the CPU's.
+        path: the file; each save replaces it whole.
+        settings: everything that the training depends on, as JSON values; files with other settings are
+            refused.
+        network: saved with its weights, and its architecture parameters if it has any.
+        optimizers: saved with their moments.
+        device: device of the network; the states of its and the CPU's random numbers are saved.
     """
 
     path: Path
@@ -37,13 +38,13 @@ class Checkpoint:
     device: torch.device
 
     def load(self) -> int:
-        """Restore the state, if there is a file.
+        """Restore the state if the file exists.
 
         Returns:
-            Steps done; 0 without a file.
+            Number of steps done; 0 without a file.
 
         Raises:
-            SearchError: the file is damaged, no checkpoint, or of a training with other settings.
+            SearchError: the file is damaged, is not a checkpoint, or has other settings.
         """
         if not self.path.exists():
             return 0
@@ -58,10 +59,10 @@ class Checkpoint:
         return int(state["step"])
 
     def save(self, step: int) -> None:
-        """Keep the state after ``step`` steps.
+        """Save the state after ``step`` steps.
 
         Raises:
-            SearchError: a weight is not finite; the file stays as it was.
+            SearchError: a weight is not finite; the file stays unchanged.
         """
         for name, values in self.network.state_dict().items():
             if not torch.isfinite(values).all():
@@ -80,7 +81,7 @@ class Checkpoint:
         write_bytes(self.path, file.getbuffer())
 
     def way_back(self) -> str:
-        """What to do about a training that went astray."""
+        """Say what to do about a training that diverged."""
         advice = "lower learning_rate or arc_learning_rate"
         return f"{advice}; {self.path} keeps the last good state" if self.path.exists() else advice
 

@@ -1,9 +1,9 @@
-"""A choice of a search space while ProxylessNAS trains it: one candidate at a time, drawn by learned odds.
+"""A choice that ProxylessNAS trains: it runs one candidate at a time, drawn by learned odds.
 
-Built on ``ProxylessLayerChoice`` of NNI 2.10.1, which knows one way of running: a step of the architecture.
-Its backward pass asks every candidate what it would have done, and gives the drawn one's weights no gradient,
-so that a search with it alone leaves all candidates as they were initialised. Steps of the weights therefore
-run the drawn candidate as it is.
+It is built on ``ProxylessLayerChoice`` of NNI 2.10.1, which supports only steps of the architecture. In
+NNI's backward pass every candidate runs, and the drawn candidate's weights get no gradient. With NNI's class
+alone, all candidates would keep their initial weights. Steps of the weights therefore run the drawn
+candidate directly.
 
 Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
@@ -23,30 +23,30 @@ from nnmeter_nas.errors import SearchError
 
 
 class ProxylessChoice(ProxylessLayerChoice):
-    """Runs one of its candidates.
+    """A layer choice that runs one of its candidates.
 
     Args:
-        choice: the space's; its candidates become those of this one.
+        choice: the choice in the space; this one takes over its candidates.
 
     Attributes:
-        names: of the candidates, in order.
-        alpha: the architecture parameters, (candidates,); candidates are drawn by their softmax.
-        learns: whether the backward pass gives ``alpha`` a gradient, and none to the candidates' weights.
+        names: names of the candidates, in order.
+        alpha: the architecture parameters, (candidates,); their softmax gives the odds.
+        learns: if True, the backward pass gives a gradient to ``alpha`` only, not to the candidates' weights.
     """
 
     def __init__(self, choice: Any) -> None:
         super().__init__(list(choice))
         self.names = tuple(choice.names)
         self.learns = False
-        # All candidates are equally likely at first, under every seed.
+        # All candidates start equally likely, with any seed.
         nn.init.zeros_(self.alpha)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the drawn candidate makes of ``x``."""
+        """Run the drawn candidate on ``x``."""
         return super().forward(x) if self.learns else self.ops[self.sampled](x)
 
     def finalize_grad(self) -> None:
-        """Add to the gradient of ``alpha`` that of the gates, NNI's sum over pairs as a product."""
+        """Add the gates' gradient to that of ``alpha``: NNI's sum over pairs, written as a product."""
         gates, odds = self._binary_gates.grad, self.export_prob().detach()
         found = odds * (gates - (gates * odds).sum())
         self.alpha.grad = found if self.alpha.grad is None else self.alpha.grad + found
@@ -56,10 +56,10 @@ class Choices:
     """All choices of a space, by label.
 
     Args:
-        space: an NNI model space; its layer choices are replaced by :class:`ProxylessChoice` in place.
+        space: an NNI model space; :class:`ProxylessChoice` replaces its layer choices in place.
 
     Raises:
-        SearchError: there is no choice, or two share a label and so would have to choose alike.
+        SearchError: there is no choice, or two choices share a label (they would have to choose alike).
     """
 
     def __init__(self, space: nn.Module) -> None:
@@ -76,13 +76,13 @@ class Choices:
         return [choice.alpha for choice in self.by_label.values()]
 
     def draw(self) -> None:
-        """Draw a candidate of every choice."""
+        """Draw a candidate for every choice."""
         for choice in self.by_label.values():
             choice.resample()
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Within, a backward pass gives the architecture parameters their gradient."""
+        """While entered, backward passes give gradients to the architecture parameters."""
         for choice in self.by_label.values():
             choice.learns = True
         yield
@@ -91,19 +91,19 @@ class Choices:
             choice.finalize_grad()
 
     def probabilities(self) -> dict[str, torch.Tensor]:
-        """Odds of the candidates by label, differentiable."""
+        """Return the odds of the candidates by label, differentiable."""
         return {label: choice.export_prob() for label, choice in self.by_label.items()}
 
     def entropy(self) -> float:
-        """Entropy in nats of the distribution over all architectures; 0 once it is settled on one."""
+        """Return the entropy, in nats, of the distribution over architectures; 0 once one is certain."""
         entropies = [torch.special.entr(odds.detach()).sum() for odds in self.probabilities().values()]
         return float(torch.stack(entropies).sum())
 
     def take_likeliest(self) -> None:
-        """Run the likeliest candidates until others are drawn."""
+        """Select the likeliest candidates until the next draw."""
         for choice in self.by_label.values():
             choice.sampled = choice.export()
 
     def architecture(self) -> dict[str, str]:
-        """The likeliest candidate of every choice by label, in the form that NNI's ``fixed_arch`` takes."""
+        """Return the likeliest candidate of every choice by label, in the format of NNI's ``fixed_arch``."""
         return {label: choice.names[choice.export()] for label, choice in self.by_label.items()}

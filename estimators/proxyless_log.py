@@ -1,4 +1,4 @@
-"""A training's figures, a row a step: a CSV file that survives interruptions, and TensorBoard."""
+"""The figures of a training, one row per step: a CSV file that survives interruptions, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 
 from nnmeter_nas.files import write_bytes
 
-#: A figure by its column; None where a step has none.
+#: Column -> figure; None where a step has no figure.
 Row = Mapping[str, float | None]
 
 
 class TrainingLog:
-    """Rows of a CSV file in a folder, and the same in its folder ``tensorboard`` if that is installed.
+    """Write rows to a CSV file in a folder, and to its subfolder ``tensorboard`` if TensorBoard is installed.
 
-    Rows behind the steps done are of an earlier run that ended after its last checkpoint; they are dropped.
+    An earlier run may have written rows after its last checkpoint; rows beyond the steps done are dropped.
 
     Args:
-        folder: where to.
-        name: of the training, and so of the file and of the run that TensorBoard shows.
-        columns: ``step`` first.
-        done: steps that are done.
+        folder: folder for the files.
+        name: name of the training; also names the file and TensorBoard's run.
+        columns: column names, ``step`` first.
+        done: number of steps done.
     """
 
     def __init__(self, folder: Path, name: str, columns: Sequence[str], done: int) -> None:
@@ -50,14 +50,14 @@ class TrainingLog:
                     self._board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        """Write what is pending."""
+        """Write pending rows and close."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a log, NaN where a step has no figure."""
+    """Read the columns of a log; NaN where a step has no figure."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
@@ -65,7 +65,7 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
 
 
 def _whole_rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The rows of an earlier log of the same columns; what was cut short at its end is left out."""
+    """Read the rows of an earlier log with the same columns, except a last row that was cut short."""
     if not path.exists():
         return []
     text = path.read_text(errors="replace")
@@ -74,7 +74,7 @@ def _whole_rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _tensorboard(folder: Path, done: int) -> Any:
-    """A writer that hides what an earlier run wrote beyond ``done`` steps, or None without TensorBoard."""
+    """Return a writer that hides an earlier run's steps beyond ``done``, or None without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

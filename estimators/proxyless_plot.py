@@ -1,4 +1,4 @@
-"""The course of a search as a chart: expected latency against the reference, losses, entropy, accuracy."""
+"""Plot a search: expected latency against the reference, losses, entropy, accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LATENCY, _REFERENCE, _LOSS, _TASK, _ENTROPY, _ACCURACY = (
     "#0072b2", "#c0392b", "#333333", "#e69f00", "#009e73", "#6b4c9a",
 )  # fmt: skip
 _TEXT = "#333333"
-#: Steps that a line is smoothed over, as a share of all.
+#: Window of the running mean, as a share of all steps.
 _WINDOW = 1 / 40
 
 
@@ -25,15 +25,15 @@ def search_plot(
     found: float,
     title: str,
 ) -> bytes:
-    """The course of a search.
+    """Plot the course of a search.
 
     Args:
-        log: its columns by name, a value a step.
+        log: columns of the log by name, with one value per step.
         device: applied hardware.
-        reference: in ms; None if latency was left out of the loss.
-        reach: latency in ms of the fastest and of the slowest architecture of the space.
+        reference: reference latency in ms; None if the loss ignored latency.
+        reach: latencies in ms of the space's fastest and slowest architectures.
         found: latency in ms of the architecture found.
-        title: of the chart.
+        title: title of the chart.
 
     Returns:
         A PNG.
@@ -92,7 +92,7 @@ def search_plot(
 
 
 def _add_legend(axes: Any, handles: list[Any], labels: list[str]) -> None:
-    """Name the lines above the chart, where they hide nothing."""
+    """Put the legend above the chart, where it hides nothing."""
     axes.legend(
         handles,
         labels,
@@ -128,7 +128,7 @@ def _draw_latency(
 
 
 def _draw_smoothed(axes: Any, steps: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
-    """The values of single batches, pale, and their running mean."""
+    """Draw each batch's value in a pale colour, and the running mean."""
     width = max(1, int(len(values) * _WINDOW))
     counts = np.convolve(np.ones(len(values)), np.ones(width), "same")
     axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.25)
@@ -138,7 +138,7 @@ def _draw_smoothed(axes: Any, steps: np.ndarray, values: np.ndarray, colour: str
 
 
 def _mark_warm_up(axes: Any, log: Mapping[str, np.ndarray]) -> None:
-    """Shade the steps in which the odds stayed as they were."""
+    """Shade the warm-up steps, in which the odds did not change."""
     moved = np.flatnonzero(log["entropy"] != log["entropy"][0])
     if len(moved) and moved[0] > 1:
         axes.axvspan(log["step"][0], log["step"][moved[0]], color="#999999", alpha=0.10, linewidth=0)

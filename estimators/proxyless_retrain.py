@@ -1,4 +1,4 @@
-"""Training a found architecture from scratch, as a network of its own."""
+"""Train a found architecture from scratch, as a network of its own."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def retrain(
     workers: int = 0,
     batch_size: int = 250,
 ) -> tuple[nn.Module, float]:
-    """Train an architecture of a space, or go on with a training that was interrupted.
+    """Train an architecture of a space, or resume an interrupted training.
 
     Args:
         build: makes the space.
         architecture: the candidate of each choice by label.
         dataset: all its training images are used.
-        settings: of the training.
-        folder: for ``retrain.csv`` and TensorBoard's files.
-        checkpoint: where the state is kept; ``retrain.pt`` in ``folder`` unless given.
-        about: what else the training depends on, as JSON values; a checkpoint with another is refused.
-        device: to train on; the CPU unless given.
-        workers: processes that make batches ahead.
-        batch_size: images at once where accuracy is measured.
+        settings: settings of the training.
+        folder: folder for ``retrain.csv`` and TensorBoard's files.
+        checkpoint: file for the state; by default ``retrain.pt`` in ``folder``.
+        about: other things the training depends on, as JSON values; a checkpoint with others is refused.
+        device: device to train on; the CPU by default.
+        workers: processes that prepare batches ahead.
+        batch_size: images per batch when measuring accuracy.
 
     Returns:
         The trained network, and its accuracy on held-out images, 0 to 1.
 
     Raises:
-        SearchError: the checkpoint is of no use, or a loss is not finite.
+        SearchError: the checkpoint cannot be used, or a loss is not finite.
         DatasetError: there are too few images.
     """
     torch.manual_seed(settings.seed)
@@ -95,15 +95,15 @@ def retrain(
 
 
 def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, str]:
-    """The architecture in a JSON file that a search or NNI exported: by label, a candidate's name or index.
+    """Read an architecture from a JSON file of a search or of NNI: label -> a candidate's name or index.
 
     Args:
         path: the file.
-        build: makes the space that the architecture is to be of.
+        build: makes the space of the architecture.
 
     Raises:
-        SearchError: there is no such file, or it holds something else.
-        SpaceError: it is none of the space.
+        SearchError: the file is missing, or holds something else.
+        SpaceError: the architecture does not belong to the space.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, s
 
 
 def _named(architecture: Any, candidates: Mapping[str, Sequence[str]]) -> Any:
-    """``architecture`` with names in place of indices, which are what NNI's trainer exports."""
+    """Replace indices in ``architecture`` by names; NNI's trainer exports indices."""
     if not isinstance(architecture, dict):
         return architecture
     return {

@@ -1,7 +1,7 @@
-"""ProxylessNAS: weights and architecture of a search space are trained in turn, within a latency.
+"""ProxylessNAS: train the weights and the architecture of a search space in turn, within a latency.
 
-A step trains the weights of a drawn architecture on one batch, then the odds of all candidates on another,
-whose loss holds the latency that the odds lead to expect. The likeliest candidates are what is found.
+A step draws an architecture and trains its weights on one batch. It then trains the odds of all candidates on
+another batch, with a loss that includes the expected latency. The search finds the likeliest candidates.
 
 Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
@@ -42,37 +42,37 @@ COLUMNS = (
     "accuracy", "held_out_accuracy",
 )  # fmt: skip
 CHECKPOINT = "search.pt"
-#: How far all steps together may move an architecture parameter unless told otherwise: odds are settled at
-#: less, so a long search does not need large steps, and a short one with small steps ends undecided.
+#: How far all steps together may move an architecture parameter, by default. The odds settle well before, so
+#: a long search can take small steps; a short search with small steps would end undecided.
 _WAY = 25.0
-#: The range that the learning rate of the architecture parameters is then kept in.
+#: Limits of the default learning rate of the architecture parameters.
 _SLOWEST, _FASTEST = 1e-3, 5e-2
-#: Parameters of penalties that are not NNI's unless given: with its lambda, 0.2, searches end above
+#: Default parameters of penalties where they differ from NNI's. With NNI's lambda, 0.2, searches end above
 #: references that they could meet.
 _PARAMETERS: Mapping[str, Mapping[str, float]] = {"add#linear": {"lambda": 1.0}}
 
 
 class LatencyEstimator(Protocol):
-    """What a search asks for latencies, in ms; NNI's method names."""
+    """Gives a search its latencies in ms, under NNI's method names."""
 
     def cal_expected_latency(self, current_architecture_prob: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Expected under the odds of each choice's candidates, differentiable."""
+        """Return the expected latency for the odds of each choice's candidates, differentiable."""
 
     def export_latency(self, current_architecture: Mapping[str, Any]) -> float:
-        """Of an architecture."""
+        """Return the latency of an architecture."""
 
 
 @dataclass(frozen=True)
 class SearchSettings(WeightSettings):
-    """How a search is run.
+    """Settings of a search.
 
     Attributes:
-        warmup_epochs: epochs, the first of all, in which the odds stay equal.
-        arc_learning_rate: of Adam, for the architecture parameters: about how far a step moves each. None
-            takes one by which they can become settled in the steps there are.
+        warmup_epochs: number of first epochs in which the odds stay equal.
+        arc_learning_rate: Adam's rate for the architecture parameters: about how far a step moves each. None
+            picks a rate with which they can settle in the available steps.
         reference_latency: in ms; None leaves latency out of the loss.
         grad_reg_loss_type: "add#linear" or "mul#log".
-        grad_reg_loss_params: parameters of the penalty under NNI's names; lambda is 1 unless given.
+        grad_reg_loss_params: parameters of the penalty under NNI's names; lambda is 1 by default.
     """
 
     warmup_epochs: int = 7
@@ -88,10 +88,10 @@ class SearchSettings(WeightSettings):
             )
 
     def penalty(self) -> Penalty | None:
-        """What adds the latency to the loss, if it is to count.
+        """Make the penalty that adds latency to the loss; None if latency does not count.
 
         Raises:
-            SearchError: there is no such penalty or parameter, or a value is out of its range.
+            SearchError: the penalty or a parameter is unknown, or a value is out of range.
         """
         if self.reference_latency is None:
             return None
@@ -100,7 +100,7 @@ class SearchSettings(WeightSettings):
         return latency_penalty(self.grad_reg_loss_type, parameters, self.reference_latency)
 
     def odds_rate(self, an_epoch: int) -> float:
-        """Learning rate of the architecture parameters, with ``an_epoch`` steps an epoch."""
+        """Return the learning rate of the architecture parameters for ``an_epoch`` steps per epoch."""
         if self.arc_learning_rate is not None:
             return self.arc_learning_rate
         steps = (self.epochs - self.warmup_epochs) * an_epoch
@@ -109,14 +109,14 @@ class SearchSettings(WeightSettings):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         architecture: the likeliest candidate of each choice, by label.
         table_latency_ms: its latency from the estimator's table.
-        expected_latency_ms: what the odds lead to expect.
-        entropy: of the odds, in nats; 0 if they are settled.
-        held_out_accuracy: with the weights of the search; training the architecture anew gives a better one.
+        expected_latency_ms: expected latency for the final odds.
+        entropy: entropy of the odds in nats; 0 if they are settled.
+        held_out_accuracy: accuracy with the search's weights; training the architecture anew improves it.
     """
 
     architecture: Mapping[str, str]
@@ -138,22 +138,22 @@ def search(
     workers: int = 0,
     batch_size: int = 250,
 ) -> SearchResult:
-    """Search a space, or go on with a search that was interrupted.
+    """Search a space, or resume an interrupted search.
 
     Args:
         build: makes the space, an NNI model space whose choices are layer choices.
         dataset: half of its training images train the weights, the other half the architecture.
-        estimator: of the space, on the applied hardware.
-        settings: of the search.
-        folder: for ``search.csv`` and TensorBoard's files.
-        checkpoint: where the state is kept; ``search.pt`` in ``folder`` unless given.
-        about: what else the search depends on, as JSON values; a checkpoint with another is refused.
-        device: to train on; the CPU unless given.
-        workers: processes that make batches ahead.
-        batch_size: images at once where accuracy is measured.
+        estimator: gives latencies of the space on the applied hardware.
+        settings: settings of the search.
+        folder: folder for ``search.csv`` and TensorBoard's files.
+        checkpoint: file for the state; by default ``search.pt`` in ``folder``.
+        about: other things the search depends on, as JSON values; a checkpoint with others is refused.
+        device: device to train on; the CPU by default.
+        workers: processes that prepare batches ahead.
+        batch_size: images per batch when measuring accuracy.
 
     Raises:
-        SearchError: the space cannot be searched, the checkpoint is of no use, or a loss is not finite.
+        SearchError: the space cannot be searched, the checkpoint cannot be used, or a loss is not finite.
         DatasetError: there are too few images.
     """
     torch.manual_seed(settings.seed)
@@ -187,13 +187,13 @@ def search(
 
 
 def chosen_network(build: Callable[[], nn.Module], architecture: Mapping[str, str]) -> nn.Module:
-    """The network of a space that ``architecture`` (candidate by label) stands for."""
+    """Build the network of ``architecture`` (candidate by label) in a space."""
     with fixed_arch(dict(architecture), verbose=False):
         return build()
 
 
 def _halves(dataset: Dataset, settings: SearchSettings) -> Sequence[Batches]:
-    """Batches of two random halves of the training images, for the weights and for the architecture."""
+    """Split the training images into random halves: batches for the weights, and for the architecture."""
     order = np.random.default_rng([settings.seed, 0]).permutation(len(dataset.train))
     halves = enumerate(np.array_split(order, 2), 1)
     size, seed = settings.train_batch_size, settings.seed
@@ -201,7 +201,7 @@ def _halves(dataset: Dataset, settings: SearchSettings) -> Sequence[Batches]:
 
 
 class _Search:
-    """The two kinds of steps, and the optimisers that they take."""
+    """The two kinds of steps, and their optimisers."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class _Search:
         self.network, self.choices, self.estimator, self.settings = network, choices, estimator, settings
         gates = [choice._binary_gates for choice in choices.by_label.values()]
         self.weights = weights_optimizer(network, settings, without=[*choices.parameters(), *gates])
-        # Without a first moment, as in the paper: parameters of candidates that were not drawn keep still.
+        # No first moment, as in the paper: parameters of candidates that were not drawn must not move.
         self.odds = torch.optim.Adam(choices.parameters(), odds_rate, betas=(0.0, 0.999))
         self._penalised = settings.penalty()
 
@@ -231,7 +231,7 @@ class _Search:
         }
 
     def expected_latency(self) -> torch.Tensor:
-        """In ms, differentiable."""
+        """Return the expected latency in ms, differentiable."""
         return self.estimator.cal_expected_latency(self.choices.probabilities())
 
     def _train_weights(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:

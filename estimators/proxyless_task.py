@@ -1,4 +1,4 @@
-"""What a ProxylessNAS search is about: a dataset, and the space of the networks that shall learn it."""
+"""The task of a ProxylessNAS search: a dataset, and the space of networks to learn it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Size = Literal["small", "imagenet"]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What suits a dataset unless told otherwise."""
+    """Default settings for a dataset."""
 
     size: Size
     epochs: int
@@ -37,18 +37,18 @@ DEFAULTS: Mapping[str, Defaults] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A search space, and what its networks are to learn.
+    """A search space, and a dataset for its networks to learn.
 
     Attributes:
         dataset: name of the dataset.
-        data_path: its folder; digits has none.
-        size: "small" or "imagenet"; None takes what suits the dataset.
-        stages: arguments of the space that replace the size's.
-        bn_momentum, bn_eps: of batch norms.
-        resize_scale: smallest share of a photograph that training may cut out.
+        data_path: folder of the dataset; digits needs none.
+        size: "small" or "imagenet"; None picks the dataset's default.
+        stages: arguments of the space that override the size's.
+        bn_momentum, bn_eps: momentum and epsilon of batch norms.
+        resize_scale: smallest share of a photograph that training may crop.
         n_worker: processes that read images ahead.
-        test_batch_size: images at once where accuracy is measured.
-        device: for torch, "auto" takes a GPU if there is one.
+        test_batch_size: images per batch when measuring accuracy.
+        device: torch device; "auto" uses a GPU if there is one.
     """
 
     dataset: str = "digits"
@@ -66,7 +66,7 @@ class Task:
         check_dataset(self.dataset)
 
     def load(self, seed: int) -> tuple[Callable[[], nn.Module], Dataset]:
-        """What builds the space for the dataset, and the dataset.
+        """Return a function that builds the space for the dataset, and the dataset.
 
         Raises:
             DatasetError: the dataset is missing or damaged.
@@ -81,11 +81,11 @@ class Task:
 
     @property
     def space_size(self) -> Size:
-        """The size of the space."""
+        """Size of the space."""
         return self.size or DEFAULTS[self.dataset].size
 
     def about(self) -> dict[str, Any]:
-        """What a training depends on beyond its settings, as JSON values."""
+        """Return everything besides its settings that a training depends on, as JSON values."""
         return {
             "dataset": self.dataset,
             "data_path": str(self.data_path.absolute()) if self.data_path else None,

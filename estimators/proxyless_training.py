@@ -1,4 +1,4 @@
-"""What searching and training share: settings, optimiser, and a loop that can be interrupted."""
+"""Shared by searching and training: settings, optimiser, and a loop that can be interrupted."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from .proxyless_log import Row, TrainingLog
 
 #: Images and their classes, on the device of the training.
 Batch = tuple[torch.Tensor, torch.Tensor]
-#: A checkpoint is written at the end of each epoch, and when the last one is older than this.
+#: A checkpoint is written when the last one is this many seconds old, and at the end of each epoch.
 CHECKPOINT_S = 60.0
 
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """How weights are trained, by SGD with Nesterov momentum and a learning rate that falls as a cosine does.
+    """Settings for training weights by SGD with Nesterov momentum and a cosine learning rate.
 
     Attributes:
         epochs: passes over the images.
-        train_batch_size: images a step.
-        learning_rate: at the start.
-        weight_decay: of the weights that ``no_decay_keys`` does not exempt.
-        no_decay_keys: "bn" exempts batch norms, "bn#bias" biases too, "" nothing.
-        label_smoothing: share of the target that all classes have in common.
-        seed: of weights, order of images and drawn candidates.
+        train_batch_size: images per step.
+        learning_rate: rate at the start.
+        weight_decay: decay of all weights except those exempted by ``no_decay_keys``.
+        no_decay_keys: "bn" exempts batch norms, "bn#bias" also biases, "" nothing.
+        label_smoothing: share of the target spread evenly over all classes.
+        seed: seed for weights, order of images and drawn candidates.
     """
 
     epochs: int = 20
@@ -54,10 +54,10 @@ class WeightSettings:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device that ``name`` means: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
+    """Return the device called ``name``: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
 
     Raises:
-        SearchError: it is not there.
+        SearchError: the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,9 +70,9 @@ def torch_device(name: str) -> torch.device:
 
 
 def on_device(values: Any, device: torch.device) -> Any:
-    """A network, or images, on ``device``, with the channels of a position side by side.
+    """Move a network or images to ``device``, in channels-last memory layout.
 
-    Depthwise convolutions of small maps run two to four times as fast that way on a CPU.
+    In this layout, depthwise convolutions of small maps run two to four times as fast on a CPU.
     """
     return values.to(device, memory_format=torch.channels_last)
 
@@ -80,7 +80,7 @@ def on_device(values: Any, device: torch.device) -> Any:
 def weights_optimizer(
     network: nn.Module, settings: WeightSettings, without: Sequence[nn.Parameter] = ()
 ) -> torch.optim.SGD:
-    """The optimiser of all weights of ``network``, those in ``without`` excepted."""
+    """Make the optimiser of all weights of ``network`` except ``without``."""
     exempt = {key for key in settings.no_decay_keys.split("#") if key}
     left_out = {id(parameter) for parameter in without}
     decayed: list[nn.Parameter] = []
@@ -99,19 +99,19 @@ def weights_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, start: float, progress: float) -> None:
-    """Let the rate fall from ``start`` to 0 along half a cosine; ``progress`` is the share of steps done."""
+    """Set the rate, which falls from ``start`` to 0 along half a cosine; ``progress`` is the part done."""
     for group in optimizer.param_groups:
         group["lr"] = start * (1 + math.cos(math.pi * progress)) / 2
 
 
 def hit_rate(logits: torch.Tensor, classes: torch.Tensor) -> float:
-    """Share of the images whose class has the highest logit."""
+    """Return the share of images whose class has the highest logit."""
     return float((logits.argmax(1) == classes).float().mean())
 
 
 @torch.no_grad()
 def held_out_accuracy(network: nn.Module, images: Images, batch_size: int, device: torch.device) -> float:
-    """Share of ``images`` that ``network`` puts into their class; it is left ready to be trained."""
+    """Return the share of ``images`` classified correctly; leave ``network`` in training mode."""
     network.eval()
     hits = 0
     for chosen in np.array_split(np.arange(len(images)), max(1, -(-len(images) // batch_size))):
@@ -122,10 +122,10 @@ def held_out_accuracy(network: nn.Module, images: Images, batch_size: int, devic
 
 
 def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightSettings) -> torch.Tensor:
-    """The loss of the task.
+    """Return the task's loss.
 
     Raises:
-        SearchError: it is not finite.
+        SearchError: the loss is not finite.
     """
     loss = functional.cross_entropy(logits, classes, label_smoothing=settings.label_smoothing)
     if not torch.isfinite(loss):
@@ -135,16 +135,16 @@ def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightS
 
 @dataclass(frozen=True)
 class Training:
-    """A training from its first or last step to its end.
+    """A training, run to its end from the first step or from the checkpoint.
 
     Attributes:
-        name: "search" or "retrain", for the log and its file.
-        folder: of the log.
-        columns: of the log; among them ``step``, ``epoch``, ``loss`` and ``held_out_accuracy``.
+        name: "search" or "retrain"; names the log and its file.
+        folder: folder of the log.
+        columns: columns of the log, including ``step``, ``epoch``, ``loss`` and ``held_out_accuracy``.
         epochs: passes over the first of ``batches``.
-        batches: what each step gets a batch of.
-        checkpoint: where the state is kept.
-        workers: processes that make batches ahead.
+        batches: each step gets one batch from each of them.
+        checkpoint: where the state is saved.
+        workers: processes that prepare batches ahead.
     """
 
     name: str
@@ -158,14 +158,14 @@ class Training:
     def run(
         self, step: Callable[[float, Sequence[Batch]], dict[str, float]], judge: Callable[[], float]
     ) -> None:
-        """Take all steps that are not done.
+        """Run the remaining steps.
 
         Args:
-            step: takes the share of steps done and a batch of each of ``batches``; returns the log's figures.
-            judge: accuracy on held-out images, asked for after each epoch.
+            step: takes the share of steps done and one batch each of ``batches``; returns the log's figures.
+            judge: returns the accuracy on held-out images; called after each epoch.
 
         Raises:
-            SearchError: a loss or a weight is not finite, or the checkpoint is of no use.
+            SearchError: a loss or a weight is not finite, or the checkpoint cannot be used.
         """
         an_epoch = len(self.batches[0])
         total = self.epochs * an_epoch
@@ -196,13 +196,13 @@ class Training:
         try:
             for loaded in zip(*loaders, strict=True):
                 yield [(on_device(images, device), classes.to(device)) for images, classes in loaded]
-        except DatasetError as error:  # out of a worker it comes with a traceback in its message
+        except DatasetError as error:  # from a worker, its message includes a traceback
             raise DatasetError(str(error).rsplit("DatasetError: ", 1)[-1].strip()) from error
 
 
 @contextmanager
 def _progress(name: str, total: int, done: int) -> Iterator[Callable[[Row], None]]:
-    """A function to call with each row of the log: it moves a bar on a terminal, else prints each epoch."""
+    """Yield a function to call with each log row: it moves a bar on a terminal, else it prints each epoch."""
     console = Console(stderr=True, markup=False)
     if done:
         note = "it is finished" if done == total else f"it goes on from step {done} of {total}"
@@ -235,7 +235,7 @@ def _print_epoch(row: Row, total: int) -> None:
 
 
 def _figures(row: Row) -> str:
-    """What one wants to know while waiting, in less than a line of a terminal."""
+    """Format the main figures to fit on one line of a terminal."""
     shown = {
         "expected_latency_ms": "expected {:.4g} ms",
         "loss": "loss {:.2f}",

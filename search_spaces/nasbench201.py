@@ -1,14 +1,14 @@
-"""The NAS-Bench-201 search space: one cell, repeated, of six edges that each take one of five operations.
+"""The NAS-Bench-201 search space: a repeated cell with six edges, each with one of five operations.
 
     >>> from nnmeter_nas.search_spaces import nasbench201
     >>> nasbench201("small").input_shape
     (1, 3, 16, 16)
 
-``nasbench201(size="full", **overrides)`` gives a space of a known size; the constructor is
+``nasbench201(size="full", **overrides)`` makes a space of a known size; the constructor is
 ``NASBench201Space(input_size=32, classes=10, in_channels=3, channels=16, cells=5)``. Choices are labelled
-``edge_<from>_<to>`` by the nodes that they join, the same in all cells; their candidates are
-:data:`OPERATIONS`. Making a space patches NNI's graph engine, which does not take choices that share a label;
-see :func:`nnmeter_nas.nni.graph_engine.tell_repeated_choices_apart`.
+``edge_<from>_<to>`` after the nodes they join, the same in all cells; their candidates are
+:data:`OPERATIONS`. Making a space patches NNI's graph engine so that choices can share a label; see
+:func:`nnmeter_nas.nni.graph_engine.tell_repeated_choices_apart`.
 
 Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020.
 """
@@ -25,7 +25,7 @@ from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
 #: Candidates of every choice.
 OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
-#: Edges of a cell, by the nodes that they join, in the order of the choices.
+#: Edges of a cell as pairs of nodes, in the order of the choices.
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def nasbench201(size: Literal["full", "small"] = "full", **overrides: Any) -> Any:
-    """A NAS-Bench-201 space of a known size; each has 6 choices and 15,625 cells.
+    """Make a NAS-Bench-201 space of a known size, with 6 choices and 15,625 possible cells.
 
     Args:
         size: "full" (the published networks for CIFAR-10: 3 stages of 5 cells, input (1, 3, 32, 32)) or
@@ -43,7 +43,7 @@ def nasbench201(size: Literal["full", "small"] = "full", **overrides: Any) -> An
         overrides: constructor arguments of :class:`NASBench201Space` that replace the size's.
 
     Raises:
-        ValueError: no such size.
+        ValueError: there is no such size.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
@@ -51,7 +51,7 @@ def nasbench201(size: Literal["full", "small"] = "full", **overrides: Any) -> An
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Any:
-    """ReLU, convolution that keeps the map's size at stride 1, and batch norm."""
+    """Return ReLU, a convolution that keeps the map's size at stride 1, and batch norm."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
@@ -78,7 +78,7 @@ def _operations(channels: int) -> OrderedDict[str, Any]:
 
 
 class Cell(nn.Module):
-    """Four nodes, each the sum of what the edges from all earlier ones hand on; the first is the input."""
+    """Four nodes: the first is the input, each other one sums the edges from all earlier nodes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Reduction(nn.Module):
 
 @model_space
 class NASBench201Space(ModelSpace):
-    """Three stages of one chosen cell, with a residual block between them that halves the map.
+    """Three stages of one chosen cell; residual blocks between them halve the map.
 
     ``input_shape`` is (1, in_channels, input_size, input_size).
 
@@ -119,11 +119,11 @@ class NASBench201Space(ModelSpace):
         input_size: height and width of the input, a multiple of 4.
         classes: width of the classifier.
         in_channels: channels of the input.
-        channels: those of the first stage; each later one has twice as many.
-        cells: in each stage.
+        channels: channels of the first stage; each later stage has twice as many as the one before.
+        cells: number of cells in each stage.
 
     Raises:
-        ValueError: ``input_size`` is no multiple of 4, so that halving it twice would not do.
+        ValueError: ``input_size`` is not a multiple of 4, so it cannot be halved twice.
     """
 
     def __init__(

@@ -1,14 +1,15 @@
-"""The ProxylessNAS search space: every layer is a MobileNetV2 block of one of six kinds, or is left out.
+"""The ProxylessNAS search space: every layer is one of six kinds of MobileNetV2 block, or is left out.
 
     >>> from nnmeter_nas.search_spaces import proxylessnas
     >>> proxylessnas("small").input_shape
     (1, 3, 32, 32)
 
-``proxylessnas(size="imagenet", **overrides)`` gives a space of a known size; the constructor is
+``proxylessnas(size="imagenet", **overrides)`` makes a space of a known size; the constructor is
 ``ProxylessNASSpace(input_size=224, classes=1000, in_channels=3, depths=(4, 4, 4, 4, 4, 1),
 channels=(24, 40, 80, 96, 192, 320), strides=(2, 2, 2, 1, 2, 1), stem_channels=32, stem_stride=2,
 first_channels=16, head_channels=1280, dropout=0.0)``. Choices are labelled ``layer_1`` ... ``layer_N`` in
-order; their candidates are :data:`MOBILE_BLOCKS`, and ``zero`` where a layer keeps shape and may go.
+order; their candidates are :data:`MOBILE_BLOCKS`, and ``zero`` if the layer keeps the shape and can be
+left out.
 
 Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019;
 the block is that of Sandler et al., "MobileNetV2", CVPR 2018.
@@ -24,7 +25,7 @@ import torch
 
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
-#: Candidates of every choice: kernel and expansion of the block.
+#: Candidates of every choice: the block's kernel and expansion.
 MOBILE_BLOCKS = ("k3_e3", "k3_e6", "k5_e3", "k5_e6", "k7_e3", "k7_e6")
 #: The candidate that leaves its layer out.
 ZERO = "zero"
@@ -46,7 +47,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def proxylessnas(size: Literal["imagenet", "small"] = "imagenet", **overrides: Any) -> Any:
-    """A ProxylessNAS space of a known size.
+    """Make a ProxylessNAS space of a known size.
 
     Args:
         size: "imagenet" (21 choices, input (1, 3, 224, 224), 1000 classes) or "small" (6 choices, input
@@ -54,7 +55,7 @@ def proxylessnas(size: Literal["imagenet", "small"] = "imagenet", **overrides: A
         overrides: constructor arguments of :class:`ProxylessNASSpace` that replace the size's.
 
     Raises:
-        ValueError: no such size.
+        ValueError: there is no such size.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
@@ -64,7 +65,7 @@ def proxylessnas(size: Literal["imagenet", "small"] = "imagenet", **overrides: A
 def _convolution(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
 ) -> list[Any]:
-    """Convolution that keeps the map's size at stride 1, batch norm, and ReLU6 unless ``act`` is off."""
+    """Return a convolution that keeps the map's size at stride 1, batch norm, and ReLU6 if ``act``."""
     layers = [
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -73,7 +74,7 @@ def _convolution(
 
 
 class MobileBlock(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1 without activation (MobileNetV2)."""
+    """MobileNetV2's block: expand by 1x1, filter each channel, project by 1x1 without activation."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class MobileBlock(nn.Module):
 
 
 class Zero(nn.Module):
-    """No layer: a map of zeros, so that of a residual layer its skip path alone stays."""
+    """No layer: a map of zeros, so a residual layer keeps only its skip path."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map any shape to zeros of the same shape."""
@@ -99,7 +100,7 @@ class Zero(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """A layer of the space: what is chosen, and the skip path around it."""
+    """A layer of the space: the chosen block, and the skip path around it."""
 
     def __init__(self, chosen: Any) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ def _candidates(in_channels: int, out_channels: int, stride: int) -> OrderedDict
 
 @model_space
 class ProxylessNASSpace(ModelSpace):
-    """MobileNetV2 whose every layer is a labelled choice of kernel and expansion, or is left out.
+    """MobileNetV2 in which every layer is a labelled choice of kernel and expansion, or is left out.
 
     The first layer of a stage sets its channels and stride and cannot be left out. ``input_shape`` is
     (1, in_channels, input_size, input_size).
@@ -133,10 +134,10 @@ class ProxylessNASSpace(ModelSpace):
         channels: output channels of each stage.
         strides: stride of each stage's first layer.
         stem_channels: output channels of the first convolution.
-        stem_stride: its stride.
-        first_channels: output channels of the fixed block behind it (kernel 3, no expansion).
+        stem_stride: stride of the first convolution.
+        first_channels: output channels of the fixed block after it (kernel 3, no expansion).
         head_channels: output channels of the last 1x1 convolution.
-        dropout: share of the features dropped before the classifier, while training.
+        dropout: share of the features dropped before the classifier during training.
 
     Raises:
         ValueError: ``depths``, ``channels`` and ``strides`` differ in length.

@@ -4,10 +4,10 @@
     >>> spos("small").input_shape
     (1, 3, 32, 32)
 
-``spos(size="imagenet", **overrides)`` gives a space of a known size; the constructor is
+``spos(size="imagenet", **overrides)`` makes a space of a known size; the constructor is
 ``ShuffleNetV2OneShot(input_size=224, classes=1000, in_channels=3, depths=(4, 4, 8, 4),
 channels=(64, 160, 320, 640), stem_channels=16, stem_stride=2, head_channels=1024, dropout=0.1)``.
-Choices are labelled ``layer_1`` ... ``layer_N`` in order, their candidates are ``BLOCKS``.
+Choices are labelled ``layer_1`` ... ``layer_N`` in order; their candidates are ``BLOCKS``.
 
 Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020;
 the block is that of Ma et al., "ShuffleNet V2", ECCV 2018.
@@ -41,7 +41,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 def spos(size: Literal["imagenet", "small"] = "imagenet", **overrides: Any) -> Any:
-    """A Single Path One-Shot space of a known size.
+    """Make a Single Path One-Shot space of a known size.
 
     Args:
         size: "imagenet" (20 choices, input (1, 3, 224, 224), 1000 classes) or "small" (6 choices,
@@ -49,7 +49,7 @@ def spos(size: Literal["imagenet", "small"] = "imagenet", **overrides: Any) -> A
         overrides: constructor arguments of :class:`ShuffleNetV2OneShot` that replace the size's.
 
     Raises:
-        ValueError: no such size.
+        ValueError: there is no such size.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
@@ -57,7 +57,7 @@ def spos(size: Literal["imagenet", "small"] = "imagenet", **overrides: Any) -> A
 
 
 def _depthwise(channels: int, kernel: int, stride: int) -> list[Any]:
-    """Depthwise convolution that keeps the map's size at stride 1, and its batch norm."""
+    """Return a depthwise convolution that keeps the map's size at stride 1, and its batch norm."""
     return [
         nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False),
         nn.BatchNorm2d(channels),
@@ -65,12 +65,12 @@ def _depthwise(channels: int, kernel: int, stride: int) -> list[Any]:
 
 
 def _pointwise(in_channels: int, out_channels: int) -> list[Any]:
-    """1x1 convolution, batch norm and ReLU."""
+    """Return a 1x1 convolution, batch norm and ReLU."""
     return [nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()]
 
 
 def _branch(block: str, in_channels: int, out_channels: int, stride: int) -> Any:
-    """The computing branch of ``block``, from ``in_channels`` to ``out_channels``."""
+    """Return the computing branch of ``block``, from ``in_channels`` to ``out_channels``."""
     if block == "xception":
         return nn.Sequential(
             *_depthwise(in_channels, 3, stride), *_pointwise(in_channels, out_channels),
@@ -85,7 +85,7 @@ def _branch(block: str, in_channels: int, out_channels: int, stride: int) -> Any
 
 
 class UnitBlock(nn.Module):
-    """Stride 1: half of the channels pass, the other half go through the branch, then both mix."""
+    """Stride 1: half of the channels pass unchanged, half go through the branch; then both mix."""
 
     def __init__(self, block: str, channels: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class UnitBlock(nn.Module):
 
 
 class DownsampleBlock(nn.Module):
-    """Stride 2: the whole input goes through the branch and through a projection, then both mix."""
+    """Stride 2: the whole input goes through the branch and through a projection; then both mix."""
 
     def __init__(self, block: str, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class DownsampleBlock(nn.Module):
 
 @model_space
 class ShuffleNetV2OneShot(ModelSpace):
-    """ShuffleNetV2 whose every layer is a labelled choice between :data:`BLOCKS`.
+    """ShuffleNetV2 in which every layer is a labelled choice between :data:`BLOCKS`.
 
     Each stage halves the map in its first layer. ``input_shape`` is (1, in_channels, input_size,
     input_size).
@@ -129,9 +129,9 @@ class ShuffleNetV2OneShot(ModelSpace):
         depths: layers of each stage.
         channels: output channels of each stage; even, and as many as ``depths``.
         stem_channels: output channels of the first convolution.
-        stem_stride: its stride.
+        stem_stride: stride of the first convolution.
         head_channels: output channels of the last 1x1 convolution.
-        dropout: share of the features dropped before the classifier, while training.
+        dropout: share of the features dropped before the classifier during training.
 
     Raises:
         ValueError: ``depths`` and ``channels`` differ in length, or a stage's channels are odd.

@@ -1,4 +1,4 @@
-"""Random search that draws uniformly among the architectures inside the limits, instead of rejecting."""
+"""Random search that draws uniformly among the architectures inside the limits; it rejects none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .latency_strategy import LatencyStrategy
 class LatencyConstrainedRandom(LatencyStrategy):
     """Draw architectures uniformly among those inside the limits.
 
-    Dynamic programming over the lookup table counts them. So a limit that only one in a million random
-    architectures meets takes no longer than any other.
+    Dynamic programming over the lookup table counts them, so a limit that one random architecture in a
+    million meets takes no longer than any other.
 
     Args:
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
-        dedup: never ask for an architecture twice; the search ends when all inside the limits were tried.
+        dedup: never ask for an architecture twice; the search ends when it has tried all inside the limits.
         options: as :class:`LatencyStrategy` takes them.
 
     >>> from nnmeter_nas.costs.table import FactorTable
@@ -49,7 +49,7 @@ class LatencyConstrainedRandom(LatencyStrategy):
         self.dedup = dedup
 
     def pool(self, count: int) -> IntArray:
-        """Up to ``count`` architectures to choose from, ``[n, positions]``, each once under ``dedup``."""
+        """Draw up to ``count`` architectures, ``[n, positions]``; each only once under ``dedup``."""
         drawn = self.problem.draw_up_to(count, self._rng, self.rejected)
         if not self.dedup:
             return drawn

@@ -1,6 +1,6 @@
 """A filter that lets a search try only candidates within a latency limit.
 
-NNI 2.10.1, under the graph engine and the default one:
+NNI 2.10.1, with the graph engine or the default engine:
 
     strategy.Random(model_filter=LatencyFilter(5.0, "cortexA76cpu_tflite21"))
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Attributes of a filter that are numbers of its state.
+#: Numeric attributes that are part of a filter's state.
 _COUNTS = ("seen", "accepted", "rejected", "unreadable", "fastest_ms", "slowest_ms")
 
 
@@ -42,19 +42,19 @@ class Candidate:
 class LatencyFilter:
     """Accept a candidate if its predicted latency is at most ``threshold``.
 
-    Call it with what NNI passes to a filter: a ``Model`` (2.10.1) or an ``ExecutableModelSpace`` (3.0).
+    NNI calls it with a ``Model`` (2.10.1) or an ``ExecutableModelSpace`` (3.0).
 
-    Inside a space that is known, a candidate is looked up in the space's table; see
-    :class:`~nnmeter_nas.strategies.table_lookup.TableLookup`. The space is ``space``, or what the candidate
-    or the experiment under way tells. Any other candidate is read whole: from its operators, or where it
-    carries none, as under the default engine, from the torch module that NNI builds of it. Both ways give the
-    same latency.
+    If the space is known, the filter looks the candidate up in the space's table; see
+    :class:`~nnmeter_nas.strategies.table_lookup.TableLookup`. The space comes from ``space``, from the
+    candidate, or from the running experiment. The filter reads any other candidate whole: from its operators,
+    or from the torch module that NNI builds if it carries none (default engine). Both ways give the same
+    latency.
 
-    While a filter exists, an experiment that starts is patched so that it runs to its end; see
+    While a filter exists, each experiment that starts is patched so that it runs to its end; see
     :mod:`nnmeter_nas.nni.patches`. Making a filter patches nothing.
 
-    Pickled, as in the checkpoints of 2.10.1, a filter is its arguments alone. In those of 3.0 it keeps its
-    counts and the accepted candidates, so that a resumed search goes on counting.
+    Pickling, as in the checkpoints of 2.10.1, keeps only the arguments. The checkpoints of 3.0 also keep the
+    counts and the accepted candidates, so a resumed search continues to count.
 
     Args:
         threshold: latency limit, ms.
@@ -63,23 +63,23 @@ class LatencyFilter:
         predictor_version: version of the device's predictor pack; the newest by default.
         reverse: accept only candidates slower than ``threshold``.
         patience: rejections in a row after which the search stops. Keep it below the number of
-            candidates in the space: a strategy that runs out of new ones asks the filter no more.
-        strict: raise on a candidate that cannot be read; by default it is rejected with a log line.
-        input_shape: NCHW, batch 1; by default what the candidate carries.
-        space: the space that the candidates are of, as strategies take it: a name that ``load_space`` knows,
-            a ``Space`` or a module of NNI. By default it is found where NNI lets one find it. Has no effect
-            on a predictor that is not a ``LatencyPredictor``.
+            candidates in the space: a strategy that runs out of new candidates stops asking the filter.
+        strict: raise if a candidate cannot be read; by default the filter logs and rejects it.
+        input_shape: NCHW, batch 1; by default that of the candidate.
+        space: the space of the candidates, as strategies take it: a name that ``load_space`` knows, a
+            ``Space`` or a module of NNI. By default the filter gets it from NNI if possible. Used only if the
+            predictor is a ``LatencyPredictor``.
 
     Attributes:
-        seen: candidates asked about; each is accepted or rejected.
-        accepted, rejected: how many of them were.
-        unreadable: rejected ones that could not be read.
-        fastest_ms, slowest_ms: extreme latencies of those that could be, or None.
+        seen: number of candidates seen; each is accepted or rejected.
+        accepted, rejected: number of accepted and of rejected candidates.
+        unreadable: number of candidates rejected because they could not be read.
+        fastest_ms, slowest_ms: lowest and highest latency of the readable candidates, or None.
         candidates: the accepted :class:`Candidate` objects, in order.
 
     Raises:
         ValueError: ``threshold`` is not a positive number, or ``patience`` not a positive integer.
-        UnknownDeviceError: no predictor pack goes by ``predictor`` and ``predictor_version``.
+        UnknownDeviceError: no predictor pack has this ``predictor`` and ``predictor_version``.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LatencyFilter:
         nni_lines.patch_when_experiment_starts(self)
 
     def __call__(self, model: Any) -> bool:
-        """Whether ``model`` is to be tried.
+        """Return whether to try ``model``.
 
         Raises:
             SearchError: ``patience`` candidates in a row were rejected.
@@ -142,10 +142,10 @@ class LatencyFilter:
         return False
 
     def latency_of(self, sample: dict[str, Any]) -> float:
-        """Latency, ms, of the accepted candidate with these choices.
+        """Return the latency in ms of the accepted candidate with these choices.
 
         Args:
-            sample: as NNI exports it, e.g. from ``export_top_models(formatter="dict")``.
+            sample: choices as NNI exports them, e.g. with ``export_top_models(formatter="dict")``.
 
         Raises:
             KeyError: no accepted candidate has these choices.
@@ -157,13 +157,13 @@ class LatencyFilter:
         raise KeyError(f"no accepted candidate has the choices {_name(wanted)}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts and the accepted candidates, as plain values; NNI 3.0 puts them into its checkpoint."""
+        """Return the counts and accepted candidates as plain values for NNI 3.0's checkpoint."""
         state = {name: getattr(self, name) for name in _COUNTS}
         accepted = [[dict(one.sample), one.latency_ms] for one in self.candidates]
         return {**state, "rejected_in_a_row": self._rejected_in_a_row, "candidates": accepted}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on counting from where :meth:`state_dict` was called."""
+        """Restore the state that :meth:`state_dict` returned."""
         for name in _COUNTS:
             setattr(self, name, state_dict[name])
         self._rejected_in_a_row = state_dict["rejected_in_a_row"]
@@ -179,7 +179,7 @@ class LatencyFilter:
         return f"LatencyFilter(threshold={self.threshold}, predictor={device!r}, reverse={self.reverse})"
 
     def _latency(self, model: Any, sample: dict[str, Any]) -> float | None:
-        """Latency of a candidate, ms, or None if it cannot be read."""
+        """Return the latency of a candidate in ms, or None if it cannot be read."""
         try:
             latency = self._priced(model, sample)
             if not math.isfinite(latency):
@@ -196,7 +196,7 @@ class LatencyFilter:
         return latency
 
     def _priced(self, model: Any, sample: dict[str, Any]) -> float:
-        """Latency of a candidate, ms: looked up where its space has a table, else of its model read whole."""
+        """Return a candidate's latency in ms: look it up if its space has a table, else read its model."""
         if self._table is None:
             return float(self._predictor.predict(_read(model, self.input_shape)))
         latency = self._table.latency(model, sample)
@@ -206,13 +206,13 @@ class LatencyFilter:
         return latency
 
     def _read_whole(self, model: Any) -> float:
-        """Latency of a candidate's model as a predictor of ours has it, ms."""
-        if nni_lines.carries_operators(model):  # it reads only what no earlier candidate had
+        """Read a candidate's model and predict its latency in ms with our own predictor."""
+        if nni_lines.carries_operators(model):  # the predictor reads only parts that are new
             return float(self._predictor.predict(model, "nni-ir", self.input_shape))
         return float(self._predictor.predict(_read(model, self.input_shape)))
 
     def _verdict(self) -> str:
-        """Why the search cannot go on."""
+        """Say why the search cannot go on."""
         limit = f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
         message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {limit}"
         if self.fastest_ms is None or self.slowest_ms is None:
@@ -230,7 +230,7 @@ def _rebuild(threshold: float, predictor: Any, version: float | None, reverse: b
 
 
 def _load(predictor: Any, version: float | None) -> Any:
-    """The object that predicts."""
+    """Return the predictor, loaded if given by device name."""
     if hasattr(predictor, "predict"):
         return predictor
     if not isinstance(predictor, str):
@@ -243,7 +243,7 @@ def _load(predictor: Any, version: float | None) -> Any:
 
 
 def _table(predictor: Any, space: Any, input_shape: Sequence[int] | None) -> TableLookup | None:
-    """What looks latencies up, if they are those of a predictor pack."""
+    """Return a table lookup if the latencies come from a predictor pack."""
     from nnmeter_nas.predictor import LatencyPredictor
 
     if type(predictor) is not LatencyPredictor:
@@ -254,7 +254,7 @@ def _table(predictor: Any, space: Any, input_shape: Sequence[int] | None) -> Tab
 
 
 def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
-    """The model graph of a candidate, from its operators or from the module that it builds."""
+    """Read the model graph of a candidate from its operators or from the module that it builds."""
     if nni_lines.carries_operators(model):
         from nnmeter_nas.readers.nni.ir import read_nni_ir
 
@@ -263,7 +263,7 @@ def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
 
     try:
         module = nni_lines.build_module(model)
-    except Exception as error:  # whatever the constructor of a user's space raises
+    except Exception as error:  # the constructor of a user's space may raise anything
         raise ReaderError(f"the candidate cannot be built ({type(error).__name__}: {error})") from error
     shape = input_shape or getattr(module, "input_shape", None)
     if shape is None:
@@ -275,5 +275,5 @@ def _read(model: Any, input_shape: Sequence[int] | None) -> nx.DiGraph:
 
 
 def _name(sample: dict[str, Any]) -> str:
-    """A candidate as a log line names it."""
+    """Format a candidate for a log line."""
     return ", ".join(f"{label}={value}" for label, value in sample.items()) or "the only candidate"

@@ -1,4 +1,4 @@
-"""A strategy that draws a pool of architectures, ranks it by latency, and trains in that order."""
+"""A strategy that draws a pool of architectures, ranks them by latency, and trains in that order."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ORDERS = ("ascending", "closest")
 
 
 class LatencyRanked(LatencyStrategy):
-    """Draw a pool of architectures, rank it by latency, and train its first.
+    """Draw a pool of architectures, rank them by latency, and train the first.
 
-    The pool is drawn inside the limits and ranked through the lookup table: no model is built for an
-    architecture that is not trained. The search is exhausted at the end of the pool. The first objective is
-    what ranks: with several devices, the worst ratio of a latency to its limit.
+    The pool lies inside the limits. The lookup table ranks it, so a model is built only for an architecture
+    that is trained. The search is exhausted at the end of the pool. The first objective ranks the pool; with
+    several devices, latency is the worst ratio to a limit.
 
     Args:
-        base: what draws the pool. None or NNI's own ``Random``: all architectures inside the limits, each
-            equally likely. Or a :class:`LatencyConstrainedRandom`, which then holds the limits and
-            everything else that ``options`` would say.
-        top_k: how many of the pool to train, the first in its order.
-        quantile: the same as a share of the pool, above 0 and up to 1. All are trained if both are None.
+        base: the strategy that draws the pool. With None or NNI's own ``Random``, all architectures inside
+            the limits are equally likely. A :class:`LatencyConstrainedRandom` also brings the limits and
+            all other ``options``.
+        top_k: number of architectures to train, from the top of the ranking.
+        quantile: the same as a share of the pool, above 0 and up to 1. If both are None, all are trained.
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
-        order: "ascending", the fastest first; or "closest", first those that are closest to the limit, which
-            are the slowest that it allows.
-        pool_size: architectures to draw; equal ones count once, and there are fewer where limits of several
-            measures together exclude nearly all.
+        order: "ascending" trains the fastest first; "closest" trains the closest to the limit first: the
+            slowest that it allows.
+        pool_size: architectures to draw. Duplicates count once, and there may be fewer if the limits of
+            several measures together exclude nearly all.
         options: as :class:`LatencyStrategy` takes them.
 
     Raises:
@@ -91,7 +91,7 @@ class LatencyRanked(LatencyStrategy):
 
 
 def _check_random(base: Any) -> None:
-    """Raise unless ``base`` is NNI's ``Random``, without a filter of its own."""
+    """Raise unless ``base`` is NNI's ``Random`` without a filter."""
     kind = type(base)
     if kind.__name__ != "Random" or not kind.__module__.startswith("nni."):
         raise TypeError(f"base={base!r} must be None, a LatencyConstrainedRandom or NNI's own Random")

@@ -1,4 +1,4 @@
-"""What the strategies share: their arguments, the problem that they make of a space, asking and telling."""
+"""The base of all strategies: their arguments, the problem they make of a space, asking and telling."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.solve.problem import LATENCY, LATENCY_MS, Problem
 from nnmeter_nas.supernet.space import Space
 
-#: What is limited or minimised: "flops", "params", a measure, or a function of the finished model graph.
+#: A quantity to limit or minimise: "flops", "params", a measure, or a function of the finished model graph.
 Quantity = str | Measure | Callable[[nx.DiGraph], float]
-#: The most that a measure may be, or the least and the most (None: as little or as much as there is).
+#: The maximum of a measure, or its minimum and maximum (None: no limit).
 Limit = float | Sequence[float | None]
 #: One device or several: names, predictors or lookup tables.
 Device = str | LatencyPredictor | FactorTable
 
-#: Arguments that every strategy takes.
+#: Arguments of every strategy.
 _SHARED = (
     "max_latency",
     "min_latency",
@@ -41,43 +41,43 @@ _SHARED = (
     "input_shape",
     "seed",
 )
-#: Random draws, all tried before, after which a space too large to list is taken to be exhausted.
+#: A space too large to list counts as exhausted after this many random draws that were all tried before.
 _STALE = 20_000
 
 
 class LatencyStrategy(NniStrategy):
-    """A search strategy that knows the latency of architectures before any is trained.
+    """A search strategy that knows the latency of architectures before it trains them.
 
-    It is used like any strategy of NNI 2.10.1 or 3.0::
+    Use it like any strategy of NNI 2.10.1 or 3.0::
 
         ParetoEvolution(max_latency=20.0, predictor="cortexA76cpu_tflite21", limits={"flops": 3e8})
 
-    Without NNI, :meth:`begin` with a problem, then :meth:`ask` for an architecture and :meth:`tell` how it
-    did, as often as wanted and in any order. What it asks for depends only on ``seed`` and on the order of
-    asks and tells, so that repeating these brings a new strategy to the same state. An ask that returns None
-    changes nothing.
+    Without NNI, call :meth:`begin` with a problem. Then call :meth:`ask` for an architecture and :meth:`tell`
+    its metric, as often as you like and in any order. The architectures depend only on ``seed`` and on the
+    order of asks and tells, so repeating these brings a new strategy to the same state. An ask that returns
+    None changes nothing.
 
     Args:
-        max_latency: the most that the latency may be, ms; one number for all devices, or one by device.
-        min_latency: the least that it may be, likewise.
+        max_latency: maximum latency in ms; one number for all devices, or one per device.
+        min_latency: minimum latency, in the same form.
         predictor: device name, ``LatencyPredictor`` or ``FactorTable``, or a list of them; if None, the
             devices that ``max_latency`` names.
         predictor_version: version of the predictor packs of devices given by name; the newest by default.
-        limits: of other measures: "flops", "params", a ``Measure`` or a function of the finished model graph
-            -> the most it may be, or a pair of the least and the most, either of which may be None.
-        objectives: what to minimise, while the metric of trials is maximised: "latency" (with several devices
-            the worst ratio to a limit) and whatever ``limits`` takes.
-        space: the space, where NNI's engine keeps no module that it could be read from.
-        input_shape: NCHW, batch 1; by default what the space carries.
-        seed: of everything random.
+        limits: limits of other measures. Maps "flops", "params", a ``Measure`` or a function of the finished
+            model graph to its maximum, or to a pair of minimum and maximum; either may be None.
+        objectives: measures to minimise while the metric of trials is maximised: "latency" (with several
+            devices the worst ratio to a limit), or any key that ``limits`` takes.
+        space: the space; needed if NNI's engine keeps no module to read it from.
+        input_shape: NCHW, batch 1; by default that of the space.
+        seed: seed for everything random.
 
     Attributes:
-        problem: what :meth:`begin` was given.
-        rejected: how many proposed candidates were outside each limit.
+        problem: the problem given to :meth:`begin`.
+        rejected: number of proposed candidates outside each limit.
 
     Raises:
         ValueError, TypeError: an argument is not as described above.
-        UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
+        UnknownDeviceError: no predictor pack has a name in ``predictor``.
     """
 
     problem: Problem
@@ -107,12 +107,12 @@ class LatencyStrategy(NniStrategy):
         self._check_arguments()
 
     def make_problem(self, space: Space) -> Problem:
-        """The problem that the arguments make of ``space``.
+        """Make the problem of searching ``space`` with this strategy's arguments.
 
         Raises:
-            SearchError: no device is given, a limit names none, or a table is of another space.
-            UnknownDeviceError: no predictor pack goes by a name in ``predictor``.
-            LookupTableError, SpaceError, GraphError: as building a lookup table raises.
+            SearchError: no device is given, a limit names an unknown device, or a table is of another space.
+            UnknownDeviceError: no predictor pack has a name in ``predictor``.
+            LookupTableError, SpaceError, GraphError: building a lookup table failed.
         """
         found = self._latencies(space)
         maxima = self._limits_by_name("max_latency", self.max_latency, found)
@@ -130,10 +130,11 @@ class LatencyStrategy(NniStrategy):
         return Problem(space.candidates, by_name, maxima, minima, names)
 
     def begin(self, problem: Problem) -> None:
-        """Start to search ``problem``, from the beginning.
+        """Start to search ``problem`` from the beginning.
 
         Raises:
-            SearchError: no architecture is inside the limits; says which limit, and what comes closest.
+            SearchError: no architecture is inside the limits; the message names the limit and the closest
+                value.
         """
         problem.check()
         self.problem = problem
@@ -146,9 +147,9 @@ class LatencyStrategy(NniStrategy):
         self._start()
 
     def ask(self) -> IntArray | None:
-        """The row of the next architecture to train, ``[positions]``.
+        """Return the row of the next architecture to train, ``[positions]``.
 
-        None if there is none at present: outcomes must come in first, unless :attr:`exhausted` is true.
+        Return None if there is none now: either outcomes must come in first, or :attr:`exhausted` is true.
 
         Raises:
             SearchError: the search has not begun.
@@ -164,11 +165,11 @@ class LatencyStrategy(NniStrategy):
         return row
 
     def tell(self, row: npt.ArrayLike, metric: float | None) -> None:
-        """Take in how an architecture that was asked for did.
+        """Record the outcome of an architecture that :meth:`ask` returned.
 
         Args:
-            row: of the architecture.
-            metric: what its trial reported, more being better; None, or no finite number, if it failed.
+            row: row of the architecture.
+            metric: metric of its trial; more is better. None, NaN or infinite if the trial failed.
 
         Raises:
             SearchError: no trial of this architecture is running.
@@ -183,25 +184,25 @@ class LatencyStrategy(NniStrategy):
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing is left to ask for, whatever outcomes come in."""
+        """Whether nothing is left to ask for, even after more outcomes."""
         return self._exhausted
 
     @abstractmethod
     def _propose(self) -> IntArray | None:
-        """The next row, or None without having changed anything but :attr:`exhausted`."""
+        """Return the next row. If there is none, return None and change at most :attr:`exhausted`."""
 
     def _start(self) -> None:
-        """Set up what this strategy keeps beyond what all keep."""
+        """Set up the state that only this strategy keeps."""
 
     def _learn(self, row: IntArray, metric: float | None) -> None:
-        """Take in an outcome; the metric is None if the trial failed."""
+        """Record an outcome; the metric is None if the trial failed."""
 
     def shared_arguments(self) -> dict[str, Any]:
-        """The arguments that every strategy takes, by name."""
+        """Return the arguments that every strategy takes, by name."""
         return {name: getattr(self, name) for name in _SHARED}
 
     def _draw_new(self) -> IntArray | None:
-        """An architecture inside the limits that is new, each equally likely; None if there is none."""
+        """Draw a new architecture inside the limits, each equally likely; None if there is none."""
         for drawn in (1, 16, 256, 4096):
             for row in self.problem.draw(drawn, self._rng, self.rejected):
                 if key(row) not in self._asked:
@@ -225,12 +226,12 @@ class LatencyStrategy(NniStrategy):
                     raise ValueError(f"{name}={value!r} must be a positive number of milliseconds")
         check_whole("seed", self.seed, 0)
         if self.predictor is not None or isinstance(self.max_latency, Mapping):
-            self._devices()  # an unknown name is best said before NNI starts
+            self._devices()  # report an unknown name before NNI starts
         if isinstance(self.objectives, str) or not self.objectives:
             raise ValueError(f"objectives={self.objectives!r} must be a list such as ['latency', 'flops']")
 
     def _devices(self) -> list[LatencyPredictor | FactorTable]:
-        """What prices, one for each device."""
+        """Return the predictor or table of each device."""
         given = self.predictor
         if given is None:
             given = list(self.max_latency) if isinstance(self.max_latency, Mapping) else []
@@ -252,7 +253,7 @@ class LatencyStrategy(NniStrategy):
         return found
 
     def _latencies(self, space: Space) -> dict[str, Measure]:
-        """Measures of latency by device."""
+        """Return the latency measure of each device."""
         devices = self._devices()
         predictors = [one for one in devices if isinstance(one, LatencyPredictor)]
         predicted = measures.latencies(space, predictors) if predictors else []
@@ -273,7 +274,7 @@ class LatencyStrategy(NniStrategy):
     def _limits_by_name(
         self, argument: str, value: float | Mapping[str, float] | None, latencies: Mapping[str, Measure]
     ) -> dict[str, float]:
-        """Limits of latencies by the names of their measures."""
+        """Return the limits of latencies by the names of their measures."""
         if value is None:
             return {}
         if not isinstance(value, Mapping):
@@ -287,7 +288,7 @@ class LatencyStrategy(NniStrategy):
         return {names[device.lower()]: ms for device, ms in value.items()}
 
     def _measure(self, space: Space, quantity: Quantity, known: dict[str, Measure]) -> Measure:
-        """The measure of a quantity, which is put into ``known`` under its name."""
+        """Return the measure of a quantity, and put it into ``known`` under its name."""
         if isinstance(quantity, Measure):
             return known.setdefault(quantity.name, quantity)
         if isinstance(quantity, str) and quantity in known:
@@ -306,12 +307,12 @@ class LatencyStrategy(NniStrategy):
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """``value`` if it is a whole number from ``least``, else a ValueError that names the argument."""
+    """Return ``value`` if it is a whole number from ``least``, else raise a ValueError with its ``name``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number from {least}")
     return value
 
 
 def key(row: npt.ArrayLike) -> tuple[int, ...]:
-    """A row as sets and mappings take it."""
+    """Return a row as a hashable tuple."""
     return tuple(np.asarray(row).tolist())

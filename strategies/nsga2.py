@@ -1,9 +1,9 @@
-"""NSGA-II, the parts: sorting, crowding, selection and variation of rows of candidate indices.
+"""The parts of NSGA-II: sorting, crowding, selection and variation of rows of candidate indices.
 
 K. Deb, A. Pratap, S. Agarwal, T. Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II.
-IEEE Transactions on Evolutionary Computation 6(2), 2002. Every objective is minimised. The paper's variation
-is for real numbers and for bits; here a gene is the candidate of a position, so crossover is uniform and a
-mutated gene becomes any other candidate.
+IEEE Transactions on Evolutionary Computation 6(2), 2002. Every objective is minimised. The paper varies real
+numbers and bits. Here a gene is the candidate at a position, so crossover is uniform and a mutated gene
+becomes any other candidate.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from nnmeter_nas.kernels.configuration import FloatArray
 
 
 def ranks(objectives: npt.ArrayLike) -> IntArray:
-    """Fast non-dominated sort: the front that each point is in, 0 for those that nothing dominates.
+    """Return the front of each point (fast non-dominated sort); front 0 holds the points nothing dominates.
 
-    A point dominates another if it is nowhere worse and somewhere better; equal points share a front.
+    A point dominates another if it is better in some objective and worse in none. Equal points share a front.
 
     Args:
         objectives: ``[N, objectives]``.
@@ -44,10 +44,10 @@ def ranks(objectives: npt.ArrayLike) -> IntArray:
 
 
 def crowding(objectives: npt.ArrayLike) -> FloatArray:
-    """Crowding distance of the points of one front: how far apart the neighbours of each lie.
+    """Return the crowding distance of the points of one front: how far apart each point's neighbours are.
 
-    The sum, over objectives, of the distance between the next smaller and the next larger point, as a share
-    of the front's range; infinite at both ends of an objective. One that is the same everywhere adds nothing.
+    It is the sum, over objectives, of the distance between the next smaller and the next larger point, as a
+    share of the front's range. It is infinite at both ends of an objective; a constant objective adds 0.
 
     Args:
         objectives: ``[N, objectives]``.
@@ -70,7 +70,7 @@ def crowding(objectives: npt.ArrayLike) -> FloatArray:
 
 
 def crowding_of_all(objectives: npt.ArrayLike, front: IntArray) -> FloatArray:
-    """Crowding distance of each point within its own front, ``[N]``; ``front`` as :func:`ranks` gives it."""
+    """Return each point's crowding distance within its front, ``[N]``; ``front`` comes from :func:`ranks`."""
     points = np.asarray(objectives, dtype=float)
     distance = np.zeros(len(points))
     for number in np.unique(front):
@@ -79,10 +79,10 @@ def crowding_of_all(objectives: npt.ArrayLike, front: IntArray) -> FloatArray:
 
 
 def survivors(objectives: npt.ArrayLike, count: int) -> IntArray:
-    """The ``count`` best points: front by front, of the last front those in the least crowded places.
+    """Select the ``count`` best points: front by front, and from the last front the least crowded.
 
     Returns:
-        Their indices, the best first; all if there are no more than ``count``.
+        Their indices, the best first; all points if there are at most ``count``.
     """
     front = ranks(objectives)
     order: IntArray = np.lexsort((-crowding_of_all(objectives, front), front))
@@ -90,19 +90,19 @@ def survivors(objectives: npt.ArrayLike, count: int) -> IntArray:
 
 
 def tournament(front: IntArray, distance: FloatArray, rng: np.random.Generator) -> int:
-    """Binary tournament: of two random points the one of the better front, or else the less crowded one."""
+    """Binary tournament: of two random points, return the one in the better front, else the less crowded."""
     first, second = (int(i) for i in rng.choice(len(front), size=2, replace=len(front) < 2))
     better = (front[second], -distance[second]) < (front[first], -distance[first])
     return second if better else first
 
 
 def uniform_crossover(first: IntArray, second: IntArray, rng: np.random.Generator) -> IntArray:
-    """A row that has each gene of either parent with even chances."""
+    """Return a row that takes each gene from either parent with equal chance."""
     return np.where(rng.random(len(first)) < 0.5, first, second)
 
 
 def mutate(row: IntArray, sizes: Sequence[int], rate: float, rng: np.random.Generator) -> IntArray:
-    """``row`` in which each gene, with probability ``rate``, is another candidate, each equally likely."""
+    """Replace each gene of ``row``, with probability ``rate``, by another candidate, each equally likely."""
     changed = row.copy()
     for position in np.flatnonzero(rng.random(len(row)) < rate).tolist():
         if sizes[position] > 1:

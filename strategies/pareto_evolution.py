@@ -13,35 +13,36 @@ from nnmeter_nas.kernels.configuration import FloatArray
 from . import nsga2
 from .latency_strategy import LatencyStrategy, check_whole, key
 
-#: Children in a row that are no new architecture, after which one is drawn at random instead.
+#: After this many children in a row that are already known, one is drawn at random instead.
 _TRIES = 100
 
 
 class ParetoEvolution(LatencyStrategy):
-    """NSGA-II on the metric of trials, which is maximised, and the objectives, which are minimised.
+    """NSGA-II: maximise the metric of trials and minimise the objectives.
 
-    Deb et al. (see :mod:`nnmeter_nas.strategies.nsga2`): each generation has as many children as there are
-    parents, bred from winners of binary tournaments; of both together the best fronts survive, and of the
-    last front those in the least crowded places. What differs from the paper:
+    As in Deb et al. (see :mod:`nnmeter_nas.strategies.nsga2`), each generation has as many children as
+    parents, bred from the winners of binary tournaments. The best fronts of both survive, and from the last
+    front the least crowded. Differences from the paper:
 
     * Genes are candidates: crossover is uniform, and a mutated position becomes any other candidate.
-    * The first generation is spread: one architecture from each of ``population`` equal parts of the range of
-      the first objective inside the limits. Random ones have much the same latency; the front does not.
+    * The first generation is spread: the range of the first objective inside the limits is cut into
+      ``population`` equal parts, and each gives one architecture. Random architectures have similar
+      latencies; the front does not.
     * A child outside the limits is repaired: its costliest blocks move down the table, as few as possible. In
       the paper, children that break a constraint stay and are dominated; here each would cost a trial.
-    * No architecture is tried twice. A child that is known is bred again; after 100 of those in a row, one is
-      drawn uniformly among the architectures inside the limits that were not tried.
+    * No architecture is tried twice. A child that is already known is bred again. After 100 such children in
+      a row, one is drawn uniformly among the untried architectures inside the limits.
     * A failed trial belongs to no generation; another child takes its place.
 
-    Up to ``population`` trials can run at once; :meth:`ask` gives None until all of a generation have ended.
-    The default is small so that few trials are enough for several generations.
+    Up to ``population`` trials can run at once; :meth:`ask` returns None until all of them have ended.
+    The default is small, so a few trials give several generations.
 
     Args:
-        population: architectures of a generation, at least 2.
+        population: architectures per generation, at least 2.
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
-        mutation: probability that a position of a child changes; one over the number of positions if None,
+        mutation: probability that a position of a child changes; if None, one over the number of positions,
             as in the paper.
-        crossover: probability that a child has two parents; the paper's by default.
+        crossover: probability that a child has two parents; by default as in the paper.
         options: as :class:`LatencyStrategy` takes them.
 
     Raises:
@@ -68,7 +69,7 @@ class ParetoEvolution(LatencyStrategy):
     def _start(self) -> None:
         positions = len(self.problem.sizes)
         self._rate = 1 / positions if self.mutation is None else self.mutation
-        # In random order, since a search may end before its first generation does.
+        # In random order, because a search may end within its first generation.
         self._first = list(self._rng.permutation(self.problem.spread(self.population, self._rng)))
         self._parents = np.empty((0, positions), dtype=np.int64)
         self._objectives = np.empty((0, 1 + len(self.problem.objectives)))
@@ -96,7 +97,7 @@ class ParetoEvolution(LatencyStrategy):
             self._parents, self._objectives, self._children = rows[best], objectives[best], []
 
     def _founder(self) -> IntArray | None:
-        """A new architecture of the first generation; None if all that were spread were asked for."""
+        """Return a new architecture of the first generation; None if all were asked for."""
         while self._first:
             row = self._first.pop()
             if key(row) not in self._asked:
@@ -104,7 +105,7 @@ class ParetoEvolution(LatencyStrategy):
         return None
 
     def _child(self) -> IntArray | None:
-        """A new architecture bred from parents; None if none comes of many."""
+        """Breed a new architecture from parents; None if many attempts give none."""
         front = nsga2.ranks(self._objectives)
         distance = nsga2.crowding_of_all(self._objectives, front)
         for _ in range(_TRIES):

@@ -1,4 +1,4 @@
-"""Latency of candidates of one search space, looked up in the space's table."""
+"""Look up the latency of a search space's candidates in the space's table."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ from nnmeter_nas.supernet.space import Space
 
 logger = logging.getLogger(__name__)
 
-#: Candidates of a space that are read whole, to test its table, before the table is trusted.
+#: A table is trusted after this many candidates were also read whole to test it.
 CHECKED = 3
-#: Models read for each block of a space, after which building its table is given up; most take three.
+#: Building a table stops after this many models read per block of the space; most tables take three.
 _MOST_READ = 20
-#: Relative difference up to which a latency that is looked up equals that of the model read whole.
+#: Largest relative difference between a looked-up latency and that of the model read whole.
 _SAME = 1e-6
 
 
 class TableLookup:
-    """Latencies of candidates, looked up where their space and its table are known.
+    """Look up latencies of candidates if their space and its table are known.
 
-    To read a candidate whole takes milliseconds, or tens of them where its network has to be built first. Its
-    choices are known, though, and looking those up takes microseconds.
+    Reading a candidate whole takes milliseconds, or tens of milliseconds if its network must be built first.
+    Looking up its choices takes microseconds.
 
-    A table that the package brings, or that an earlier run has left in the cache, is used from the first
-    candidate on. Building one means reading about as many models as the space has blocks. So it is built once
-    as many candidates have been read whole: a search never spends much more than twice on reading what it
-    would have with the better of both ways.
+    If the package or the cache holds a table, it is used from the first candidate. To build one, about as
+    many models must be read as the space has blocks. So it is built after that many candidates were read
+    whole: a search then spends at most about twice as long on reading as with the better of both ways.
 
-    The first :data:`CHECKED` candidates are both read whole and looked up. If one differs, the table is of
-    another space, and every candidate is read whole from then on.
+    The first :data:`CHECKED` candidates are both read whole and looked up. If one differs, the table belongs
+    to another space, and all later candidates are read whole.
 
     Args:
-        predictor: of the device.
+        predictor: predictor of the device.
         space: the space, as strategies take it: a name, a ``Space`` or a module of NNI. If None, each
-            candidate tells its space where NNI lets it.
-        input_shape: NCHW; by default what the space, or else the candidate, carries.
+            candidate tells its space if NNI allows it.
+        input_shape: NCHW; by default that of the space, or else of the candidate.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class TableLookup:
         self._forget()
 
     def latency(self, candidate: Any, sample: Mapping[str, Any]) -> float | None:
-        """Latency in ms, or None if the candidate has to be read whole."""
+        """Return the latency in ms, or None if the candidate must be read whole."""
         origin = origin_of(candidate)
         if not (origin.is_of(self._origin) if origin is not None else self._origin is None):
             self._origin = origin
@@ -66,10 +65,10 @@ class TableLookup:
         return self._looked_up(sample) if self._left_to_check <= 0 else None
 
     def learn(self, candidate: Any, sample: Mapping[str, Any], read: float) -> None:
-        """Take in that ``candidate``, for which :meth:`latency` gave None, takes ``read`` ms.
+        """Record that ``candidate``, for which :meth:`latency` returned None, takes ``read`` ms.
 
         Raises:
-            SpaceError, ReaderError: the space that was given cannot be loaded.
+            SpaceError, ReaderError: the given space cannot be loaded.
         """
         self._read += 1
         if self._dropped or (self._origin is None and self._given is None):
@@ -92,31 +91,31 @@ class TableLookup:
             self._check(self._table, sample, read)
 
     def _forget(self) -> None:
-        """Begin with a space of which nothing is known."""
+        """Start over with an unknown space."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
         self._space = self._table = None
 
     def _drop(self, why: str) -> None:
-        """Read whole every further candidate of this space."""
+        """Read every later candidate of this space whole."""
         self._forget()
         self._dropped = True
         logger.info("candidates are read whole, and not looked up: %s", why)
 
     def _check(self, table: FactorTable, sample: Mapping[str, Any], read: float) -> None:
-        """Compare what is looked up with what was ``read``, and drop the table if they differ."""
+        """Compare the looked-up latency with ``read``, and drop the table if they differ."""
         if missing := set(table.labels).difference(sample):
             self._drop(f"they have no choice {min(missing)!r}, and the space has")
             return
         found = self._looked_up(sample)
         if found is None:
-            return  # a choice that the table leaves out, such as none of several inputs
+            return  # the table lacks this choice, such as choosing none of several inputs
         if abs(found - read) > _SAME * read:
             self._drop(f"the table says {found} ms of a candidate, and its model {read} ms")
         else:
             self._left_to_check -= 1
 
     def _looked_up(self, sample: Mapping[str, Any]) -> float | None:
-        """What the table says, ms; None if it lacks one of the choices."""
+        """Return the table's latency in ms; None if it lacks one of the choices."""
         assert self._table is not None
         try:
             return self._table.value(
@@ -129,24 +128,24 @@ class TableLookup:
             return None
 
     def _load(self, space: Any, candidate: Any) -> Space:
-        """What ``space`` names or holds, with the input shape of ``candidate`` if that has one."""
+        """Load ``space`` with the input shape of ``candidate``, if it has one and none was given."""
         shape = self._input_shape
         if shape is None and carries_operators(candidate):
             shape = traced_shape(candidate)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+            warnings.simplefilter("ignore")  # NNI warns about things that are new in torch
             loaded = space_given(space, shape)
         assert loaded is not None
         return loaded
 
     def _known(self, space: Space) -> FactorTable | None:
-        """Latency in ``space`` from the package or the cache."""
+        """Return the latency table of ``space`` from the package or the cache, if there is one."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is left out was warned of with the candidates
+            warnings.simplefilter("ignore")  # the candidates already warned about operators left out
             return measures.exact_latency(space, self._predictor, build=False)
 
     def _built(self, space: Space) -> FactorTable | None:
-        """Latency in ``space``, computed and put into the cache."""
+        """Compute the latency table of ``space`` and put it into the cache."""
         logger.info("building the lookup table of %s on %s", space.name, self._predictor.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -155,11 +154,11 @@ class TableLookup:
 
 
 def _blocks(space: Space) -> int:
-    """How many blocks ``space`` has, over all of its choices."""
+    """Return the number of blocks in ``space``, over all its choices."""
     return sum(map(len, space.candidates.values()))
 
 
 def _stop_if_endless(space: Space, read: int) -> None:
-    """Raise a LookupTableError if ``read`` models are more than a table of ``space`` is worth."""
+    """Raise a LookupTableError if a table of ``space`` is not worth reading ``read`` models."""
     if read > _MOST_READ * _blocks(space):
         raise LookupTableError(f"after {read} models of {space.name!r}, its table is not at hand")

@@ -1,8 +1,8 @@
-"""The one place that knows NNI: which line is installed, what is patched, and how its engines are used.
+"""The one place that knows NNI: which line is installed, how it is patched, and how its engines are used.
 
-The same names serve 2.10.1 and 3.0. ``NniStrategy``, ``build_network`` and ``measure_trial`` are those of the
-line that is installed; NNI is imported when one of them is first asked for. Without NNI, ``NniStrategy`` is
-what both lines have in common.
+The same names serve 2.10.1 and 3.0. ``NniStrategy``, ``build_network`` and ``measure_trial`` come from the
+installed line; the first use of one of them imports NNI. Without NNI, ``NniStrategy`` is the part common to
+both lines.
 """
 
 from __future__ import annotations

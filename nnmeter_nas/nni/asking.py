@@ -1,4 +1,4 @@
-"""The part of a strategy that does not depend on NNI: asking, telling, and replaying recorded events."""
+"""The part of a strategy that is independent of NNI: asking, telling, and replaying recorded events."""
 
 from __future__ import annotations
 
@@ -17,84 +17,84 @@ from .patches import patch_when_experiment_starts
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the trials that run.
+#: Seconds between two checks of the running trials.
 POLL_S = 0.2
 
 #: Candidate indices of an architecture, in the order of the labels.
 Row = Any  # any array or sequence of integers
-#: Told of each event before it is part of the state.
+#: Called with each event before it becomes part of the state.
 Listener = Callable[[Event], None]
 S = TypeVar("S", bound="AskingStrategy")
 
 
 class Problem(Protocol):
-    """What this module needs of the problem that a strategy solves; see ``nnmeter_nas.solve.problem``."""
+    """The parts of a strategy's problem that this module needs; see ``nnmeter_nas.solve.problem``."""
 
     @property
     def measures(self) -> Mapping[str, Any]:
-        """The measures that are limited, ranked or reported, by name."""
+        """Measures to limit, rank or report, by name."""
 
     def row(self, architecture: Mapping[str, Any]) -> Row:
-        """The candidate indices of an architecture."""
+        """Return the candidate indices of an architecture."""
 
     def architecture(self, row: Row) -> Mapping[str, str]:
-        """The candidates of ``row`` by label."""
+        """Return the candidates of ``row`` by label."""
 
     def values(self, rows: Any) -> Any:
-        """Measures of candidate indices ``[N, positions] -> [N, measures]``."""
+        """Return the measures of candidate indices: ``[N, positions] -> [N, measures]``."""
 
 
 class Trials(Protocol):
-    """What the loop of a search needs of an experiment."""
+    """The parts of an experiment that a search loop needs."""
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """In a resumed experiment, watch those of ``trials`` that NNI still has; return the others."""
+        """In a resumed experiment, watch the ``trials`` that NNI still has; return the others."""
 
     def start(self, trial: Submitted) -> None:
-        """Make the model of ``trial`` and hand it to NNI."""
+        """Make the model of ``trial`` and submit it to NNI."""
 
     def has_room(self) -> bool:
-        """Whether NNI would start another trial now."""
+        """Return whether NNI would start another trial now."""
 
     def are_running(self) -> bool:
-        """Whether any trial has not ended yet."""
+        """Return whether any trial is still running."""
 
     def ended(self) -> list[Ended]:
-        """The trials that ended since the last call."""
+        """Return the trials that ended since the last call."""
 
     def are_over(self) -> bool:
-        """Whether NNI starts no more trials and none runs, or NNI has given up on those that do."""
+        """Return whether NNI starts no more trials and none runs, or NNI has given up on the running ones."""
 
 
 class AskingStrategy:
-    """A strategy that is asked for architectures and told what they were worth.
+    """A strategy that is asked for architectures and told their metrics.
 
     Derive from ``NniStrategy`` of :mod:`nnmeter_nas.nni`, which joins this class and NNI's own base class.
-    Define :meth:`make_problem`, :meth:`begin`, :meth:`ask`, :meth:`tell` and :attr:`exhausted`. What
-    :meth:`ask` returns may depend only on the arguments and on the earlier asks and tells, in their order. An
-    ask that returns None must change nothing.
+    Define :meth:`make_problem`, :meth:`begin`, :meth:`ask`, :meth:`tell` and :attr:`exhausted`. The result of
+    :meth:`ask` may depend only on the arguments and on the earlier asks and tells, in their order. An ask
+    that returns None must change nothing.
 
-    While one exists, an experiment that starts is patched so that it runs to its end; see :mod:`.patches`.
-    A strategy pickles, and copies, as its arguments alone.
+    While a strategy exists, each experiment that starts is patched so that it runs to its end; see
+    :mod:`.patches`. Pickling or copying a strategy keeps only its arguments.
 
     Args:
-        space: what to search: a ``Space``, a module of NNI, or a name that ``load_space`` knows. None means
-            the experiment's own space, of which graph engines keep only the operators.
-        input_shape: NCHW, for a space that has none of its own.
+        space: the space to search: a ``Space``, a module of NNI, or a name that ``load_space`` knows. None
+            means the experiment's own space; graph engines keep only its operators.
+        input_shape: NCHW, for a space without its own.
 
     Attributes:
         space, input_shape: as given.
-        seed: of everything random. It is pickled beside the arguments, since it may have been drawn.
-        problem: what :meth:`make_problem` made; None before the search has a space.
+        seed: seed for everything random. It is pickled with the arguments because it may have been drawn.
+        problem: the problem from :meth:`make_problem`; None before the search has a space.
         events: everything that happened, in order; see :mod:`nnmeter_nas.nni.events`.
-        trials_folder: where each trial writes its outcome, as ``<number>.json``, before NNI hears of it. None
-            means that trials write no files.
+        trials_folder: folder in which each trial writes its outcome, as ``<number>.json``, before it reports
+            to NNI. None means that trials write no files.
     """
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls: type[S], *arguments: Any, **options: Any) -> S:
-        """Keep the arguments, which are what is pickled."""
+        """Keep the arguments for pickling."""
         self = super().__new__(cls)
         self._arguments = arguments, options
         return self
@@ -117,7 +117,7 @@ class AskingStrategy:
         return _remake, (type(self), *self._arguments), {"seed": self.seed}
 
     def make_problem(self, space: Space) -> Any:
-        """What is to be solved in ``space``, a :class:`Problem`."""
+        """Make the :class:`Problem` to solve in ``space``."""
         raise NotImplementedError
 
     def begin(self, problem: Any) -> None:
@@ -129,31 +129,31 @@ class AskingStrategy:
         raise NotImplementedError
 
     def ask(self) -> Row | None:
-        """The next architecture to try; None if there is none before more trials have ended, or at all."""
+        """Return the next architecture to try; None if there is none until more trials end, or ever."""
         raise NotImplementedError
 
     def tell(self, row: Row, metric: float | None) -> None:
-        """Take note that the trial of ``row`` ended with ``metric``, or failed (None)."""
+        """Record that the trial of ``row`` ended with ``metric``, or failed (None)."""
         raise NotImplementedError
 
     @property
     def exhausted(self) -> bool:
-        """Whether :meth:`ask` has no architecture any more, whatever is told."""
+        """Whether :meth:`ask` has no more architectures, even after more tells."""
         return False
 
     def outcome_file(self, number: int) -> Path | None:
-        """Where the trial of that number keeps its outcome."""
+        """Return the file for the outcome of trial ``number``."""
         return None if self.trials_folder is None else self.trials_folder / f"{number:04d}.json"
 
     def listen(self, listener: Listener) -> None:
-        """Tell ``listener`` of each event that is new, before anything follows from it."""
+        """Call ``listener`` with each new event before the strategy acts on it."""
         self._listeners.append(listener)
 
     def prepare(self, space: Space) -> None:
-        """Begin on ``space``, and replay what :meth:`replay` was given. An experiment calls this if need be.
+        """Begin on ``space``, and replay the events given to :meth:`replay`. Experiments call this if needed.
 
         Raises:
-            SearchError: what :meth:`replay` raises, or nothing in the space is inside the limits.
+            SearchError: :meth:`replay` raised it, or nothing in the space is inside the limits.
         """
         problem: Problem = self.make_problem(space)
         self.begin(problem)
@@ -161,14 +161,14 @@ class AskingStrategy:
         self.replay(self._to_replay)
 
     def replay(self, events: Iterable[Event]) -> None:
-        """Bring a new strategy to the state that ``events`` led to. Listeners are not told.
+        """Bring a new strategy to the state after ``events``, without calling listeners.
 
-        If the search has no space yet, the events are kept until it has one. Trials without an end are
-        submitted again.
+        If the search has no space yet, it keeps the events until it has one. It submits trials without an end
+        again.
 
         Raises:
-            SearchError: the strategy asks for other architectures than before: its arguments, the space, the
-                predictors or the code have changed.
+            SearchError: the strategy asks for different architectures than before, because its arguments, the
+                space, the predictors or the code have changed.
         """
         if self.problem is None:
             self._to_replay = list(events)
@@ -185,10 +185,10 @@ class AskingStrategy:
     def search(self, trials: Trials) -> None:
         """Ask, start, wait and tell until NNI starts no more trials or nothing is left to try.
 
-        Trials that were submitted and have not ended come first.
+        Trials that were submitted but have not ended come first.
 
         Raises:
-            SearchError: the strategy wants to wait although no trial runs.
+            SearchError: the strategy waits although no trial is running.
         """
         again = trials.take_up(unended(self.events))
         while True:
@@ -208,7 +208,7 @@ class AskingStrategy:
             time.sleep(POLL_S)
 
     def _ask(self) -> Submitted | None:
-        """The next trial, unless the strategy waits."""
+        """Return the next trial, or None if the strategy waits."""
         row = None if self._waits else self.ask()
         if row is None:
             self._waits = True
@@ -218,7 +218,7 @@ class AskingStrategy:
         return trial
 
     def _ask_again(self, then: Submitted) -> None:
-        """Ask for what was submitted ``then``."""
+        """Ask again for a trial that was submitted before."""
         row = self.ask()
         now = None if row is None else dict(self.problem.architecture(row))
         if now != dict(then.architecture):
@@ -229,7 +229,7 @@ class AskingStrategy:
             )
 
     def _record(self, event: Event) -> None:
-        """Tell the listeners of ``event``, then make it part of the state."""
+        """Call the listeners with ``event``, then add it to the state."""
         for listener in self._listeners:
             listener(event)
         self.events.append(event)
@@ -246,17 +246,17 @@ class AskingStrategy:
         return sum(isinstance(event, Submitted) for event in self.events)
 
     def _values(self, row: Row) -> dict[str, float]:
-        """The measures of ``row`` by name."""
+        """Return the measures of ``row`` by name."""
         return dict(zip(self.problem.measures, map(float, self.problem.values([row])[0]), strict=True))
 
 
 def space_given(space: Any, input_shape: Sequence[int] | None) -> Space | None:
-    """The ``space`` that a strategy was given; None if it was given none."""
+    """Load the ``space`` given to a strategy; None if none was given."""
     if space is None or isinstance(space, Space):
         return space
     return load_space(space, input_shape) if isinstance(space, str) else space_of(space, input_shape)
 
 
 def _remake(kind: type[S], arguments: tuple[Any, ...], options: dict[str, Any]) -> S:
-    """A strategy of its pickled arguments."""
+    """Make a strategy from its pickled arguments."""
     return kind(*arguments, **options)

@@ -1,4 +1,4 @@
-"""What filters and strategies need of a candidate, whichever line of NNI made it."""
+"""Information that filters and strategies need about a candidate of either NNI line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from ..readers.nni.ir import root_inputs
 from .patches import experiment_space
 
-#: How the graph engine's names of candidate blocks begin; the label and the name follow.
+#: Prefix of the graph engine's names of candidate blocks; the label and the name follow.
 _PREFIX = "layerchoice_"
 
 
 def carries_operators(candidate: Any) -> bool:
-    """Whether ``candidate`` is a graph IR with operators, as under the graph engine."""
+    """Return whether ``candidate`` is a graph IR with operators, as under the graph engine."""
     root = getattr(candidate, "root_graph", None)
     return root is not None and bool(root.edges)
 
 
 def sample_of(candidate: Any) -> dict[str, Any]:
-    """The choice made under each label, as in a fixed architecture of NNI.
+    """Return the choice under each label, as in a fixed architecture of NNI.
 
-    The graph engine calls candidate blocks ``layerchoice_<label>_<name>``; here they are ``<name>``.
+    The graph engine names candidate blocks ``layerchoice_<label>_<name>``; here they are ``<name>``.
     """
     sample = getattr(candidate, "sample", None)
     if sample is None:
@@ -35,7 +35,7 @@ def sample_of(candidate: Any) -> dict[str, Any]:
 
 
 def plain_sample(sample: dict[str, Any]) -> dict[str, Any]:
-    """``sample`` without the prefixes that the graph engine gives to names of blocks."""
+    """Return ``sample`` without the prefixes that the graph engine adds to block names."""
     return {
         label: plain_value(label, value) if type(value) is str and value.startswith(_PREFIX) else value
         for label, value in sample.items()
@@ -43,15 +43,15 @@ def plain_sample(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_value(label: str, value: Any) -> Any:
-    """``value`` of the choice ``label`` without the prefix that the graph engine gives to names of blocks."""
+    """Return ``value`` of the choice ``label`` without the prefix that the graph engine adds to blocks."""
     return value.removeprefix(f"{_PREFIX}{label}_") if isinstance(value, str) else value
 
 
 def build_module(candidate: Any) -> Any:
-    """The torch module of a candidate that carries no operators.
+    """Build the torch module of a candidate without operators.
 
     Raises:
-        TypeError: ``candidate`` knows neither how to build itself nor the class it comes from.
+        TypeError: ``candidate`` has neither a method to build itself nor a class.
     """
     if hasattr(candidate, "executable_model"):
         return candidate.executable_model()
@@ -64,26 +64,26 @@ def build_module(candidate: Any) -> Any:
 
 @dataclass(frozen=True)
 class Origin:
-    """The space that a candidate is of, as far as NNI tells.
+    """The space of a candidate, as far as NNI tells.
 
     Attributes:
-        key: what tells this space from others; see :meth:`is_of`.
-        make: gives the space as a torch module with all its choices open.
+        key: identifies this space; see :meth:`is_of`.
+        make: makes the space as a torch module with all its choices open.
     """
 
     key: tuple[Any, ...]
     make: Callable[[], Any]
 
     def is_of(self, other: Origin | None) -> bool:
-        """Whether both are the same space, made with the same arguments."""
+        """Return whether both are the same space, made with the same arguments."""
         return other is not None and _same(self.key, other.key)
 
 
 def origin_of(candidate: Any) -> Origin | None:
-    """The space that ``candidate`` is of; None if it cannot be found.
+    """Find the space of ``candidate``; None if it cannot be found.
 
     The default engine of 2.10.1 and the formats of 3.0 without operators keep the class and arguments of the
-    space. Graphs keep neither: they are of the space that the experiment under way searches.
+    space. Graphs keep neither: they belong to the space of the running experiment.
     """
     if carries_operators(candidate):
         space, history = experiment_space(), candidate.history
@@ -101,7 +101,7 @@ def origin_of(candidate: Any) -> Origin | None:
 
 
 def traced_shape(candidate: Any) -> tuple[int, ...] | None:
-    """The input shape, NCHW, that a candidate with operators was traced with; None for several inputs.
+    """Return the input shape, NCHW, of the trace of a candidate with operators; None for several inputs.
 
     Raises:
         ReaderError: the candidate carries no input shape.
@@ -111,9 +111,9 @@ def traced_shape(candidate: Any) -> tuple[int, ...] | None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two arguments are one object, or plain values that are equal.
+    """Return whether two arguments are the same object, or equal plain values.
 
-    Tensors and the like are compared by identity alone: comparing their contents is slow or ambiguous.
+    Tensors and similar objects are compared by identity only: comparing contents is slow or ambiguous.
     """
     if one is other:
         return True

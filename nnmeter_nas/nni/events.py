@@ -1,7 +1,7 @@
-"""The events of a search; replaying them brings a strategy back to its state.
+"""The events of a search; replaying them restores the state of a strategy.
 
-A strategy is deterministic: after the same asks and tells in the same order, it asks for the same. So the
-ordered list of submissions and ends is its whole state.
+A strategy is deterministic: after the same asks and tells in the same order, it asks for the same
+architecture. So the ordered list of submissions and ends is its whole state.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Submitted:
     """A trial that the strategy asked for.
 
     Attributes:
-        number: of the trial, from 1.
+        number: number of the trial, from 1.
         architecture: the candidate by label.
-        values: its measures, such as ``{"latency_ms": 4.2}``.
+        values: measures of the architecture, such as ``{"latency_ms": 4.2}``.
     """
 
     number: int
@@ -33,9 +33,9 @@ class Ended:
     """The end of a trial.
 
     Attributes:
-        number: of the trial.
-        metric: what it reported; None if it failed.
-        failure: why it failed; empty if it did not.
+        number: number of the trial.
+        metric: the reported metric; None if the trial failed.
+        failure: reason of the failure; empty if there was none.
     """
 
     number: int
@@ -47,7 +47,7 @@ Event = Submitted | Ended
 
 
 def to_record(event: Event) -> dict[str, Any]:
-    """``event`` as JSON values.
+    """Return ``event`` as JSON values.
 
     >>> to_record(Ended(3, 0.9))
     {'event': 'ended', 'number': 3, 'metric': 0.9, 'failure': ''}
@@ -56,10 +56,10 @@ def to_record(event: Event) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Event:
-    """The event that :func:`to_record` wrote.
+    """Return the event of a record from :func:`to_record`.
 
     Raises:
-        SearchError: ``record`` is no such record.
+        SearchError: ``record`` is not such a record.
     """
     fields = {name: value for name, value in record.items() if name != "event"}
     try:
@@ -69,7 +69,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
 
 
 def unended(events: Iterable[Event]) -> list[Submitted]:
-    """The trials that were submitted and have not ended, in the order of submission."""
+    """Return the trials that were submitted and have not ended, in order of submission."""
     running: dict[int, Submitted] = {}
     for event in events:
         if isinstance(event, Submitted):

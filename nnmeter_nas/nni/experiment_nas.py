@@ -20,13 +20,13 @@ __all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
 
 
 def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Path) -> Any:
-    """NNI's configuration for an engine.
+    """Make NNI's configuration for an engine.
 
     Args:
         engine: "py" for the simplified model format, "graph" for the graph of the space.
-        input_shape: NCHW, which the graph is traced with.
+        input_shape: NCHW; used to trace the graph.
         work: folder of the experiment.
-        folder: where trials run; must be the current folder.
+        folder: folder in which trials run; must be the current folder.
     """
     code = work / "code"
     code.symlink_to(folder)  # NNI's scripts break on a space in a path
@@ -41,7 +41,7 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
 def run(
     module: Any, evaluator: Any, strategy: Any, config: Any, port: int, started: Callable[[int], None]
 ) -> None:
-    """Run an experiment until its strategy returns; ``started`` is told the port once NNI's manager answers.
+    """Run an experiment until its strategy returns; call ``started`` with the port once the manager answers.
 
     Raises:
         OSError, RuntimeError: the manager did not start, or broke down after ``started`` was called.
@@ -56,18 +56,18 @@ def run(
 
 @contextmanager
 def fresh_nni() -> Iterator[None]:
-    """Leave NNI as if no experiment had run; 3.0 keeps nothing that would have to be reset."""
+    """Leave NNI as if no experiment had run; 3.0 keeps no state to reset."""
     yield
 
 
 class _Experiment(NasExperiment):
-    """NNI's experiment; it tells when its manager runs, and ends even if that is gone."""
+    """NNI's experiment, which also tells when its manager runs and ends even if the manager is gone."""
 
     started: Callable[[int], None]
     _proc: Any
 
     def end(self) -> None:
-        """Stop NNI's manager if it still runs; NNI would ask a dead one to stop, and complain."""
+        """Stop NNI's manager if it still runs; NNI asks even a dead manager to stop, and complains."""
         if self._proc is not None and self._proc.poll() is not None:
             self._proc = None
         self.stop()
@@ -77,5 +77,5 @@ class _Experiment(NasExperiment):
         super()._start_engine_and_strategy()
 
     def _wait_completion(self) -> bool:
-        """Nothing: the strategy returns when all its trials have ended."""
+        """Do nothing: the strategy returns only when all its trials have ended."""
         return True

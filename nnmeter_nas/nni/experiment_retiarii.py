@@ -17,13 +17,13 @@ __all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
 
 
 def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Path) -> Any:
-    """NNI's configuration for an engine.
+    """Make NNI's configuration for an engine.
 
     Args:
-        engine: "py", or "graph", under which each trial writes code into its current folder.
-        input_shape: NCHW, which the graph engine traces the space with.
+        engine: "py", or "graph", which makes each trial write code into its current folder.
+        input_shape: NCHW; the graph engine uses it to trace the space.
         work: folder of the experiment.
-        folder: where trials run, except those of the graph engine.
+        folder: folder in which trials run, except with the graph engine.
     """
     config = RetiariiExeConfig("local")
     code = work / "code"
@@ -40,7 +40,7 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
 def run(
     module: Any, evaluator: Any, strategy: Any, config: Any, port: int, started: Callable[[int], None]
 ) -> None:
-    """Run an experiment until its strategy returns; ``started`` is told the port once NNI's manager answers.
+    """Run an experiment until its strategy returns; call ``started`` with the port once the manager answers.
 
     Raises:
         OSError, RuntimeError: the manager did not start, or broke down after ``started`` was called.
@@ -63,13 +63,13 @@ def fresh_nni() -> Iterator[None]:
 
 
 class _Experiment(RetiariiExperiment):
-    """NNI's experiment; it tells when its manager runs, and ends even if that is gone."""
+    """NNI's experiment, which also tells when its manager runs and ends even if the manager is gone."""
 
     started: Callable[[int], None]
     _proc: Any
 
     def end(self) -> None:
-        """Stop NNI's manager if it still runs; NNI would ask a dead one to stop, and complain."""
+        """Stop NNI's manager if it still runs; NNI asks even a dead manager to stop, and complains."""
         if self._proc is not None and self._proc.poll() is not None:
             self._proc = None
         self.stop()
@@ -79,8 +79,8 @@ class _Experiment(RetiariiExperiment):
         self.started(self.port)
 
     def _save_experiment_checkpoint(self, *_: Any) -> None:
-        """Nothing: a search is resumed from its own folder, and NNI's checkpoint has no room for a space."""
+        """Do nothing: a search resumes from its own folder, and NNI's checkpoint has no room for a space."""
 
     def _wait_completion(self) -> bool:
-        """Nothing: the strategy returns when all its trials have ended."""
+        """Do nothing: the strategy returns only when all its trials have ended."""
         return True

@@ -1,4 +1,4 @@
-"""A patch of NNI's graph engine, of either line, for spaces in which layer choices share a label."""
+"""A patch of either NNI line's graph engine, for spaces in which layer choices share a label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .replaced import is_replaced, replace
 
 logger = logging.getLogger(__name__)
 
-#: Where each line keeps the converter of modules, and the mutators of what it makes.
+#: Where each line keeps the converter of modules and the mutators of its graphs.
 _HOMES = {
     RETIARII: ("nni.nas.execution.pytorch.converter", "nni.nas.nn.pytorch.mutator"),
     NAS: ("nni.nas.space.pytorch.converter", "nni.nas.space.pytorch.mutator"),
@@ -22,11 +22,11 @@ _HOMES = {
 
 
 def tell_repeated_choices_apart() -> None:
-    """Let the graph engine take layer choices that share a label, as those of repeated cells do.
+    """Let the graph engine take layer choices that share a label, as in repeated cells.
 
-    NNI names a candidate after label and name alone. Where several choices share a label, the candidates of
-    one replace those of another, and no network can be made. After this, the candidates of all but the first
-    choice of a label have a number behind their names, and are chosen by position.
+    NNI names a candidate only after its label and name. If several choices share a label, the candidates of
+    one replace those of another, and no network can be made. With this patch, the candidates of all but the
+    first choice of a label have a number after their names, and are chosen by position.
 
     Does nothing without NNI, or when called again.
     """
@@ -53,11 +53,11 @@ def tell_repeated_choices_apart() -> None:
 
 
 class _Names:
-    """Names of candidates, by the layer choice that is worked on.
+    """Names candidates after the layer choice being converted.
 
     Attributes:
-        choices: full names of the layer choices of each label, in the order in which they are met.
-        current: full name of the layer choice that is worked on.
+        choices: label -> full names of its layer choices, in the order of conversion.
+        current: full name of the layer choice being converted.
     """
 
     def __init__(self, utils: Any) -> None:
@@ -67,7 +67,7 @@ class _Names:
         self._layer_choice = importlib.import_module("nni.nas.nn.pytorch").LayerChoice
 
     def __call__(self, name: str, label: str) -> str:
-        """What the candidate ``name`` of the current choice is called."""
+        """Return the unique name of the candidate ``name`` of the current choice."""
         known = self.choices.setdefault(label, [])
         if self.current not in known:
             known.append(self.current)
@@ -75,7 +75,7 @@ class _Names:
         return self._utils.build_cand_name(name, label) + (f"_at_{number + 1}" if number else "")
 
     def starting(self, convert: Any) -> Any:
-        """``convert`` a space, of which no choice has been met yet."""
+        """Wrap ``convert`` to forget the choices of earlier spaces."""
 
         @functools.wraps(convert)
         def patched(*args: Any, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ class _Names:
         return patched
 
     def converting(self, convert: Any) -> Any:
-        """``convert`` a module; while it is a layer choice, that is the current one."""
+        """Wrap ``convert`` to make a layer choice the current one during its conversion."""
 
         @functools.wraps(convert)
         def patched(converter: Any, script: Any, module: Any, full_name: str, *args: Any) -> Any:
@@ -100,7 +100,7 @@ class _Names:
         return patched
 
     def tracing(self, trace: Any) -> Any:
-        """``trace`` a module, behind which the current choice is as before."""
+        """Wrap ``trace`` to restore the current choice afterwards."""
 
         @functools.wraps(trace)
         def patched(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +113,7 @@ class _Names:
         return patched
 
     def full_name(self, model: Any, scopes: Sequence[str], prefix: str = "") -> str:
-        """Full name of the module at a path of names; that is the current choice from then on."""
+        """Return the full name of the module at a path of names, and make it the current choice."""
         self.current = prefix
         for scope in scopes:
             node = model.get_node_by_name(self.current)
@@ -125,7 +125,7 @@ class _Names:
 
 
 def _by_position(mutate: Any) -> Any:
-    """``mutate`` all layer choices of a label, each to its candidate at the position chosen for the first."""
+    """Wrap ``mutate`` so that all layer choices of a label take the candidate at the first one's position."""
 
     @functools.wraps(mutate)
     def patched(self: Any, model: Any) -> None:

@@ -1,4 +1,4 @@
-"""How a search of ours starts NNI's manager: with patience, quietly, and with its records in one folder."""
+"""Start NNI's manager for our searches: patiently, quietly, and with its records in one folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from nni.runtime.log import silence_stdout
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that the manager may take to answer. NNI gives it 3; the first start from a cold disk takes more.
+#: Seconds that the manager may take to answer. NNI allows 3; the first start from a cold disk takes longer.
 PATIENCE_S = 30
 
 
 @contextlib.contextmanager
 def launcher_of_search(work: Path) -> Iterator[None]:
-    """Set what NNI's launcher has no arguments for, while this is entered.
+    """While entered, set options that NNI's launcher has no arguments for.
 
-    The manager gets :data:`PATIENCE_S` to answer. What it prints goes to its logs, as for a detached one. The
-    list of experiments is kept in ``work``. NNI's threads end when the manager dies, without a traceback: the
-    search says more of it than they do. NNI's own logs no longer go to standard output.
+    The manager gets :data:`PATIENCE_S` to answer. Its output goes to its logs, as for a detached manager. The
+    list of experiments is kept in ``work``. When the manager dies, NNI's threads end without a traceback,
+    because the search reports more about it. NNI's own logs no longer go to standard output.
     """
     before = launcher._check_rest_server, launcher._start_rest_server, launcher.Experiments
     check, start, known = before
@@ -43,6 +43,6 @@ def launcher_of_search(work: Path) -> Iterator[None]:
 
 
 def trial_job(port: int, mark: str) -> dict[str, Any] | None:
-    """What NNI's manager at ``port`` knows of the trial whose parameters name ``mark``, if it has one."""
+    """Ask NNI's manager at ``port`` for the trial with ``mark`` in its parameters; None if it has none."""
     jobs: list[dict[str, Any]] = rest.get(port, "/trial-jobs")
     return next((job for job in jobs if mark in str(job["hyperParameters"])), None)

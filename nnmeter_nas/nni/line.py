@@ -1,17 +1,17 @@
-"""Which of the two supported lines of NNI is installed; no other module decides this."""
+"""Find which of the two supported NNI lines is installed; no other module decides this."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-#: The two lines, by the version that each is tested with.
+#: The two lines, named by the versions used in tests.
 RETIARII, NAS = "2.10.1", "3.0"
 
 
 def nni_line() -> str | None:
-    """:data:`RETIARII` or :data:`NAS`; None if NNI is not installed, or is older than both.
+    """Return :data:`RETIARII` or :data:`NAS`; None if NNI is not installed, or is older than both.
 
-    The lines are told apart by modules that only one of them has.
+    Each line is recognised by a module that only it has.
     """
     if find_spec("nni") is None:
         return None

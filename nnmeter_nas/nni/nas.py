@@ -1,4 +1,4 @@
-"""NNI 3.0: strategies of a ``NasExperiment``, networks of its spaces, and what runs in its trials."""
+"""NNI 3.0: strategies of a ``NasExperiment``, networks of its spaces, and the code around its trials."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from .trial import Reported, run_trial
 class NniStrategy(AskingStrategy, Strategy):
     """Base of this package's strategies, for ``NasExperiment`` and ``Chain``; see :class:`AskingStrategy`.
 
-    The experiment's checkpoint is written at each event, not only when the experiment stops. So a killed
-    experiment resumes like one that was stopped.
+    It writes the experiment's checkpoint at each event, not only when the experiment stops. So a killed
+    experiment resumes like a stopped one.
     """
 
     _models: Models
@@ -62,7 +62,7 @@ class NniStrategy(AskingStrategy, Strategy):
             get_default_serializer().save(experiment.state_dict(), file)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that happened, as plain values.
+        """Return all events as plain values.
 
         Raises:
             SearchError: the search has not begun, or could not be resumed. NNI then keeps its checkpoint.
@@ -72,10 +72,10 @@ class NniStrategy(AskingStrategy, Strategy):
         return {"seed": self.seed, "events": [to_record(event) for event in self.events]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was called.
+        """Restore the state that :meth:`state_dict` returned.
 
         Raises:
-            SearchError: the strategy asks for other architectures than before; see :meth:`replay`.
+            SearchError: the strategy asks for different architectures than before; see :meth:`replay`.
         """
         self.seed = state_dict["seed"]
         self.begin(self.problem)
@@ -83,10 +83,10 @@ class NniStrategy(AskingStrategy, Strategy):
 
 
 class Models:
-    """The models that NNI makes of a model space, by architecture.
+    """Makes NNI's models of a model space from architectures.
 
     Attributes:
-        candidates: label -> name of each candidate -> what NNI calls it.
+        candidates: label -> name of each candidate -> NNI's value for it.
     """
 
     def __init__(self, model_space: Any) -> None:
@@ -94,7 +94,7 @@ class Models:
         self.candidates = _candidates(model_space)
 
     def make(self, architecture: Mapping[str, Any]) -> Any:
-        """NNI's model of an architecture.
+        """Make NNI's model of an architecture.
 
         Raises:
             SpaceError: the architecture is of another space.
@@ -102,7 +102,7 @@ class Models:
         return self._model_space.freeze(_sample(self.candidates, architecture))
 
     def space(self, input_shape: Any) -> Space:
-        """The space that these models are of."""
+        """Return the space of these models."""
         if isinstance(self._model_space, SimplifiedModelSpace):
             return space_of(self._model_space.model.get(), input_shape)
         if isinstance(self._model_space, RawFormatModelSpace):
@@ -116,7 +116,7 @@ class Models:
 
 
 def _candidates(space: Any) -> dict[str, dict[str, Any]]:
-    """Label -> name of each candidate -> what NNI calls it."""
+    """Return label -> name of each candidate -> NNI's value for it."""
     return {
         label: {
             candidate_name(plain_value(label, value)): _as_nni(mutable, value)
@@ -127,23 +127,23 @@ def _candidates(space: Any) -> dict[str, dict[str, Any]]:
 
 
 def _as_nni(mutable: Any, value: Any) -> Any:
-    """What NNI takes for ``value``: of inputs that are chosen together a list in the order of all."""
+    """Convert ``value`` for NNI: inputs chosen together become a list in the order of all inputs."""
     return [one for one in mutable.values if one in value] if isinstance(value, frozenset) else value
 
 
 def _sample(candidates: Mapping[str, Mapping[str, Any]], architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """``architecture`` as NNI calls its candidates."""
+    """Return ``architecture`` with NNI's values for its candidates."""
     plain = plain_architecture(architecture, {label: tuple(names) for label, names in candidates.items()})
     return {label: candidates[label][name] for label, name in plain.items()}
 
 
 def experiment_of(engine: Any) -> Any:
-    """The experiment that ``engine`` runs trials for, or None if trials run in this very process."""
+    """Return the experiment that ``engine`` runs trials for, or None if trials run in this process."""
     return getattr(_innermost(engine), "nodejs_binding", None)
 
 
 def _innermost(engine: Any) -> Any:
-    """The engine below all middleware."""
+    """Return the engine below all middleware."""
     while isinstance(engine, Middleware):
         engine = engine.engine
     return engine
@@ -160,7 +160,7 @@ class _Trials(RunningTrials):
         self._asked, self._is_over = 0.0, False
 
     def start(self, trial: Submitted) -> None:
-        """Hand the model of ``trial`` to the engine."""
+        """Submit the model of ``trial`` to the engine."""
         model = self._made.make(trial.architecture)
         file = self._strategy.outcome_file(trial.number)
         model.evaluator = MeasuredEvaluator(model.evaluator, trial.values, file, trial.number)
@@ -169,13 +169,13 @@ class _Trials(RunningTrials):
         self._engine.submit_models(model)
 
     def has_room(self) -> bool:
-        """Whether a worker is free and there is budget."""
+        """Return whether a worker is free and budget is left."""
         if not self._engine.idle_worker_available():
             return False
         return bool(self._engine.budget_available()) and self._trials_left()
 
     def are_over(self) -> bool:
-        """Whether nothing runs and there is no budget, or the experiment has ended."""
+        """Return whether nothing runs and no budget is left, or the experiment has ended."""
         if time.monotonic() - self._asked >= ASK_MANAGER_S:
             self._asked = time.monotonic()
             self._is_over = self._has_ended() or not (self.are_running() or self._engine.budget_available())
@@ -188,9 +188,9 @@ class _Trials(RunningTrials):
         return manager_status(experiment.port, experiment.url_prefix) in ("DONE", "STOPPED")
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """Watch those of ``trials`` that NNI has in its database; return the others, which must be started.
+        """Watch the ``trials`` that NNI has in its database; return the others, which must be started.
 
-        NNI itself runs again what had not ended when the experiment did, unless it was cancelled.
+        NNI itself reruns trials that had not ended when the experiment did, except cancelled ones.
         """
         jobs = self._jobs() if trials else {}
         engine, watched = _innermost(self._engine), {}
@@ -201,7 +201,7 @@ class _Trials(RunningTrials):
                 engine._models[job.hyperParameters[0].parameter_id] = weakref.ref(model)
                 watched[job.trialJobId] = model
                 self.add(trial.number, model)
-        # The engine reports no trial that ended before it knew these models.
+        # The engine does not report trials that ended before it knew these models.
         for job in self._experiment.list_trial_jobs() if watched else []:
             if job.trialJobId in watched and job.status in ("SUCCEEDED", "FAILED", "EARLY_STOPPED"):
                 model = watched[job.trialJobId]
@@ -211,7 +211,7 @@ class _Trials(RunningTrials):
         return [trial for trial in trials if trial.number not in jobs]
 
     def _jobs(self) -> dict[int, tuple[Any, Any]]:
-        """NNI's job and model of each trial that was not cancelled, by its number."""
+        """Return NNI's job and model of each trial by its number, except cancelled trials."""
         found: dict[int, tuple[Any, Any]] = {}
         for job in self._experiment.list_trial_jobs() if self._experiment is not None else []:
             model = nni.load(nni.dump(job.hyperParameters[0].parameters))
@@ -228,7 +228,7 @@ class _Trials(RunningTrials):
 
 
 class MeasuredEvaluator(Evaluator):
-    """Another evaluator whose trials report measures beside their metric; see :mod:`..trial`."""
+    """Wraps an evaluator so that its trials report measures beside their metric; see :mod:`..trial`."""
 
     def __init__(
         self, evaluator: Evaluator, values: Mapping[str, float], file: Path | None, number: int | None = None
@@ -244,7 +244,7 @@ class MeasuredEvaluator(Evaluator):
         return {**vars(self), "file": None if self.file is None else str(self.file)}
 
     def evaluate(self, model: Any) -> Any:
-        """Run the other evaluator on a torch module, and report."""
+        """Run the wrapped evaluator on a torch module, and report."""
         return self._run(lambda: self.evaluator.evaluate(model))
 
     def _execute(self, model: Any) -> Any:
@@ -255,22 +255,22 @@ class MeasuredEvaluator(Evaluator):
 
 
 def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
-    """``evaluator``, whose trials report ``values`` beside their metric and write their end to ``file``."""
+    """Wrap ``evaluator``: trials report ``values`` beside their metric and write the outcome to ``file``."""
     return MeasuredEvaluator(evaluator, values, file)
 
 
 class _Holding(TrialCommandChannel):
-    """A channel that keeps final metrics and passes on the rest."""
+    """A channel that keeps final metrics and passes on everything else."""
 
     def __init__(self, channel: TrialCommandChannel, reported: Reported) -> None:
         self._channel, self._reported = channel, reported
 
     def receive_parameter(self) -> Any:
-        """What the channel behind this one receives."""
+        """Receive from the underlying channel."""
         return self._channel.receive_parameter()
 
     def send_metric(self, type: Any, parameter_id: Any, trial_job_id: str, sequence: int, value: Any) -> None:
-        """Keep a final metric, pass on any other."""
+        """Keep a final metric; pass on any other."""
         if type == "FINAL":
             self._reported.append(value)
         else:
@@ -279,7 +279,7 @@ class _Holding(TrialCommandChannel):
 
 @contextmanager
 def _collected() -> Iterator[Reported]:
-    """Hold back what is reported as final metric, however it is reported."""
+    """Hold back all final metrics, however they are reported."""
     reported: Reported = []
     channel = get_default_trial_command_channel()
     set_default_trial_command_channel(_Holding(channel, reported))
@@ -290,11 +290,11 @@ def _collected() -> Iterator[Reported]:
 
 
 def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
-    """The network of an architecture, as a torch module.
+    """Build the network of an architecture as a torch module.
 
     Args:
         make_space: makes the search space anew.
-        architecture: the candidate by label, by name or as NNI has it.
+        architecture: label -> the candidate's name, or NNI's value for it.
 
     Raises:
         SpaceError: the architecture is of another space.

@@ -1,4 +1,4 @@
-"""What estimators need of NNI's one-shot strategies and profilers, which differ between 2.10.1 and 3.0."""
+"""Access to NNI's one-shot strategies and profilers for estimators; they differ between 2.10.1 and 3.0."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def nni3(module: str) -> Any:
 
 
 def patch_oneshot() -> None:
-    """Patch what keeps penalties and filters of NNI 3.0's one-shot strategies from their effect.
+    """Patch NNI 3.0's one-shot strategies so that their penalties and filters take effect.
 
-    See each function. Does nothing where these strategies cannot run, or when called again.
+    Each function called here says why. Does nothing where these strategies cannot run, or when called again.
     :func:`nnmeter_nas.nni.unpatch` undoes it.
     """
     if find_spec("pytorch_lightning") is None:
@@ -49,8 +49,8 @@ def patch_oneshot() -> None:
 def keep_penalty_gradient() -> None:
     """Let the penalty of ``DARTS``, ``GumbelDARTS`` and ``Proxyless`` move the architecture.
 
-    They hand it the probabilities of the choices as plain numbers, so that its gradient is nothing and
-    latency never mattered. After this, they hand it tensors that depend on the architecture parameters.
+    They pass it the probabilities of the choices as plain numbers, so it has no gradient and latency never
+    counts. With this patch, they pass tensors that depend on the architecture parameters.
     """
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.differentiable").DartsLightningModule
     if is_replaced(module, "training_step"):
@@ -70,7 +70,7 @@ def keep_penalty_gradient() -> None:
 
 
 def filter_exports() -> None:
-    """Let ``RandomOneShot`` export only architectures that its filter accepts, as it trains only such."""
+    """Let ``RandomOneShot`` export only architectures that its filter accepts, as it does in training."""
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").RandomSamplingLightningModule
     if is_replaced(module, "export"):
         return
@@ -87,8 +87,8 @@ def filter_exports() -> None:
 def feed_enas() -> None:
     """Let ``ENAS`` run with Lightning 2.1 and newer.
 
-    It trains on batches of two loaders in turn, and has to know which one a batch is from. Newer Lightning
-    does not tell the training step, so the batches carry it themselves.
+    ENAS trains on batches of two loaders in turn, and must know which loader a batch is from. Newer Lightning
+    does not tell the training step, so each batch carries the loader's number.
     """
     dataloader: Any = importlib.import_module("nni.nas.oneshot.pytorch._dataloader")
     if not is_replaced(dataloader, "ConcatLoader"):
@@ -110,7 +110,7 @@ class LoadersInTurn:
 
 
 def filter_enas() -> None:
-    """Let ``ENAS`` take a filter as ``RandomOneShot`` does; what that rejects is not trained or exported."""
+    """Let ``ENAS`` take a filter like ``RandomOneShot``, and train and export only accepted architectures."""
     strategy: Any = importlib.import_module("nni.nas.oneshot.pytorch.strategy").ENAS
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").EnasLightningModule
     range_filter: Any = importlib.import_module("nni.nas.oneshot.pytorch.profiler").RangeProfilerFilter
@@ -137,7 +137,7 @@ def filter_enas() -> None:
 
 
 def _until_accepted(draw: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``draw`` a sample from a one-shot module, again and again until the module's filter accepts it."""
+    """Wrap ``draw`` to draw samples from a one-shot module until the module's filter accepts one."""
 
     @functools.wraps(draw)
     def repeated(self: Any) -> Any:
@@ -151,7 +151,7 @@ def _until_accepted(draw: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _differentiable(module: Any, export_probs: Any) -> dict[str, Any]:
-    """What ``export_probs`` says of a one-shot module, computed anew from its architecture parameters."""
+    """Compute the result of ``export_probs`` anew from the module's architecture parameters."""
     probabilities: dict[str, Any] = export_probs(module)
     for part in module.supernet_modules():
         for label, alpha in _architecture_parameters(part):
@@ -162,7 +162,7 @@ def _differentiable(module: Any, export_probs: Any) -> dict[str, Any]:
 
 
 def _architecture_parameters(part: Any) -> Iterator[tuple[str, Any]]:
-    """Label and logits of the choices that a module of a supernet makes."""
+    """Yield label and logits of the choices that a module of a supernet makes."""
     alpha: Any = getattr(part, "_arch_alpha", None)
     if hasattr(alpha, "items"):
         yield from alpha.items()

@@ -1,8 +1,8 @@
-"""What is patched in NNI so that searches run to their end; each patch is narrow and says what it is for.
+"""Patches of NNI that let searches run to their end; each patch is narrow and says its purpose.
 
-Making a filter or a strategy of this package changes nothing in NNI except that an experiment, when it
-starts, looks whether one exists (:func:`patch_when_experiment_starts`). Only then is NNI patched.
-:func:`patch` does it at once, and :func:`unpatch` undoes everything.
+Making a filter or a strategy of this package changes one thing in NNI: when an experiment starts, it checks
+whether one exists (:func:`patch_when_experiment_starts`). Only then is NNI patched. :func:`patch` patches at
+once, and :func:`unpatch` undoes everything.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .replaced import is_replaced, replace, restore
 
 logger = logging.getLogger(__name__)
 
-#: Bytes that one pickled part of a checkpoint may take; mutators of 20 choices at ImageNet size take 0.5 MB.
+#: Largest pickled part of a checkpoint, in bytes; mutators of 20 choices at ImageNet size take 0.5 MB.
 CHECKPOINT_LIMIT = 64 * 1024 * 1024
 
-#: Filters and strategies of this package that exist. Experiments that start meanwhile are taken to use them.
+#: Existing filters and strategies of this package. We assume that experiments that start meanwhile use them.
 _ours: weakref.WeakSet[Any] = weakref.WeakSet()
-#: The experiment that started last while one of them existed.
+#: The last experiment that started while one of them existed.
 _experiment: weakref.ref[Any] | None = None
 
 
 def patch() -> None:
-    """Patch what ends NNI's experiments early or keeps them from being resumed.
+    """Patch NNI so that experiments do not end early and can be resumed.
 
     Does nothing without NNI. Calling it again changes nothing.
     """
@@ -47,17 +47,17 @@ def patch() -> None:
 
 
 def unpatch() -> None:
-    """Put back everything that this package has replaced in NNI, for experiments or anything else."""
+    """Restore everything that this package has replaced in NNI, for experiments or anything else."""
     restore()
     logger.info("NNI is as it was installed")
 
 
 def patch_when_experiment_starts(user: Any) -> None:
-    """Call :func:`patch` once an experiment starts while ``user``, a filter or a strategy, exists.
+    """Call :func:`patch` when an experiment starts while ``user``, a filter or a strategy, exists.
 
-    An experiment saves its space before it touches its strategy or filter, so there is no later moment at
-    which that could be helped. Where ``user`` is made inside an experiment, as when NNI 2.10.1 resumes one,
-    that experiment is patched at once. Does nothing without NNI.
+    An experiment saves its space before it touches its strategy or filter, so patching any later is too late.
+    If ``user`` is made inside an experiment, as when NNI 2.10.1 resumes one, that experiment is patched at
+    once. Does nothing without NNI.
     """
     _ours.add(user)
     line = nni_line()
@@ -85,17 +85,17 @@ def patch_when_experiment_starts(user: Any) -> None:
 
 
 def experiment_space() -> Any:
-    """The module that the experiment under way searches, or None if there is no such experiment."""
+    """Return the module that the running experiment searches, or None if none is running."""
     experiment = _experiment() if _experiment is not None else None
     return getattr(experiment, "base_model" if nni_line() == RETIARII else "model_space", None)
 
 
 def hear_of_resumed_trials() -> None:
-    """Let NNI 3.0's engine go on listening when an experiment is resumed.
+    """Let NNI 3.0's engine keep listening when an experiment is resumed.
 
-    NNI's manager begins with what has been tried before, in commands meant for tuners. The engine of
-    architecture searches does not know them: the thread that would hear of new trials dies, and the
-    experiment waits for ever.
+    NNI's manager first sends the earlier trials, in commands meant for tuners. The engine of architecture
+    searches does not know these commands: the thread that listens for new trials dies, and the experiment
+    waits for ever.
     """
     channel: Any = importlib.import_module("nni.runtime.tuner_command_channel.channel")
     commands, kind = channel.CommandType, channel.TunerCommandChannel
@@ -114,11 +114,11 @@ def hear_of_resumed_trials() -> None:
 
 
 def load_checkpoints_of_strategies() -> None:
-    """Let NNI 3.0 resume an experiment with today's torch, and leave no half-written checkpoint behind.
+    """Let NNI 3.0 resume an experiment with today's torch, and never leave a half-written checkpoint.
 
-    The state of NNI's own strategies holds NumPy arrays and objects of NNI, which ``torch.load`` refuses
-    since 2.6 unless it is told to trust the file. The experiment wrote that file itself. A process that is
-    killed while it writes leaves the checkpoint of before.
+    The state of NNI's own strategies holds NumPy arrays and objects of NNI. Since 2.6, ``torch.load`` refuses
+    them unless told to trust the file. The file is safe: the experiment wrote it itself. A process killed
+    while it writes leaves the previous checkpoint.
     """
     module: Any = importlib.import_module("nni.nas.utils.serializer")
     torch: Any = importlib.import_module("torch")
@@ -141,7 +141,7 @@ def load_checkpoints_of_strategies() -> None:
 
 
 def save_state_of_filters() -> None:
-    """Let NNI 3.0's ``Filter`` keep the state of the function it filters by, where that has any."""
+    """Let NNI 3.0's ``Filter`` save the state of its filter function, if it has any."""
     middleware: Any = importlib.import_module("nni.nas.strategy.middleware").Filter
     if is_replaced(middleware, "state_dict"):
         return
@@ -168,8 +168,8 @@ def save_state_of_filters() -> None:
 def run_callbacks_one_at_a_time() -> None:
     """Give NNI 2.10.1's queue of trial events a lock.
 
-    Two threads work it off without one, so that an event can be handled twice. The second removal then
-    fails, and NNI's dispatcher ends with the experiment.
+    Two threads empty it without a lock, so an event can be handled twice. The second removal then fails, and
+    NNI's dispatcher ends, and the experiment with it.
     """
     advisor: Any = importlib.import_module("nni.nas.execution.common.integration").RetiariiAdvisor
     if is_replaced(advisor, "process_queued_callbacks"):
@@ -187,12 +187,12 @@ def run_callbacks_one_at_a_time() -> None:
 
 
 def lift_checkpoint_limit() -> None:
-    """Let NNI 2.10.1 write its checkpoint of spaces with choices, and of strategies that were given a space.
+    """Let NNI 2.10.1 save checkpoints of spaces with choices, and of strategies that were given a space.
 
     Before an experiment starts, it saves its mutators and its strategy, each of at most 4 KB. Under the graph
-    engine a mutator holds the whole base model and is larger, so that every experiment with a choice ends
-    there (``PayloadTooLarge``, NNI issue 5237). After this, mutators and strategies are saved up to
-    :data:`CHECKPOINT_LIMIT`. The limit stays for everything else.
+    engine a mutator holds the whole base model and is larger, so every experiment with a choice ends there
+    (``PayloadTooLarge``, NNI issue 5237). This patch raises the limit for mutators and strategies to
+    :data:`CHECKPOINT_LIMIT`. Everything else keeps the old limit.
     """
     experiment: Any = importlib.import_module("nni.nas.experiment.pytorch")
     if is_replaced(experiment, "dump"):

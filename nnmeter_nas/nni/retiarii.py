@@ -1,4 +1,4 @@
-"""NNI 2.10.1: strategies of a ``RetiariiExperiment``, networks of its spaces, and what runs in its trials."""
+"""NNI 2.10.1: strategies of a ``RetiariiExperiment``, networks of its spaces, and code around its trials."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class NniStrategy(AskingStrategy, BaseStrategy):
     """Base of this package's strategies, for ``RetiariiExperiment``; see :class:`AskingStrategy`."""
 
     def run(self, base_model: Any, applied_mutators: list[Any]) -> None:
-        """Search the space of an experiment, which calls this.
+        """Search the space of an experiment; the experiment calls this.
 
         Raises:
             SearchError: nothing is inside the limits, or the experiment fails.
-            SpaceError: ``space`` is another than the experiment's.
+            SpaceError: ``space`` differs from the experiment's space.
         """
         models = Models(base_model, applied_mutators)
         if self.problem is None:
@@ -57,15 +57,15 @@ class NniStrategy(AskingStrategy, BaseStrategy):
 
 
 class Models:
-    """The models that NNI makes of a base model and its mutators, by architecture.
+    """Makes NNI's models of a base model and its mutators from architectures.
 
     Attributes:
-        candidates: label -> name of each candidate -> what NNI calls it.
+        candidates: label -> name of each candidate -> NNI's value for it.
     """
 
     def __init__(self, base_model: Any, mutators: list[Any]) -> None:
         self._base_model, self._mutators = base_model, mutators
-        self._asked: dict[Any, list[list[Any]]] = {}  # what each mutator chooses from, choice by choice
+        self._asked: dict[Any, list[list[Any]]] = {}  # mutator -> the options of each of its decisions
         for (mutator, _), values in dry_run_for_search_space(base_model, mutators).items():
             self._asked.setdefault(mutator, []).append(values)
         self.candidates: dict[str, dict[str, Any]] = {}
@@ -74,7 +74,7 @@ class Models:
             self.candidates[label] = {candidate_name(plain_value(label, value)): value for value in values}
 
     def make(self, architecture: Mapping[str, Any]) -> Any:
-        """NNI's model of an architecture.
+        """Make NNI's model of an architecture.
 
         Raises:
             SpaceError: the architecture is of another space.
@@ -90,7 +90,7 @@ class Models:
         return get_targeted_model(self._base_model, self._mutators, sample)
 
     def space(self, input_shape: Any) -> Space:
-        """The space that these models are of."""
+        """Return the space of these models."""
         base = self._base_model
         if base.python_class is not None:
             return space_of(base.python_class(**(base.python_init_params or {})), input_shape)
@@ -107,12 +107,12 @@ class Models:
 
 
 def _any_number(asked: list[list[Any]]) -> bool:
-    """Whether a mutator decides on each input by itself, so that any number may be chosen."""
+    """Return whether a mutator decides on each input separately, so that it may choose any number."""
     return len(asked) > 1 and all(isinstance(value, bool) for value in asked[0])
 
 
 def _values(label: str, asked: list[list[Any]]) -> list[Any]:
-    """All values of a choice, by what its mutator decides: one value, several, or on each by itself."""
+    """List all values of a choice: its mutator picks one, several, or decides on each input separately."""
     if len(asked) == 1:
         return asked[0]
     found: Iterator[tuple[Any, ...]]
@@ -128,7 +128,7 @@ def _values(label: str, asked: list[list[Any]]) -> list[Any]:
 
 
 class _Trials(RunningTrials):
-    """Trials of the experiment that runs in this process."""
+    """Trials of the experiment in this process."""
 
     def __init__(self, strategy: AskingStrategy, models: Models) -> None:
         super().__init__()
@@ -142,11 +142,11 @@ class _Trials(RunningTrials):
         self._asked, self._is_over = 0.0, False
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """All of ``trials``: NNI 2.10.1 does not tell which trials a resumed experiment had."""
+        """Return all ``trials``: NNI 2.10.1 does not tell which trials a resumed experiment had."""
         return trials
 
     def start(self, trial: Submitted) -> None:
-        """Hand the model of ``trial`` to NNI."""
+        """Submit the model of ``trial`` to NNI."""
         model = self._made.make(trial.architecture)
         file = self._strategy.outcome_file(trial.number)
         model.evaluator = MeasuredEvaluator(model.evaluator, trial.values, file)
@@ -154,18 +154,18 @@ class _Trials(RunningTrials):
         api.submit_models(model)
 
     def has_room(self) -> bool:
-        """Whether a worker is free and the number of trials not reached."""
+        """Return whether a worker is free and more trials are allowed."""
         return api.query_available_resources() > 0 and self._trials_left()
 
     def are_over(self) -> bool:
-        """Whether NNI has ended the experiment, or will once it is told of no more trials."""
+        """Return whether NNI has ended the experiment, or will when it gets no more trials."""
         if time.monotonic() - self._asked >= ASK_MANAGER_S:
             self._asked = time.monotonic()
             self._is_over = manager_status(self._engine.port, self._engine.url_prefix) == "DONE"
         return self.given_up(self._is_over)
 
     def close(self) -> None:
-        """End an experiment that ran fewer trials than its maximum; NNI would wait for the rest."""
+        """End an experiment that ran fewer trials than its maximum; otherwise NNI waits for the rest."""
         if self._trials_left() and not self._is_over:
             logger.info("the experiment ends after %d trials", self._submitted)
             self._profile["params"]["maxTrialNumber"] = self._submitted
@@ -182,7 +182,7 @@ class _Trials(RunningTrials):
 
 
 class MeasuredEvaluator(Evaluator):
-    """Another evaluator whose trials report measures beside their metric; see :mod:`..trial`."""
+    """Wraps an evaluator so that its trials report measures beside their metric; see :mod:`..trial`."""
 
     def __init__(self, evaluator: Evaluator, values: Mapping[str, float], file: Path | None) -> None:
         self.evaluator, self.values, self.file = evaluator, dict(values), file
@@ -208,13 +208,13 @@ class MeasuredEvaluator(Evaluator):
 
 
 def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
-    """``evaluator``, whose trials report ``values`` beside their metric and write their end to ``file``."""
+    """Wrap ``evaluator``: trials report ``values`` beside their metric and write the outcome to ``file``."""
     return MeasuredEvaluator(evaluator, values, file)
 
 
 @contextmanager
 def _collected() -> Iterator[Reported]:
-    """Hold back what is reported as final metric, however it is reported."""
+    """Hold back all final metrics, however they are reported."""
     platform: Any = nni.trial.platform
     reported: Reported = []
     send = platform.send_metric
@@ -234,11 +234,11 @@ def _collected() -> Iterator[Reported]:
 
 
 def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
-    """The network of an architecture, as a torch module.
+    """Build the network of an architecture as a torch module.
 
     Args:
         make_space: makes the search space anew.
-        architecture: the candidate by label, by name or as NNI has it.
+        architecture: label -> the candidate's name, or NNI's value for it.
 
     Raises:
         SpaceError: the architecture is of another space.

@@ -1,4 +1,4 @@
-"""The trials that run and how they ended, read from the models that NNI keeps."""
+"""Running trials and how they ended, read from NNI's models."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from ..errors import SearchError
 from .events import Ended
 
-#: Seconds that NNI may take to report a metric after a trial's end, or a trial's end after the experiment's.
+#: Seconds that NNI may take to report a metric after a trial ends, or a trial's end after the experiment's.
 GRACE_S = 5.0
-#: Seconds between two questions to NNI's manager whether the experiment is over.
+#: Seconds between two requests to NNI's manager whether the experiment is over.
 ASK_MANAGER_S = 1.0
 
 
 class RunningTrials:
-    """Models that were handed to NNI, until they ended.
+    """Models submitted to NNI that have not ended.
 
-    Both lines set ``status`` and ``metric`` of the very model that was submitted.
+    Both lines set ``status`` and ``metric`` on the submitted model object itself.
     """
 
     def __init__(self) -> None:
@@ -28,22 +28,22 @@ class RunningTrials:
         self._over_since: float | None = None
 
     def are_running(self) -> bool:
-        """Whether any trial has not ended yet."""
+        """Return whether any trial is still running."""
         return bool(self._models)
 
     def add(self, number: int, model: Any) -> None:
-        """Watch ``model``, of the trial ``number``."""
+        """Watch ``model``, which belongs to the trial ``number``."""
         self._models[number] = model
 
     def ended(self) -> list[Ended]:
-        """The trials that ended since the last call, in the order of their numbers."""
+        """Return the trials that ended since the last call, in order of their numbers."""
         ends = [end for number, model in sorted(self._models.items()) if (end := self._end(number, model))]
         for end in ends:
             del self._models[end.number]
         return ends
 
     def given_up(self, over: bool) -> bool:
-        """Whether the experiment is ``over``, and late reports have had time to arrive."""
+        """Return whether the experiment is ``over`` and late reports have had time to arrive."""
         if not over:
             self._over_since = None
             return False
@@ -66,7 +66,7 @@ class RunningTrials:
 
 
 def manager_status(port: int, url_prefix: str | None) -> str:
-    """The status that NNI's manager gives of its experiment, such as RUNNING or DONE.
+    """Ask NNI's manager for the status of its experiment, such as RUNNING or DONE.
 
     Raises:
         SearchError: the manager has failed; NNI's own strategies would wait for ever.
@@ -79,7 +79,7 @@ def manager_status(port: int, url_prefix: str | None) -> str:
 
 
 def outcome(number: int, metric: Any) -> Ended:
-    """The end of a trial that NNI calls a success; without a finite metric it counts as failed."""
+    """Return the end of a trial that NNI calls a success; without a finite metric it counts as failed."""
     if isinstance(metric, dict):
         metric = metric.get("default")
     if metric is None:

@@ -1,7 +1,7 @@
-"""What a search space needs of NNI, under the same names for 2.10.1 and 3.0.
+"""The parts of NNI that a search space needs, under the same names for 2.10.1 and 3.0.
 
-``nn`` holds the layers that both lines can convert; ``LayerChoice`` chooses between blocks. A space derives
-from ``ModelSpace`` and is decorated with ``model_space``: 2.10.1 wants a decorated plain module, 3.0 a module
+``nn`` holds the layers that both lines can convert; ``LayerChoice`` chooses between blocks. Derive a space
+from ``ModelSpace`` and decorate it with ``model_space``: 2.10.1 needs a decorated plain module, 3.0 a module
 of its own base class.
 """
 
@@ -23,7 +23,7 @@ if hasattr(_nas, "ModelSpace"):
     ModelSpace = _nas.ModelSpace
 
     def model_space(cls: Any) -> Any:
-        """Return ``cls`` as it is: 3.0 records a space's arguments in its base class."""
+        """Return ``cls`` unchanged: 3.0 records a space's arguments in its base class."""
         return cls
 else:
     ModelSpace = nn.Module

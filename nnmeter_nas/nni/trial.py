@@ -1,7 +1,7 @@
-"""What runs around an evaluator inside a trial: its metric is checked, kept in a file, and reported.
+"""Run an evaluator inside a trial: check its metric, save it to a file, and report it.
 
-NNI's page then shows the measures of the architecture, such as its latency, beside the accuracy. A trial that
-reports no metric, or none that is a finite number, fails.
+NNI's page then shows the measures of the architecture, such as its latency, beside the accuracy. A trial
+fails if it reports no metric, or one that is not finite.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import SearchError
 from ..files import write_bytes
 
-#: What was reported as final metric, oldest first.
+#: Final metrics reported, oldest first.
 Reported = list[Any]
 
 
@@ -27,9 +27,9 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        metric: what it reported; None if it failed.
-        seconds: how long it took.
-        failure: its exception as Python names it; empty if there was none.
+        metric: the reported metric; None if the trial failed.
+        seconds: duration of the trial.
+        failure: its exception, as Python prints it; empty if there was none.
     """
 
     metric: float | None
@@ -44,17 +44,17 @@ def run_trial(
     values: Mapping[str, float],
     file: Path | None,
 ) -> Any:
-    """Run ``evaluate`` and report what it reports, with ``values`` beside it.
+    """Run ``evaluate`` and report its metric together with ``values``.
 
     Args:
-        evaluate: the evaluator on the model.
-        collected: holds back what is reported as final metric while it is entered.
-        report: hands a final metric to NNI.
+        evaluate: runs the evaluator on the model.
+        collected: holds back final metrics while entered.
+        report: reports a final metric to NNI.
         values: measures of the architecture by name.
-        file: where the :class:`Outcome` is written, whole or not at all, before NNI hears of it.
+        file: file for the :class:`Outcome`, written whole or not at all, before NNI gets the metric.
 
     Raises:
-        SearchError: no metric was reported, or one that is no finite number.
+        SearchError: no metric was reported, or one that is not finite.
     """
     started = time.monotonic()
 
@@ -77,7 +77,7 @@ def run_trial(
 
 
 def read_outcome(file: Path) -> Outcome | None:
-    """What :func:`run_trial` wrote; None if the trial did not get that far.
+    """Read the outcome that :func:`run_trial` wrote; None if the trial did not get that far.
 
     Raises:
         SearchError: the file is not the outcome of a trial.
@@ -91,10 +91,10 @@ def read_outcome(file: Path) -> Outcome | None:
 
 
 def _metric(reported: Reported) -> float:
-    """The metric that was reported last.
+    """Return the last reported metric.
 
     Raises:
-        SearchError: none was reported, or it is no finite number.
+        SearchError: no metric was reported, or it is not finite.
     """
     if not reported:
         raise SearchError("the trial reported no metric: its evaluator must call nni.report_final_result")

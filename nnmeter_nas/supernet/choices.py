@@ -1,8 +1,8 @@
-"""Supernet: a model graph that holds every block of a search space, of which an architecture takes some.
+"""Supernet: a model graph with every block of a search space; an architecture uses some of them.
 
-A ``choice`` operator stands where the space chooses. Its operands are what the candidates hand on, in the
-order of ``attrs["candidates"]``; ``attrs["label"]`` names the choice. Choices of one label go together. A
-supernet is not finished: :func:`select` finishes the model graph of an architecture.
+A ``choice`` operator stands where the space chooses. Its operands are the outputs of the candidates, in the
+order of ``attrs["candidates"]``; ``attrs["label"]`` names the choice. Choices with the same label choose
+alike. A supernet is unfinished: :func:`select` finishes the model graph of an architecture.
 
 >>> from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph
 >>> graph = new_graph()
@@ -34,10 +34,10 @@ Block = tuple[str, str]
 
 
 def choices(supernet: nx.DiGraph) -> dict[str, tuple[str, ...]]:
-    """Candidates of every choice by label, in the order in which data passes the choices.
+    """Return the candidates of every choice by label, in the order in which data passes the choices.
 
     Raises:
-        SpaceError: two choices share a label and differ in their candidates.
+        SpaceError: two choices share a label but have different candidates.
     """
     found: dict[str, tuple[str, ...]] = {}
     nodes = dict(supernet.nodes(data=True))
@@ -52,10 +52,10 @@ def choices(supernet: nx.DiGraph) -> dict[str, tuple[str, ...]]:
 
 
 def plain_architecture(architecture: Mapping[str, Any], candidates: Candidates) -> dict[str, str]:
-    """``architecture`` with candidates by name: NNI also has positions, and lists where inputs are chosen.
+    """Return ``architecture`` with names of candidates; NNI also uses positions, and lists for chosen inputs.
 
     Raises:
-        SpaceError: it leaves a choice open, or makes one that the space or the choice lacks.
+        SpaceError: a choice is left open or unknown, or lacks the candidate.
 
     >>> plain_architecture({"layer": 1, "skip": ["0"]}, {"layer": ("0", "1"), "skip": ("0", "1")})
     {'layer': '1', 'skip': '0'}
@@ -81,7 +81,7 @@ def plain_architecture(architecture: Mapping[str, Any], candidates: Candidates) 
 
 
 def architecture_at(row: Iterable[int], candidates: Candidates) -> dict[str, str]:
-    """The architecture of the candidates that stand at the indices ``row``, one for each label in order.
+    """Return the architecture with the candidates at the indices ``row``, one per label in order.
 
     >>> architecture_at([1, 0], {"layer": ("k3", "k5"), "skip": ("0", "1")})
     {'layer': 'k5', 'skip': '0'}
@@ -90,7 +90,7 @@ def architecture_at(row: Iterable[int], candidates: Candidates) -> dict[str, str
 
 
 def candidate_name(value: Any) -> str:
-    """What a candidate is called that is ``value`` to NNI; inputs chosen together go by all their names.
+    """Return the name of a candidate from NNI's ``value``; inputs chosen together join their names.
 
     >>> candidate_name("k3"), candidate_name(1.5), candidate_name([0]), candidate_name([10, 2])
     ('k3', '1.5', '0', '2+10')
@@ -103,15 +103,15 @@ def candidate_name(value: Any) -> str:
 def select(
     supernet: nx.DiGraph, architecture: Mapping[str, Any], known: Candidates | None = None
 ) -> nx.DiGraph:
-    """The finished model graph of ``architecture``; ``supernet`` stays as it is.
+    """Return the finished model graph of ``architecture``; ``supernet`` stays unchanged.
 
     Args:
         supernet: holds the blocks.
         architecture: candidate by label.
-        known: the supernet's :func:`choices`, where many architectures are selected; found if None.
+        known: the supernet's :func:`choices`; computed if None. Pass them to select many architectures.
 
     Raises:
-        SpaceError: a label is missing or unknown, or has no such candidate.
+        SpaceError: a label is missing or unknown, or lacks the candidate.
         GraphError, ShapeError: the chosen blocks do not fit together.
     """
     plain = plain_architecture(architecture, choices(supernet) if known is None else known)
@@ -139,9 +139,9 @@ def select(
 
 
 def blocks(supernet: nx.DiGraph) -> dict[str, Block]:
-    """The block that each operator is part of, the innermost where choices are nested.
+    """Return the block of each operator; if choices are nested, the innermost block.
 
-    An operator is part of a block if what it computes is of use to that candidate alone.
+    An operator belongs to a block if only that candidate uses its result.
     """
     outputs = set(output_names(supernet))
     within: dict[str, tuple[Block, ...]] = {}
@@ -160,7 +160,9 @@ def blocks(supernet: nx.DiGraph) -> dict[str, Block]:
 
 
 def conditions(supernet: nx.DiGraph) -> dict[str, dict[str, frozenset[str]]]:
-    """For each operator the candidates, by label, without which no architecture has it; it may need more.
+    """Return the conditions of each operator: label -> the candidates with which an architecture can have it.
+
+    An architecture that meets them all may still lack the operator.
 
     >>> from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph
     >>> graph = new_graph()
@@ -176,7 +178,7 @@ def conditions(supernet: nx.DiGraph) -> dict[str, dict[str, frozenset[str]]]:
         uses: list[dict[str, frozenset[str]]] = [{}] if name in outputs else []
         for consumer in supernet.successors(name):
             if consumer not in needed:
-                continue  # nothing takes what it computes
+                continue  # nothing uses its result
             data, use = supernet.nodes[consumer], dict(needed[consumer])
             if data["op"] == "choice":
                 label = data["attrs"]["label"]

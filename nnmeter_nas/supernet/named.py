@@ -1,4 +1,4 @@
-"""Search spaces by name: the bundled ones, and the user's own as ``module:attribute``."""
+"""Search spaces by name: bundled spaces, and the user's own as ``module:attribute``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..extras import load_extra
 from .nni_space import space_of
 from .space import Space
 
-#: Name of a space -> function of :mod:`nnmeter_nas.search_spaces` that makes it, and its argument.
+#: Name of a space -> the function of :mod:`nnmeter_nas.search_spaces` that makes it, and its argument.
 SPACES = {
     "spos": ("spos", "imagenet"),
     "spos-small": ("spos", "small"),
@@ -30,20 +30,21 @@ SPACES = {
 
 
 def load_space(name: str, input_shape: Sequence[int] | None = None) -> Space:
-    """The space of a name in :data:`SPACES`, or what ``module:attribute`` names.
+    """Load a space by its name in :data:`SPACES` or as ``module:attribute``.
 
     Args:
-        name: of the space; or a module, which may lie in the current folder, and in it an NNI space, a
-            supernet, a :class:`Space`, or what makes one when it is called without arguments.
-        input_shape: NCHW; the space's own if None, or that of ImageNet.
+        name: name of the space, or ``module:attribute``. The module may be in the current folder. The
+            attribute is an NNI space, a supernet, a :class:`Space`, or a callable that makes one of these
+            without arguments.
+        input_shape: NCHW. If None, the space's own, or else that of ImageNet.
 
     Raises:
-        SpaceError: there is no such space, or what is there is none, or takes another shape.
-        ReaderError: it cannot be traced with this shape.
+        SpaceError: there is no such space, the attribute is not a space, or it has another shape.
+        ReaderError: the space cannot be traced with this shape.
         MissingPackageError: torch or NNI is not installed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        warnings.simplefilter("ignore")  # NNI warns about things that are new in torch
         made = _made(name)
         if isinstance(made, Space):
             space = made
@@ -57,17 +58,17 @@ def load_space(name: str, input_shape: Sequence[int] | None = None) -> Space:
 
 
 def make_space(name: str) -> Any:
-    """The NNI search space that :func:`load_space` reads, as experiments take it.
+    """Make the NNI search space that :func:`load_space` reads, for use in an experiment.
 
     Args:
         name: as :func:`load_space` takes it.
 
     Raises:
-        SpaceError: there is no such space, or what is there is no module.
+        SpaceError: there is no such space, or it is not a module.
         MissingPackageError: torch or NNI is not installed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        warnings.simplefilter("ignore")  # NNI warns about things that are new in torch
         made = _made(name)
     if not hasattr(made, "named_modules"):
         raise SpaceError(
@@ -77,7 +78,7 @@ def make_space(name: str) -> Any:
 
 
 def _made(name: str) -> Any:
-    """What is called ``name``: a module, a supernet or a :class:`Space`."""
+    """Return the module, supernet or :class:`Space` called ``name``."""
     if ":" in name:
         return _imported(name)
     if name not in SPACES:
@@ -88,7 +89,7 @@ def _made(name: str) -> Any:
 
 
 def _imported(name: str) -> Any:
-    """What ``module:attribute`` names, made if it has to be."""
+    """Import ``module:attribute``, and call it if necessary."""
     module, _, attribute = name.partition(":")
     sys.path.insert(0, "")  # the current folder, as for `python -m`
     try:

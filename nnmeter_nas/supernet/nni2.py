@@ -1,7 +1,7 @@
-"""Reader of search spaces of NNI 2.10.1: makes the network of a sample as NNI does, by the constructor.
+"""Reader of search spaces of NNI 2.10.1: makes the network of a sample like NNI, with the constructor.
 
-A constructor that runs under ``nni.retiarii.fixed_arch`` makes the chosen network at once. It has to be known
-with its arguments, which the decorator ``nni.retiarii.model_wrapper`` records.
+Under ``nni.retiarii.fixed_arch`` a constructor makes the chosen network directly. The reader needs the
+constructor and its arguments; the decorator ``nni.retiarii.model_wrapper`` records them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 #: Functions of torch.nn.init that fill weights with random numbers.
 _RANDOM = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
            "kaiming_normal_", "orthogonal_", "sparse_")  # fmt: skip
-#: Values that one label may have; an input choice of many inputs has more.
+#: Maximum number of values of a label; an input choice of many inputs has more.
 MOST_VALUES = 256
 
 
 class WrappedSpace:
-    """A search space and what it takes to make its networks.
+    """A search space, with the means to make its networks.
 
     Args:
-        space: a module that chooses by classes of ``nni.retiarii.nn.pytorch``; not changed.
+        space: a module whose choices are classes of ``nni.retiarii.nn.pytorch``; not changed.
 
     Attributes:
-        values: label -> all its values, as NNI has them. Inputs that are chosen together are one value, a
-            list in ascending order; NNI may draw an input twice.
-        places: where each submodule of the networks stands, by its path in them.
+        values: label -> all its values, as in NNI. Inputs chosen together are one value, a list in ascending
+            order; NNI may draw an input twice.
+        places: the place of each submodule of the networks, by its path.
 
     Raises:
-        SpaceError: the values of a label cannot all be listed, or differ from place to place; names it.
+        SpaceError: the values of a label cannot all be listed, or differ between places; the message names
+            the label.
     """
 
     def __init__(self, space: torch.nn.Module) -> None:
@@ -53,7 +54,7 @@ class WrappedSpace:
         self._enter("", space, Place({}, frozenset(everywhere)))
 
     def check(self) -> None:
-        """Raise a SpaceError if the networks of the space cannot be made, with the way out."""
+        """Raise a SpaceError if the networks of the space cannot be made; the message says what to do."""
         kind = type(self._space)
         wrapped = getattr(kind, "_nni_model_wrapper", False)
         if not wrapped and len(signature(kind.__init__).parameters) > 1:
@@ -63,10 +64,10 @@ class WrappedSpace:
             )
 
     def network(self, sample: Mapping[str, Any]) -> torch.nn.Module:
-        """The network that ``sample`` chooses, with values as in :attr:`values`.
+        """Make the network of ``sample``, with values as in :attr:`values`.
 
         Raises:
-            SpaceError: the space cannot be made anew, or not with these values.
+            SpaceError: the space cannot be made anew, or cannot be made with these values.
         """
         import torch
 
@@ -83,7 +84,7 @@ class WrappedSpace:
             ) from error
 
     def _enter(self, path: str, module: Any, place: Place) -> None:
-        """Note what is to choose in ``module``, which becomes the part at ``path`` of the networks."""
+        """Record the choices in ``module``, which becomes the part at ``path`` of the networks."""
         nas = load_extra("nni.retiarii.nn.pytorch", "nni", "reading a search space")
         if isinstance(module, nas.NasBench101Cell):
             raise SpaceError(f"{module.label!r} is a NasBench101Cell, whose values cannot be listed by label")
@@ -109,7 +110,7 @@ class WrappedSpace:
             self._enter(f"{path}.{name}" if path else name, child, place)
 
     def _repeat(self, path: str, repeat: Any, place: Place) -> None:
-        """Note the depth of a repetition and what is to choose in its blocks."""
+        """Record the depth of a repetition and the choices in its blocks."""
         depth = repeat.depth_choice
         labels = set()
         for choice in depth.inner_choices() if hasattr(depth, "inner_choices") else ():
@@ -134,7 +135,7 @@ class WrappedSpace:
 
 @contextmanager
 def _plain_weights() -> Iterator[None]:
-    """Leave out to draw random weights, which nobody reads and which takes a third of making a network."""
+    """Skip drawing random weights: nobody reads them, and it takes a third of the time to make a network."""
     from torch.nn import init
 
     own = {name: getattr(init, name) for name in _RANDOM if hasattr(init, name)}
@@ -146,12 +147,12 @@ def _plain_weights() -> Iterator[None]:
 
 
 def _as_it_is(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-    """``tensor``, not filled."""
+    """Return ``tensor`` without filling it."""
     return tensor
 
 
 def _value_choices(module: Any) -> Iterator[Any]:
-    """The value choices that a module is, or that its arguments hold."""
+    """Yield the value choices in a module's arguments, or the module itself if it is one."""
     arguments = getattr(module, "trace_kwargs", None) or {}
     for value in [module, *arguments.values()]:
         if hasattr(value, "inner_choices"):
@@ -159,7 +160,7 @@ def _value_choices(module: Any) -> Iterator[Any]:
 
 
 def _chosen_inputs(choice: Any) -> list[Any]:
-    """All values of an input choice: a number each, or where several are chosen a list each."""
+    """List all values of an input choice: numbers, or lists of numbers if it may choose several inputs."""
     inputs = range(choice.n_candidates)
     if choice.n_chosen == 1:
         return list(inputs)

@@ -1,6 +1,6 @@
-"""Reader of model spaces of NNI 3.0: makes the network of a sample, of parts that it shares with the space.
+"""Reader of model spaces of NNI 3.0: makes the network of a sample from parts shared with the space.
 
-NNI's own ``freeze`` copies or rebuilds the whole space, which takes longer than to trace the result.
+NNI's own ``freeze`` copies or rebuilds the whole space, which takes longer than tracing the result.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from .tracing import makes_itself_anew
 if TYPE_CHECKING:
     import torch
 
-#: Label -> value, as NNI has it.
+#: Label -> NNI's value.
 Choices = dict[str, Any]
-#: Values that one label may have; an input choice of many inputs has more.
+#: Maximum number of values of a label; an input choice of many inputs has more.
 MOST_VALUES = 256
-#: Modules made by NNI that are kept.
+#: Maximum number of modules made by NNI to keep.
 MOST_KEPT = 10_000
 
 
 class SampledSpace:
-    """A model space whose samples are networks at once.
+    """A model space that makes the network of a sample directly.
 
-    Submodules of a network go by their names in the space, so those of a candidate by the candidate's.
+    Submodules of a network keep their names in the space, so those of a candidate include the candidate's.
 
     Args:
         space: ``nni.nas.nn.pytorch.ModelSpace``; not changed.
 
     Attributes:
         mutables: label -> NNI's mutable.
-        values: label -> all its values. Inputs that are chosen together are one value, a frozenset.
-        places: where each submodule stands, by its path.
+        values: label -> all its values. Inputs chosen together are one value, a frozenset.
+        places: the place of each submodule, by its path.
 
     Raises:
-        SpaceError: it is no model space, or the values of a label cannot all be listed; names the label.
+        SpaceError: ``space`` is not a model space, or the values of a label cannot all be listed; the message
+            names the label.
     """
 
     def __init__(self, space: torch.nn.Module) -> None:
@@ -55,7 +56,7 @@ class SampledSpace:
         self._enter("", space, Place({}))
 
     def network(self, sample: Mapping[str, Hashable]) -> torch.nn.Module:
-        """The network that ``sample`` chooses, with values as in :attr:`values`."""
+        """Make the network of ``sample``, with values as in :attr:`values`."""
         chosen = {
             label: [one for one in self.mutables[label].values if one in value]
             if isinstance(value, frozenset) else value
@@ -64,7 +65,7 @@ class SampledSpace:
         return self._part("", self._space, chosen)
 
     def _enter(self, path: str, module: Any, place: Place) -> bool:
-        """Note what is to choose in ``module``, which stands at ``place``; whether there is anything."""
+        """Record the choices in ``module``, which stands at ``place``; return whether there are any."""
         nas = _nas()
         self.places[path] = place
         if _is_for_nni(module):
@@ -86,13 +87,13 @@ class SampledSpace:
         return path in self._makers
 
     def _part(self, path: str, module: torch.nn.Module, chosen: Choices) -> torch.nn.Module:
-        """What runs in the place of ``module``."""
+        """Return the module that runs in the place of ``module``."""
         return self._makers[path](chosen) if path in self._makers else module
 
     def _parts(
         self, path: str, children: Mapping[str, torch.nn.Module], chosen: Choices
     ) -> dict[str, torch.nn.Module]:
-        """What runs in the places of the ``children`` of the module at ``path``."""
+        """Return the modules that run in the places of the ``children`` of the module at ``path``."""
         return {name: self._part(_join(path, name), child, chosen) for name, child in children.items()}
 
     def _candidate(self, path: str, choice: Any, chosen: Choices) -> torch.nn.Module:
@@ -113,7 +114,7 @@ class SampledSpace:
         return _with(repeat, {"blocks": blocks}, blocks.forward)
 
     def _freeze(self, path: str, module: Any, labels: tuple[str, ...], chosen: Choices) -> torch.nn.Module:
-        """What NNI makes of a module that ``labels`` decide; kept for the next time with the same values."""
+        """Let NNI freeze a module that ``labels`` decide; keep the result for the next same values."""
         import torch
 
         key = (path, *(str(chosen[label]) for label in labels))
@@ -134,7 +135,7 @@ def _mutable() -> Any:
 
 
 def _is_for_nni(module: Any) -> bool:
-    """Whether what runs in the place of ``module`` is other than the module with other parts."""
+    """Return whether NNI must make the module for the place of ``module``; else its parts are swapped."""
     nas = _nas()
     has_parts = isinstance(module, nas.LayerChoice | nas.Repeat)
     chooses = isinstance(module, nas.MutableModule) and bool(module.mutables)
@@ -146,13 +147,13 @@ def _join(path: str, name: Any) -> str:
 
 
 def _if(place: Place, label: str, allowed: set[Hashable]) -> Place:
-    """``place`` where ``label`` has one of the values ``allowed`` as well."""
+    """Return ``place`` with the extra condition that ``label`` has one of the values ``allowed``."""
     both = frozenset(allowed) & place.conditions.get(label, frozenset(allowed))
     return Place({**place.conditions, label: both}, place.labels)
 
 
 def _if_deeper(place: Place, repeat: Any, index: int) -> Place:
-    """``place`` where ``repeat`` has a block of that index."""
+    """Return ``place`` with the extra condition that ``repeat`` has a block at ``index``."""
     depth = repeat.depth_choice
     if not isinstance(depth, _mutable().Mutable) or index < repeat.min_depth:
         return place
@@ -164,7 +165,7 @@ def _if_deeper(place: Place, repeat: Any, index: int) -> Place:
 def _with(
     module: torch.nn.Module, children: dict[str, torch.nn.Module], forward: Callable[..., Any] | None = None
 ) -> torch.nn.Module:
-    """A copy of ``module`` with other children, and maybe another forward, that shares all else."""
+    """Return a copy of ``module`` with other children and optionally another forward; it shares all else."""
     copy: torch.nn.Module = object.__new__(type(module))
     vars(copy).update(vars(module), _modules=children)
     if forward is not None:
@@ -173,7 +174,7 @@ def _with(
 
 
 def _values(label: str, mutable: Any) -> list[Hashable]:
-    """All values of the choice ``label``."""
+    """List all values of the choice ``label``."""
     if isinstance(mutable, _mutable().Categorical):
         return list(mutable.values)
     if not isinstance(mutable, _mutable().CategoricalMultiple):

@@ -1,4 +1,4 @@
-"""The space of an NNI module, of whichever line is installed."""
+"""Read the space of an NNI module, of the installed NNI line."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ __all__ = ["candidate_name", "space_of"]
 def space_of(
     module: torch.nn.Module, input_shape: InputShape | None = None, name: str | None = None
 ) -> Space:
-    """The space of an NNI search space of 2.10.1 or 3.0; the module is not changed.
+    """Read an NNI search space of 2.10.1 or 3.0; the module is not changed.
 
-    One trace reads a space that chooses by ``LayerChoice``, ``InputChoice`` of one input and the depth of
-    ``Repeat``. Of any other, such as one with value choices, the networks are made one by one: under 3.0 of
-    the module's own parts, under 2.10.1 by its class with the arguments that ``model_wrapper`` recorded.
+    One trace reads a space whose choices are ``LayerChoice``, ``InputChoice`` of one input, and the depth of
+    ``Repeat``. In other spaces, such as those with value choices, networks are made one by one: under 3.0
+    from the module's own parts, under 2.10.1 by its class with the arguments that ``model_wrapper`` recorded.
 
     Args:
-        module: the space, of NNI's classes.
-        input_shape: NCHW; the attribute ``input_shape`` of the module if None, else that of ImageNet.
-        name: what to call it; as its class is called if None.
+        module: the space, made of NNI's classes.
+        input_shape: NCHW. If None, the module's attribute ``input_shape``, or else that of ImageNet.
+        name: name of the space; by default the name of its class.
 
     Raises:
-        SpaceError: it has no choice, or choices whose values cannot be listed, or takes several inputs.
+        SpaceError: the space has no choice, has choices whose values cannot be listed, or takes several
+            inputs.
         ReaderError: a network cannot be traced with this shape.
         MissingPackageError: torch or NNI is not installed.
     """
@@ -49,7 +50,7 @@ def space_of(
     if not hasattr(module, "named_modules"):
         raise SpaceError(f"{type(module).__name__} is no search space: pass a module of NNI's classes")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NNI warns of what is new in torch
+        warnings.simplefilter("ignore")  # NNI warns about things that are new in torch
         networks = _networks(module)
         try:
             supernet = read_supernet(module, input_shape)
@@ -62,7 +63,7 @@ def space_of(
 
 
 def _networks(module: torch.nn.Module) -> SampledSpace | WrappedSpace:
-    """The reader of NNI's line that is installed; only 3.0 has a class of model spaces."""
+    """Return the reader for the installed NNI line; only 3.0 has a class for model spaces."""
     if hasattr(load_extra("nni.nas.nn.pytorch", "nni", "reading a search space"), "ModelSpace"):
         from .nni3 import SampledSpace
 
@@ -79,10 +80,11 @@ def _one_by_one(
     name: str | None,
     refused: Exception,
 ) -> Space:
-    """The space whose networks are made and traced one at a time.
+    """Return a space that makes and traces its networks one at a time.
 
     Raises:
-        SpaceError, ReaderError: none can be made, or traced; ``refused`` says why one trace does not do.
+        SpaceError, ReaderError: no network can be made or traced; ``refused`` says why one trace of the space
+            is not enough.
     """
     from ..readers.torch.module import read_torch_module
 
@@ -102,14 +104,14 @@ def _one_by_one(
 
 
 class NamedNetworks:
-    """The networks of a space by the names of candidates, where NNI has values of any kind.
+    """Makes the networks of a space from names of candidates; NNI's values can be of any kind.
 
     Args:
-        networks: makes them.
+        networks: makes the networks.
 
     Attributes:
         candidates: names by label, in the order of NNI's values.
-        places: where each submodule stands, with names for values.
+        places: the place of each submodule, with names as values.
     """
 
     def __init__(self, networks: SampledSpace | WrappedSpace) -> None:
@@ -122,17 +124,17 @@ class NamedNetworks:
         self.places = {path: alike[id(place)] for path, place in networks.places.items()}
 
     def network(self, architecture: Mapping[str, str]) -> torch.nn.Module:
-        """The network of an architecture that names a candidate for each label."""
+        """Make the network of an architecture that names a candidate for each label."""
         return self._networks.network({label: of[architecture[label]] for label, of in self._values.items()})
 
 
 def _as_nni(value: Any) -> Any:
-    """What NNI takes for ``value``: of inputs that are chosen together a list."""
+    """Convert ``value`` for NNI: inputs chosen together become a list."""
     return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _by_name(place: Place) -> Place:
-    """``place`` with the names of candidates for their values."""
+    """Return ``place`` with names of candidates as values."""
     return Place(
         {label: frozenset(map(candidate_name, allowed)) for label, allowed in place.conditions.items()},
         place.labels,

@@ -1,4 +1,4 @@
-"""Where in a space an operator stands."""
+"""The place of an operator in a space."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where in a space an operator, or a module, stands.
+    """The place of an operator or a module in a space.
 
     Attributes:
-        conditions: labels that decide whether it runs, and for each the candidates with which it does.
+        conditions: label -> the candidates with which it runs, for each label that decides whether it runs.
         labels: labels of its own arguments.
     """
 

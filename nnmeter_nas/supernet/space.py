@@ -1,4 +1,4 @@
-"""A search space as lookup tables need it: its candidates, and the model graph of each architecture."""
+"""A search space in the form lookup tables need: candidates, and the model graph of each architecture."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..graph.shapes import Shape
 from .choices import Block, Candidates, blocks, candidate_name, choices, conditions, select
 from .place import Place
 
-#: Gives the finished model graph of an architecture, which names the candidate of each label.
+#: Turns an architecture (the name of a candidate for each label) into its finished model graph.
 ModelGraph = Callable[[Mapping[str, str]], nx.DiGraph]
-#: Name that NNI's tables have for what no choice changes.
+#: Name in NNI's tables for the part that no choice changes.
 STATIONARY = "stationary_block"
 
 
@@ -27,15 +27,15 @@ class Space:
     """A search space; made by :meth:`of_supernet` or :meth:`of_function`.
 
     Attributes:
-        name: what messages and files call it.
-        candidates: by label.
-        model_graph: gives the model graph of an architecture.
-        input_shape: shape of the input of every architecture, NCHW.
-        blocks: the block that an operator is part of, by its name; empty if not known.
-        fingerprint: hash of what the space consists of.
-        values: what NNI calls the candidates, in their order, by label.
-        places: where each part of the networks stands, by the path that names of operators begin with, and
-            with names of candidates for values; None if not known.
+        name: name in messages and files.
+        candidates: names of candidates by label.
+        model_graph: makes the model graph of an architecture.
+        input_shape: input shape of every architecture, NCHW.
+        blocks: name of an operator -> its block; empty if not known.
+        fingerprint: hash of the contents of the space.
+        values: label -> NNI's values of the candidates, in their order.
+        places: the place of each part of the networks, with names of candidates as values; None if not known.
+            The keys are paths; the names of a part's operators begin with its path.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Space:
     def of_supernet(
         cls, supernet: nx.DiGraph, name: str | None = None, values: Mapping[str, Sequence[Any]] | None = None
     ) -> Space:
-        """The space of a supernet.
+        """Make the space of a supernet.
 
         Args:
             supernet: see :mod:`nnmeter_nas.supernet.choices`.
-            name: what to call it; as the supernet is called if None.
-            values: what NNI calls the candidates, by label; their names if None.
+            name: name of the space; by default the supernet's name.
+            values: label -> NNI's values of the candidates; by default their names.
 
         Raises:
             SpaceError: it has no choice, several inputs, or a choice that cannot be told from others.
@@ -84,14 +84,14 @@ class Space:
         model_graph: ModelGraph,
         places: Mapping[str, Place] | None = None,
     ) -> Space:
-        """A space whose architectures have to be made one by one.
+        """Make a space whose architectures must be made one by one.
 
         Args:
-            name: what to call it.
-            candidates: by label, as NNI calls them; a candidate's name is
-                :func:`~nnmeter_nas.supernet.choices.candidate_name` of that.
-            model_graph: gives the finished model graph of an architecture, the same whenever it is asked.
-            places: where each part of the networks stands.
+            name: name of the space.
+            candidates: label -> NNI's values of the candidates; a candidate's name is
+                :func:`~nnmeter_nas.supernet.choices.candidate_name` of its value.
+            model_graph: makes the finished model graph of an architecture, the same on every call.
+            places: the place of each part of the networks.
 
         Raises:
             SpaceError: there is no choice, or the model takes several inputs.
@@ -129,13 +129,13 @@ def _check_labels(candidates: Candidates) -> None:
 
 
 def _ordered(values: Mapping[str, Sequence[Any]], candidates: Candidates) -> dict[str, tuple[Any, ...]]:
-    """``values`` of each label in the order of its candidates."""
+    """Return the ``values`` of each label in the order of its candidates."""
     by_name = {label: {candidate_name(value): value for value in values[label]} for label in candidates}
     return {label: tuple(by_name[label][name] for name in known) for label, known in candidates.items()}
 
 
 def _places(supernet: nx.DiGraph) -> dict[str, Place]:
-    """Where each operator of a supernet stands; those that stand alike have one place."""
+    """Return the place of each operator of a supernet; operators with equal places share one object."""
     alike: dict[frozenset[tuple[str, frozenset[str]]], Place] = {frozenset(): Place({})}
     places = {"": alike[frozenset()]}
     for name, met in conditions(supernet).items():
@@ -150,7 +150,7 @@ def _input_shape(shapes: list[Any]) -> Shape:
 
 
 def _fingerprint(candidates: Candidates, *graphs: nx.DiGraph) -> str:
-    """Hash of the candidates and of the operators of model graphs."""
+    """Hash the candidates, and the operators of model graphs."""
     operators = [
         [name, data["op"], data["attrs"], data["inputs"], data["declared"]]
         for graph in graphs

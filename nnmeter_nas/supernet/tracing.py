@@ -1,8 +1,8 @@
-"""Reader of NNI search spaces: traces the module once, every candidate of every choice included.
+"""Reader of NNI search spaces: traces the module once, with every candidate of every choice.
 
-While the space is traced, a layer choice runs all of its candidates, an input choice takes all of its inputs,
-and a repetition stops at all of its depths; a torch operator of ours, which the trace records as ``choice``,
-then stands for what is chosen.
+During the trace, a layer choice runs all its candidates, an input choice takes all its inputs, and a
+repetition stops at all its depths. Our own torch operator, recorded as ``choice``, stands for the chosen
+result.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _NAMESPACE, _SCHEMA = "nnmeter_nas", "choice(Tensor[] handed, str label, str[] c
 def read_supernet(module: torch.nn.Module, input_shape: InputShape | None = None) -> nx.DiGraph:
     """Read an NNI search space into a supernet (see :mod:`nnmeter_nas.supernet.choices`).
 
-    Candidates of a layer choice go by its names for them (``"0"``, ``"1"``, ... in a list), those of an input
-    choice by the position of the input, and those of a repetition by the number of its blocks. The module is
-    neither run on data nor changed.
+    A candidate of a layer choice is named as in the choice (``"0"``, ``"1"``, ... in a list), that of an
+    input choice after the position of the input, and that of a repetition after its number of blocks. The
+    module is not changed, and does not run on data.
 
     Args:
-        module: a space of NNI 2.10.1 or 3.0 that chooses by ``LayerChoice``, ``InputChoice`` of one input and
-            the depth of ``Repeat``.
+        module: a space of NNI 2.10.1 or 3.0 whose choices are ``LayerChoice``, ``InputChoice`` of one input,
+            and the depth of ``Repeat``.
         input_shape: as :func:`nnmeter_nas.readers.torch.module.read_torch_module` takes it.
 
     Returns:
-        The supernet: a model graph that is not finished, as :func:`.choices.select` does that.
+        The supernet: an unfinished model graph; :func:`.choices.select` finishes it.
 
     Raises:
-        SpaceError: the space has no choice, chooses otherwise too, or its candidates hand on different
+        SpaceError: the space has no choice, has other kinds of choices, or its candidates return different
             numbers of tensors.
-        ReaderError: it is no module, or cannot be traced with this shape.
+        ReaderError: ``module`` is not a module, or cannot be traced with this shape.
         MissingPackageError: NNI is not installed.
     """
     nas = load_extra("nni.nas.nn.pytorch", "nni", "reading a search space")
@@ -66,7 +66,7 @@ def read_supernet(module: torch.nn.Module, input_shape: InputShape | None = None
 def _check_choices(
     parts: Sequence[Any], layer_choices: Sequence[Any], input_choices: Sequence[Any], repeats: Sequence[Any]
 ) -> None:
-    """Raise a SpaceError if the space has no choice, or one that a trace would take for settled."""
+    """Raise a SpaceError if the space has no choice, or a choice that a trace would fix to one value."""
     if rebuilt := [part for part in parts if makes_itself_anew(part)]:
         raise SpaceError(
             f"what a {type(rebuilt[0]).__name__} consists of depends on its choices, so the space cannot be "
@@ -92,7 +92,7 @@ def _check_choices(
 
 
 def makes_itself_anew(module: Any) -> bool:
-    """Whether a module of NNI's is made anew when its choices are, beyond choosing within its parts."""
+    """Return whether NNI makes the module anew for its choices, besides choosing within its parts."""
     nas = load_extra("nni.nas.nn.pytorch", "nni", "reading a search space")
     if isinstance(module, nas.Cell):
         return module.merge_op != "all" or module.op_candidates_factory is not None
@@ -103,7 +103,7 @@ def makes_itself_anew(module: Any) -> bool:
 
 
 def _labels(part: Any) -> Iterator[str]:
-    """Labels of the choices that a module makes itself, in its arguments (2.10.1) or its mutables (3.0)."""
+    """Yield labels of a module's own choices, in its arguments (2.10.1) or its mutables (3.0)."""
     arguments = getattr(part, "trace_kwargs", None) or {}
     for value in [part, *arguments.values()]:
         if hasattr(value, "inner_choices"):
@@ -113,7 +113,7 @@ def _labels(part: Any) -> Iterator[str]:
 
 
 def _run_all(choice: Any) -> Callable[..., Any]:
-    """A forward that runs all candidates of a LayerChoice, each on tensors of its own."""
+    """Return a forward that runs all candidates of a LayerChoice, each on its own copy of the tensors."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         results = {}
@@ -126,7 +126,7 @@ def _run_all(choice: Any) -> Callable[..., Any]:
 
 
 def _take_all(choice: Any) -> Callable[..., Any]:
-    """A forward that takes all inputs of an InputChoice."""
+    """Return a forward that takes all inputs of an InputChoice."""
 
     def forward(candidate_inputs: Sequence[Any]) -> Any:
         chosen = _choose(choice.label, {str(i): value for i, value in enumerate(candidate_inputs)})
@@ -136,7 +136,7 @@ def _take_all(choice: Any) -> Callable[..., Any]:
 
 
 def _run_to_all_depths(repeat: Any) -> Callable[..., Any]:
-    """A forward that hands on the results of all depths of a Repeat."""
+    """Return a forward that gives the results of all depths of a Repeat to one choice."""
     choice = repeat.depth_choice
     depths = choice.candidates if hasattr(choice, "candidates") else choice.values
 
@@ -150,7 +150,7 @@ def _run_to_all_depths(repeat: Any) -> Callable[..., Any]:
 
 
 def _copies(value: Any) -> Any:
-    """``value`` with its tensors copied: what works on them in place does not change what others see."""
+    """Copy the tensors in ``value``, so that in-place changes do not affect other users."""
     from torch import Tensor
     from torch.utils._pytree import tree_map_only
 
@@ -158,7 +158,7 @@ def _copies(value: Any) -> Any:
 
 
 def _choose(label: str, results: Mapping[str, Any]) -> Any:
-    """What stands for the result of one of the candidates: each of its tensors is a choice."""
+    """Return the stand-in for the chosen candidate's result: each of its tensors is a choice."""
     import torch
     from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -176,18 +176,18 @@ def _choose(label: str, results: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=1)
 def _register_operator() -> Any:
-    """Define the operator ``choice`` to torch: it returns what the first candidate hands on."""
+    """Define the torch operator ``choice``: it returns the first candidate's tensor."""
     import torch
 
     library = torch.library.Library(_NAMESPACE, "DEF")
     library.define(_SCHEMA)
     library.impl("choice", lambda handed, label, candidates: handed[0].clone(), "CompositeExplicitAutograd")
-    return library  # which would be undone if it were forgotten
+    return library  # torch removes the operator when this object is freed
 
 
 @aten(f"{_NAMESPACE}::choice")
 def _choice(call: AtenCall) -> list[Operand]:
-    """One operand for each candidate; what does not depend on the input is a constant."""
+    """Emit a choice with one operand per candidate; a tensor independent of the input becomes a constant."""
     operands = [call.operand(tensor) or call.constant(tensor) for tensor in call.args["handed"]]
     attrs = {"label": call.args["label"], "candidates": tuple(call.args["candidates"])}
     return [call.emit("choice", operands, attrs, call.out_shapes[0])]
@@ -195,7 +195,7 @@ def _choice(call: AtenCall) -> list[Operand]:
 
 @contextmanager
 def _replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
-    """Give each module another ``forward`` for a while."""
+    """While entered, give each module another ``forward``."""
     for module, forward in forwards.items():
         vars(module)["forward"] = forward
     try:
