@@ -19,8 +19,8 @@ def work_of(kernel: Kernel) -> tuple[float, float, float, float]:
         written = float(sum(map(math.prod, kernel.out_shapes)))
         read = float(sum(map(math.prod, kernel.in_shapes)))
         return written, read, written, float(kernel.attrs.get("params", 0))
-    # Some formats do not store a bias, and its cost is negligible beside the weights.
-    attrs = {**kernel.attrs, "bias": False}
+    # Some formats store neither a bias nor the weights of a norm, whose cost is negligible beside the rest.
+    attrs = {key: value for key, value in kernel.attrs.items() if key != "params"} | {"bias": False}
     node = {"attrs": attrs, "in_shapes": kernel.in_shapes, "out_shapes": kernel.out_shapes}
     work = operator.work(node)
     return float(work.macs or work.written), float(work.read), float(work.written), float(work.params or 0)

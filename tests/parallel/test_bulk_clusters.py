@@ -116,6 +116,6 @@ def test_commands_write_the_same_with_a_cluster(
     build = ["lut", "build", "--space", "spos-small", "--predictor", CPU, VPU, "-o"]
     assert main([*build, str(tmp_path / "here")]) == 0
     assert main([*build, str(tmp_path / "there"), *spread_out]) == 0
-    here, there = (sorted((tmp_path / name).rglob("*.yaml")) for name in ("here", "there"))
+    here, there = (sorted((tmp_path / name).rglob("*.npz")) for name in ("here", "there"))
     assert len(here) == 2
     assert [path.read_bytes() for path in there] == [path.read_bytes() for path in here]

@@ -119,15 +119,3 @@ def test_a_random_network_costs_the_same_in_every_format(tmp_path: Path, chosen:
     assert cost(read_model(to_nnmeter_ir(graph), "nnmeter-ir")) == wanted
     if ("shuffle", 0) not in chosen:  # which the exporter does not have
         assert cost(read_model(onnx_of(module, opset_version=16, dynamo=False))) == wanted
-
-
-@pytest.mark.slow
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.sampled_from(EVERY), min_size=3, max_size=6))
-def test_a_random_network_costs_the_same_by_the_newer_exporter(tmp_path: Path, chosen: Chosen) -> None:
-    exported = cost(read_model(onnx_of(network(chosen, tmp_path), dynamo=True)))
-    # That exporter joins a ReLU and a ReLU6 in a row, so that kernels may differ in name.
-    expected = of_torch(plain(chosen), tmp_path)
-    assert {device: ms for device, (ms, _) in exported.items()} == {
-        device: ms for device, (ms, _) in expected.items()
-    }

@@ -23,6 +23,8 @@ SPELLINGS = {
         "clip(x, 0, 6)",
         "min(relu(x), 6)",
         "relu(min(x, 6))",
+        "relu6(relu(x))",
+        "relu(relu6(x))",
     ),
     "clip": ("min(max(x, -1), 1)", "clip(clip(x, -1, inf), -2, 1)"),
 }
@@ -51,6 +53,16 @@ def join_clips(graph: nx.DiGraph, name: str) -> bool:
         return False
     attrs = {key: limit for key, limit in zip(("min", "max"), limits, strict=True) if math.isfinite(limit)}
     replace(graph, name, op, [source], attrs if op == "clip" else {}, gone)
+    return True
+
+
+@rule("relu", "relu6", needs={"relu6"}, makes={"relu6"})
+def join_relu6(graph: nx.DiGraph, name: str) -> bool:
+    """Make one ReLU6 of a ReLU and a ReLU6 in a row, in either order, or of two ReLU6."""
+    before = sole_source(graph, name, _LIMITS_OF.keys())
+    if before is None or "relu6" not in (graph.nodes[name]["op"], graph.nodes[before]["op"]):
+        return False
+    replace(graph, name, "relu6", [graph.nodes[before]["inputs"][0]], gone=[before])
     return True
 
 
