@@ -64,9 +64,9 @@ def layer(
     absent: int = 0,
     **attrs: Any,
 ) -> onnx.ModelProto:
-    """A ReLU, then an operator on its output, ``absent`` omitted inputs, and ``constants``."""
+    """A tanh, then an operator on its output, ``absent`` omitted inputs, and ``constants``."""
     inputs = " ".join(["before", *["-"] * absent, *(constants or {})])
-    nodes = [node("Relu", "x", "before"), node(op, inputs, outputs, **attrs)]
+    nodes = [node("Tanh", "x", "before"), node(op, inputs, outputs, **attrs)]
     return model(nodes, constants, {"x": shape}, outputs.split(), opset)
 
 

@@ -221,7 +221,6 @@ FUSES = {
     ("dwconv", "relu"): set(DEVICES),
     ("conv", "hswish"): set(DEVICES),
     ("add", "relu"): set(DEVICES),
-    ("relu", "relu"): {CPU, GPU, GPU_630},
     ("conv", "add"): {GPU, GPU_630},
     ("dwconv", "add"): {GPU, GPU_630},
     ("add", "add"): {GPU, GPU_630},

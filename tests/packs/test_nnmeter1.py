@@ -105,7 +105,9 @@ def test_chain_of_operators_fuses_by_the_rules(
         op, attrs = CHAINED[name]
         last = add_op(graph, f"{name}{i}", op, [last], attrs)
     written = ["_".join(names) for names in (*pairs, *chains)]
-    assert types(finish(graph), *written) == chain_kernels(ops, pairs, chains)
+    # A ReLU6 right after another is the same ReLU6.
+    kept = [name for before, name in zip([None, *ops], ops, strict=False) if (before, name) != ("relu", "relu")]
+    assert types(finish(graph), *written) == chain_kernels(kept, pairs, chains)
 
 
 def test_first_operator_of_a_kernel_decides_what_may_join_it() -> None:

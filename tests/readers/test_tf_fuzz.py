@@ -308,5 +308,5 @@ def test_long_network_is_read() -> None:
     b = TfBuilder((-1, 16, 16, 4))
     last = "input"
     for i in range(3000):
-        last = b.add(f"relu{i}", "Relu", [last])
+        last = b.add(f"tanh{i}", "Tanh", [last])
     assert len(read_tf_graphdef(b.graph_def)) == 3001

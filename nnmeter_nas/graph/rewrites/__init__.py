@@ -56,7 +56,6 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         concats.join_split,
         splits.join_slices,
         clips.join_clips,
-        clips.join_relu6,
         *sigmoid.RULES,
         *hsigmoid.RULES,
         *hswish.RULES,

@@ -16,7 +16,7 @@ from ..editing import replace, sole_source
 from ._rule import rule
 
 SPELLINGS = {
-    "relu": ("max(x, 0)", "clip(x, 0, inf)", "max(max(x, -1), 0)"),
+    "relu": ("max(x, 0)", "clip(x, 0, inf)", "max(max(x, -1), 0)", "relu(relu(x))"),
     "relu6": (
         "min(max(x, 0), 6)",
         "max(min(x, 6), 0)",
@@ -31,9 +31,10 @@ SPELLINGS = {
 _ACTIVATIONS: dict[tuple[float, float], str] = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}
 _LIMITS_OF = {op: limits for limits, op in _ACTIVATIONS.items()}
 _CLIPS = frozenset({"clip", "maximum", "minimum"})
+_LIMITED = _CLIPS | _LIMITS_OF.keys()
 
 
-@rule("relu", "relu6", *_CLIPS, needs=_CLIPS, makes={"relu", "relu6", "clip"})
+@rule(*_LIMITED, makes={"relu", "relu6", "clip"})
 def join_clips(graph: nx.DiGraph, name: str) -> bool:
     """Make one operator of limits and the limits right before it."""
     data = graph.nodes[name]
@@ -41,28 +42,17 @@ def join_clips(graph: nx.DiGraph, name: str) -> bool:
     if limits is None:
         return False
     source, gone = data["inputs"][0], []
-    before = sole_source(graph, name, _CLIPS | _LIMITS_OF.keys())
+    before = sole_source(graph, name, _LIMITED)
     inner = _limits(graph.nodes[before]) if before else None
     if before and inner:
         joined = (_within(inner[0], limits), _within(inner[1], limits))
-        kinds = {data["op"], graph.nodes[before]["op"]}
-        if kinds <= _CLIPS or (joined in _ACTIVATIONS and not kinds.isdisjoint(_CLIPS)):
+        if joined in _ACTIVATIONS or {data["op"], graph.nodes[before]["op"]} <= _CLIPS:
             limits, source, gone = joined, graph.nodes[before]["inputs"][0], [before]
     op = _ACTIVATIONS.get(limits, "clip")
     if op == data["op"] and not gone:
         return False
     attrs = {key: limit for key, limit in zip(("min", "max"), limits, strict=True) if math.isfinite(limit)}
     replace(graph, name, op, [source], attrs if op == "clip" else {}, gone)
-    return True
-
-
-@rule("relu", "relu6", needs={"relu6"}, makes={"relu6"})
-def join_relu6(graph: nx.DiGraph, name: str) -> bool:
-    """Make one ReLU6 of a ReLU and a ReLU6 in a row, in either order, or of two ReLU6."""
-    before = sole_source(graph, name, _LIMITS_OF.keys())
-    if before is None or "relu6" not in (graph.nodes[name]["op"], graph.nodes[before]["op"]):
-        return False
-    replace(graph, name, "relu6", [graph.nodes[before]["inputs"][0]], gone=[before])
     return True
 
 
