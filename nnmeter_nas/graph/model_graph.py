@@ -20,8 +20,8 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError
-from ..ops import OPERATORS, role_of
-from .editing import Operand, bypass, connect, set_operands
+from ..ops import OPERATORS, ROLES
+from .editing import Operand, bypass, set_operands
 from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
@@ -61,8 +61,11 @@ def add_op(
     graph.add_node(
         name, op=op, attrs=dict(attrs or {}), inputs=operands, declared=declared, in_shapes=[], out_shapes=[]
     )
-    for slot, operand in enumerate(operands):
-        connect(graph, operand, name, slot)
+    slots: dict[str, list[tuple[int, int]]] = {}
+    for in_slot, (producer, out_slot) in enumerate(operands):
+        slots.setdefault(producer, []).append((out_slot, in_slot))
+    for producer, pairs in slots.items():
+        graph.add_edge(producer, name, slots=pairs)
     return name
 
 
@@ -148,7 +151,7 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
     for name in order:
         data = nodes[name]
         # Few models have constants. Without them, only identities can be removed.
-        is_identity = role_of(data["op"]) == "identity"
+        is_identity = ROLES.get(data["op"]) == "identity"
         if name in constant or not (constant or is_identity or data["op"] == "concat"):
             continue
         live = [operand for operand in data["inputs"] if operand[0] not in constant]
@@ -177,7 +180,7 @@ def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str
     constant: set[str] = set()
     zero: set[str] = set()
     if not any(
-        role_of(d["op"]) in ("constant", "zero") or d["attrs"].get("const") == 0.0 for d in nodes.values()
+        ROLES.get(d["op"]) in ("constant", "zero") or d["attrs"].get("const") == 0.0 for d in nodes.values()
     ):
         return constant
     for name in order:
@@ -187,7 +190,7 @@ def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str
             continue
         zeros = [p in zero for p in producers]
         operator = OPERATORS.get(data["op"])
-        role = role_of(data["op"])
+        role = ROLES.get(data["op"])
         if role == "constant":
             constant.add(name)
         elif role == "zero":

@@ -166,7 +166,8 @@ def _joinable_kernels(
     ``followed`` holds the operators that only one unit reads.
     """
     found = []
-    for producer in dict.fromkeys(p for member in unit.members for p, _ in nodes[member]["inputs"]):
+    operands = [operand for member in unit.members for operand in nodes[member]["inputs"]]
+    for producer in dict.fromkeys([producer for producer, _ in operands]):
         if producer not in owner:
             continue
         kernel = kernels[owner[producer]]
@@ -200,8 +201,9 @@ def _followed_by_one_unit(graph: nx.DiGraph, patterns: dict[str, Kernel]) -> set
     """Operators that are no output and that only one operator, or only members of one pattern, read."""
     followed = set()
     for name, consumers in graph.adjacency():
-        units = {patterns[c].members[0] if c in patterns else c for c in consumers}
-        if len(units) == 1:
+        if len(consumers) > 1:
+            consumers = {patterns[c].members[0] if c in patterns else c for c in consumers}
+        if len(consumers) == 1:
             followed.add(name)
     return followed.difference(graph.graph["outputs"])
 

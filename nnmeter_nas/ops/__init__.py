@@ -21,6 +21,7 @@ from ._registry import (
     FORMATS,
     NAMES,
     OPERATORS,
+    ROLES,
     RULE_NAMES,
     VIEW_OPS,
     Count,
@@ -32,7 +33,6 @@ from ._registry import (
     Work,
     kernel_of,
     operator,
-    role_of,
 )
 from ._shapes import Padding, are_sizes, axis_of, broadcast, only, spatial_attrs, window_out
 
@@ -40,6 +40,7 @@ __all__ = [
     "FORMATS",
     "NAMES",
     "OPERATORS",
+    "ROLES",
     "RULE_NAMES",
     "VIEW_OPS",
     "Count",
@@ -65,7 +66,6 @@ __all__ = [
     "operator",
     "pooling",
     "reductions",
-    "role_of",
     "sources",
     "spatial_attrs",
     "window_out",

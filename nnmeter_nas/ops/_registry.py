@@ -116,6 +116,8 @@ OPERATORS: dict[str, Operator] = {}
 NAMES: dict[str, dict[str, Operator]] = {form: {} for form in FORMATS}
 #: Canonical name -> name in fusion rules, where the two differ.
 RULE_NAMES: dict[str, str] = {}
+#: Canonical name -> role, of operators that have one.
+ROLES: dict[str, Role] = {}
 #: Canonical names of operators that make no kernel.
 VIEW_OPS: set[str] = set()
 
@@ -197,6 +199,8 @@ def _add(declared: Operator) -> None:
         NAMES[form].update(dict.fromkeys(getattr(declared, form), declared))
     if declared.rule != declared.name:
         RULE_NAMES[declared.name] = declared.rule
+    if declared.role is not None:
+        ROLES[declared.name] = declared.role
     if declared.kernel is None:
         VIEW_OPS.add(declared.name)
 
@@ -209,9 +213,3 @@ def kernel_of(op: str) -> str | None:
     """
     found = OPERATORS.get(op)
     return op if found is None else found.kernel
-
-
-def role_of(op: str) -> Role | None:
-    """The role of ``op``; None for most operators and for undeclared ones."""
-    found = OPERATORS.get(op)
-    return None if found is None else found.role

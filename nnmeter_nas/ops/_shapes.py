@@ -30,13 +30,8 @@ def axis_of(axis: int, rank: int) -> int:
 
 def are_sizes(values: Iterable[Any]) -> bool:
     """Whether all ``values`` are positive whole numbers."""
-    return all(map(is_size, values))
-
-
-def is_size(value: Any) -> bool:
-    """Whether ``value`` is a positive whole number."""
     # Nearly every size is a plain int, and isinstance with an abstract class takes ten times as long.
-    return (type(value) is int or isinstance(value, numbers.Integral)) and int(value) > 0
+    return all([(type(v) is int or isinstance(v, numbers.Integral)) and int(v) > 0 for v in values])
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:
@@ -81,9 +76,11 @@ def spatial_attrs(attrs: dict[str, Any], rank: int) -> tuple[Shape, Shape, Shape
     ones = (1,) * rank
     kernel, stride = tuple(attrs["kernel"]), tuple(attrs.get("stride") or ones)
     dilation = tuple(attrs.get("dilation") or ones)
-    for key, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
-        if len(value) != rank or not are_sizes(value):
-            raise ShapeError(f"{key}={value} does not fit a map of {rank} spatial dimension(s)")
+    if not len(kernel) == len(stride) == len(dilation) == rank or not are_sizes(kernel + stride + dilation):
+        raise ShapeError(
+            f"kernel={kernel}, stride={stride} and dilation={dilation} do not fit a map of {rank} spatial "
+            "dimension(s)"
+        )
     return kernel, stride, dilation
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ShapeError
 from ._registry import Node, Shape, operator
-from ._shapes import check_channels, is_size, only, spatial_attrs, window_out
+from ._shapes import are_sizes, check_channels, only, spatial_attrs, window_out
 
 
 def _macs(node: Node) -> int:
@@ -43,7 +43,7 @@ def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     kernel, stride, dilation = spatial_attrs(attrs, len(spatial))
     out_channels, groups = attrs["out_channels"], attrs.get("groups", 1)
     check_channels(attrs, channels)
-    if not is_size(groups) or channels % groups or out_channels % groups:
+    if not are_sizes([groups]) or channels % groups or out_channels % groups:
         raise ShapeError(f"groups={groups} does not divide channels {channels} -> {out_channels}")
     padding = attrs.get("padding", "valid")
     out = [window_out(size, kernel[i], stride[i], padding, i, dilation[i])

@@ -232,7 +232,7 @@ def test_duplicate_name_is_rejected() -> None:
         (graph_of(("a", "conv", ["x"], {**CONV, "in_channels": 3})), "a", "take 3 channels, its input has 4"),
         (graph_of(("a", "conv", ["x"], {**CONV, "groups": 3})), "a", "groups=3 does not divide"),
         (graph_of(("a", "conv", ["x"], {**CONV, "kernel": (3, 9)})), "a", "leaves an empty tensor"),
-        (graph_of(("a", "conv", ["x"], {**CONV, "kernel": (3,)})), "a", "does not fit a map of 2 spatial"),
+        (graph_of(("a", "conv", ["x"], {**CONV, "kernel": (3,)})), "a", "do not fit a map of 2 spatial"),
         (graph_of(("a", "conv", ["x"], {**CONV, "stride": (0, 1)})), "a", "stride"),
         (graph_of(("a", "conv", ["x"], {"kernel": (3, 3)})), "a", "KeyError: 'out_channels'"),
         (graph_of(("a", "conv", ["x"], {**CONV, "groups": 0})), "a", "groups=0 does not divide"),

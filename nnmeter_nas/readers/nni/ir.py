@@ -102,38 +102,46 @@ class GraphBuilder:
         """Evaluate ``graph``, the root or a cell, on ``arguments`` and return its result."""
         # Keyed by id: NNI's nodes hash by identity too, but through a slow Python method.
         values: dict[int, Any] = {id(graph.input_node): arguments}
-        incoming: dict[int, list[Any]] = {}
-        for edge in graph.edges:
-            incoming.setdefault(id(edge.tail), []).append(edge)
-        for edges in incoming.values():
-            if len(edges) > 1:
-                edges.sort(key=lambda edge: edge.tail_slot or 0)
-        for node in _live_nodes(graph, incoming):
-            if node is graph.input_node:
-                continue
-            operands = [_pick(edge, values[id(edge.head)]) for edge in incoming.get(id(node), ())]
-            if node is graph.output_node:
-                if not operands:
+        incoming = _edges_into_nodes(graph)
+        # Only what the output needs is evaluated: each node on the path waits for the next one.
+        path, waiting = [graph.output_node], {id(graph.output_node)}
+        while path:
+            node, operands = path[-1], []
+            for edge in incoming.get(id(node), ()):
+                head = id(edge.head)
+                if head not in values:
+                    if head in waiting:
+                        raise _cycle(path, edge.head)
+                    path.append(edge.head)
+                    waiting.add(head)
                     break
-                return operands[0] if len(operands) == 1 else operands
-            values[id(node)] = self._evaluate_node(node, operands)
+                value = values[head]
+                operands.append(_pick(edge, value) if type(value) is list else value)
+            else:
+                path.pop()
+                if path:
+                    values[id(node)] = self._evaluate_node(node, operands)
+                elif operands:
+                    return operands[0] if len(operands) == 1 else operands
         raise ReaderError(f"graph {graph.name!r} computes no output; is a choice in it still open?")
 
     def _evaluate_node(self, node: Any, operands: list[Any]) -> Any:
-        operation = operation_of(self.model, node)
-        if operation.type == "_cell":
-            _require_frozen(node, operation)
-            return self.evaluate(self.model.graphs[operation.cell_name], operands)
+        operation = node.operation
+        if operation.type == "shared":
+            operation = _shared_operation(node)
         if operation.type == "prim::Constant":
             return _constant(operation.parameters.get("value"))
         if operation.type == "prim::GetAttr":
             # The IR stores numbers and strings. Any other attribute of a module is treated as a weight.
             value = operation.parameters.get("value")
-            return Weight() if value is None else value
-        _require_frozen(node, operation)
+            return Weight() if value is None else _constant(value)
+        name, parameters = operator_name(operation.type), operation.parameters or {}
+        _require_frozen(node, name, parameters)
+        if operation.type == "_cell":
+            return self.evaluate(self.model.graphs[operation.cell_name], operands)
         self.node, self.added = node, []
         try:
-            result = lower(operator_name(operation.type), operands, operation.parameters or {}, self)
+            result = lower(name, operands, parameters, self)
             self._note_claim(operation, result)
             return result
         except NotLoweredError:
@@ -150,15 +158,15 @@ class GraphBuilder:
     def _note_claim(self, operation: Any, result: Any) -> None:
         """Store the shape the IR claims for the current node's result; ``finish`` checks it."""
         # A node that adds no operator, such as a slice that keeps everything, returns another node's result.
-        if not isinstance(result, Output) or result.producer not in self.added:
+        if type(result) is not Output or result.producer not in self.added:
             return
         claimed = _claimed_shapes(operation)
         if len(claimed) == 1:
-            self.graph.nodes[result.producer]["declared"] = claimed
+            self.graph.nodes[result.producer]["declared"] = [tuple(claimed[0])]
 
     def _unknown(self, operation: Any, operands: list[Any]) -> Any:
         """Add an operator that no table knows, with the shapes the IR claims for it."""
-        declared = _claimed_shapes(operation)
+        declared = [tuple(map(int, shape)) for shape in _claimed_shapes(operation)]
         path = operator_name(operation.type).lower().replace("::", ".")
         name = path.rpartition(".")[2]
         # A user's module may have the name of one of our operators without being that operator.
@@ -175,54 +183,41 @@ class GraphBuilder:
             name = f"{self.node.name}_{count}"
         self.added.append(name)
         self._uninferred.append(name)
-        return Output(add_op(self.graph, name, op, [(t.producer, t.slot) for t in operands], attrs, declared))
+        return Output(add_op(self.graph, name, op, operands, attrs, declared))
 
 
-def _live_nodes(graph: Any, incoming: dict[int, list[Any]]) -> list[Any]:
-    """Return the output node and all nodes it depends on, producers first.
-
-    ``incoming`` holds the edges into each node, by the node's ``id``.
-    """
-    order: list[Any] = []
-    # id of each visited node -> whether all its producers are in ``order``.
-    done = {id(graph.output_node): False}
-    path = [(graph.output_node, iter(incoming.get(id(graph.output_node), ())))]
-    while path:
-        node, edges = path[-1]
-        edge = next(edges, None)
-        if edge is None:
-            order.append(node)
-            done[id(node)] = True
-            path.pop()
-            continue
-        head = edge.head
-        is_done = done.get(id(head))
-        if is_done is None:
-            done[id(head)] = False
-            path.append((head, iter(incoming.get(id(head), ()))))
-        elif not is_done:
-            names = [before.name for before, _ in path]
-            cycle = names[names.index(head.name) :][::-1]
-            raise GraphError(f"the graph is cyclic: {' -> '.join([*cycle, cycle[0]])}", cycle[0])
-    return order
+def _edges_into_nodes(graph: Any) -> dict[int, list[Any]]:
+    """Return the edges into each node, by the node's ``id``, in the order of its operands."""
+    incoming: dict[int, list[Any]] = {}
+    for edge in graph.edges:
+        incoming.setdefault(id(edge.tail), []).append(edge)
+    for edges in incoming.values():
+        if len(edges) > 1:
+            edges.sort(key=lambda edge: edge.tail_slot or 0)
+    return incoming
 
 
-def _pick(edge: Any, value: Any) -> Any:
-    """Return the value that ``edge`` carries, given the value of the node it leaves."""
-    if isinstance(value, list) and edge.head_slot is not None:
-        return value[edge.head_slot]
+def _cycle(path: list[Any], node: Any) -> GraphError:
+    """Return the error for ``node``, which needs itself: each node on ``path`` needs the next one."""
+    names = [before.name for before in path]
+    cycle = names[names.index(node.name) :][::-1]
+    return GraphError(f"the graph is cyclic: {' -> '.join([*cycle, cycle[0]])}", cycle[0])
+
+
+def _pick(edge: Any, values: list[Any]) -> Any:
+    """Return what ``edge`` carries of the ``values`` of the node it leaves: one of them, or all."""
+    if edge.head_slot is not None:
+        return values[edge.head_slot]
     # An unpack node with one result has no slots.
-    return value[0] if edge.head.operation.type in _UNPACK else value
+    return values[0] if edge.head.operation.type in _UNPACK else values
 
 
-def operation_of(model: Any, node: Any) -> Any:
-    """Return a node's operation. A node that reuses a module refers to the node that used it first.
+def _shared_operation(node: Any) -> Any:
+    """Return the operation of a node that reuses a module: that of the node that used it first.
 
     Raises:
         ReaderError: the node of the first use does not exist.
     """
-    if node.operation.type != "shared":
-        return node.operation
     reference = node.operation.parameters["reference"]
     first = next((other for other in node.graph.hidden_nodes if other.name == reference), None)
     if first is None:
@@ -230,10 +225,11 @@ def operation_of(model: Any, node: Any) -> Any:
     return first.operation
 
 
-def _claimed_shapes(operation: Any) -> list[Shape]:
+def _claimed_shapes(operation: Any) -> list[Sequence[int]]:
     """Return the output shapes that the IR stores for an operation, if any."""
-    shapes = (operation.attributes or {}).get("output_shape") or []
-    return [tuple(map(int, shape)) for shape in shapes if shape]
+    attributes = operation.attributes
+    shapes = attributes.get("output_shape") if attributes else None
+    return [shape for shape in shapes if shape] if shapes else []
 
 
 def _constant(value: Any) -> Any:
@@ -243,12 +239,13 @@ def _constant(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _require_frozen(node: Any, operation: Any) -> None:
-    """Raise if NNI has not made the node's choice yet."""
-    parameters = operation.parameters or {}
+def _require_frozen(node: Any, name: str, parameters: dict[str, Any]) -> None:
+    """Raise if NNI has not made the choice of the node of operator ``name`` yet."""
     choice = None
-    if "mutation" in parameters or operator_name(operation.type) in _OPEN_CHOICES:
+    if "mutation" in parameters or name in _OPEN_CHOICES:
         choice = parameters.get("label", node.name)
+    elif _SETTLED.issuperset(map(type, parameters.values())):
+        return
     else:
         # A value choice as an argument: NNI 2.10.1's has inner_choices, NNI 3.0's has leaf_mutables.
         choice = next((getattr(value, "label", key) for key, value in parameters.items()

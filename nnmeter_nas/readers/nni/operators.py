@@ -18,13 +18,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...ops import NAMES, OPERATORS, Operator, Shape
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """Output ``slot`` of operator ``producer`` in the model graph."""
 
     producer: str
@@ -36,6 +35,10 @@ class Weight:
     """A tensor stored in the model, not computed; the IR may not carry its ``shape``."""
 
     shape: Shape | None = None
+
+
+#: The type of computed tensors, to test many values at once.
+_COMPUTED = frozenset({Output})
 
 
 class NotLoweredError(Exception):
@@ -99,8 +102,8 @@ class NniCall:
         """Argument ``key`` as one integer per spatial dimension."""
         value = self.args.get(key)
         value = default if value is None or value == [] else value
-        values = (value,) if isinstance(value, int) else tuple(value)
-        return values * self.rank if len(values) == 1 else values
+        values: Shape = (value,) if isinstance(value, int) else tuple(value)
+        return values if len(values) > 1 else values * self.rank
 
 
 @lru_cache(maxsize=1024)
@@ -190,7 +193,7 @@ def lower(name: str, positional: list[Any], keywords: dict[str, Any], builder: B
     """
     if name in STRUCTURE:
         return STRUCTURE[name](*positional)
-    if name in FOLDS and not any(isinstance(value, Output) for value in positional):
+    if name in FOLDS and _COMPUTED.isdisjoint(map(type, positional)):
         return Weight() if any(isinstance(v, Weight) for v in positional) else FOLDS[name](*positional)
     found = LOWERINGS.get(name)
     if found is None:
@@ -218,10 +221,13 @@ def _as_declared(name: str, positional: list[Any], keywords: dict[str, Any], bui
     if operator.operands is None:
         return _binary(operator.name, positional[:2], builder)
     operands = positional[: operator.operands]
-    if len(operands) < operator.operands or not all(isinstance(value, Output) for value in operands):
+    if len(operands) < operator.operands or not _COMPUTED.issuperset(map(type, operands)):
         raise NotLoweredError(f"{name} takes {operator.operands} computed tensor(s)")
-    given = {**dict(zip(operator.attrs, positional[operator.operands :], strict=False)), **keywords}
-    return builder.emit(operator.name, operands, {key: given[key] for key in operator.attrs if key in given})
+    attrs: dict[str, Any] = {}
+    if operator.attrs:
+        given = {**dict(zip(operator.attrs, positional[operator.operands :], strict=False)), **keywords}
+        attrs = {key: given[key] for key in operator.attrs if key in given}
+    return builder.emit(operator.name, operands, attrs)
 
 
 #: Operators whose result depends on the order of their operands.
@@ -280,10 +286,18 @@ def _conv(call: NniCall) -> Output:
         pairs = [(0, 0)] * call.rank if padding == "valid" else _pairs(call)
     return call.emit(
         "conv", call.x, kernel=kernel, stride=call.per_dimension("stride", 1), padding=pairs,
-        dilation=dilation, groups=call.args.get("groups", 1),
-        in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
-        **({"bias": True} if call.args.get("bias", True) else {}),
+        dilation=dilation, **_weights(call),
     )
+
+
+def _weights(call: NniCall) -> dict[str, Any]:
+    """The groups, channels and bias of a convolution."""
+    args = call.args
+    weights = {"groups": args.get("groups", 1), "in_channels": args["in_channels"],
+               "out_channels": args["out_channels"]}
+    if args.get("bias", True):
+        weights["bias"] = True
+    return weights
 
 
 @lowers("x", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -293,9 +307,7 @@ def _convtranspose(call: NniCall) -> Output:
         "convtranspose", call.x, kernel=call.per_dimension("kernel_size", None),
         stride=call.per_dimension("stride", 1), padding=_pairs(call),
         output_padding=call.per_dimension("output_padding", 0),
-        dilation=call.per_dimension("dilation", 1), groups=call.args.get("groups", 1),
-        in_channels=call.args["in_channels"], out_channels=call.args["out_channels"],
-        **({"bias": True} if call.args.get("bias", True) else {}),
+        dilation=call.per_dimension("dilation", 1), **_weights(call),
     )
 
 
