@@ -228,6 +228,8 @@ def _attrs(data: dict[str, Any]) -> dict[str, Any]:
         return {"axis": _axis_to_nhwc(axis, rank), "num_split": len(sizes) if len(set(sizes)) == 1 else sizes}
     if op == "transpose":
         return {"perm": _permutation(tuple(p % rank for p in attrs["perm"]))}
+    if op in ("pixelshuffle", "pixelunshuffle"):
+        return {"block_size": attrs["factor"]}
     if op in VIEW_OPS:
         return {"shape": to_nhwc(out)}
     operator = OPERATORS.get(op)
