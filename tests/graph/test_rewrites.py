@@ -17,6 +17,7 @@ from graphs import SHAPE, graph_of
 from nnmeter_nas import read_model
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.graph.rewrites import (
+    arithmetic,
     batchnorm,
     channelshuffle,
     clips,
@@ -32,6 +33,7 @@ from nnmeter_nas.graph.rewrites import (
     pixelshuffle,
     sigmoid,
     splits,
+    sums,
     swish,
     views,
 )
@@ -134,11 +136,26 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         expands.SPELLINGS[1]: "x * gate",
         expands.SPELLINGS[2]: "x + gate",
     },
+    arithmetic: {
+        arithmetic.SPELLINGS[0]: "x * 0.25",
+        arithmetic.SPELLINGS[1]: "relu(x) * scale",
+        arithmetic.SPELLINGS[2]: "x * gate",
+        arithmetic.SPELLINGS[3]: "x + gate",
+        arithmetic.SPELLINGS[4]: "x * x",
+        **dict.fromkeys(arithmetic.SPELLINGS[5:], "x * (gate * 0.25)"),
+    },
     concats: {concats.SPELLINGS[0]: "cat([x, y, z])", concats.SPELLINGS[1]: "x"},
     splits: {
         splits.SPELLINGS[0]: "x.chunk(2, 1)",
         splits.SPELLINGS[1]: "F.channel_shuffle(x, 4).chunk(2, 1)",
         splits.SPELLINGS[2]: "F.channel_shuffle(x, 2).chunk(4, 1)",
+    },
+    sums: {
+        sums.SPELLINGS[0]: "x + y",
+        sums.SPELLINGS[1]: "x + y + z",
+        sums.SPELLINGS[2]: "(x + y) * 0.5",
+        **dict.fromkeys(sums.SPELLINGS[3:5], "x.sum((2, 3))"),
+        **dict.fromkeys(sums.SPELLINGS[5:], "x.mean(1)"),
     },
     globalpool: dict.fromkeys(globalpool.SPELLINGS, "x.mean((2, 3))"),
     channelshuffle: {
@@ -196,6 +213,12 @@ def test_spelling_costs_what_it_is(spelling: str, wanted: str) -> None:
     assert cost(found) == cost(expected)
 
 
+def test_a_sum_of_many_is_one_of_pairs() -> None:
+    three = [("y", "exp", ["x"]), ("z", "tanh", ["x"]), ("sum", "add", ["x", "y", "z"])]
+    pairs = [*three[:2], ("pair", "add", ["x", "y"]), ("sum", "add", ["pair", "z"])]
+    assert cost(graph_of(*three, outputs=["sum"])) == cost(graph_of(*pairs, outputs=["sum"]))
+
+
 @pytest.mark.parametrize("spelling", pixelshuffle.SPELLINGS)
 def test_pixel_shuffles_are_one_operator(spelling: str) -> None:
     graph = read_model(Written(spelling).eval(), input_shape=SHAPE)
@@ -221,6 +244,12 @@ NEAR = {
     "cat(x.chunk(2, 1)[::-1])": "concat",
     "torch.stack([x, y], 3).flatten(2, 3)": "concat",
     "x.flip(1)": "flip",
+    "x.sum((2, 3)) / 63": "sum",
+    "x.sum((1, 2, 3)).sum()": "sum",
+    "torch.stack([x, y], 1).sum(2)": "concat",
+    "cat([x, y]).sum(1)": "concat",
+    "x / exp(y)": "div",
+    "2 ** x": "pow",
 }
 
 
