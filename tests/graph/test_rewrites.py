@@ -27,6 +27,7 @@ from nnmeter_nas.graph.rewrites import (
     globalpool,
     hsigmoid,
     hswish,
+    leakyrelu,
     mish,
     neutral,
     padding,
@@ -150,6 +151,7 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         splits.SPELLINGS[1]: "F.channel_shuffle(x, 4).chunk(2, 1)",
         splits.SPELLINGS[2]: "F.channel_shuffle(x, 2).chunk(4, 1)",
     },
+    leakyrelu: dict.fromkeys(leakyrelu.SPELLINGS, "F.leaky_relu(x, 0.1)"),
     sums: {
         sums.SPELLINGS[0]: "x + y",
         sums.SPELLINGS[1]: "x + y + z",
@@ -213,6 +215,12 @@ def test_spelling_costs_what_it_is(spelling: str, wanted: str) -> None:
     assert cost(found) == cost(expected)
 
 
+@pytest.mark.parametrize("gate", ["torch.amax(x, (2, 3), True)", "x"])
+def test_a_divisor_that_is_the_inverse_of_a_sigmoid_multiplies(gate: str) -> None:
+    found = read_model(Written(f"y / (1 + exp(-{gate}))").eval(), input_shape=SHAPE)
+    assert cost(found) == cost(read_model(Written(f"y * sigmoid({gate})").eval(), input_shape=SHAPE))
+
+
 def test_a_sum_of_many_is_one_of_pairs() -> None:
     three = [("y", "exp", ["x"]), ("z", "tanh", ["x"]), ("sum", "add", ["x", "y", "z"])]
     pairs = [*three[:2], ("pair", "add", ["x", "y"]), ("sum", "add", ["pair", "z"])]
@@ -244,11 +252,16 @@ NEAR = {
     "cat(x.chunk(2, 1)[::-1])": "concat",
     "torch.stack([x, y], 3).flatten(2, 3)": "concat",
     "x.flip(1)": "flip",
+    "1 / (2 + exp(-x))": "exp",
+    "y / (1 + exp(x))": "exp",
     "x.sum((2, 3)) / 63": "sum",
     "x.sum((1, 2, 3)).sum()": "sum",
     "torch.stack([x, y], 1).sum(2)": "concat",
     "cat([x, y]).sum(1)": "concat",
     "x / exp(y)": "div",
+    "torch.maximum(x, x * 2)": "maximum",
+    "torch.maximum(x, y * 0.1)": "maximum",
+    "torch.minimum(x, x * 0.1)": "minimum",
     "2 ** x": "pow",
 }
 

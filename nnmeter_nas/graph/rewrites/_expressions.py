@@ -144,6 +144,11 @@ def formulas(spellings: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
     return tuple(_formula_rule(op, parse(text)) for op, texts in spellings.items() for text in texts)
 
 
+def inner_matches(graph: nx.DiGraph, expression: Expression, operand: Operand) -> Iterator[Match]:
+    """Every way to match ``operand``, which only one operator reads, with ``expression``."""
+    return _matches(graph, expression, operand, Match({}))
+
+
 def _formula_rule(op: str, expression: Expression) -> Rule:
     def apply(graph: nx.DiGraph, name: str) -> bool:
         for match in _matches(graph, expression, (name, 0), Match({}), True):
