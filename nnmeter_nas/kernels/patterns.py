@@ -27,7 +27,7 @@ _ACTIVATIONS = frozenset(
 )
 #: A gate must have one of these, which limit its values. The next constant adds the other allowed operators.
 _LIMITING = frozenset({"sigmoid", "hsigmoid", "tanh", "clip", "relu6"})
-_GATES = _LIMITING | {"relu", "add", "sub", "mul", "div"}
+_GATES = _LIMITING | {"relu", "add", "sub", "mul"}
 
 
 def only_consumer(graph: nx.DiGraph, name: str) -> str | None:

@@ -78,7 +78,7 @@ def _channelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("pixelshuffle", attrs=None, torch="pixel_shuffle", modules="PixelShuffle", onnx="DepthToSpace",
-          tensorflow="DepthToSpace", keeps_zeros=True)
+          tensorflow="DepthToSpace", nnmeter="DepthToSpace", keeps_zeros=True)
 def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Spread channels over a map that is ``factor`` times as high and wide."""
     *lead, channels, height, width = only(shapes)
@@ -89,7 +89,7 @@ def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("pixelunshuffle", attrs=None, torch="pixel_unshuffle", modules="PixelUnshuffle",
-          onnx="SpaceToDepth", tensorflow="SpaceToDepth", keeps_zeros=True)
+          onnx="SpaceToDepth", tensorflow="SpaceToDepth", nnmeter="SpaceToDepth", keeps_zeros=True)
 def _pixelunshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Gather blocks of ``factor`` by ``factor`` positions of the map into channels."""
     *lead, channels, height, width = only(shapes)

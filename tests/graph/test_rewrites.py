@@ -17,6 +17,7 @@ from graphs import SHAPE, graph_of
 from nnmeter_nas import read_model
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.graph.rewrites import (
+    arithmetic,
     batchnorm,
     channelshuffle,
     clips,
@@ -26,12 +27,14 @@ from nnmeter_nas.graph.rewrites import (
     globalpool,
     hsigmoid,
     hswish,
+    leakyrelu,
     mish,
     neutral,
     padding,
     pixelshuffle,
     sigmoid,
     splits,
+    sums,
     swish,
     views,
 )
@@ -134,11 +137,27 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         expands.SPELLINGS[1]: "x * gate",
         expands.SPELLINGS[2]: "x + gate",
     },
+    arithmetic: {
+        arithmetic.SPELLINGS[0]: "x * 0.25",
+        arithmetic.SPELLINGS[1]: "relu(x) * scale",
+        arithmetic.SPELLINGS[2]: "x * gate",
+        arithmetic.SPELLINGS[3]: "x + gate",
+        arithmetic.SPELLINGS[4]: "x * x",
+        **dict.fromkeys(arithmetic.SPELLINGS[5:], "x * (gate * 0.25)"),
+    },
     concats: {concats.SPELLINGS[0]: "cat([x, y, z])", concats.SPELLINGS[1]: "x"},
     splits: {
         splits.SPELLINGS[0]: "x.chunk(2, 1)",
         splits.SPELLINGS[1]: "F.channel_shuffle(x, 4).chunk(2, 1)",
         splits.SPELLINGS[2]: "F.channel_shuffle(x, 2).chunk(4, 1)",
+    },
+    leakyrelu: dict.fromkeys(leakyrelu.SPELLINGS, "F.leaky_relu(x, 0.1)"),
+    sums: {
+        sums.SPELLINGS[0]: "x + y",
+        sums.SPELLINGS[1]: "x + y + z",
+        sums.SPELLINGS[2]: "(x + y) * 0.5",
+        **dict.fromkeys(sums.SPELLINGS[3:5], "x.sum((2, 3))"),
+        **dict.fromkeys(sums.SPELLINGS[5:], "x.mean(1)"),
     },
     globalpool: dict.fromkeys(globalpool.SPELLINGS, "x.mean((2, 3))"),
     channelshuffle: {
@@ -196,6 +215,18 @@ def test_spelling_costs_what_it_is(spelling: str, wanted: str) -> None:
     assert cost(found) == cost(expected)
 
 
+@pytest.mark.parametrize("gate", ["torch.amax(x, (2, 3), True)", "x"])
+def test_a_divisor_that_is_the_inverse_of_a_sigmoid_multiplies(gate: str) -> None:
+    found = read_model(Written(f"y / (1 + exp(-{gate}))").eval(), input_shape=SHAPE)
+    assert cost(found) == cost(read_model(Written(f"y * sigmoid({gate})").eval(), input_shape=SHAPE))
+
+
+def test_a_sum_of_many_is_one_of_pairs() -> None:
+    three = [("y", "exp", ["x"]), ("z", "tanh", ["x"]), ("sum", "add", ["x", "y", "z"])]
+    pairs = [*three[:2], ("pair", "add", ["x", "y"]), ("sum", "add", ["pair", "z"])]
+    assert cost(graph_of(*three, outputs=["sum"])) == cost(graph_of(*pairs, outputs=["sum"]))
+
+
 @pytest.mark.parametrize("spelling", pixelshuffle.SPELLINGS)
 def test_pixel_shuffles_are_one_operator(spelling: str) -> None:
     graph = read_model(Written(spelling).eval(), input_shape=SHAPE)
@@ -221,6 +252,17 @@ NEAR = {
     "cat(x.chunk(2, 1)[::-1])": "concat",
     "torch.stack([x, y], 3).flatten(2, 3)": "concat",
     "x.flip(1)": "flip",
+    "1 / (2 + exp(-x))": "exp",
+    "y / (1 + exp(x))": "exp",
+    "x.sum((2, 3)) / 63": "sum",
+    "x.sum((1, 2, 3)).sum()": "sum",
+    "torch.stack([x, y], 1).sum(2)": "concat",
+    "cat([x, y]).sum(1)": "concat",
+    "x / exp(y)": "div",
+    "torch.maximum(x, x * 2)": "maximum",
+    "torch.maximum(x, y * 0.1)": "maximum",
+    "torch.minimum(x, x * 0.1)": "minimum",
+    "2 ** x": "pow",
 }
 
 

@@ -17,6 +17,7 @@ from ir import IrBuilder, small_cnn
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
+from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 
 
 def operators(ir: dict[str, Any]) -> Counter[str]:
@@ -125,6 +126,17 @@ def test_channel_shuffle_survives_the_change_of_layout() -> None:
     assert graph.nodes["join"]["op"] == "channelshuffle"
     assert graph.nodes["join"]["attrs"] == {"groups": 2}
     assert graph.nodes["join"]["out_shapes"] == [(1, 4, 8, 8)]
+
+
+@pytest.mark.parametrize("attrs", [{"block_size": 2}, {}])
+def test_pixel_shuffles_survive_the_change_of_layout(attrs: dict[str, int]) -> None:
+    b = IrBuilder((1, 8, 6, 4))
+    b.add("up", "DepthToSpace", ["input"], [1, 16, 12, 1], attrs)
+    b.add("down", "SpaceToDepth", ["up"], [1, 8, 6, 4], attrs)
+    graph = read_model(b.nodes)
+    assert [graph.nodes[name]["op"] for name in ("up", "down")] == ["pixelshuffle", "pixelunshuffle"]
+    assert graph.nodes["up"]["out_shapes"] == [(1, 1, 16, 12)]
+    assert read_model(to_nnmeter_ir(graph)).nodes["down"]["attrs"] == {"factor": 2}
 
 
 def cell(zeroed: set[str]) -> dict[str, Any]:

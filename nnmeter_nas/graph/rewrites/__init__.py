@@ -22,6 +22,7 @@ from functools import lru_cache
 import networkx as nx
 
 from . import (
+    arithmetic,
     batchnorm,
     channelshuffle,
     clips,
@@ -32,12 +33,14 @@ from . import (
     globalpool,
     hsigmoid,
     hswish,
+    leakyrelu,
     mish,
     neutral,
     padding,
     pixelshuffle,
     sigmoid,
     splits,
+    sums,
     swish,
     views,
 )
@@ -48,6 +51,10 @@ __all__ = ["VIEWS", "rewrite"]
 _ROUNDS: tuple[tuple[Rule, ...], ...] = (
     (
         neutral.remove_neutral,
+        arithmetic.multiply_by_inverse,
+        arithmetic.multiply_by_itself,
+        arithmetic.larger_operand_first,
+        arithmetic.scale_smaller_operand,
         expands.leave_out_expands,
         views.join_views,
         views.view_instead_of_transpose,
@@ -62,6 +69,11 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         *swish.RULES,
         *mish.RULES,
         *gelu.RULES,
+        leakyrelu.join_slopes,
+        sums.add_in_pairs,
+        sums.add_stacked,
+        sums.join_sums,
+        sums.mean_instead_of_sum,
         globalpool.join_means,
         globalpool.pool_flattened_map,
         channelshuffle.join_shuffle,

@@ -29,8 +29,8 @@ from ._rule import Rule
 _TOLERANCE = 1e-3
 #: The search follows a product through at most this many operators.
 _MAX_DEPTH = 4
-#: Powers that are treated as products.
-_POWERS = (2.0, 3.0)
+#: The power that is treated as a product; a square already is one.
+_CUBE = 3.0
 _PRODUCTS = frozenset({"mul", "div", "neg", "pow"})
 _SUMS = frozenset({"add", "sub"})
 
@@ -142,6 +142,11 @@ def _sum(parts: list[Expression | float]) -> Expression | float:
 def formulas(spellings: Mapping[str, tuple[str, ...]]) -> tuple[Rule, ...]:
     """A rule for each formula in ``spellings``, which maps an operator of ``x`` to its formulas."""
     return tuple(_formula_rule(op, parse(text)) for op, texts in spellings.items() for text in texts)
+
+
+def inner_matches(graph: nx.DiGraph, expression: Expression, operand: Operand) -> Iterator[Match]:
+    """Every way to match ``operand``, which only one operator reads, with ``expression``."""
+    return _matches(graph, expression, operand, Match({}))
 
 
 def _formula_rule(op: str, expression: Expression) -> Rule:
@@ -292,11 +297,9 @@ def _factors(data: Mapping[str, Any]) -> tuple[list[tuple[Operand, bool]], float
     if op == "mul":
         return [(operand, False) for operand in inputs], 1.0 if const is None else const
     if op == "pow":
-        whole = const in _POWERS and not attrs.get("const_first") and len(inputs) == 1
-        return ([(inputs[0], False)] * int(const or 0), 1.0) if whole else None
+        whole = const == _CUBE and not attrs.get("const_first") and len(inputs) == 1
+        return ([(inputs[0], False)] * int(_CUBE), 1.0) if whole else None
     if const is None:
         quotient = [(inputs[0], False), *((operand, True) for operand in inputs[1:])]
         return (quotient, 1.0) if len(inputs) > 1 else None
-    if attrs.get("const_first"):
-        return [(inputs[0], True)], const
-    return ([(inputs[0], False)], 1 / const) if const else None
+    return ([(inputs[0], True)], const) if attrs.get("const_first") else None

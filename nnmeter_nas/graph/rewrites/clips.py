@@ -1,7 +1,6 @@
 """Make one clip of limits, written as clips, as a maximum or minimum with a number, or one after the other.
 
-Limits of 0 and 6 make ``relu6``, and a lower limit of 0 makes ``relu``. An activation next to other limits
-stays separate, unless together they make an activation.
+Limits of 0 and 6 make ``relu6``, and a lower limit of 0 makes ``relu``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SPELLINGS = {
         "relu6(relu(x))",
         "relu(relu6(x))",
     ),
-    "clip": ("min(max(x, -1), 1)", "clip(clip(x, -1, inf), -2, 1)"),
+    "clip": ("min(max(x, -1), 1)", "clip(clip(x, -1, inf), -2, 1)", "min(relu(x), 1)", "max(relu6(x), 1)"),
 }
 _ACTIVATIONS: dict[tuple[float, float], str] = {(0.0, math.inf): "relu", (0.0, 6.0): "relu6"}
 _LIMITS_OF = {op: limits for limits, op in _ACTIVATIONS.items()}
@@ -45,9 +44,8 @@ def join_clips(graph: nx.DiGraph, name: str) -> bool:
     before = sole_source(graph, name, _LIMITED)
     inner = _limits(graph.nodes[before]) if before else None
     if before and inner:
-        joined = (_within(inner[0], limits), _within(inner[1], limits))
-        if joined in _ACTIVATIONS or {data["op"], graph.nodes[before]["op"]} <= _CLIPS:
-            limits, source, gone = joined, graph.nodes[before]["inputs"][0], [before]
+        limits = (_within(inner[0], limits), _within(inner[1], limits))
+        source, gone = graph.nodes[before]["inputs"][0], [before]
     op = _ACTIVATIONS.get(limits, "clip")
     if op == data["op"] and not gone:
         return False

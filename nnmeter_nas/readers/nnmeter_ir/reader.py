@@ -18,7 +18,10 @@ from .onnx_dialect import from_onnx_dialect, is_onnx_dialect
 
 #: Operators whose attributes this reader translates. Of others that need some, the IR does not tell them.
 _TRANSLATED = frozenset(
-    {"conv", "maxpool", "avgpool", "fc", "concat", "split", "mean", "reshape", "transpose", "clip"}
+    {
+        *("conv", "maxpool", "avgpool", "fc", "concat", "split", "mean", "reshape", "transpose", "clip"),
+        *("pixelshuffle", "pixelunshuffle"),
+    }
 )
 _INPUT_TYPES = ("Placeholder", "Input")
 #: Types whose output does not depend on the input's values.
@@ -251,6 +254,9 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
         return {"axes": tuple(_axis_to_nchw(a, rank) for a in axes), "keepdims": keepdims}
     if op == "reshape":
         return {"shape": to_nchw(attrs.get("shape") or body["output_shape"][0])}
+    if op in ("pixelshuffle", "pixelunshuffle"):
+        sizes = body["input_shape"][0][1], body["output_shape"][0][1]
+        return {"factor": attrs.get("block_size") or max(sizes) // min(sizes)}
     if op == "transpose":
         return {"perm": _permutation(attrs.get("perm"), body)}
     operator = OPERATORS.get(op)

@@ -97,10 +97,6 @@ class _Writer:
         elif self._pattern.get(name) == "se" and data["op"] == "conv":
             self._node(name, "Conv2D", inbounds, shapes, _out_shapes(data), _attrs(data))
             self._last[name] = self._same_shape(f"{name}/BiasAdd", "BiasAdd", name)
-        elif name in self._pattern and data["op"] == "div" and "const" in data["attrs"]:
-            # nn-Meter knows all spellings of squeeze-excite that use a product.
-            product = {**data, "op": "mul", "attrs": {"const": 1 / data["attrs"]["const"]}}
-            self._write_operator(name, product, inbounds, shapes)
         else:
             self._write_operator(name, data, inbounds, shapes)
 
@@ -109,8 +105,6 @@ class _Writer:
     ) -> None:
         """Write one operator as one node, plus a node for its constant if it has one."""
         kind = _ir_type(data["op"])
-        if data["op"] == "add" and len(inbounds) > 2:
-            kind = "AddN"
         for constant in _constants(data):
             made, shape = self._constant(f"{name}/y", **constant), constant["shape"]
             first = data["attrs"].get("const_first")
@@ -228,6 +222,8 @@ def _attrs(data: dict[str, Any]) -> dict[str, Any]:
         return {"axis": _axis_to_nhwc(axis, rank), "num_split": len(sizes) if len(set(sizes)) == 1 else sizes}
     if op == "transpose":
         return {"perm": _permutation(tuple(p % rank for p in attrs["perm"]))}
+    if op in ("pixelshuffle", "pixelunshuffle"):
+        return {"block_size": attrs["factor"]}
     if op in VIEW_OPS:
         return {"shape": to_nhwc(out)}
     operator = OPERATORS.get(op)
