@@ -22,6 +22,7 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Padding, Shape
+from ..tables import fills
 from .folding import Arithmetic, fold, slices, split_evenly
 from .values import Value, constant_node, folded, is_small, weights
 
@@ -30,6 +31,7 @@ OutputType = tuple[Shape | None, int]
 Translation = Callable[["OnnxNode"], "list[Value]"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+onnx_op = fills(TRANSLATIONS)
 
 #: Operators that return a constant even if their inputs are computed.
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})
@@ -173,17 +175,6 @@ class OnnxNode:
         if not -rank <= axis < rank:
             raise ReaderError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
         return axis % rank
-
-
-def onnx_op(*ops: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of ``ops``."""
-
-    def register(translation: Translation) -> Translation:
-        for op in ops:
-            TRANSLATIONS[op] = translation
-        return translation
-
-    return register
 
 
 def translate(node: OnnxNode) -> list[Value]:

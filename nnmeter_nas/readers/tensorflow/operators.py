@@ -23,12 +23,14 @@ from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, window_out
 from ..nnmeter_ir.reader import to_nchw
+from ..tables import fills
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
 from .nodes import TfNode
 
 Translation = Callable[["TfCall"], "list[TfValue] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+tensorflow = fills(TRANSLATIONS)
 
 #: A limit on pieces: no network cuts a tensor into this many.
 _MAX_PIECES = 1024
@@ -195,17 +197,6 @@ class TfCall:
         add_op(self.graph, name, "zero" if zero else "constant", [], {"shape": shape})
         infer_operator(self.graph, name)
         return name, 0
-
-
-def tensorflow(*names: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of the TensorFlow operators ``names``."""
-
-    def register(translation: Translation) -> Translation:
-        for name in names:
-            TRANSLATIONS[name] = translation
-        return translation
-
-    return register
 
 
 def is_known(op: str) -> bool:

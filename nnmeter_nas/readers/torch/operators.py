@@ -19,6 +19,7 @@ import networkx as nx
 
 from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Shape
+from ..tables import fills
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Translation = Callable[["AtenCall"], "list[Operand] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+aten = fills(TRANSLATIONS)
 
 #: Composite operators that are kept whole, because their parts would not show what they are.
 OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -77,17 +79,6 @@ class AtenCall:
         value, shape = self.known(tensor), tuple(tensor.shape)
         all_zero = value is not None and not bool(value.any())
         return self.emit("zero" if all_zero else "constant", [], {"shape": shape}, shape)
-
-
-def aten(*names: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of the ATen operators ``names``."""
-
-    def register(translation: Translation) -> Translation:
-        for name in names:
-            TRANSLATIONS[name] = translation
-        return translation
-
-    return register
 
 
 def reads(*operators: str) -> Callable[[Translation], Translation]:
