@@ -32,6 +32,7 @@ from nnmeter_nas.packs import features, save_pack, vocabulary
 from nnmeter_nas.packs import network as network_module
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
+from nnmeter_nas.readers import nhwc
 from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
 
 from . import kernel_table, training, training_settings
@@ -296,7 +297,7 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 def _code_fingerprint() -> str:
     """Hash the modules that decide what a fit learns and how; changes in other modules leave fits valid."""
-    read = (graph, shapes, fusion, kernels, work, nnmeter_ir, kernel_table)
+    read = (graph, shapes, fusion, kernels, work, nhwc, nnmeter_ir, kernel_table)
     modules = (*read, features, vocabulary, network_module, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()[:8]

@@ -22,7 +22,7 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, window_out
-from ..nnmeter_ir.reader import to_nchw
+from ..nhwc import MAP_RANK, to_nchw
 from ..tables import fills
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
 from .nodes import TfNode
@@ -34,7 +34,6 @@ tensorflow = fills(TRANSLATIONS)
 
 #: A limit on pieces: no network cuts a tensor into this many.
 _MAX_PIECES = 1024
-_MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +130,7 @@ class TfCall:
 
     def order(self, rank: int, like: TfValue) -> Shape:
         """Axis order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
-        if like.rank >= _MAP_RANK:
+        if like.rank >= MAP_RANK:
             return layout(rank, like.order == tuple(range(like.rank)))
         return layout(rank, self.channels_first)
 
@@ -751,7 +750,7 @@ def _reshape(call: TfCall) -> list[TfValue]:
 def _viewed(call: TfCall, source: TfValue, shape: Shape) -> TfValue:
     """``source`` as ``shape``; if its channels are split, the parts stay second and third."""
     order = call.order(len(shape), source)
-    is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
+    is_map = source.rank == MAP_RANK and source.order != tuple(range(MAP_RANK))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
         lead = shape[0] == source.sizes[0]  # else the batch is folded into the map, whose axes stay together
         order = (*([0] * lead), len(shape) - 2, len(shape) - 1, *range(lead, len(shape) - 2))
@@ -787,7 +786,7 @@ def _transpose(call: TfCall) -> list[TfValue]:
     shape = _permuted(source.sizes, perm)
     last, first = layout(rank, False), layout(rank, True)
     turned = tuple(perm.index(axis) for axis in source.order)
-    if call.channels_first and rank >= _MAP_RANK and {source.order, turned} == {last, first}:
+    if call.channels_first and rank >= MAP_RANK and {source.order, turned} == {last, first}:
         return [replace(source, shape=shape, order=turned)]
     back = {axis: i for i, axis in enumerate(source.order)}
     moved = tuple(back[perm[axis]] for axis in source.order)
