@@ -20,6 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import networkx as nx
 from rich.console import Console
@@ -35,7 +36,8 @@ from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, forest_name
 from nnmeter_nas.packs.pack import load_pack
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 
-from ..packs.reports import STANDARD, replace_sections
+from ..packs.reports import STANDARD
+from ..pages import markdown_table, replace_sections
 from .predictors import write_predictor
 
 #: Formats that we read. nn-Meter reads nn-Meter IR and ONNX; it exports torch modules to ONNX.
@@ -299,15 +301,8 @@ def _without(rows: Sequence[tuple[Row, Any]], others: Counter[Row]) -> list[tupl
 
 def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredictor]:
     """Import the folders as a user would, but into ``home``, and load the predictors."""
-    before = os.environ.get(HOME)
-    os.environ[HOME] = str(home)
-    try:
+    with patch.dict(os.environ, {HOME: str(home)}):
         packs = [load_pack(import_predictor(folder, name)) for name, folder in sources.items()]
-    finally:
-        if before is None:
-            del os.environ[HOME]
-        else:
-            os.environ[HOME] = before
     return [LatencyPredictor(pack) for pack in packs]
 
 
@@ -403,5 +398,4 @@ def _table(results: Sequence[Comparison]) -> Table:
 
 def _markdown(results: Sequence[Comparison]) -> list[str]:
     header, rows = _rows(results)
-    align = ["---", "---", *["---:"] * (len(header) - 3), "---"]
-    return [f"| {' | '.join(row)} |" for row in (header, align, *rows)]
+    return markdown_table(header, range(2, len(header) - 1), rows)

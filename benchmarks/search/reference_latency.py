@@ -24,7 +24,7 @@ from nnmeter_nas.costs import FactorTable, cached_table
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.supernet import Space
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 
 #: Number of random architectures that give the median latency of the space.
 _SAMPLED = 10_000
@@ -162,11 +162,9 @@ def _check_sides(outcomes: Sequence[Outcome]) -> None:
 
 def _markdown(outcomes: Sequence[Outcome], table: FactorTable, median: float) -> list[str]:
     fastest, slowest = (outcomes[0].record[name] for name in ("fastest_ms", "slowest_ms"))
-    lines = [
+    return [
         f"`{table.device}`: latencies of the small space range from {fastest:.3f} to {slowest:.3f} ms, with "
         f"median {median:.3f} ms.",
         "",
-        f"| {' | '.join(_HEADER)} |",
-        f"|{' ---: |' * len(_HEADER)}",
+        *markdown_table(_HEADER, range(len(_HEADER)), [outcome.cells for outcome in outcomes]),
     ]
-    return lines + [f"| {' | '.join(outcome.cells)} |" for outcome in outcomes]

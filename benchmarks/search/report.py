@@ -14,7 +14,7 @@ from nnmeter_nas.drawing import new_chart, to_png
 from nnmeter_nas.files import write_bytes
 from nnmeter_nas.kernels.configuration import FloatArray
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 from .comparison import EVOLUTION, OURS, RANDOM, SAMPLED, Outcome, Run
 from .statistics import front
 
@@ -124,7 +124,7 @@ def _table(outcome: Outcome) -> list[str]:
         "strategy", f"after {trials // 4}", f"after {trials // 2}", f"after {trials}", "best accuracy",
         "trials made", "p against Random", "p against RegularizedEvolution",
     ]  # fmt: skip
-    lines = [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+    rows = []
     p = {(c.strategy, c.rival): c for c in outcome.comparisons}
     for name, runs in _shown(outcome).items():
         found = np.array([run.hypervolume for run in runs])
@@ -138,8 +138,8 @@ def _table(outcome: Outcome) -> list[str]:
             comparison = p.get((name, rival))
             sign = "" if comparison is None else (" (ahead)" if comparison.ahead else "")
             cells.append("–" if comparison is None else f"{comparison.p_holm:.2g}{sign}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown_table(header, range(1, len(header)), rows)
 
 
 def _spread(values: FloatArray) -> str:

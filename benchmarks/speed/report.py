@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nnmeter_nas.files import write_bytes
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 from . import candidates, footprint, profilers, scaling, searches, tables
 from .figures import Figure, Result, load, save
 from .machine import is_busy, machine, machine_line
@@ -130,16 +130,16 @@ def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def scaling_table(curves: Sequence[Figure]) -> list[str]:
     """Make a table: the exponent of each curve, and the cost of one operator or candidate at both ends."""
-    lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
-             "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
+    header = ("cost", "exponent", "target", "met", "µs for each, smallest", "largest")
+    rows = []
     for figure in curves:
         each = [
             f"{number(1e6 * taken.median / size)} (of {size:,})"
             for size, taken in (figure.points[0], figure.points[-1])
         ]
         met = "yes" if figure.met else "**no**"
-        cells = [figure.name, f"{figure.ours.median:.2f}", f"≤ {figure.limit:g}", met, *each]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([figure.name, f"{figure.ours.median:.2f}", f"≤ {figure.limit:g}", met, *each])
+    lines = markdown_table(header, (1, 4, 5), rows)
     return [*lines, "", f"![Cost against operators and candidates]({_PLOT})"]
 
 
