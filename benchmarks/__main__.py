@@ -15,6 +15,7 @@ from nnmeter_nas.cli.arguments import positive_int
 from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
+from nnmeter_nas.parallel.bulk import workers
 
 from .packs.reports import evaluate_packs, write_readme
 from .packs.training_settings import Settings
@@ -292,7 +293,9 @@ def _train(options: argparse.Namespace, console: Console) -> None:
     )
 
     plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
-    for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
+    with workers(options.workers):
+        folders = train_packs(options.bench, options.output, options.work, plan)
+    for folder in folders:
         console.print(f"wrote {folder}")
 
 
