@@ -7,7 +7,6 @@ strategies run in NNI's engine behind a latency filter. docs/search_comparison.m
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.costs import measures
 from nnmeter_nas.costs.measures import Measure
+from nnmeter_nas.costs.table import every_architecture
 from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.predictor import LatencyPredictor
@@ -190,16 +190,19 @@ def run_comparison(
 
 def run_task(task: Task, seeds: Sequence[int], bars: Progress | None = None) -> Outcome:
     """Run all searches of a task and compare them."""
-    from . import nni_rivals as nni_side
+    from nni.nas.strategy import Random, RegularizedEvolution
 
-    evolutions = {f"RegularizedEvolution {setting}": setting for setting in nni_side.EVOLUTIONS}
-    searches: dict[str, Callable[[int, Accuracies], IndexArray]] = {
-        RANDOM: lambda seed, known: _nni_search(task, nni_side.random_search(seed), known)
+    from .nni_rivals import EVOLUTIONS
+
+    evolutions = {
+        f"RegularizedEvolution {setting}": partial(RegularizedEvolution, **arguments)
+        for setting, arguments in EVOLUTIONS.items()
     }
-    for name, setting in evolutions.items():
-        searches[name] = partial(_evolution_search, task, setting)
-    for name, make in OURS.items():
-        searches[name] = partial(_our_search, task, make)
+    searches: dict[str, Callable[[int, Accuracies], IndexArray]] = {
+        **{name: partial(_nni_search, task, make)
+           for name, make in {RANDOM: Random, **evolutions}.items()},
+        **{name: partial(_our_search, task, make) for name, make in OURS.items()},
+    }  # fmt: skip
     runs: dict[str, list[Run]] = {name: [] for name in searches}
     floors, reachable = {}, {}
     everything = _architectures(task.space)
@@ -244,22 +247,16 @@ def _our_search(
     return np.array(rows)
 
 
-def _evolution_search(task: Task, setting: str, seed: int, known: Accuracies) -> IndexArray:
-    from . import nni_rivals as nni_side
-
-    return _nni_search(task, nni_side.evolution(setting, seed), known)
-
-
-def _nni_search(task: Task, strategy: Any, known: Accuracies) -> IndexArray:
+def _nni_search(task: Task, make: Callable[..., Any], seed: int, known: Accuracies) -> IndexArray:
     """Trials of one of NNI's strategies, ``[n, positions]``."""
-    from . import nni_rivals as nni_side
+    from .nni_rivals import search
 
     def row(sample: Mapping[str, Any]) -> IndexArray:
         chosen = [candidates.index(str(sample[label])) for label, candidates in task.space.candidates.items()]
         return np.array([chosen])
 
-    samples = nni_side.search(
-        strategy,
+    samples = search(
+        make(seed=seed),
         task.nni_space,
         task.limit,
         lambda sample: float(task.latency.values(row(sample))[0]),
@@ -273,7 +270,7 @@ def _architectures(space: Space) -> IndexArray:
     """All architectures of a space, or a random sample if it is large, ``[N, positions]``."""
     sizes = [len(known) for known in space.candidates.values()]
     if np.prod(sizes, dtype=float) <= SAMPLED:
-        return np.array(list(itertools.product(*map(range, sizes))))
+        return every_architecture(sizes)
     return np.random.default_rng(0).integers(sizes, size=(SAMPLED, len(sizes)))
 
 

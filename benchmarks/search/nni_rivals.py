@@ -11,7 +11,6 @@ import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution.sequential import SequentialExecutionEngine
 from nni.nas.space import SimplifiedModelSpace
-from nni.nas.strategy import Random, RegularizedEvolution
 from nni.nas.strategy.middleware import Chain, Filter
 
 from nnmeter_nas.errors import SearchError
@@ -62,16 +61,6 @@ class _LookedUp(Evaluator):
 
     def _execute(self, model: Any) -> None:
         nni.report_final_result(self._accuracy(model.sample))
-
-
-def random_search(seed: int) -> Any:
-    """NNI's Random with its default parameters."""
-    return Random(seed=seed)
-
-
-def evolution(setting: str, seed: int) -> Any:
-    """NNI's RegularizedEvolution with the arguments ``EVOLUTIONS[setting]``."""
-    return RegularizedEvolution(**EVOLUTIONS[setting], seed=seed)
 
 
 def search(

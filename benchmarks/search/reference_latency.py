@@ -22,7 +22,8 @@ from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main as command
 from nnmeter_nas.costs import FactorTable, cached_table
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.supernet import Space
+from nnmeter_nas.solve.ranking import random_architectures
+from nnmeter_nas.supernet.named import load_space
 
 from ..pages import markdown_table, replace_sections
 
@@ -95,8 +96,8 @@ def run_reference_latency(
         SearchError: a search fails; or for some seed, aiming at half the median found nothing faster than
             aiming at double.
     """
-    table = _table_of(device)
-    median = median_latency(table)
+    table = cached_table(load_space("proxylessnas-small"), load_latency_predictor(device))
+    median = float(np.median(table.latencies(random_architectures(table, _SAMPLED))))
     searches = [(seed, aim) for seed in seeds for aim in AIMS]
     console.print(f"{len(searches)} searches on {table.device}, median of the space {median:.3f} ms")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -117,22 +118,6 @@ def run_reference_latency(
         replace_sections(output, {"reference latency": _markdown(outcomes, table, median)})
     _check_sides(outcomes)
     return outcomes
-
-
-def median_latency(table: FactorTable) -> float:
-    """Median latency in ms of a space's architectures."""
-    sizes = [len(known) for known in table.candidates.values()]
-    indices = np.random.default_rng(0).integers(sizes, size=(_SAMPLED, len(sizes)))
-    return float(np.median(table.latencies(indices)))
-
-
-def _table_of(device: str) -> FactorTable:
-    from nnmeter_nas.search_spaces import proxylessnas
-    from nnmeter_nas.supernet.tracing import read_supernet
-
-    space: Any = proxylessnas("small")
-    supernet = read_supernet(space, space.input_shape)
-    return cached_table(Space.of_supernet(supernet), load_latency_predictor(device))
 
 
 def _search(
