@@ -27,7 +27,7 @@ from .proxyless_plot import search_plot
 from .proxyless_retrain import read_architecture, retrain
 from .proxyless_search import SearchResult, SearchSettings, chosen_network, search
 from .proxyless_task import Task
-from .proxyless_training import WeightSettings, torch_device
+from .proxyless_training import WeightSettings, Workplace, torch_device
 
 #: Files in the output folder, besides those of the training itself.
 RECORD, PLOT, TABLE, RETRAINED, WEIGHTS = (
@@ -90,8 +90,8 @@ def search_for_device(
     _check_reference(settings, reach, predictor.device)
     about = {**task.about(), "applied_hardware": predictor.device, "pack_version": predictor.version}
     exported = exported_arch_path or output / "architecture.json"
-    result = search(build, dataset, estimator, settings, output, checkpoint, about, device, task.n_worker,
-                    task.test_batch_size)  # fmt: skip
+    place = Workplace(output, checkpoint, about, device, task.n_worker, task.test_batch_size)
+    result = search(build, dataset, estimator, settings, place)
     network = chosen_network(build, result.architecture)
     latency_ms = predictor.predict(network, model_type="torch", input_shape=space.input_shape)
     record = {
@@ -144,8 +144,8 @@ def train_found(
     device = torch_device(task.device)
     build, dataset = task.load(settings.seed)
     chosen = read_architecture(architecture, build)
-    network, accuracy = retrain(build, chosen, dataset, settings, output, checkpoint, task.about(), device,
-                                task.n_worker, task.test_batch_size)  # fmt: skip
+    place = Workplace(output, checkpoint, task.about(), device, task.n_worker, task.test_batch_size)
+    network, accuracy = retrain(build, chosen, dataset, settings, place)
     buffer = io.BytesIO()
     torch.save(network.cpu().state_dict(), buffer)
     write_bytes(output / WEIGHTS, buffer.getbuffer())
