@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -149,38 +150,18 @@ def _footprint(setting: Setting) -> Iterator[Result]:
     yield from footprint.memory_figures(setting.bench, setting.device)
 
 
-def _searches(setting: Setting) -> Iterator[Result]:
-    yield from searches.ranking_figures(setting.device)
-    yield from searches.filter_figures(setting.device)
-
-
-def _candidates(setting: Setting) -> Iterator[Result]:
-    yield from candidates.candidate_figures(setting.both)
-    yield from candidates.module_figures(setting.both)
-
-
-def _tables(setting: Setting) -> Iterator[Result]:
-    yield from tables.table_figures(setting.both, setting.device)
-
-
 def _profilers(setting: Setting) -> Iterator[Result]:
     python = setting.nni3 / "bin" / "python"
-    yield from profilers.profiler_figures(
-        setting.both.folder, setting.device, setting.environment, python
-    )
-
-
-def _scaling(setting: Setting) -> Iterator[Result]:
-    yield from scaling.size_figures(setting.device)
-    yield from scaling.number_figures(setting.device)
+    folder = setting.both.folder
+    return profilers.profiler_figures(folder, setting.device, setting.environment, python)
 
 
 #: The topics, in the order of the table.
-TOPICS: Mapping[str, Callable[[Setting], Iterator[Result]]] = {
+TOPICS: Mapping[str, Callable[[Setting], Iterable[Result]]] = {
     "footprint": _footprint,
-    "searches": _searches,
-    "candidates": _candidates,
-    "tables": _tables,
+    "searches": lambda s: chain(searches.ranking_figures(s.device), searches.filter_figures(s.device)),
+    "candidates": lambda s: chain(candidates.candidate_figures(s.both), candidates.module_figures(s.both)),
+    "tables": lambda s: tables.table_figures(s.both, s.device),
     "profilers": _profilers,
-    _SCALING: _scaling,
+    _SCALING: lambda s: chain(scaling.size_figures(s.device), scaling.number_figures(s.device)),
 }
