@@ -119,8 +119,7 @@ class Model:
     """A model that both predict.
 
     Attributes:
-        name: of the network.
-        format: the format that we read.
+        name, format: the network, and the format that we read.
         path: the file that nn-Meter reads. We read it too, unless the format is torch.
     """
 
@@ -141,7 +140,6 @@ class Comparison:
     """One model on one device.
 
     Attributes:
-        name, format, device: the model, the format that we read, and the device.
         kernels: number of our kernels that were compared.
         ours_ms, theirs_ms: the totals, in ms.
         reasons: names of the deliberate differences found.
@@ -178,7 +176,7 @@ def run_parity(
     output: Path | None,
     console: Console,
 ) -> None:
-    """Compare all models, print a table, and write it into ``output`` if given.
+    """Compare all models, print a table, and write it into the section ``parity`` of ``output``.
 
     Args:
         python: interpreter of an environment that has nn-Meter 2.0 and onnxsim.
@@ -186,9 +184,7 @@ def run_parity(
             to compare; without it, no nn-Meter IR is compared.
         formats: from :data:`FORMATS`.
         networks: names of the networks to compare; None compares all.
-        devices: applied hardware.
-        output: Markdown file with a section ``parity``.
-        console: shows progress.
+        devices, output, console: applied hardware, a page of Markdown or None, and where progress is shown.
 
     Raises:
         ParityError: nn-Meter cannot run, or a difference has no known reason.

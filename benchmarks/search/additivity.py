@@ -38,9 +38,7 @@ class Additivity:
     """Relative differences between sums and full-graph predictions, for random architectures on a device.
 
     Attributes:
-        space, device: names of the space and the device.
-        in_context: differences for our lookup table, ``[N]``.
-        isolated: differences for blocks priced alone, ``[N]``.
+        in_context, isolated: differences for our lookup table, and for blocks priced alone, ``[N]``.
     """
 
     space: str
@@ -52,14 +50,7 @@ class Additivity:
 def report_additivity(
     devices: Sequence[str], architectures: int, seed: int, console: Console
 ) -> list[Additivity]:
-    """Measure both bundled spaces at ImageNet size on each device, and print a table.
-
-    Args:
-        devices: names of applied hardware.
-        architectures: number of random architectures of each space.
-        seed: seed of the architectures.
-        console: where to print.
-    """
+    """Measure both bundled spaces at ImageNet size on each device, and print a table."""
     predictors = [load_latency_predictor(name) for name in devices]
     found: list[Additivity] = []
     seconds = 0.0

@@ -93,13 +93,9 @@ class Task:
     """One task that every strategy searches.
 
     Attributes:
-        name: its name in the command.
-        title: its name in reports.
-        nni_space: the space as an NNI object.
-        space: the same space as data.
-        latency: latency of its architectures, ms.
-        limit: latency in ms that no trial may exceed.
-        fastest: latency in ms of the fastest architecture.
+        name, title: its name in the command, and in reports.
+        nni_space, space: the space as an NNI object, and as data.
+        latency, limit, fastest: of its architectures, of what trials may take, and of the fastest; in ms.
         trials: number of trials each search may run.
         ceiling: upper bound of the accuracy.
         accuracy: returns the accuracies for a seed.
@@ -122,7 +118,6 @@ class Run:
     """One search.
 
     Attributes:
-        strategy, seed: the strategy's name and the seed.
         rows: the architectures tried, in order, ``[n, positions]``; n may be less than the trials allowed.
         latency: in ms, ``[n]``.
         accuracy: without the noise of trials, ``[n]``.
@@ -143,7 +138,6 @@ class Outcome:
     """The result of a task.
 
     Attributes:
-        task: the task.
         floors: accuracy of the reference point, by seed.
         reachable: hypervolume of all architectures together, by seed; of a random sample if the space is
             large.
@@ -163,14 +157,9 @@ class Outcome:
 def run_comparison(
     device: str, names: Sequence[str], seeds: Sequence[int], work: Path, console: Console
 ) -> list[Outcome]:
-    """Run all searches of the tasks.
+    """Run all searches of the tasks ``names``, from :data:`TASKS`, on a device.
 
-    Args:
-        device: applied hardware.
-        names: of the tasks, from :data:`TASKS`.
-        seeds: of the searches.
-        work: folder that stores the trainings on the digits, to resume.
-        console: shows progress.
+    The folder ``work`` stores the trainings on the digits, to resume.
 
     Raises:
         MissingPackageError: NNI 3.0 or SciPy is not installed.

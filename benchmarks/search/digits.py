@@ -50,8 +50,7 @@ def trained_accuracies(
     Args:
         file: stores each accuracy on a line, right after its training. Architectures in the file are not
             trained again.
-        space: the space; :func:`digits_space` if None.
-        training: arguments of :func:`train_on_digits`.
+        space, training: the space, and arguments of :func:`train_on_digits`.
         progress: called at the start and after each training with the number done and the total.
 
     Raises:

@@ -31,12 +31,7 @@ EVOLUTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 class TableFilter(LatencyFilter):
-    """A latency filter that looks latencies up instead of building and predicting each network.
-
-    Args:
-        limit: latency in ms.
-        latency: returns the latency of a candidate in ms.
-    """
+    """A latency filter that looks latencies (ms) up instead of building and predicting each network."""
 
     def __init__(self, limit: float, latency: Callable[[Sample], float]) -> None:
         super().__init__(limit, _NeverAsked())
@@ -71,16 +66,10 @@ def search(
     accuracy: Callable[[Sample], float],
     trials: int,
 ) -> list[Sample]:
-    """Run an NNI strategy behind the filter; return the candidates it tried, in order.
+    """Run an NNI strategy behind the filter, for up to ``trials``; return the candidates it tried, in order.
 
-    Args:
-        strategy: the NNI strategy.
-        space: the NNI space.
-        limit: latency in ms.
-        latency: returns the latency of a candidate in ms.
-        accuracy: returns the accuracy that a candidate's trial reports.
-        trials: maximum number of trials. A strategy that finds nothing new, or nothing within the limit,
-            stops earlier.
+    A strategy that finds nothing new, or nothing within the limit, stops earlier. ``latency`` returns the
+    latency of a candidate in ms, ``accuracy`` what its trial reports.
     """
     engine = SequentialExecutionEngine(max_model_count=trials)
     trial_space = SimplifiedModelSpace.from_model(space, _LookedUp(accuracy))

@@ -42,7 +42,6 @@ class Outcome:
     """One search.
 
     Attributes:
-        seed: of everything random.
         aim: reference latency in medians of the space; None if latency was left out.
         record: content of ``search.json``, which the search wrote.
     """
@@ -81,16 +80,9 @@ def run_reference_latency(
     epochs: int | None = None,
     workers: int = 2,
 ) -> list[Outcome]:
-    """Run the searches, print a table, and write it into ``output`` if given.
+    """Run the searches, print a table, and write it into the section ``reference latency`` of ``output``.
 
-    Args:
-        device: applied hardware.
-        seeds: of the searches.
-        work: folder for their results; finished searches in it do not run again.
-        output: Markdown file with a section ``reference latency``.
-        console: shows progress.
-        epochs: of each search; by default the command's own.
-        workers: number of searches at a time, each on one core.
+    Finished searches in the folder ``work`` do not run again. ``workers`` run at a time, each on one core.
 
     Raises:
         SearchError: a search fails; or for some seed, aiming at half the median found nothing faster than

@@ -27,11 +27,7 @@ _CLOUD = "#dddddd"
 def write_reports(outcomes: Sequence[Outcome], device: str, output: Path, page: Path | None = None) -> None:
     """Write ``search_comparison.md``, ``.json`` and ``.png`` into ``output``.
 
-    Args:
-        outcomes: results of the tasks.
-        device: applied hardware.
-        output: a folder.
-        page: Markdown file; the table replaces its section ``search comparison``, the plot goes beside it.
+    The table also replaces the section ``search comparison`` of ``page``; the plot goes beside it.
     """
     lines, plot = markdown(outcomes, device), comparison_plot(outcomes)
     write_bytes(output / f"{_NAME}.md", "\n".join([*lines, ""]).encode())

@@ -57,10 +57,8 @@ class Comparison:
     """One strategy against a rival, over the same seeds.
 
     Attributes:
-        strategy, rival: their names.
         difference: the strategy's hypervolume minus the rival's, median over the seeds.
         wins: number of seeds in which the strategy has more.
-        seeds: number of seeds.
         p: of Wilcoxon's signed-rank test, two-sided.
         p_holm: the same, corrected for the number of comparisons in the space.
     """

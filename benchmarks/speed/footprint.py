@@ -100,11 +100,8 @@ def _imported(more: str) -> Sample:
 def memory_figures(bench: Path | None, device: str, models: int = MODELS) -> Iterator[Result]:
     """Measure the peak memory of the command ``evaluate`` on a dataset of ``models`` models.
 
-    Args:
-        bench: folder of a dataset in the official schema. If it has fewer models, they are repeated under
-            other ids.
-        device: applied hardware; only one, because all would take minutes longer.
-        models: number of models.
+    It is measured on one device, because all would take minutes longer. If ``bench`` has fewer models, they
+    are repeated under other ids.
 
     Raises:
         DatasetError: ``bench`` holds no dataset.

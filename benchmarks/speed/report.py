@@ -31,9 +31,7 @@ class Setting:
     """Settings that the topics of a run share.
 
     Attributes:
-        device: applied hardware.
-        environment: virtual environment of nn-Meter.
-        nni3: virtual environment of NNI 3.0.
+        environment, nni3: virtual environments of nn-Meter, and of NNI 3.0.
         bench: folder of a dataset in the official schema, or None.
         folder: folder for temporary files.
     """
@@ -66,13 +64,11 @@ def run_speed(
     """Measure the figures of ``topics``; write those of each topic to ``<output>/<topic>.json``.
 
     Args:
-        environment: virtual environment of nn-Meter.
+        environment, nni3: virtual environments of nn-Meter, and of NNI 3.0.
         output: folder of the results.
-        device: applied hardware.
-        topics: keys of :data:`TOPICS`.
+        device, topics: applied hardware, and keys of :data:`TOPICS`.
         console: shows progress.
         bench: folder of a dataset in the official schema; without it, figures that need one are left out.
-        nni3: virtual environment of NNI 3.0.
 
     Raises:
         MissingPackageError: nn-Meter is not in ``environment``.

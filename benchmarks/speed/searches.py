@@ -48,13 +48,7 @@ def filter_figures(device: str) -> Iterator[Figure]:
 def made_and_filtered(
     candidates: Iterator[Any], accept: Callable[[Any], bool], count: int
 ) -> tuple[float, float]:
-    """Measure the milliseconds per candidate for making it, and for asking ``accept`` about it.
-
-    Args:
-        candidates: candidates that are made when requested.
-        accept: a filter.
-        count: number of candidates to take.
-    """
+    """Measure the milliseconds for making each of ``count`` candidates, and for asking ``accept``."""
     made = filtered = 0.0
     for _ in range(count):
         start = time.perf_counter()

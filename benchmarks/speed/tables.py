@@ -25,9 +25,7 @@ NNITable = Mapping[str, Mapping[str, float]]
 def table_figures(both: Both, device: str) -> Iterator[Figure]:
     """Time the tables of the ImageNet-sized ProxylessNAS space for all devices, both from NNI's module.
 
-    Args:
-        both: predictor of ``device``. The predictors of the other devices are written here.
-        device: one of the devices.
+    ``both`` is the predictor of ``device``; those of the other devices are written here.
 
     Raises:
         DisagreementError: the two sides price a candidate differently.
