@@ -42,7 +42,6 @@ class Found:
     Attributes:
         result: the architecture, and the search's figures about it.
         latency_ms: latency of the architecture, predicted from its full graph.
-        device: applied hardware.
         reach: latencies in ms of the space's fastest and slowest architectures, by the table.
         files: the files written.
     """
@@ -66,12 +65,10 @@ def search_for_device(
     """Search for the architecture that learns best within a latency on a device, or resume such a search.
 
     Args:
-        task: dataset and space.
+        task, settings: what to search and how; the reference latency is on the device.
         applied_hardware: device name.
-        settings: settings of the search; the reference latency is on this device.
         output: folder for all files.
-        checkpoint: file for the state; by default a file in ``output``.
-        exported_arch_path: file for the architecture; by default ``architecture.json`` in ``output``.
+        checkpoint, exported_arch_path: files for the state and the architecture; by default in ``output``.
         say: called with the range of latencies in the space, once it is known.
 
     Raises:
@@ -127,11 +124,10 @@ def train_found(
     """Train an exported architecture from scratch, or resume such a training.
 
     Args:
-        task: dataset and space; it must be the space that was searched.
+        task, settings: what to train and how; the space must be the one that was searched.
         architecture: JSON file that maps each label to a candidate's name or index.
-        settings: settings of the training.
         output: folder for all files.
-        checkpoint: file for the state; by default a file in ``output``.
+        checkpoint: file for the state; by default in ``output``.
 
     Returns:
         Accuracy on held-out images, 0 to 1, and the files written.

@@ -45,8 +45,7 @@ def retrain(
         build: makes the space.
         architecture: the candidate of each choice by label.
         dataset: all its training images are used.
-        settings: settings of the training.
-        place: where the training runs.
+        settings, place: how and where to train.
 
     Returns:
         The trained network, and its accuracy on held-out images, 0 to 1.
@@ -82,9 +81,7 @@ def retrain(
 def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, str]:
     """Read an architecture from a JSON file of a search or of NNI: label -> a candidate's name or index.
 
-    Args:
-        path: the file.
-        build: makes the space of the architecture.
+    ``build`` makes its space.
 
     Raises:
         SearchError: the file is missing, or holds something else.

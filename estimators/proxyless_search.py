@@ -135,8 +135,7 @@ def search(
         build: makes the space, an NNI model space whose choices are layer choices.
         dataset: half of its training images train the weights, the other half the architecture.
         estimator: gives latencies of the space on the applied hardware.
-        settings: settings of the search.
-        place: where the search runs.
+        settings, place: how and where to search.
 
     Raises:
         SearchError: the space cannot be searched, the checkpoint cannot be used, or a loss is not finite.

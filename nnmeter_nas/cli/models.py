@@ -28,7 +28,6 @@ class Model:
     """One model.
 
     Attributes:
-        name: its name, for people.
         file: its file; None for a torchvision model.
         kind: its model type, as :func:`nnmeter_nas.read_model` takes it.
         read: function that reads the model graph.

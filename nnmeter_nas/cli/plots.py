@@ -27,13 +27,7 @@ _HEAT, _ANNOTATED = "YlGnBu", 400
 def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
     """Draw a model's costliest kernels as bars, longest first, coloured by kernel type; one panel per device.
 
-    Args:
-        explanations: one per device, all of one model.
-        model: its name, for the title.
-        top: number of kernels in a panel; a line below it sums up the others.
-
-    Returns:
-        A PNG.
+    A line below a panel sums up the kernels beyond the ``top``. Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -56,11 +50,7 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
 def heat_map(tables: Sequence[FactorTable]) -> bytes:
     """Draw the latency of each candidate at each position, light for low; one panel per device.
 
-    Args:
-        tables: one per device, all of one space and input shape.
-
-    Returns:
-        A PNG.
+    All tables are of one space and input shape. Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

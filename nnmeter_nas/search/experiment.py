@@ -61,9 +61,7 @@ class Search:
     def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
         """Load everything that the settings name, and price the space.
 
-        Args:
-            settings: settings of the search.
-            progress: called with the number of architectures priced so far, if the table must be built.
+        ``progress`` is called with the number of architectures priced so far, if the table must be built.
 
         Raises:
             SearchError: no architecture of the space is inside the limits; names the fastest one.
@@ -207,8 +205,7 @@ def run_search(
     """Run a search, or the rest of one, and keep its report up to date.
 
     Args:
-        search: the search.
-        folder: its folder; trials in it are not run again.
+        search, folder: the search, and its folder; trials in it are not run again.
         port: port for NNI's web page and REST interface on 127.0.0.1; if it is in use, another one is taken.
         started: called with the manager's port once NNI's manager runs.
         changed: called when a trial was submitted or has ended.
@@ -235,12 +232,9 @@ def run_search(
 
 @dataclass
 class _Running:
-    """A search while NNI runs it.
+    """A search while NNI, which works in the folder ``work``, runs it.
 
     Attributes:
-        search: the search.
-        folder: its run folder.
-        work: NNI's folder.
         changed: called when a trial was submitted or has ended.
         port: port of NNI's manager; None until it runs.
     """

@@ -190,12 +190,12 @@ def _marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def end_processes(processes: list[psutil.Process], grace_s: float = GRACE_S) -> None:
-    """Ask ``processes`` to end, wait up to ``grace_s`` seconds, and kill the rest."""
+def end_processes(processes: list[psutil.Process]) -> None:
+    """Ask ``processes`` to end, wait up to :data:`GRACE_S` seconds, and kill the rest."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    deadline = time.monotonic() + grace_s
+    deadline = time.monotonic() + GRACE_S
     while (alive := _alive(processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in alive:

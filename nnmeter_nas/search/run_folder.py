@@ -82,8 +82,6 @@ class RunFolder:
     """The folder of one search, open and locked for this process.
 
     Attributes:
-        path: the folder.
-        settings: settings of the search.
         facts: meaning of the settings when the search began: packs, space and versions, by name.
         events: all submissions and ends of trials so far, in order.
     """
@@ -113,13 +111,7 @@ class RunFolder:
     def create(
         cls, path: Path, settings: Settings, facts: Mapping[str, Any], overwrite: bool = False
     ) -> RunFolder:
-        """Start the folder of a new search.
-
-        Args:
-            path: the folder; created if it does not exist.
-            settings: settings of the search.
-            facts: their current meaning.
-            overwrite: remove an earlier search from the folder.
+        """Start the folder of a new search; ``overwrite`` removes an earlier search from it.
 
         Raises:
             SearchError: the folder already holds a search, or another process works in it.
@@ -134,11 +126,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, **changed: Any) -> RunFolder:
-        """Open the folder of an interrupted search.
-
-        Args:
-            path: the folder.
-            changed: settings that replace those that the search began with.
+        """Open the folder of an interrupted search; ``changed`` settings replace those that it began with.
 
         Raises:
             SearchError: the folder holds no search, its files are damaged, or another process works in it.

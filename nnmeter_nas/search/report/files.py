@@ -68,10 +68,7 @@ def trials_table(report: SearchReport) -> Table:
 def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
     """Return a trial of the front as JSON values: choices by label, its figures, and how to rebuild it.
 
-    Args:
-        report: the report of its search.
-        trial: the trial.
-        place: its place on the front, from 1.
+    ``place`` is its place on the front, from 1.
     """
     return {
         "space": report.space,

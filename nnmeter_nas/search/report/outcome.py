@@ -132,9 +132,7 @@ class SearchReport:
 def figure(value: float, zeros: bool = False) -> str:
     """Format a number with four digits, large ones in thousands (k), millions (M) and billions (G).
 
-    Args:
-        value: the number.
-        zeros: keep zeros at the end, so that numbers in a column have equally many decimals.
+    ``zeros`` keeps zeros at the end, so that numbers in a column have equally many decimals.
 
     >>> figure(3.14159), figure(320_400_000), figure(0.5), figure(0.5, zeros=True)
     ('3.142', '320.4 M', '0.5', '0.5000')

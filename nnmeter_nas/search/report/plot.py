@@ -21,11 +21,7 @@ _LARGE = 1e4
 def pareto_plot(report: SearchReport) -> bytes:
     """Plot the metric over each latency and each other objective, with limits, Pareto front and best trial.
 
-    Args:
-        report: report of a search with at least one trained trial.
-
-    Returns:
-        A PNG.
+    Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
