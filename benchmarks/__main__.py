@@ -24,7 +24,7 @@ from .parity.comparison import FORMATS, run_parity
 #: Tasks of the command ``search``.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: Topics that the command ``speed`` measures.
-SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+_SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
 _DATASET = "folder of <family>s.jsonl files in the official schema"
 
 
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 
     speed = command("speed", _speed,
                     "speed and size, each figure beside its rival's in the same run (NNI 2.10.1)")
-    speed.add_argument("--topic", nargs="+", action=_Several, default=list(SPEED_TOPICS),
-                       choices=SPEED_TOPICS, help="what to measure")
+    speed.add_argument("--topic", nargs="+", action=_Several, default=list(_SPEED_TOPICS),
+                       choices=_SPEED_TOPICS, help="what to measure")
     _add_device(speed, "cortexA76cpu_tflite21")
     speed.add_argument("--environment", type=Path, default=Path(".venv-nnmeter"), metavar="DIR",
                        help="virtual environment of nn-Meter 2.0")

@@ -30,7 +30,7 @@ from .proxyless_task import Task
 from .proxyless_training import WeightSettings, Workplace, torch_device
 
 #: Files in the output folder, besides those of the training itself.
-RECORD, PLOT, TABLE, RETRAINED, WEIGHTS = (
+RECORD, _PLOT, TABLE, _RETRAINED, WEIGHTS = (
     "search.json", "search.png", "latency_table.yaml", "retrain.json", "weights.pt",
 )  # fmt: skip
 
@@ -109,8 +109,8 @@ def search_for_device(
         read_log(output / "search.csv"), predictor.device, settings.reference_latency, reach, latency_ms,
         f"ProxylessNAS for {predictor.device}, {aim}",
     )  # fmt: skip
-    write_bytes(output / PLOT, plot)
-    files = (exported, output / RECORD, output / PLOT, output / "search.csv")
+    write_bytes(output / _PLOT, plot)
+    files = (exported, output / RECORD, output / _PLOT, output / "search.csv")
     return Found(result, latency_ms, predictor.device, reach, files)
 
 
@@ -147,8 +147,8 @@ def train_found(
     write_bytes(output / WEIGHTS, buffer.getbuffer())
     used = {**asdict(settings), **task.about()}
     record = {"architecture": chosen, "held_out_accuracy": accuracy, "settings": used}
-    _write_json(output / RETRAINED, record)
-    return accuracy, (output / RETRAINED, output / WEIGHTS, output / "retrain.csv")
+    _write_json(output / _RETRAINED, record)
+    return accuracy, (output / _RETRAINED, output / WEIGHTS, output / "retrain.csv")
 
 
 def _check_reference(settings: SearchSettings, reach: tuple[float, float], device: str) -> None:

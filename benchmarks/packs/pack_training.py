@@ -41,9 +41,9 @@ from .training_settings import SETTINGS, Settings
 
 VERSION = 2.0
 #: One in this many models is held out, chosen by a hash of its id.
-HELD_OUT_ONE_IN = 10
+_HELD_OUT_ONE_IN = 10
 #: Share of the data for a leave-one-family-out fit, which also has fewer epochs and one member.
-LOFO_SHARE = 0.5
+_LOFO_SHARE = 0.5
 DATASET = {
     "name": "nn-Meter benchmark dataset (MobiSys'21)",
     "licence": "Open Use of Data Agreement v1.0",
@@ -82,7 +82,7 @@ class Plan:
 
 def held_out(ids: Iterable[str]) -> npt.NDArray[np.bool_]:
     """Tell which models are never trained on; this depends only on the id."""
-    return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0 for i in ids])
+    return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0 for i in ids])
 
 
 def train_packs(bench: Path, output: Path, work: Path, plan: Plan) -> list[Path]:
@@ -184,7 +184,7 @@ def _training_models(fit: Fit, table: KernelTable, seed: int) -> npt.NDArray[np.
     if fit.left_out is None:
         return np.flatnonzero(measured & ~held_out(table.ids))
     others = np.flatnonzero(measured & (table.families != fit.left_out))
-    chosen = np.random.default_rng(seed).choice(others, max(1, int(len(others) * LOFO_SHARE)), replace=False)
+    chosen = np.random.default_rng(seed).choice(others, max(1, int(len(others) * _LOFO_SHARE)), replace=False)
     return np.sort(chosen)
 
 
@@ -240,7 +240,7 @@ def _assemble(
             "held_out_ids": _rounded(random_ids),
             "leave_one_family_out": {
                 "training": {
-                    "share_of_models": LOFO_SHARE,
+                    "share_of_models": _LOFO_SHARE,
                     "epochs": plan.lofo_epochs,
                     "members": 1,
                 },

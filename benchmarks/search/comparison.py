@@ -44,9 +44,9 @@ IndexArray = npt.NDArray[np.intp]
 Row = tuple[int, ...]
 
 #: Share of the space's architectures that meet the latency limit.
-LIMIT_QUANTILE = 0.3
+_LIMIT_QUANTILE = 0.3
 #: Share of the space's architectures whose accuracy is below the reference point's.
-FLOOR_QUANTILE = 0.1
+_FLOOR_QUANTILE = 0.1
 #: Number of random architectures that give the quantiles of a larger space.
 SAMPLED = 20_000
 
@@ -198,7 +198,7 @@ def run_task(task: Task, seeds: Sequence[int], bars: Progress | None = None) -> 
     bar = bars.add_task(f"searches, {task.title}", total=len(seeds) * len(searches)) if bars else None
     for seed in seeds:
         known = task.accuracy(seed)
-        floors[seed] = float(np.quantile(known.accuracies(everything), FLOOR_QUANTILE))
+        floors[seed] = float(np.quantile(known.accuracies(everything), _FLOOR_QUANTILE))
         ms, accuracy = task.latency.values(everything), known.accuracies(everything)
         reachable[seed] = hypervolume(ms, accuracy, task.limit, floors[seed]) / _box(task, floors[seed])
         for name, search in searches.items():
@@ -268,7 +268,7 @@ def _task(name: str, title: str, nni_space: Any, predictor: LatencyPredictor, tr
     space = space_of(nni_space)
     latency = measures.latency(space, predictor)
     ms = latency.values(_architectures(space))
-    limit = float(np.quantile(ms, LIMIT_QUANTILE))
+    limit = float(np.quantile(ms, _LIMIT_QUANTILE))
     fastest = float(ms.min())
     if latency.table is not None and len(ms) == SAMPLED:  # drawn from a larger space
         fastest, _ = latency_reach(latency.table)

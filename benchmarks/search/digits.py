@@ -31,7 +31,7 @@ SPACE: Mapping[str, Any] = {
     "head_channels": 64,
 }
 #: Arguments of each training, which takes about 0.4 s on one core.
-TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
+_TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
 
 
 def digits_space() -> Any:
@@ -42,7 +42,7 @@ def digits_space() -> Any:
 def trained_accuracies(
     file: Path,
     space: Any | None = None,
-    training: Mapping[str, Any] = TRAINING,
+    training: Mapping[str, Any] = _TRAINING,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, ...], float]:
     """Return the held-out accuracy of every architecture of a space, by the names of its blocks.

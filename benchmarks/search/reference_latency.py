@@ -30,7 +30,7 @@ from ..pages import markdown_table, replace_sections
 #: Number of random architectures that give the median latency of the space.
 _SAMPLED = 10_000
 #: Reference latencies, in medians of the space; None leaves latency out.
-AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
+_AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
 _HEADER = (
     "seed", "reference (ms)", "found, full graph (ms)", "by the table (ms)", "expected (ms)",
     "entropy (nats)", "held-out accuracy",
@@ -90,7 +90,7 @@ def run_reference_latency(
     """
     table = cached_table(load_space("proxylessnas-small"), load_latency_predictor(device))
     median = float(np.median(table.latencies(random_architectures(table, _SAMPLED))))
-    searches = [(seed, aim) for seed in seeds for aim in AIMS]
+    searches = [(seed, aim) for seed in seeds for aim in _AIMS]
     console.print(f"{len(searches)} searches on {table.device}, median of the space {median:.3f} ms")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         records = pool.map(

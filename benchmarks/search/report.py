@@ -29,9 +29,9 @@ def write_reports(outcomes: Sequence[Outcome], device: str, output: Path, page: 
 
     The table also replaces the section ``search comparison`` of ``page``; the plot goes beside it.
     """
-    lines, plot = markdown(outcomes, device), comparison_plot(outcomes)
+    lines, plot = markdown(outcomes, device), _comparison_plot(outcomes)
     write_bytes(output / f"{_NAME}.md", "\n".join([*lines, ""]).encode())
-    write_bytes(output / f"{_NAME}.json", json.dumps(raw_figures(outcomes, device)).encode())
+    write_bytes(output / f"{_NAME}.json", json.dumps(_raw_figures(outcomes, device)).encode())
     write_bytes(output / f"{_NAME}.png", plot)
     if page is not None:
         replace_sections(page, {"search comparison": lines})
@@ -53,12 +53,12 @@ def markdown(outcomes: Sequence[Outcome], device: str) -> list[str]:
     return lines
 
 
-def raw_figures(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
+def _raw_figures(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
     """Every trial of every search and every comparison, ready for JSON."""
     return {"device": device, "tasks": [_raw_task(outcome) for outcome in outcomes]}
 
 
-def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
+def _comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
     """Plot hypervolume over trials with quartiles, and below it the first seed's fronts; one column per task.
 
     Returns:

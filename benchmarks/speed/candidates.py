@@ -20,7 +20,7 @@ from .figures import Figure, Sample, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError
 
 #: Number of candidates for a median, and number that a warm predictor has seen before them.
-CANDIDATES, SEEN = 20, 20
+CANDIDATES, _SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
 _NETWORK = "mobilenet_v2"
 
@@ -45,13 +45,13 @@ def spos_candidates(engine: str) -> Iterator[Any]:
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
     """Time a candidate from graph IR to ms: warm, on a fresh predictor, and with our own pack."""
-    drawn = list(itertools.islice(spos_candidates("graph"), SEEN + CANDIDATES))
-    seen, candidates = drawn[:SEEN], drawn[SEEN:]
+    drawn = list(itertools.islice(spos_candidates("graph"), _SEEN + CANDIDATES))
+    seen, candidates = drawn[:_SEEN], drawn[_SEEN:]
     # The results need not agree. nn-Meter knows channel shuffles, splits, concats and the pool by other names
     # than NNI's graph IR does, so it leaves them out at 0 ms.
     rival = "nn-Meter 2.0"
     note = "same forests and rules; nn-Meter leaves operators out"
-    warm = f"on candidates that are new to a predictor which has seen {SEEN} others"
+    warm = f"on candidates that are new to a predictor which has seen {_SEEN} others"
     theirs = both.theirs()
     theirs_warm = _each(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
     yield Figure(

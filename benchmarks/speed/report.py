@@ -106,15 +106,15 @@ def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
     found = {topic: load(path) for topic in TOPICS if (path := output / f"{topic}.json").is_file()}
     compared = {topic: results for topic, (results, _) in found.items() if topic != _SCALING}
     lines = table(result for results in compared.values() for result in results)
-    replace_sections(readme, {"speed": [*lines, "", *machine_lines({t: found[t][1] for t in compared})]})
+    replace_sections(readme, {"speed": [*lines, "", *_machine_lines({t: found[t][1] for t in compared})]})
     if page is not None and _SCALING in found:
         results, described = found[_SCALING]
         curves = [result for result in results if isinstance(result, Figure)]
-        replace_sections(page, {_SCALING: [*scaling_table(curves), "", machine_line(described)]})
+        replace_sections(page, {_SCALING: [*_scaling_table(curves), "", machine_line(described)]})
         write_bytes(page.parent / _PLOT, scaling_plot(curves))
 
 
-def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The machine of each run: one line, or one line per run if there were several."""
     topics: dict[str, list[str]] = {}
     for topic, values in described.items():
@@ -125,7 +125,7 @@ def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"- {', '.join(names)}: {line}" for line, names in topics.items()] + ["", spread]
 
 
-def scaling_table(curves: Sequence[Figure]) -> list[str]:
+def _scaling_table(curves: Sequence[Figure]) -> list[str]:
     """Make a table: the exponent of each curve, and the cost of one operator or candidate at both ends."""
     header = ("cost", "exponent", "target", "met", "µs for each, smallest", "largest")
     rows = []

@@ -36,7 +36,7 @@ def filter_figures(device: str) -> Iterator[Figure]:
         for candidate in itertools.islice(candidates, CHECKED):
             accept(candidate)
         gc.collect()
-        pairs = [made_and_filtered(candidates, accept, count) for _ in range(repeats)]
+        pairs = [_made_and_filtered(candidates, accept, count) for _ in range(repeats)]
         made, filtered = zip(*pairs, strict=True)
         yield Figure(
             f"one candidate in NNI's Random, {engine} engine, SPOS: the filter, and making it", "ms",
@@ -45,7 +45,7 @@ def filter_figures(device: str) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def made_and_filtered(
+def _made_and_filtered(
     candidates: Iterator[Any], accept: Callable[[Any], bool], count: int
 ) -> tuple[float, float]:
     """Measure the milliseconds for making each of ``count`` candidates, and for asking ``accept``."""

@@ -16,9 +16,9 @@ from ..readers import SUFFIXES, read_model
 from ..readers.inputs import InputShape
 
 #: A file with one graph per line, as in the bench dataset.
-LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
+_LINES_SUFFIX, _LINES = ".jsonl", "nnmeter-ir lines"
 #: Suffixes of model files in a folder -> model type.
-FOLDER_SUFFIXES = {**SUFFIXES, LINES_SUFFIX: LINES}
+FOLDER_SUFFIXES = {**SUFFIXES, _LINES_SUFFIX: _LINES}
 #: Flag -> type of the models that it names.
 _FLAGS = {"onnx": "onnx", "tensorflow": "pb", "nn_meter_ir": "nnmeter-ir"}
 
@@ -63,11 +63,11 @@ class Models:
         return cls(files, options.torchvision or (), input_shape)
 
     def __len__(self) -> int:
-        return sum(_count(path) if kind == LINES else 1 for path, kind in self.files) + len(self.torchvision)
+        return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)
 
     def __iter__(self) -> Iterator[Model]:
         for path, kind in self.files:
-            if kind == LINES:
+            if kind == _LINES:
                 yield from self._lines(path)
             else:
                 read = partial(_read_file, path, kind, self.input_shape)
@@ -96,7 +96,7 @@ def _suffixes(kind: str | None) -> dict[str, str]:
     """Map the suffixes of a model type to the type of such a file; None means all types."""
     if kind is None:
         return FOLDER_SUFFIXES
-    kinds = (kind, LINES) if kind == "nnmeter-ir" else (kind,)
+    kinds = (kind, _LINES) if kind == "nnmeter-ir" else (kind,)
     return {suffix: k for suffix, k in FOLDER_SUFFIXES.items() if k in kinds}
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..search.run_folder import RunFolder, Settings
 
 NEEDS = "pip install 'nnmeter_nas[search]'"
-DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
+_DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
     "population": "pareto", "mutation": "pareto", "crossover": "pareto",
@@ -168,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
         "input_shape": options.input_shape,
         "trials": trials,
         "concurrency": options.concurrency or 2,
-        "evaluator": options.evaluator or DIGITS,
+        "evaluator": options.evaluator or _DIGITS,
         "arguments": {"epochs": options.epochs or 3, "seed": seed},
         "engine": options.engine or "py",
         "trial_limit_s": options.trial_limit,

@@ -41,9 +41,9 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 logger = logging.getLogger(__name__)
 
 #: Name of a strategy in a search -> its class in :mod:`nnmeter_nas.strategies`.
-STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
+_STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
 #: Number of attempts to start NNI's manager, each on another port.
-STARTS = 4
+_STARTS = 4
 #: Number of random architectures; their median latency is the limit if none is given.
 SAMPLED = 200
 
@@ -72,7 +72,7 @@ class Search:
             load_latency_predictor(device, settings.predictor_version) for device in settings.devices
         ]
         self.space = load_space(settings.space, settings.input_shape)
-        self.evaluator = make_evaluator(settings, self.space.input_shape)
+        self.evaluator = _make_evaluator(settings, self.space.input_shape)
         # Price the space here to show progress; the strategy then finds the latencies in the cache.
         measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
@@ -145,7 +145,7 @@ class Search:
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:
-            return getattr(strategies, STRATEGIES[settings.strategy])(
+            return getattr(strategies, _STRATEGIES[settings.strategy])(
                 max_latency=settings.max_latency or None,
                 min_latency=settings.min_latency or None,
                 predictor=self.predictors,
@@ -172,7 +172,7 @@ def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> l
     return [float(np.median(latency.values(rows))) for latency in measured]
 
 
-def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
+def _make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
     """Make the evaluator that ``settings.evaluator`` names: one of NNI's, or a function to wrap in one.
 
     The function gets the network or its factory, and those of ``settings.arguments`` and ``input_shape`` that
@@ -261,7 +261,7 @@ class _Running:
             started(at)
 
         with launcher_of_search(self.work), experiments.fresh_nni():
-            for attempt in range(STARTS):
+            for attempt in range(_STARTS):
                 at = free_port(None if attempt else port)
                 module = make_space(self.search.settings.space)
                 try:
@@ -274,7 +274,7 @@ class _Running:
         logs = self.folder.path / LOGS
         if self.port is None:
             raise SearchError(
-                f"NNI's manager did not start in {STARTS} attempts, each on another port; its logs are in "
+                f"NNI's manager did not start in {_STARTS} attempts, each on another port; its logs are in "
                 f"{logs}; the last failed with {failure}"
             ) from failure
         raise SearchError(

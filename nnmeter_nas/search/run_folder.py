@@ -31,7 +31,7 @@ from .journal import Journal
 from .report.files import empty_folder
 from .report.trials import Trial
 
-SETTINGS, JOURNAL, TRIALS, LOGS, LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
+SETTINGS, _JOURNAL, TRIALS, LOGS, _LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RunFolder:
         """Open the folder; use :meth:`create` or :meth:`resume`."""
         self.path, self.settings, self.facts = path, settings, facts
         self._lock = _locked(path)
-        self._journal = Journal(path / JOURNAL)
+        self._journal = Journal(path / _JOURNAL)
         self.events: list[Event] = []
         self._times: list[float] = []
         for record in self._journal.records:
@@ -205,7 +205,7 @@ def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
 
 
 def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / LOCK, timeout=0)
+    lock = FileLock(path / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -215,7 +215,7 @@ def _locked(path: Path) -> FileLock:
 
 def _clear(path: Path) -> None:
     """Remove the search in a folder; keep all other files."""
-    for name in (SETTINGS, JOURNAL):
+    for name in (SETTINGS, _JOURNAL):
         (path / name).unlink(missing_ok=True)
     for name in (TRIALS, LOGS):
         shutil.rmtree(path / name, ignore_errors=True)

@@ -32,7 +32,7 @@ __all__ = [
 
 #: Files that :func:`write_report` writes to its folder; subfolder for the best architectures.
 FILES = ("trials.csv", "pareto.png", "report.html")
-BEST = "best"
+_BEST = "best"
 
 _REBUILD = """\
 from nnmeter_nas.search.rebuild import load_architecture, rebuild
@@ -84,8 +84,8 @@ def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str
         "strategy": report.strategy,
         "nni": report.nni,
         "settings": dict(report.settings),
-        "rebuild": _REBUILD.format(name=f"{BEST}/{place}.json"),
-        "export": f"nnmeter-nas export {BEST}/{place}.json -o network.onnx",
+        "rebuild": _REBUILD.format(name=f"{_BEST}/{place}.json"),
+        "export": f"nnmeter-nas export {_BEST}/{place}.json -o network.onnx",
     }
 
 
@@ -110,7 +110,7 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
     files = {table: _csv(report)}
     for place, trial in enumerate(report.front, 1):
         values = architecture(report, trial, place)
-        files[folder / BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
+        files[folder / _BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
     files[page] = report_html(report)
     for path, text in files.items():
         write_bytes(path, text.encode(errors="backslashreplace"))
@@ -124,7 +124,7 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
 
 def _remove_best(folder: Path, after: int) -> None:
     """Remove the architectures at places beyond ``after``, left by an earlier, longer front."""
-    for path in (folder / BEST).glob("*.json"):
+    for path in (folder / _BEST).glob("*.json"):
         if path.stem.isdecimal() and int(path.stem) > after:
             path.unlink()
 
