@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tables import fills
+from ..entries import fills
 from .values import Array, is_small
 
 

@@ -22,7 +22,7 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Padding, Shape
-from ..tables import fills
+from ..entries import fills
 from .folding import Arithmetic, fold, slices, split_evenly
 from .values import Value, constant_node, folded, is_small, weights
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ...errors import ReaderError
 from ...graph.shapes import Shape
-from ..tables import fills
+from ..entries import fills
 from .nodes import TfNode
 
 Values = npt.NDArray[Any]

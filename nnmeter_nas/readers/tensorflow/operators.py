@@ -22,8 +22,8 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, window_out
+from ..entries import fills
 from ..nhwc import MAP_RANK, to_nchw
-from ..tables import fills
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
 from .nodes import TfNode
 

@@ -19,7 +19,7 @@ import networkx as nx
 
 from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Shape
-from ..tables import fills
+from ..entries import fills
 
 if TYPE_CHECKING:
     import torch

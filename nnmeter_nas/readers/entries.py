@@ -1,4 +1,4 @@
-"""Tables of functions by an outside format's names, filled by a decorator."""
+"""Functions of a reader by an outside format's names; a decorator fills them in."""
 
 from __future__ import annotations
 
