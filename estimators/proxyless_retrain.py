@@ -22,10 +22,9 @@ from .proxyless_training import (
     Training,
     WeightSettings,
     Workplace,
-    cross_entropy,
-    hit_rate,
     on_device,
     set_learning_rate,
+    train_weights,
     weights_optimizer,
 )
 
@@ -62,13 +61,7 @@ def retrain(
 
     def step(progress: float, batches: Sequence[Batch]) -> dict[str, float]:
         set_learning_rate(weights, settings.learning_rate, progress)
-        [(images, classes)] = batches
-        logits = network(images)
-        loss = cross_entropy(logits, classes, settings)
-        weights.zero_grad()
-        loss.backward()
-        weights.step()
-        return {"loss": loss.item(), "accuracy": hit_rate(logits, classes)}
+        return train_weights(network, weights, batches[0], settings)
 
     def judge() -> float:
         return place.accuracy(network, dataset.held_out)

@@ -31,6 +31,7 @@ from .proxyless_training import (
     hit_rate,
     on_device,
     set_learning_rate,
+    train_weights,
     weights_optimizer,
 )
 
@@ -199,7 +200,9 @@ class _Search:
     def step(self, progress: float, batches: Sequence[Batch]) -> dict[str, float]:
         """Train the weights on the first batch, then, after the warm-up, the odds on the second."""
         set_learning_rate(self.weights, self.settings.learning_rate, progress)
-        figures = self._train_weights(*batches[0])
+        self.choices.draw()
+        figures = train_weights(self.network, self.weights, batches[0], self.settings)
+        figures |= {"cross_entropy": figures["loss"], "latency_penalty": 0.0}
         if progress * self.settings.epochs >= self.settings.warmup_epochs:
             figures = self._train_odds(*batches[1])
         return {
@@ -211,18 +214,6 @@ class _Search:
     def expected_latency(self) -> torch.Tensor:
         """Return the expected latency in ms, differentiable."""
         return self.estimator.cal_expected_latency(self.choices.probabilities())
-
-    def _train_weights(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
-        self.choices.draw()
-        logits = self.network(images)
-        loss = cross_entropy(logits, classes, self.settings)
-        self.weights.zero_grad()
-        loss.backward()
-        self.weights.step()
-        return {
-            "loss": loss.item(), "cross_entropy": loss.item(), "latency_penalty": 0.0,
-            "accuracy": hit_rate(logits, classes),
-        }  # fmt: skip
 
     def _train_odds(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
         self.odds.zero_grad()

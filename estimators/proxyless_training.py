@@ -123,6 +123,19 @@ def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightS
     return loss
 
 
+def train_weights(
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, settings: WeightSettings
+) -> dict[str, float]:
+    """Train the weights on a batch; return the loss and the share of images classified correctly."""
+    images, classes = batch
+    logits = network(images)
+    loss = cross_entropy(logits, classes, settings)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss.item(), "accuracy": hit_rate(logits, classes)}
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Where a training runs, and where it leaves its files.

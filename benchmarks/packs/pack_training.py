@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import inspect
-import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ import torch
 
 import nnmeter_nas
 from nnmeter_nas.errors import DatasetError, PackError, UnknownDeviceError, nearest
-from nnmeter_nas.files import write_npz
+from nnmeter_nas.files import digest, write_npz
 from nnmeter_nas.graph import model_graph as graph
 from nnmeter_nas.graph import shapes
 from nnmeter_nas.kernels import configuration as kernels
@@ -108,8 +107,7 @@ def train_packs(bench: Path, output: Path, work: Path, plan: Plan) -> list[Path]
     table_folder = work / f"tables-{fingerprint}-{code}"
     tables = _tables(bench, table_folder, plan.devices)
     fits = [fit for device in plan.devices for fit in _fits(device, tables[device], plan)]
-    content = json.dumps([asdict(plan), fingerprint, code], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()[:12]
+    key = digest([asdict(plan), fingerprint, code])[:12]
     networks = _run(fits, table_folder, plan, work / f"fits-{key}")
     folders = []
     for device in plan.devices:

@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -219,17 +220,9 @@ def compare(
     found = predictor.explain(graph)
     nodes = found.kernel_graph.nodes
     ours = [(row, name) for name in nodes if (row := _row(predictor, model, nodes[name]["kernel"]))]
+    compared = partial(Comparison, model.name, model.format, predictor.device, len(ours), found.latency_ms)
     if "error" in theirs:
-        return Comparison(
-            model.name,
-            model.format,
-            predictor.device,
-            len(ours),
-            found.latency_ms,
-            math.nan,
-            (),
-            theirs["error"],
-        )
+        return compared(math.nan, (), theirs["error"])
     their_rows = [
         ((kernel["type"], _rounded(kernel["row"]) if kernel["predicted"] else None), kernel["ms"])
         for kernel in theirs["kernels"]
@@ -252,16 +245,8 @@ def compare(
     expected = theirs["total"] - left_out + added
     if abs(found.latency_ms - expected) > _TOLERANCE * expected:
         unexplained.append(f"a total of {found.latency_ms} ms, where those kernels explain {expected} ms")
-    return Comparison(
-        model.name,
-        model.format,
-        predictor.device,
-        len(ours),
-        found.latency_ms,
-        theirs["total"],
-        tuple(dict.fromkeys(reason.name for reason in reasons)),
-        "; ".join(unexplained),
-    )
+    names = tuple(dict.fromkeys(reason.name for reason in reasons))
+    return compared(theirs["total"], names, "; ".join(unexplained))
 
 
 def _head(kernel_type: str) -> str:

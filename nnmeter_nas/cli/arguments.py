@@ -8,7 +8,6 @@ from pathlib import Path
 from ..errors import UnknownDeviceError
 from ..packs import pack_folders
 from ..predictor import LatencyPredictor, load_latency_predictor
-from ..readers.inputs import InputShape
 from .models import FOLDER_SUFFIXES, suffix_of
 
 DEFAULT_DEVICE = "cortexA76cpu_tflite21"
@@ -83,14 +82,6 @@ def check_models(options: argparse.Namespace) -> None:
 
 def _is_model(name: str) -> bool:
     return suffix_of(Path(name)) in FOLDER_SUFFIXES or Path(name).exists()
-
-
-def input_shape(options: argparse.Namespace) -> InputShape | None:
-    """Return the value of ``--input-shape`` in the form that readers take."""
-    shapes = options.input_shape
-    if not shapes:
-        return None
-    return shapes[0] if len(shapes) == 1 else shapes
 
 
 def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:

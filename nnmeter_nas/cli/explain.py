@@ -17,7 +17,6 @@ from .arguments import (
     add_model_arguments,
     check_format,
     check_models,
-    input_shape,
     load_predictors,
     png,
     positive_int,
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     check_format(options)
     check_models(options)
     predictors = load_predictors(options)
-    models = Models.named_by(options, input_shape(options))
+    models = Models.named_by(options)
     if options.plot and len(models) != 1:
         options.parser.error(f"argument --plot: draws one model, and {len(models)} are given")
     work = Run(models, predictors, options.verbose)

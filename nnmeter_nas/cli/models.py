@@ -55,12 +55,13 @@ class Models:
     input_shape: InputShape | None
 
     @classmethod
-    def named_by(cls, options: argparse.Namespace, input_shape: InputShape | None) -> Models:
+    def named_by(cls, options: argparse.Namespace) -> Models:
         """Return the models that ``options`` name, in the order of the flags."""
         files = [found for path in options.model for found in _files(path, None)]
         for flag, kind in _FLAGS.items():
             files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
-        return cls(files, options.torchvision or (), input_shape)
+        shapes = options.input_shape or [None]
+        return cls(files, options.torchvision or (), shapes[0] if len(shapes) == 1 else shapes)
 
     def __len__(self) -> int:
         return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)

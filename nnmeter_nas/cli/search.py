@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ..search.run_folder import RunFolder, Settings
 
 NEEDS = "pip install 'nnmeter_nas[search]'"
-_DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
     "population": "pareto", "mutation": "pareto", "crossover": "pareto",
@@ -164,16 +163,14 @@ def run(options: argparse.Namespace) -> int:
         "max_latency": _by_device(options, "max_latency", devices),
         "min_latency": _by_device(options, "min_latency", devices),
         "limits": {name: most for name, most in limits.items() if most is not None},
-        "objectives": options.objectives or ["latency"],
         "input_shape": options.input_shape,
         "trials": trials,
-        "concurrency": options.concurrency or 2,
-        "evaluator": options.evaluator or _DIGITS,
         "arguments": {"epochs": options.epochs or 3, "seed": seed},
-        "engine": options.engine or "py",
         "trial_limit_s": options.trial_limit,
         "seed": seed,
     }
+    usual = ("objectives", "concurrency", "evaluator", "engine")  # Settings knows what they are by default
+    values |= {name: getattr(options, name) for name in usual if getattr(options, name) is not None}
     return start(values, options.output or Path("search-output"), options.port, options.overwrite)
 
 
