@@ -21,7 +21,7 @@ from ...errors import ReaderError, ShapeError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
-from ...ops import NAMES, OPERATORS, Shape, window_out
+from ...ops import NAMES, OPERATORS, Shape, axis_of, broadcast, window_out
 from ..entries import fills
 from ..nhwc import MAP_RANK, to_nchw
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
@@ -67,9 +67,7 @@ class TfValue:
 
     def axis(self, axis: int) -> int:
         """``axis`` counted from the front; a ShapeError if there is none."""
-        if not -self.rank <= axis < self.rank:
-            raise ShapeError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
-        return axis % self.rank
+        return axis_of(axis, self.rank)
 
 
 def known(value: Values) -> TfValue:
@@ -502,14 +500,7 @@ def _broadcast(call: TfCall) -> list[TfValue]:
     """Broadcast operands, except where the others only say along which axis."""
     by_axis = call.node.op in ("Cumsum", "ReverseV2", "Roll")
     shapes = [call.inputs[0].sizes] if by_axis else [t.sizes for t in call.inputs]
-    return call.opaque(_broadcast_shape(shapes))
-
-
-def _broadcast_shape(shapes: list[Shape]) -> Shape:
-    try:
-        return tuple(int(size) for size in np.broadcast_shapes(*shapes))
-    except ValueError:
-        raise ShapeError(f"operand shapes {shapes} do not broadcast") from None
+    return call.opaque(broadcast(shapes))
 
 
 # Reductions
@@ -639,10 +630,7 @@ def _joined(call: TfCall, pieces: list[TfValue], axis: int) -> list[TfValue]:
 def _pack(call: TfCall) -> list[TfValue]:
     """Give each operand a new axis, and join them along it."""
     rank = call.inputs[0].rank + 1
-    axis = call.node.integer("axis")
-    if not -rank <= axis < rank:
-        raise ShapeError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
-    axis %= rank
+    axis = axis_of(call.node.integer("axis"), rank)
     order = call.order(rank, call.computed()[0])
     pieces = [call.arranged(t, order, (*t.sizes[:axis], 1, *t.sizes[axis:])) for t in call.inputs]
     return _joined(call, pieces, axis)
@@ -768,10 +756,8 @@ def _squeeze(call: TfCall) -> list[TfValue]:
 
 @tensorflow("ExpandDims")
 def _expand_dims(call: TfCall) -> list[TfValue]:
-    source, [axis, *_] = call.inputs[0], call.values(1)
-    if not -source.rank - 1 <= axis <= source.rank:
-        raise ShapeError(f"axis {axis} does not exist in a tensor of {source.rank + 1} dimensions")
-    axis %= source.rank + 1
+    source = call.inputs[0]
+    axis = axis_of(call.values(1)[0], source.rank + 1)
     return [_viewed(call, source, (*source.sizes[:axis], 1, *source.sizes[axis:]))]
 
 
