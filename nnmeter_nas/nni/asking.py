@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -76,7 +77,8 @@ class AskingStrategy:
         patch_when_experiment_starts(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (type(self), *self._arguments), {"seed": self.seed}
+        arguments, options = self._arguments
+        return functools.partial(type(self), *arguments, **options), (), {"seed": self.seed}
 
     def make_problem(self, space: Space) -> Any:
         """Make the problem to solve in ``space``; see :class:`nnmeter_nas.solve.problem.Problem`.
@@ -220,8 +222,3 @@ def space_given(space: Any, input_shape: Sequence[int] | None) -> Space | None:
     if space is None or isinstance(space, Space):
         return space
     return load_space(space, input_shape) if isinstance(space, str) else space_of(space, input_shape)
-
-
-def _remake(kind: type[S], arguments: tuple[Any, ...], options: dict[str, Any]) -> S:
-    """Make a strategy from its pickled arguments."""
-    return kind(*arguments, **options)

@@ -14,21 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files import write_bytes
-from .outcome import Hardware, SearchReport, figure, limits_text, ranked
+from .outcome import SearchReport, figure, limits_text, ranked
 from .page import report_html
 from .plot import pareto_plot
-from .trials import Trial, pareto_front
-
-__all__ = [
-    "Hardware",
-    "SearchReport",
-    "Trial",
-    "architecture",
-    "empty_folder",
-    "pareto_front",
-    "trials_table",
-    "write_report",
-]
+from .trials import Trial
 
 #: Files that :func:`write_report` writes to its folder; subfolder for the best architectures.
 FILES = ("trials.csv", "pareto.png", "report.html")
@@ -65,7 +54,7 @@ def trials_table(report: SearchReport) -> Table:
     return table
 
 
-def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
+def _architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
     """Return a trial of the front as JSON values: choices by label, its figures, and how to rebuild it.
 
     ``place`` is its place on the front, from 1.
@@ -109,7 +98,7 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
     table, plot, page = (folder / name for name in FILES)
     files = {table: _csv(report)}
     for place, trial in enumerate(report.front, 1):
-        values = architecture(report, trial, place)
+        values = _architecture(report, trial, place)
         files[folder / _BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
     files[page] = report_html(report)
     for path, text in files.items():
