@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from nnmeter_nas.cli.arguments import positive_int
 from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
+from nnmeter_nas.parallel.bulk import workers
 
 from .packs.reports import evaluate_packs, write_readme
 from .packs.training_settings import Settings
@@ -23,7 +24,8 @@ from .parity.comparison import FORMATS, run_parity
 #: Tasks of the command ``search``.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: Topics that the command ``speed`` measures.
-SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+_SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+_DATASET = "folder of <family>s.jsonl files in the official schema"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -63,242 +65,148 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m nnmeter_nas.benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    cache = Path(platformdirs.user_cache_dir("nnmeter_nas"))
 
-    train = commands.add_parser(
-        "train",
-        formatter_class=_Help,
-        help="train the predictor packs from measured whole-model latencies",
-    )
-    _add_dataset_and_devices(train)
+    def command(name: str, run: Callable[[argparse.Namespace, Console], None], summary: str) -> Any:
+        added = commands.add_parser(name, formatter_class=_Help, help=summary)
+        added.set_defaults(run=run)
+        return added
+
+    train = command("train", _train, "train the predictor packs from measured whole-model latencies")
+    _add_dataset(train)
+    _add_devices(train)
     train.add_argument("--output", type=Path, default=bundled_packs(), metavar="DIR", help="where packs go")
-    train.add_argument(
-        "--work",
-        type=Path,
-        default=Path(platformdirs.user_cache_dir("nnmeter_nas")) / "training",
-        metavar="DIR",
-        help="where finished steps are kept, to resume",
-    )
+    _add_work(train, cache / "training", "finished steps")
     train.add_argument("--seed", type=int, default=0, help="seed of all randomness")
     train.add_argument("--members", type=positive_int, default=3, help="networks averaged in a pack")
-    train.add_argument(
-        "--epochs", type=positive_int, default=Settings.epochs, help="passes over the data of each network"
-    )
-    train.add_argument(
-        "--lofo-epochs", type=positive_int, default=20, help="passes of networks that leave one family out"
-    )
-    train.add_argument("--workers", type=positive_int, default=2, help="processes")
-    train.set_defaults(run=_train)
+    train.add_argument("--epochs", type=positive_int, default=Settings.epochs,
+                       help="passes over the data of each network")
+    train.add_argument("--lofo-epochs", type=positive_int, default=20,
+                       help="passes of networks that leave one family out")
+    _add_processes(train)
 
-    evaluate = commands.add_parser(
-        "evaluate",
-        formatter_class=_Help,
-        help="accuracy of the installed packs on a dataset, by family",
-    )
-    _add_dataset_and_devices(evaluate)
-    evaluate.add_argument(
-        "--journal", type=Path, metavar="FILE", help="keep what is done in FILE, to go on from there"
-    )
+    evaluate = command("evaluate", _evaluate, "accuracy of the installed packs on a dataset, by family")
+    _add_dataset(evaluate)
+    _add_devices(evaluate)
+    evaluate.add_argument("--journal", type=Path, metavar="FILE",
+                          help="keep what is done in FILE, to go on from there")
     add_worker_arguments(evaluate)
-    evaluate.set_defaults(run=_evaluate)
 
-    readme = commands.add_parser(
-        "readme",
-        formatter_class=_Help,
-        help="write the README's tables: standard networks, and accuracy from the cards",
-    )
-    _add_dataset_and_devices(readme)
-    readme.add_argument(
-        "--output",
-        type=Path,
-        default=Path("README.md"),
-        metavar="FILE",
-        help="file whose marked sections are replaced",
-    )
-    readme.set_defaults(run=lambda o, console: write_readme(o.bench, o.predictor, o.output))
+    readme = command("readme", lambda o, console: write_readme(o.bench, o.predictor, o.output),
+                     "write the README's tables: standard networks, and accuracy from the cards")
+    _add_dataset(readme)
+    _add_devices(readme)
+    readme.add_argument("--output", type=Path, default=Path("README.md"), metavar="FILE",
+                        help="file whose marked sections are replaced")
 
-    parity = commands.add_parser(
-        "parity",
-        formatter_class=_Help,
-        help="compare kernels and totals with nn-Meter 2.0, with the same forests and rules",
-    )
-    parity.add_argument(
-        "--nnmeter",
-        type=Path,
-        default=Path(".venv-nnmeter/bin/python"),
-        metavar="PYTHON",
-        help="interpreter of an environment with nn-Meter 2.0; make parity sets one up",
-    )
-    parity.add_argument(
-        "--bench",
-        type=Path,
-        metavar="BENCH_DIR",
-        help="folder of <family>s.jsonl files in the official schema, to compare its standard networks too",
-    )
-    parity.add_argument(
-        "--format", nargs="+", action=_Several, default=list(FORMATS), choices=FORMATS, help="how to read"
-    )
+    parity = command("parity", _parity,
+                     "compare kernels and totals with nn-Meter 2.0, with the same forests and rules")
+    parity.add_argument("--nnmeter", type=Path, default=Path(".venv-nnmeter/bin/python"), metavar="PYTHON",
+                        help="interpreter of an environment with nn-Meter 2.0; make parity sets one up")
+    parity.add_argument("--bench", type=Path, metavar="BENCH_DIR",
+                        help=f"{_DATASET}, to compare its standard networks too")
+    parity.add_argument("--format", nargs="+", action=_Several, default=list(FORMATS), choices=FORMATS,
+                        help="how to read")
     parity.add_argument("--network", nargs="+", action="extend", metavar="NAME", help="these networks alone")
-    parity.add_argument(
-        "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
-    )
+    _add_page(parity, "--output")
     _add_devices(parity)
-    parity.set_defaults(
-        run=lambda o, console: run_parity(
-            o.nnmeter, o.bench, o.format, o.network, o.predictor, o.output, console
-        )
-    )
 
-    additivity = commands.add_parser(
-        "additivity",
-        formatter_class=_Help,
-        help="sums over lookup tables against full-graph predictions, of random architectures",
-    )
+    additivity = command("additivity", _additivity,
+                         "sums over lookup tables against full-graph predictions, of random architectures")
     additivity.add_argument("--architectures", type=positive_int, default=1000, help="how many of each space")
     additivity.add_argument("--seed", type=int, default=0, help="of the architectures")
     _add_devices(additivity)
-    additivity.set_defaults(run=_additivity)
 
-    reference = commands.add_parser(
-        "reference-latency",
-        formatter_class=_Help,
-        help="ProxylessNAS searches that differ in the reference latency alone",
-    )
-    reference.add_argument(
-        "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
-    )
-    reference.add_argument(
-        "--seed", type=int, nargs="+", action=_Several, default=[0, 1, 2], help="of the searches"
-    )
-    reference.add_argument(
-        "--work",
-        type=Path,
-        default=Path("reference-latency-work"),
-        metavar="DIR",
-        help="where searches keep their checkpoints, to resume",
-    )
-    reference.add_argument(
-        "--output", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
-    )
+    reference = command("reference-latency", _reference_latency,
+                        "ProxylessNAS searches that differ in the reference latency alone")
+    _add_device(reference, "cortexA76cpu_tflite21")
+    reference.add_argument("--seed", type=int, nargs="+", action=_Several, default=[0, 1, 2],
+                           help="of the searches")
+    _add_work(reference, Path("reference-latency-work"), "checkpoints of searches")
+    _add_page(reference, "--output")
     reference.add_argument("--epochs", type=positive_int, help="of each search, instead of the command's own")
-    reference.add_argument("--workers", type=positive_int, default=2, help="processes")
-    reference.set_defaults(run=_reference_latency)
+    _add_processes(reference)
 
-    search = commands.add_parser(
-        "search",
-        formatter_class=_Help,
-        help="latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
-    )
-    search.add_argument(
-        "--task",
-        nargs="+",
-        action=_Several,
-        default=list(SEARCH_TASKS),
-        choices=SEARCH_TASKS,
-        help="what to search",
-    )
+    search = command(
+        "search", _search,
+        "latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
+    )  # fmt: skip
+    search.add_argument("--task", nargs="+", action=_Several, default=list(SEARCH_TASKS),
+                        choices=SEARCH_TASKS, help="what to search")
     search.add_argument("--seeds", type=positive_int, default=10, help="searches of each strategy in a task")
     search.add_argument("--first-seed", type=int, default=0, help="seed of the first; the others follow it")
-    search.add_argument(
-        "--predictor", default="adreno640gpu_tflite21", metavar="DEVICE", help="applied hardware"
-    )
-    search.add_argument(
-        "--work",
-        type=Path,
-        default=Path(platformdirs.user_cache_dir("nnmeter_nas")) / "search-comparison",
-        metavar="DIR",
-        help="where trainings on the digits are kept, to resume",
-    )
-    search.add_argument(
-        "--output",
-        type=Path,
-        default=Path("search-comparison"),
-        metavar="DIR",
-        help="folder of the table, the plot and the raw figures",
-    )
-    search.add_argument(
-        "--page", type=Path, metavar="FILE", help="Markdown file whose section is replaced by the table"
-    )
-    search.set_defaults(run=_search)
+    _add_device(search, "adreno640gpu_tflite21")
+    _add_work(search, cache / "search-comparison", "trainings on the digits")
+    search.add_argument("--output", type=Path, default=Path("search-comparison"), metavar="DIR",
+                        help="folder of the table, the plot and the raw figures")
+    _add_page(search, "--page")
 
-    speed = commands.add_parser(
-        "speed",
-        formatter_class=_Help,
-        help="speed and size, each figure beside its rival's in the same run (NNI 2.10.1)",
-    )
-    speed.add_argument(
-        "--topic",
-        nargs="+",
-        action=_Several,
-        default=list(SPEED_TOPICS),
-        choices=SPEED_TOPICS,
-        help="what to measure",
-    )
-    speed.add_argument(
-        "--predictor", default="cortexA76cpu_tflite21", metavar="DEVICE", help="applied hardware"
-    )
-    speed.add_argument(
-        "--environment",
-        type=Path,
-        default=Path(".venv-nnmeter"),
-        metavar="DIR",
-        help="virtual environment of nn-Meter 2.0",
-    )
-    speed.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="folder of the results"
-    )
-    speed.add_argument(
-        "--nni3",
-        type=Path,
-        default=Path(".venv-nni3"),
-        metavar="DIR",
-        help="virtual environment of NNI 3.0",
-    )
-    speed.add_argument(
-        "--bench",
-        type=Path,
-        metavar="BENCH_DIR",
-        help="folder of a dataset in the official schema, to measure the memory that evaluating it takes",
-    )
+    speed = command("speed", _speed,
+                    "speed and size, each figure beside its rival's in the same run (NNI 2.10.1)")
+    speed.add_argument("--topic", nargs="+", action=_Several, default=list(_SPEED_TOPICS),
+                       choices=_SPEED_TOPICS, help="what to measure")
+    _add_device(speed, "cortexA76cpu_tflite21")
+    speed.add_argument("--environment", type=Path, default=Path(".venv-nnmeter"), metavar="DIR",
+                       help="virtual environment of nn-Meter 2.0")
+    speed.add_argument("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR",
+                       help="folder of the results")
+    speed.add_argument("--nni3", type=Path, default=Path(".venv-nni3"), metavar="DIR",
+                       help="virtual environment of NNI 3.0")
+    speed.add_argument("--bench", type=Path, metavar="BENCH_DIR",
+                       help=f"{_DATASET}, to measure the memory that evaluating it takes")
     speed.add_argument("--readme", type=Path, metavar="FILE", help="file whose section becomes the table")
-    speed.add_argument(
-        "--page", type=Path, metavar="FILE", help="file whose section becomes the exponents, a plot beside it"
-    )
-    speed.set_defaults(run=_speed)
+    speed.add_argument("--page", type=Path, metavar="FILE",
+                       help="file whose section becomes the exponents, a plot beside it")
     return parser
 
 
-def _add_dataset_and_devices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "bench", type=Path, metavar="BENCH_DIR", help="folder of <family>s.jsonl files in the official schema"
-    )
-    _add_devices(parser)
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bench", type=Path, metavar="BENCH_DIR", help=_DATASET)
 
 
 def _add_devices(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--predictor",
-        nargs="+",
-        action=_Several,
-        default=list(devices()),
-        metavar="DEVICE",
-        help="devices to work on",
-    )
+    parser.add_argument("--predictor", nargs="+", action=_Several, default=list(devices()), metavar="DEVICE",
+                        help="devices to work on")
+
+
+def _add_device(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--predictor", default=default, metavar="DEVICE", help="applied hardware")
+
+
+def _add_work(parser: argparse.ArgumentParser, default: Path, kept: str) -> None:
+    parser.add_argument("--work", type=Path, default=default, metavar="DIR",
+                        help=f"where {kept} are kept, to resume")
+
+
+def _add_page(parser: argparse.ArgumentParser, flag: str) -> None:
+    parser.add_argument(flag, type=Path, metavar="FILE",
+                        help="Markdown file whose section is replaced by the table")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=positive_int, default=2, help="processes")
 
 
 def _train(options: argparse.Namespace, console: Console) -> None:
-    from .packs.pack_training import (  # late: it loads torch, which takes a third of a gigabyte
-        Plan,
-        train_packs,
-    )
+    from .packs.pack_training import Plan, train_packs  # late: it loads torch, a third of a gigabyte
 
     plan = Plan(tuple(options.predictor), options.members, options.seed, options.epochs, options.lofo_epochs)
-    for folder in train_packs(options.bench, options.output, options.work, plan, options.workers, console):
+    with workers(options.workers):
+        folders = train_packs(options.bench, options.output, options.work, plan)
+    for folder in folders:
         console.print(f"wrote {folder}")
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _parity(options: argparse.Namespace, console: Console) -> None:
+    run_parity(
+        options.nnmeter, options.bench, options.format, options.network, options.predictor, options.output,
+        console,
+    )  # fmt: skip
 
 
 def _additivity(options: argparse.Namespace, console: Console) -> None:
@@ -311,28 +219,18 @@ def _reference_latency(options: argparse.Namespace, console: Console) -> None:
     from .search.reference_latency import run_reference_latency  # late: it needs NNI and torch
 
     run_reference_latency(
-        options.predictor,
-        options.seed,
-        options.work,
-        options.output,
-        console,
-        options.epochs,
+        options.predictor, options.seed, options.work, options.output, console, options.epochs,
         options.workers,
-    )
+    )  # fmt: skip
 
 
 def _speed(options: argparse.Namespace, console: Console) -> None:
     from .speed.report import run_speed, write_speed
 
     run_speed(
-        options.environment,
-        options.output,
-        options.predictor,
-        options.topic,
-        console,
-        options.bench,
+        options.environment, options.output, options.predictor, options.topic, console, options.bench,
         options.nni3,
-    )
+    )  # fmt: skip
     if options.readme:
         write_speed(options.output, options.readme, options.page)
 

@@ -21,12 +21,6 @@ _HOME = {
     "train_on_digits": "digits",
 }
 
-__all__ = [
-    "AddLinear",
-    "HardwareLatencyEstimator",
-    "MulLog",
-    "latency_penalty",
-    "train_on_digits",
-]
+__all__ = list(_HOME)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

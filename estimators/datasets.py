@@ -20,7 +20,7 @@ from nnmeter_nas.extras import load_extra
 
 DATASETS = ("digits", "cifar10", "imagefolder")
 #: Suffixes of image files, in lower case.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 _CIFAR10_TEST = "test_batch.bin"
 #: Bytes of a record: the class, then 32x32 pixels in each of 3 channels.
@@ -307,7 +307,7 @@ def _image_folder(folder: Path, input_shape: Sequence[int], scale: float) -> Dat
         found = [(file, place) for place, name in enumerate(names) for file in _images(folder / part / name)]
         if not found:
             raise DatasetError(
-                f"{folder / part} holds no images ({', '.join(IMAGE_SUFFIXES)}) in its classes"
+                f"{folder / part} holds no images ({', '.join(_IMAGE_SUFFIXES)}) in its classes"
             )
         files, classes = zip(*found, strict=True)
         parts.append(FileImages(files, torch.tensor(classes), input_shape[-1], scale))
@@ -327,4 +327,4 @@ def _classes(folder: Path) -> list[str]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)

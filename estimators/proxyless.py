@@ -27,10 +27,10 @@ from .proxyless_plot import search_plot
 from .proxyless_retrain import read_architecture, retrain
 from .proxyless_search import SearchResult, SearchSettings, chosen_network, search
 from .proxyless_task import Task
-from .proxyless_training import WeightSettings, torch_device
+from .proxyless_training import WeightSettings, Workplace, torch_device
 
 #: Files in the output folder, besides those of the training itself.
-RECORD, PLOT, TABLE, RETRAINED, WEIGHTS = (
+RECORD, _PLOT, TABLE, _RETRAINED, WEIGHTS = (
     "search.json", "search.png", "latency_table.yaml", "retrain.json", "weights.pt",
 )  # fmt: skip
 
@@ -42,7 +42,6 @@ class Found:
     Attributes:
         result: the architecture, and the search's figures about it.
         latency_ms: latency of the architecture, predicted from its full graph.
-        device: applied hardware.
         reach: latencies in ms of the space's fastest and slowest architectures, by the table.
         files: the files written.
     """
@@ -66,12 +65,10 @@ def search_for_device(
     """Search for the architecture that learns best within a latency on a device, or resume such a search.
 
     Args:
-        task: dataset and space.
+        task, settings: what to search and how; the reference latency is on the device.
         applied_hardware: device name.
-        settings: settings of the search; the reference latency is on this device.
         output: folder for all files.
-        checkpoint: file for the state; by default a file in ``output``.
-        exported_arch_path: file for the architecture; by default ``architecture.json`` in ``output``.
+        checkpoint, exported_arch_path: files for the state and the architecture; by default in ``output``.
         say: called with the range of latencies in the space, once it is known.
 
     Raises:
@@ -90,8 +87,8 @@ def search_for_device(
     _check_reference(settings, reach, predictor.device)
     about = {**task.about(), "applied_hardware": predictor.device, "pack_version": predictor.version}
     exported = exported_arch_path or output / "architecture.json"
-    result = search(build, dataset, estimator, settings, output, checkpoint, about, device, task.n_worker,
-                    task.test_batch_size)  # fmt: skip
+    place = Workplace(output, checkpoint, about, device, task.n_worker, task.test_batch_size)
+    result = search(build, dataset, estimator, settings, place)
     network = chosen_network(build, result.architecture)
     latency_ms = predictor.predict(network, model_type="torch", input_shape=space.input_shape)
     record = {
@@ -112,8 +109,8 @@ def search_for_device(
         read_log(output / "search.csv"), predictor.device, settings.reference_latency, reach, latency_ms,
         f"ProxylessNAS for {predictor.device}, {aim}",
     )  # fmt: skip
-    write_bytes(output / PLOT, plot)
-    files = (exported, output / RECORD, output / PLOT, output / "search.csv")
+    write_bytes(output / _PLOT, plot)
+    files = (exported, output / RECORD, output / _PLOT, output / "search.csv")
     return Found(result, latency_ms, predictor.device, reach, files)
 
 
@@ -127,11 +124,10 @@ def train_found(
     """Train an exported architecture from scratch, or resume such a training.
 
     Args:
-        task: dataset and space; it must be the space that was searched.
+        task, settings: what to train and how; the space must be the one that was searched.
         architecture: JSON file that maps each label to a candidate's name or index.
-        settings: settings of the training.
         output: folder for all files.
-        checkpoint: file for the state; by default a file in ``output``.
+        checkpoint: file for the state; by default in ``output``.
 
     Returns:
         Accuracy on held-out images, 0 to 1, and the files written.
@@ -144,15 +140,15 @@ def train_found(
     device = torch_device(task.device)
     build, dataset = task.load(settings.seed)
     chosen = read_architecture(architecture, build)
-    network, accuracy = retrain(build, chosen, dataset, settings, output, checkpoint, task.about(), device,
-                                task.n_worker, task.test_batch_size)  # fmt: skip
+    place = Workplace(output, checkpoint, task.about(), device, task.n_worker, task.test_batch_size)
+    network, accuracy = retrain(build, chosen, dataset, settings, place)
     buffer = io.BytesIO()
     torch.save(network.cpu().state_dict(), buffer)
     write_bytes(output / WEIGHTS, buffer.getbuffer())
     used = {**asdict(settings), **task.about()}
     record = {"architecture": chosen, "held_out_accuracy": accuracy, "settings": used}
-    _write_json(output / RETRAINED, record)
-    return accuracy, (output / RETRAINED, output / WEIGHTS, output / "retrain.csv")
+    _write_json(output / _RETRAINED, record)
+    return accuracy, (output / _RETRAINED, output / WEIGHTS, output / "retrain.csv")
 
 
 def _check_reference(settings: SearchSettings, reach: tuple[float, float], device: str) -> None:

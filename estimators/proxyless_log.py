@@ -23,7 +23,7 @@ class TrainingLog:
 
     Args:
         folder: folder for the files.
-        name: name of the training; also names the file and TensorBoard's run.
+        name: name of the training, of the file and of TensorBoard's run.
         columns: column names, ``step`` first.
         done: number of steps done.
     """

@@ -25,18 +25,14 @@ def search_plot(
     found: float,
     title: str,
 ) -> bytes:
-    """Plot the course of a search.
+    """Plot the course of a search as a PNG.
 
     Args:
         log: columns of the log by name, with one value per step.
-        device: applied hardware.
+        device, title: applied hardware, and title of the chart.
         reference: reference latency in ms; None if the loss ignored latency.
         reach: latencies in ms of the space's fastest and slowest architectures.
         found: latency in ms of the architecture found.
-        title: title of the chart.
-
-    Returns:
-        A PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

@@ -15,23 +15,20 @@ from nnmeter_nas.errors import SearchError, SpaceError
 from nnmeter_nas.supernet.choices import plain_architecture
 
 from .datasets import Batches, Dataset
-from .proxyless_checkpoint import Checkpoint
 from .proxyless_choice import Choices
 from .proxyless_search import chosen_network
 from .proxyless_training import (
     Batch,
     Training,
     WeightSettings,
-    cross_entropy,
-    held_out_accuracy,
-    hit_rate,
+    Workplace,
     on_device,
     set_learning_rate,
+    train_weights,
     weights_optimizer,
 )
 
 COLUMNS = ("step", "epoch", "loss", "accuracy", "held_out_accuracy")
-CHECKPOINT = "retrain.pt"
 
 
 def retrain(
@@ -39,12 +36,7 @@ def retrain(
     architecture: Mapping[str, str],
     dataset: Dataset,
     settings: WeightSettings,
-    folder: Path,
-    checkpoint: Path | None = None,
-    about: Mapping[str, Any] | None = None,
-    device: torch.device | None = None,
-    workers: int = 0,
-    batch_size: int = 250,
+    place: Workplace,
 ) -> tuple[nn.Module, float]:
     """Train an architecture of a space, or resume an interrupted training.
 
@@ -52,13 +44,7 @@ def retrain(
         build: makes the space.
         architecture: the candidate of each choice by label.
         dataset: all its training images are used.
-        settings: settings of the training.
-        folder: folder for ``retrain.csv`` and TensorBoard's files.
-        checkpoint: file for the state; by default ``retrain.pt`` in ``folder``.
-        about: other things the training depends on, as JSON values; a checkpoint with others is refused.
-        device: device to train on; the CPU by default.
-        workers: processes that prepare batches ahead.
-        batch_size: images per batch when measuring accuracy.
+        settings, place: how and where to train.
 
     Returns:
         The trained network, and its accuracy on held-out images, 0 to 1.
@@ -68,38 +54,27 @@ def retrain(
         DatasetError: there are too few images.
     """
     torch.manual_seed(settings.seed)
-    device = device or torch.device("cpu")
-    network = on_device(chosen_network(build, architecture), device).train()
+    network = on_device(chosen_network(build, architecture), place.device).train()
     weights = weights_optimizer(network, settings)
-    context = {"training": "retrain", "architecture": architecture, **asdict(settings), **(about or {})}
-    state = Checkpoint(
-        checkpoint or folder / CHECKPOINT, json.loads(json.dumps(context)), network, (weights,), device
-    )
+    context = {"architecture": architecture, **asdict(settings)}
+    state = place.state("retrain", context, network, (weights,))
 
     def step(progress: float, batches: Sequence[Batch]) -> dict[str, float]:
         set_learning_rate(weights, settings.learning_rate, progress)
-        [(images, classes)] = batches
-        logits = network(images)
-        loss = cross_entropy(logits, classes, settings)
-        weights.zero_grad()
-        loss.backward()
-        weights.step()
-        return {"loss": loss.item(), "accuracy": hit_rate(logits, classes)}
+        return train_weights(network, weights, batches[0], settings)
 
     def judge() -> float:
-        return held_out_accuracy(network, dataset.held_out, batch_size, device)
+        return place.accuracy(network, dataset.held_out)
 
     batches = [Batches(dataset.train, settings.train_batch_size, (settings.seed, 3))]
-    Training("retrain", folder, COLUMNS, settings.epochs, batches, state, workers).run(step, judge)
+    Training("retrain", place, COLUMNS, settings.epochs, batches, state).run(step, judge)
     return network, judge()
 
 
 def read_architecture(path: Path, build: Callable[[], nn.Module]) -> dict[str, str]:
     """Read an architecture from a JSON file of a search or of NNI: label -> a candidate's name or index.
 
-    Args:
-        path: the file.
-        build: makes the space of the architecture.
+    ``build`` makes its space.
 
     Raises:
         SearchError: the file is missing, or holds something else.

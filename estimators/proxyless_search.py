@@ -8,10 +8,8 @@ Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,17 +21,17 @@ from nnmeter_nas.errors import SearchError
 
 from .datasets import Batches, Dataset
 from .penalties import Penalty, latency_penalty
-from .proxyless_checkpoint import Checkpoint
 from .proxyless_choice import Choices
 from .proxyless_training import (
     Batch,
     Training,
     WeightSettings,
+    Workplace,
     cross_entropy,
-    held_out_accuracy,
     hit_rate,
     on_device,
     set_learning_rate,
+    train_weights,
     weights_optimizer,
 )
 
@@ -41,7 +39,6 @@ COLUMNS = (
     "step", "epoch", "expected_latency_ms", "loss", "cross_entropy", "latency_penalty", "entropy",
     "accuracy", "held_out_accuracy",
 )  # fmt: skip
-CHECKPOINT = "search.pt"
 #: How far all steps together may move an architecture parameter, by default. The odds settle well before, so
 #: a long search can take small steps; a short search with small steps would end undecided.
 _WAY = 25.0
@@ -131,12 +128,7 @@ def search(
     dataset: Dataset,
     estimator: LatencyEstimator,
     settings: SearchSettings,
-    folder: Path,
-    checkpoint: Path | None = None,
-    about: Mapping[str, Any] | None = None,
-    device: torch.device | None = None,
-    workers: int = 0,
-    batch_size: int = 250,
+    place: Workplace,
 ) -> SearchResult:
     """Search a space, or resume an interrupted search.
 
@@ -144,38 +136,25 @@ def search(
         build: makes the space, an NNI model space whose choices are layer choices.
         dataset: half of its training images train the weights, the other half the architecture.
         estimator: gives latencies of the space on the applied hardware.
-        settings: settings of the search.
-        folder: folder for ``search.csv`` and TensorBoard's files.
-        checkpoint: file for the state; by default ``search.pt`` in ``folder``.
-        about: other things the search depends on, as JSON values; a checkpoint with others is refused.
-        device: device to train on; the CPU by default.
-        workers: processes that prepare batches ahead.
-        batch_size: images per batch when measuring accuracy.
+        settings, place: how and where to search.
 
     Raises:
         SearchError: the space cannot be searched, the checkpoint cannot be used, or a loss is not finite.
         DatasetError: there are too few images.
     """
     torch.manual_seed(settings.seed)
-    device = device or torch.device("cpu")
     network = build()
     choices = Choices(network)
-    on_device(network, device).train()
+    on_device(network, place.device).train()
     batches = _halves(dataset, settings)
     run = _Search(network, choices, estimator, settings, settings.odds_rate(len(batches[0])))
-    state = Checkpoint(
-        checkpoint or folder / CHECKPOINT,
-        json.loads(json.dumps({"training": "search", **asdict(settings), **(about or {})})),
-        network,
-        (run.weights, run.odds),
-        device,
-    )
+    state = place.state("search", asdict(settings), network, (run.weights, run.odds))
 
     def judge() -> float:
         choices.take_likeliest()
-        return held_out_accuracy(network, dataset.held_out, batch_size, device)
+        return place.accuracy(network, dataset.held_out)
 
-    Training("search", folder, COLUMNS, settings.epochs, batches, state, workers).run(run.step, judge)
+    Training("search", place, COLUMNS, settings.epochs, batches, state).run(run.step, judge)
     architecture = choices.architecture()
     return SearchResult(
         architecture,
@@ -221,7 +200,9 @@ class _Search:
     def step(self, progress: float, batches: Sequence[Batch]) -> dict[str, float]:
         """Train the weights on the first batch, then, after the warm-up, the odds on the second."""
         set_learning_rate(self.weights, self.settings.learning_rate, progress)
-        figures = self._train_weights(*batches[0])
+        self.choices.draw()
+        figures = train_weights(self.network, self.weights, batches[0], self.settings)
+        figures |= {"cross_entropy": figures["loss"], "latency_penalty": 0.0}
         if progress * self.settings.epochs >= self.settings.warmup_epochs:
             figures = self._train_odds(*batches[1])
         return {
@@ -233,18 +214,6 @@ class _Search:
     def expected_latency(self) -> torch.Tensor:
         """Return the expected latency in ms, differentiable."""
         return self.estimator.cal_expected_latency(self.choices.probabilities())
-
-    def _train_weights(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
-        self.choices.draw()
-        logits = self.network(images)
-        loss = cross_entropy(logits, classes, self.settings)
-        self.weights.zero_grad()
-        loss.backward()
-        self.weights.step()
-        return {
-            "loss": loss.item(), "cross_entropy": loss.item(), "latency_penalty": 0.0,
-            "accuracy": hit_rate(logits, classes),
-        }  # fmt: skip
 
     def _train_odds(self, images: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
         self.odds.zero_grad()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .proxyless_log import Row, TrainingLog
 Batch = tuple[torch.Tensor, torch.Tensor]
 #: A checkpoint is written when the last one is this many seconds old, and at the end of each epoch.
 CHECKPOINT_S = 60.0
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,6 @@ def hit_rate(logits: torch.Tensor, classes: torch.Tensor) -> float:
     return float((logits.argmax(1) == classes).float().mean())
 
 
-@torch.no_grad()
-def held_out_accuracy(network: nn.Module, images: Images, batch_size: int, device: torch.device) -> float:
-    """Return the share of ``images`` classified correctly; leave ``network`` in training mode."""
-    network.eval()
-    hits = 0
-    for chosen in np.array_split(np.arange(len(images)), max(1, -(-len(images) // batch_size))):
-        pixels, classes = images.batch(chosen, None)
-        hits += int((network(on_device(pixels, device)).argmax(1) == classes.to(device)).sum())
-    network.train()
-    return hits / max(1, len(images))
-
-
 def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightSettings) -> torch.Tensor:
     """Return the task's loss.
 
@@ -133,27 +123,84 @@ def cross_entropy(logits: torch.Tensor, classes: torch.Tensor, settings: WeightS
     return loss
 
 
+def train_weights(
+    network: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, settings: WeightSettings
+) -> dict[str, float]:
+    """Train the weights on a batch; return the loss and the share of images classified correctly."""
+    images, classes = batch
+    logits = network(images)
+    loss = cross_entropy(logits, classes, settings)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss.item(), "accuracy": hit_rate(logits, classes)}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a training runs, and where it leaves its files.
+
+    Attributes:
+        folder: folder for the log and TensorBoard's files.
+        checkpoint: file for the state; by default ``<training>.pt`` in ``folder``.
+        about: other things the training depends on, as JSON values; a checkpoint with others is refused.
+        device: device to train on.
+        workers: processes that prepare batches ahead.
+        test_batch_size: images per batch when measuring accuracy.
+    """
+
+    folder: Path
+    checkpoint: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = _CPU
+    workers: int = 0
+    test_batch_size: int = 250
+
+    def state(
+        self,
+        training: str,
+        settings: Mapping[str, Any],
+        network: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+    ) -> Checkpoint:
+        """Return the state of a training of ``network`` with these ``settings``, to load and save."""
+        path = self.checkpoint or self.folder / f"{training}.pt"
+        context = json.loads(json.dumps({"training": training, **settings, **self.about}))
+        return Checkpoint(path, context, network, optimizers, self.device)
+
+    @torch.no_grad()
+    def accuracy(self, network: nn.Module, images: Images) -> float:
+        """Return the share of ``images`` classified correctly; leave ``network`` in training mode."""
+        network.eval()
+        hits = 0
+        parts = max(1, -(-len(images) // self.test_batch_size))
+        for chosen in np.array_split(np.arange(len(images)), parts):
+            pixels, classes = images.batch(chosen, None)
+            found = network(on_device(pixels, self.device)).argmax(1)
+            hits += int((found == classes.to(self.device)).sum())
+        network.train()
+        return hits / max(1, len(images))
+
+
 @dataclass(frozen=True)
 class Training:
     """A training, run to its end from the first step or from the checkpoint.
 
     Attributes:
         name: "search" or "retrain"; names the log and its file.
-        folder: folder of the log.
+        place: where it runs.
         columns: columns of the log, including ``step``, ``epoch``, ``loss`` and ``held_out_accuracy``.
         epochs: passes over the first of ``batches``.
         batches: each step gets one batch from each of them.
         checkpoint: where the state is saved.
-        workers: processes that prepare batches ahead.
     """
 
     name: str
-    folder: Path
+    place: Workplace
     columns: Sequence[str]
     epochs: int
     batches: Sequence[Batches]
     checkpoint: Checkpoint
-    workers: int = 0
 
     def run(
         self, step: Callable[[float, Sequence[Batch]], dict[str, float]], judge: Callable[[], float]
@@ -172,7 +219,7 @@ class Training:
         done = self.checkpoint.load()
         saved = time.monotonic()
         with (
-            closing(TrainingLog(self.folder, self.name, self.columns, done)) as log,
+            closing(TrainingLog(self.place.folder, self.name, self.columns, done)) as log,
             _progress(self.name, total, done) as tell,
         ):
             for number, batches in enumerate(self._loaded(done, total), done + 1):
@@ -190,9 +237,9 @@ class Training:
                 tell(row)
 
     def _loaded(self, start: int, end: int) -> Iterator[list[Batch]]:
-        device = self.checkpoint.device
+        device = self.place.device
         pinned = device.type == "cuda"
-        loaders = [batches.loader(start, end, self.workers, pinned) for batches in self.batches]
+        loaders = [batches.loader(start, end, self.place.workers, pinned) for batches in self.batches]
         try:
             for loaded in zip(*loaders, strict=True):
                 yield [(on_device(images, device), classes.to(device)) for images, classes in loaded]

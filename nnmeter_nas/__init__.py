@@ -32,15 +32,6 @@ _HOME = {
     "read_model": "readers",
 }
 
-__all__ = [
-    "Explanation",
-    "LatencyPredictor",
-    "LatencyWarning",
-    "NnMeterNasError",
-    "latency_metrics",
-    "list_latency_predictors",
-    "load_latency_predictor",
-    "read_model",
-]
+__all__ = list(_HOME)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

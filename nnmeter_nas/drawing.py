@@ -12,11 +12,7 @@ from .extras import load_extra
 
 
 def new_chart(width: float, height: float, dpi: int) -> Any:
-    """Return an empty matplotlib figure.
-
-    Args:
-        width, height: in inches.
-        dpi: pixels per inch.
+    """Return an empty matplotlib figure; its size is in inches.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

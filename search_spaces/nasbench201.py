@@ -23,6 +23,8 @@ import torch
 from nnmeter_nas.nni.graph_engine import tell_repeated_choices_apart
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
+from ._parts import Zero, of_size
+
 #: Candidates of every choice.
 OPERATIONS = ("none", "skip_connect", "conv_1x1", "conv_3x3", "avg_pool_3x3")
 #: Edges of a cell as pairs of nodes, in the order of the choices.
@@ -45,9 +47,7 @@ def nasbench201(size: Literal["full", "small"] = "full", **overrides: Any) -> An
     Raises:
         ValueError: there is no such size.
     """
-    if size not in SIZES:
-        raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
-    return NASBench201Space(**{**SIZES[size], **overrides})
+    return of_size(NASBench201Space, SIZES, size, overrides)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Any:
@@ -59,17 +59,9 @@ def _convolution(in_channels: int, out_channels: int, kernel: int, stride: int =
     )
 
 
-class NoEdge(nn.Module):
-    """No edge: a map of zeros."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map any shape to zeros of the same shape."""
-        return x * 0.0
-
-
 def _operations(channels: int) -> OrderedDict[str, Any]:
     return OrderedDict(
-        none=NoEdge(),
+        none=Zero(),
         skip_connect=nn.Identity(),
         conv_1x1=_convolution(channels, channels, 1),
         conv_3x3=_convolution(channels, channels, 3),

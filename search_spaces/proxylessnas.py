@@ -25,6 +25,8 @@ import torch
 
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
+from ._parts import Zero, of_size
+
 #: Candidates of every choice: the block's kernel and expansion.
 MOBILE_BLOCKS = ("k3_e3", "k3_e6", "k5_e3", "k5_e6", "k7_e3", "k7_e6")
 #: The candidate that leaves its layer out.
@@ -57,9 +59,7 @@ def proxylessnas(size: Literal["imagenet", "small"] = "imagenet", **overrides: A
     Raises:
         ValueError: there is no such size.
     """
-    if size not in SIZES:
-        raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
-    return ProxylessNASSpace(**{**SIZES[size], **overrides})
+    return of_size(ProxylessNASSpace, SIZES, size, overrides)
 
 
 def _convolution(
@@ -89,14 +89,6 @@ class MobileBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, in_channels, h, w) to (n, out_channels, ceil(h/stride), ceil(w/stride))."""
         return self.layers(x)
-
-
-class Zero(nn.Module):
-    """No layer: a map of zeros, so a residual layer keeps only its skip path."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map any shape to zeros of the same shape."""
-        return x * 0.0
 
 
 class ResidualLayer(nn.Module):

@@ -23,6 +23,8 @@ import torch
 
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn
 
+from ._parts import of_size
+
 #: Candidates of every choice: the branch's depthwise kernel, or the deeper Xception-like branch.
 BLOCKS = ("k3", "k5", "k7", "xception")
 
@@ -51,9 +53,7 @@ def spos(size: Literal["imagenet", "small"] = "imagenet", **overrides: Any) -> A
     Raises:
         ValueError: there is no such size.
     """
-    if size not in SIZES:
-        raise ValueError(f"size={size!r} is not a known size; choose one of {', '.join(SIZES)}")
-    return ShuffleNetV2OneShot(**{**SIZES[size], **overrides})
+    return of_size(ShuffleNetV2OneShot, SIZES, size, overrides)
 
 
 def _depthwise(channels: int, kernel: int, stride: int) -> list[Any]:

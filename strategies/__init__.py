@@ -26,14 +26,6 @@ _HOME = {
     "Problem": ".solve.problem",
 }
 
-__all__ = [
-    "Candidate",
-    "LatencyConstrainedRandom",
-    "LatencyFilter",
-    "LatencyRanked",
-    "LatencyStrategy",
-    "ParetoEvolution",
-    "Problem",
-]
+__all__ = list(_HOME)
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

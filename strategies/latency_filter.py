@@ -11,6 +11,7 @@ NNI 3.0:
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -170,9 +171,9 @@ class LatencyFilter:
         self.candidates = [Candidate(dict(sample), ms) for sample, ms in state_dict["candidates"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("patience", "strict", "input_shape", "space")
-        options = {name: getattr(self, name) for name in names}
-        return _rebuild, (self.threshold, self.predictor, self.predictor_version, self.reverse, options)
+        options = {name: getattr(self, name) for name in ("patience", "strict", "input_shape", "space")}
+        make = functools.partial(LatencyFilter, **options)
+        return make, (self.threshold, self.predictor, self.predictor_version, self.reverse)
 
     def __repr__(self) -> str:
         device = self.predictor if isinstance(self.predictor, str) else type(self.predictor).__name__
@@ -221,12 +222,6 @@ class LatencyFilter:
         return (f"{message}; of {self.seen} seen, {self.unreadable} unreadable, the fastest takes "
                 f"{self.fastest_ms:.4g} ms and the slowest {self.slowest_ms:.4g} ms; {way_out} the "
                 f"threshold, or raise patience={self.patience}")
-
-
-def _rebuild(threshold: float, predictor: Any, version: float | None, reverse: bool,
-             options: dict[str, Any]) -> LatencyFilter:
-    """Make a filter from its pickled arguments."""
-    return LatencyFilter(threshold, predictor, version, reverse, **options)
 
 
 def _load(predictor: Any, version: float | None) -> Any:

@@ -128,7 +128,7 @@ class ResNet(nn.Sequential):
         super().__init__(*stem, nn.MaxPool2d(3, 2, 1), *stages, *head)
 
 
-class Fire(nn.Module):
+class _Fire(nn.Module):
     """A 1x1 convolution that squeezes, then parallel 1x1 and 3x3 convolutions that expand."""
 
     def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
@@ -155,7 +155,7 @@ class SqueezeNet(nn.Sequential):
         ):
             if i in pools_before:
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
-            layers.append(Fire(channels, squeezed, expanded))
+            layers.append(_Fire(channels, squeezed, expanded))
             channels = 2 * expanded
         super().__init__(
             *layers, nn.Dropout(), nn.Conv2d(channels, CLASSES, 1), nn.ReLU(True),
@@ -163,7 +163,7 @@ class SqueezeNet(nn.Sequential):
         )  # fmt: skip
 
 
-class DenseLayer(nn.Sequential):
+class _DenseLayer(nn.Sequential):
     """Two convolutions, each after batch norm and ReLU; :class:`DenseBlock` concatenates the outputs."""
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -193,7 +193,7 @@ class DenseNet(nn.Sequential):
             nn.MaxPool2d(3, 2, 1),
         ]  # fmt: skip
         for i, count in enumerate(repeats):
-            layers.append(DenseBlock(DenseLayer(channels + j * growth, growth) for j in range(count)))
+            layers.append(DenseBlock(_DenseLayer(channels + j * growth, growth) for j in range(count)))
             channels += count * growth
             layers.append(nn.BatchNorm2d(channels))
             layers.append(nn.ReLU(True))
@@ -204,7 +204,7 @@ class DenseNet(nn.Sequential):
         super().__init__(*layers, *head)
 
 
-class ConvBnRelu(nn.Sequential):
+class _ConvBnRelu(nn.Sequential):
     """Convolution without bias, batch norm with Inception's epsilon, ReLU."""
 
     def __init__(self, channels: int, width: int, kernel: int | tuple[int, int], stride: int = 1,
@@ -225,10 +225,10 @@ class Branches(nn.ModuleList):
 def _inception(channels: int, w1: int, r3: int, w3: int, r5: int, w5: int, pooled: int) -> Branches:
     """GoogLeNet's module. Its third branch has 3x3 kernels, like the published weights; the paper has 5x5."""
     return Branches([
-        ConvBnRelu(channels, w1, 1),
-        nn.Sequential(ConvBnRelu(channels, r3, 1), ConvBnRelu(r3, w3, 3, padding=1)),
-        nn.Sequential(ConvBnRelu(channels, r5, 1), ConvBnRelu(r5, w5, 3, padding=1)),
-        nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), ConvBnRelu(channels, pooled, 1)),
+        _ConvBnRelu(channels, w1, 1),
+        nn.Sequential(_ConvBnRelu(channels, r3, 1), _ConvBnRelu(r3, w3, 3, padding=1)),
+        nn.Sequential(_ConvBnRelu(channels, r5, 1), _ConvBnRelu(r5, w5, 3, padding=1)),
+        nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), _ConvBnRelu(channels, pooled, 1)),
     ])  # fmt: skip
 
 
@@ -237,8 +237,8 @@ class GoogLeNet(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            ConvBnRelu(3, 64, 7, 2, 3), nn.MaxPool2d(3, 2, ceil_mode=True),
-            ConvBnRelu(64, 64, 1), ConvBnRelu(64, 192, 3, padding=1), nn.MaxPool2d(3, 2, ceil_mode=True),
+            _ConvBnRelu(3, 64, 7, 2, 3), nn.MaxPool2d(3, 2, ceil_mode=True),
+            _ConvBnRelu(64, 64, 1), _ConvBnRelu(64, 192, 3, padding=1), nn.MaxPool2d(3, 2, ceil_mode=True),
             _inception(192, 64, 96, 128, 16, 32, 32), _inception(256, 128, 128, 192, 32, 96, 64),
             nn.MaxPool2d(3, 2, ceil_mode=True),
             _inception(480, 192, 96, 208, 16, 48, 64), _inception(512, 160, 112, 224, 24, 64, 64),
@@ -252,20 +252,20 @@ class GoogLeNet(nn.Sequential):
 def _inception_a(channels: int, pooled: int) -> Branches:
     """35x35: 1x1, 5x5, two 3x3, average pool."""
     return Branches([
-        ConvBnRelu(channels, 64, 1),
-        nn.Sequential(ConvBnRelu(channels, 48, 1), ConvBnRelu(48, 64, 5, padding=2)),
-        nn.Sequential(ConvBnRelu(channels, 64, 1), ConvBnRelu(64, 96, 3, padding=1),
-                      ConvBnRelu(96, 96, 3, padding=1)),
-        nn.Sequential(nn.AvgPool2d(3, 1, 1), ConvBnRelu(channels, pooled, 1)),
+        _ConvBnRelu(channels, 64, 1),
+        nn.Sequential(_ConvBnRelu(channels, 48, 1), _ConvBnRelu(48, 64, 5, padding=2)),
+        nn.Sequential(_ConvBnRelu(channels, 64, 1), _ConvBnRelu(64, 96, 3, padding=1),
+                      _ConvBnRelu(96, 96, 3, padding=1)),
+        nn.Sequential(nn.AvgPool2d(3, 1, 1), _ConvBnRelu(channels, pooled, 1)),
     ])  # fmt: skip
 
 
 def _reduction_b(channels: int) -> Branches:
     """35x35 to 17x17."""
     return Branches([
-        ConvBnRelu(channels, 384, 3, 2),
-        nn.Sequential(ConvBnRelu(channels, 64, 1), ConvBnRelu(64, 96, 3, padding=1),
-                      ConvBnRelu(96, 96, 3, 2)),
+        _ConvBnRelu(channels, 384, 3, 2),
+        nn.Sequential(_ConvBnRelu(channels, 64, 1), _ConvBnRelu(64, 96, 3, padding=1),
+                      _ConvBnRelu(96, 96, 3, 2)),
         nn.MaxPool2d(3, 2),
     ])  # fmt: skip
 
@@ -274,27 +274,27 @@ def _factored7(channels: int, width: int, kernels: Sequence[tuple[int, int]], ou
     """A 1x1 convolution to ``width`` channels, then one per entry of ``kernels``, the last to ``out``."""
     widths = [width] * len(kernels) + [out]
     layers = [
-        ConvBnRelu(widths[i], widths[i + 1], kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+        _ConvBnRelu(widths[i], widths[i + 1], kernel, padding=(kernel[0] // 2, kernel[1] // 2))
         for i, kernel in enumerate(kernels)
     ]
-    return nn.Sequential(ConvBnRelu(channels, width, 1), *layers)
+    return nn.Sequential(_ConvBnRelu(channels, width, 1), *layers)
 
 
 def _inception_c(width: int) -> Branches:
     """17x17: 1x1; one 7x7; two 7x7; average pool. Each 7x7 is split into a 1x7 and a 7x1."""
     return Branches([
-        ConvBnRelu(768, 192, 1),
+        _ConvBnRelu(768, 192, 1),
         _factored7(768, width, [(1, 7), (7, 1)], 192),
         _factored7(768, width, [(7, 1), (1, 7), (7, 1), (1, 7)], 192),
-        nn.Sequential(nn.AvgPool2d(3, 1, 1), ConvBnRelu(768, 192, 1)),
+        nn.Sequential(nn.AvgPool2d(3, 1, 1), _ConvBnRelu(768, 192, 1)),
     ])  # fmt: skip
 
 
 def _reduction_d() -> Branches:
     """17x17 to 8x8."""
     return Branches([
-        nn.Sequential(ConvBnRelu(768, 192, 1), ConvBnRelu(192, 320, 3, 2)),
-        nn.Sequential(_factored7(768, 192, [(1, 7), (7, 1)], 192), ConvBnRelu(192, 192, 3, 2)),
+        nn.Sequential(_ConvBnRelu(768, 192, 1), _ConvBnRelu(192, 320, 3, 2)),
+        nn.Sequential(_factored7(768, 192, [(1, 7), (7, 1)], 192), _ConvBnRelu(192, 192, 3, 2)),
         nn.MaxPool2d(3, 2),
     ])  # fmt: skip
 
@@ -303,14 +303,14 @@ def _inception_e(channels: int) -> Branches:
     """8x8: 1x1; 3x3; two 3x3; average pool. The last 3x3 of a branch is a 1x3 in parallel with a 3x1."""
     def halves() -> Branches:
         return Branches([
-            ConvBnRelu(384, 384, (1, 3), padding=(0, 1)), ConvBnRelu(384, 384, (3, 1), padding=(1, 0)),
+            _ConvBnRelu(384, 384, (1, 3), padding=(0, 1)), _ConvBnRelu(384, 384, (3, 1), padding=(1, 0)),
         ])  # fmt: skip
 
     return Branches([
-        ConvBnRelu(channels, 320, 1),
-        nn.Sequential(ConvBnRelu(channels, 384, 1), halves()),
-        nn.Sequential(ConvBnRelu(channels, 448, 1), ConvBnRelu(448, 384, 3, padding=1), halves()),
-        nn.Sequential(nn.AvgPool2d(3, 1, 1), ConvBnRelu(channels, 192, 1)),
+        _ConvBnRelu(channels, 320, 1),
+        nn.Sequential(_ConvBnRelu(channels, 384, 1), halves()),
+        nn.Sequential(_ConvBnRelu(channels, 448, 1), _ConvBnRelu(448, 384, 3, padding=1), halves()),
+        nn.Sequential(nn.AvgPool2d(3, 1, 1), _ConvBnRelu(channels, 192, 1)),
     ])  # fmt: skip
 
 
@@ -322,8 +322,8 @@ class InceptionV3(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            ConvBnRelu(3, 32, 3, 2), ConvBnRelu(32, 32, 3), ConvBnRelu(32, 64, 3, padding=1),
-            nn.MaxPool2d(3, 2), ConvBnRelu(64, 80, 1), ConvBnRelu(80, 192, 3), nn.MaxPool2d(3, 2),
+            _ConvBnRelu(3, 32, 3, 2), _ConvBnRelu(32, 32, 3), _ConvBnRelu(32, 64, 3, padding=1),
+            nn.MaxPool2d(3, 2), _ConvBnRelu(64, 80, 1), _ConvBnRelu(80, 192, 3), nn.MaxPool2d(3, 2),
             _inception_a(192, 32), _inception_a(256, 64), _inception_a(288, 64), _reduction_b(288),
             _inception_c(128), _inception_c(160), _inception_c(160), _inception_c(192), _reduction_d(),
             _inception_e(1280), _inception_e(2048),

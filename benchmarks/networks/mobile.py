@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,13 +12,7 @@ from .classic import CLASSES
 
 Activation = Callable[[], nn.Module]
 
-
-def relu6() -> nn.Module:
-    return nn.ReLU6(True)
-
-
-def relu() -> nn.Module:
-    return nn.ReLU(True)
+relu, relu6 = partial(nn.ReLU, inplace=True), partial(nn.ReLU6, inplace=True)
 
 
 def conv_bn(channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,12 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
 
 from nnmeter_nas.errors import DatasetError, GraphError, ReaderError
 from nnmeter_nas.files import write_npz
 from nnmeter_nas.kernels.configuration import Configuration, Configurations, configuration
 from nnmeter_nas.kernels.fusion import FusionRules, fuse
+from nnmeter_nas.parallel.bulk import spread
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
 
@@ -78,31 +78,39 @@ class _Builder:
         self.start.append(len(self.index))
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file to read, and the rule sets to fuse its models under."""
+
+    path: Path
+    rules: tuple[FusionRules, ...]
+
+    def __str__(self) -> str:
+        return self.path.name
+
+
+#: Id, family and latencies of a model, and its kernels under each rule set.
 _ModelRows = tuple[str, str, dict[str, float], list[list[Configuration]]]
 
 
-def build_tables(
-    folder: str | Path, rules: Mapping[str, FusionRules], workers: int = 2
-) -> Iterator[tuple[str, int] | dict[str, KernelTable]]:
-    """Read all files of ``folder`` and fuse every model under each of ``rules``.
+def build_tables(folder: str | Path, rules: Mapping[str, FusionRules]) -> dict[str, KernelTable]:
+    """Read all files of ``folder``, fuse every model under each of ``rules``, and return a table for each.
 
-    Yields ``(file name, models read)`` after each file, and at the end the table of each rule set by name.
+    The files are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`).
     """
-    distinct = list(dict.fromkeys(rules.values()))
+    distinct = tuple(dict.fromkeys(rules.values()))
     builders = {r: _Builder() for r in distinct}
     ids: list[str] = []
     families: list[str] = []
     latencies: list[dict[str, float]] = []
-    files = dataset_files(folder)
-    parallel = Parallel(n_jobs=workers, return_as="generator")
-    for path, models in zip(files, parallel(delayed(_read_file)(p, distinct) for p in files), strict=True):
+    files = [_File(path, distinct) for path in dataset_files(folder)]
+    for models in spread(_read_file, files, "reading models"):
         for model_id, family, latency, rows in models:
             ids.append(model_id)
             families.append(family)
             latencies.append(latency)
             for rule_set, of_model in zip(distinct, rows, strict=True):
                 builders[rule_set].add(of_model)
-        yield path.name, len(models)
     devices = sorted({d for latency in latencies for d in latency})
     measured = np.array([[latency.get(d, np.nan) for d in devices] for latency in latencies])
     tables = {}
@@ -119,18 +127,18 @@ def build_tables(
             devices=np.array(devices),
             latency_ms=measured,
         )
-    yield {name: tables[rule_set] for name, rule_set in rules.items()}
+    return {name: tables[rule_set] for name, rule_set in rules.items()}
 
 
-def _read_file(path: Path, rules: list[FusionRules]) -> list[_ModelRows]:
+def _read_file(file: _File) -> list[_ModelRows]:
     """Read the kernel configurations of every model of one file, under each rule set."""
     found: list[_ModelRows] = []
-    for model in iter_models(path):
+    for model in iter_models(file.path):
         try:
             graph = read_nnmeter_ir(model.graph)
         except (GraphError, ReaderError) as error:
-            raise DatasetError(f"{path}: model {model.id!r}: {error}") from error
-        found.append((model.id, model.family, model.latency_ms, [_rows(graph, r) for r in rules]))
+            raise DatasetError(f"{file.path}: model {model.id!r}: {error}") from error
+        found.append((model.id, model.family, model.latency_ms, [_rows(graph, r) for r in file.rules]))
     return found
 
 

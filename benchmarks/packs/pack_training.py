@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import inspect
-import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,13 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from joblib import Parallel, delayed
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import nnmeter_nas
 from nnmeter_nas.errors import DatasetError, PackError, UnknownDeviceError, nearest
-from nnmeter_nas.files import write_npz
+from nnmeter_nas.files import digest, write_npz
 from nnmeter_nas.graph import model_graph as graph
 from nnmeter_nas.graph import shapes
 from nnmeter_nas.kernels import configuration as kernels
@@ -32,6 +28,8 @@ from nnmeter_nas.packs import features, save_pack, vocabulary
 from nnmeter_nas.packs import network as network_module
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
+from nnmeter_nas.parallel.bulk import spread
+from nnmeter_nas.readers import nhwc
 from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
 
 from . import kernel_table, training, training_settings
@@ -42,9 +40,9 @@ from .training_settings import SETTINGS, Settings
 
 VERSION = 2.0
 #: One in this many models is held out, chosen by a hash of its id.
-HELD_OUT_ONE_IN = 10
+_HELD_OUT_ONE_IN = 10
 #: Share of the data for a leave-one-family-out fit, which also has fewer epochs and one member.
-LOFO_SHARE = 0.5
+_LOFO_SHARE = 0.5
 DATASET = {
     "name": "nn-Meter benchmark dataset (MobiSys'21)",
     "licence": "Open Use of Data Agreement v1.0",
@@ -83,14 +81,13 @@ class Plan:
 
 def held_out(ids: Iterable[str]) -> npt.NDArray[np.bool_]:
     """Tell which models are never trained on; this depends only on the id."""
-    return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0 for i in ids])
+    return np.array([int(hashlib.sha256(i.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0 for i in ids])
 
 
-def train_packs(
-    bench: Path, output: Path, work: Path, plan: Plan, workers: int, console: Console
-) -> list[Path]:
+def train_packs(bench: Path, output: Path, work: Path, plan: Plan) -> list[Path]:
     """Train the packs of ``plan`` on the dataset in ``bench``, and write them below ``output``.
 
+    The files and the fits are spread over the workers in use (:mod:`nnmeter_nas.parallel.bulk`).
     The folder ``work`` keeps tables and finished fits. A run with the same plan, dataset and code of the
     features uses them again, so an interrupted run resumes where it stopped.
 
@@ -108,12 +105,10 @@ def train_packs(
     fingerprint = dataset_fingerprint(bench)
     code = _code_fingerprint()
     table_folder = work / f"tables-{fingerprint}-{code}"
-    tables = _tables(bench, table_folder, plan.devices, workers, console)
+    tables = _tables(bench, table_folder, plan.devices)
     fits = [fit for device in plan.devices for fit in _fits(device, tables[device], plan)]
-    key = hashlib.sha256(json.dumps([asdict(plan), fingerprint, code], sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
-    networks = _run(fits, table_folder, plan, work / f"fits-{key}", workers, console)
+    key = digest([asdict(plan), fingerprint, code])[:12]
+    networks = _run(fits, table_folder, plan, work / f"fits-{key}")
     folders = []
     for device in plan.devices:
         mine = {fit: network for fit, network in networks.items() if fit.device == device}
@@ -123,22 +118,14 @@ def train_packs(
     return folders
 
 
-def _tables(
-    bench: Path, cache: Path, devices: tuple[str, ...], workers: int, console: Console
-) -> dict[str, KernelTable]:
+def _tables(bench: Path, cache: Path, devices: tuple[str, ...]) -> dict[str, KernelTable]:
     """Return kernel tables by device, from ``cache`` if possible, else from the dataset."""
     catalogue = known_devices()
     missing = [d for d in devices if not (cache / f"{d}.npz").exists()]
     if missing:
         rules = {d: parse_rules(catalogue[d]["fusion_rules"]) for d in missing}
-        with _progress(console, "reading models") as progress:
-            task = progress.add_task("", total=len(list(bench.glob("*.jsonl"))))
-            for step in build_tables(bench, rules, workers):
-                if isinstance(step, dict):
-                    for device, table in step.items():
-                        save_table(cache / f"{device}.npz", table)
-                else:
-                    progress.update(task, advance=1, description=f"{step[0]}: {step[1]} models")
+        for device, table in build_tables(bench, rules).items():
+            save_table(cache / f"{device}.npz", table)
     tables = {d: load_table(cache / f"{d}.npz") for d in devices}
     for device, table in tables.items():
         if device not in table.devices or np.isnan(table.measured(device)).all():
@@ -154,35 +141,38 @@ def _fits(device: str, table: KernelTable, plan: Plan) -> list[Fit]:
     ]
 
 
-def _run(
-    fits: list[Fit],
-    table_folder: Path,
-    plan: Plan,
-    folder: Path,
-    workers: int,
-    console: Console,
-) -> dict[Fit, KernelNetwork]:
-    """Train the fits missing from ``folder``, several at once, each on one thread."""
-    todo = [fit for fit in fits if _load_fit(folder / f"{fit.label}.npz") is None]
+@dataclass(frozen=True)
+class _Order:
+    """A fit for a worker to train: its table is in a folder, and its network goes to ``path``."""
+
+    fit: Fit
+    plan: Plan
+    table_folder: Path
+    path: Path
+
+    def __str__(self) -> str:
+        return self.fit.label
+
+
+def _run(fits: list[Fit], table_folder: Path, plan: Plan, folder: Path) -> dict[Fit, KernelNetwork]:
+    """Train the fits missing from ``folder``, each on one thread."""
+    paths = {fit: folder / f"{fit.label}.npz" for fit in fits}
+    orders = [_Order(fit, plan, table_folder, path) for fit, path in paths.items() if _load_fit(path) is None]
     # Start with the longest fits, so that the workers finish together.
-    todo.sort(key=lambda fit: fit.left_out is not None)
-    with _progress(console, "training") as progress:
-        task = progress.add_task("", total=len(fits), completed=len(fits) - len(todo))
-        parallel = Parallel(n_jobs=workers, return_as="generator_unordered")
-        for label in parallel(
-            delayed(_train_one)(fit, table_folder, plan, folder / f"{fit.label}.npz") for fit in todo
-        ):
-            progress.update(task, advance=1, description=label)
-    found = {fit: _load_fit(folder / f"{fit.label}.npz") for fit in fits}
+    orders.sort(key=lambda order: order.fit.left_out is not None)
+    for _ in spread(_train_one, orders, "training"):
+        pass
+    found = {fit: _load_fit(path) for fit, path in paths.items()}
     return {fit: network for fit, network in found.items() if network is not None}
 
 
-def _train_one(fit: Fit, table_folder: Path, plan: Plan, path: Path) -> str:
+def _train_one(order: _Order) -> str:
     torch.set_num_threads(1)
-    table = load_table(table_folder / f"{fit.device}.npz")
-    models = _training_models(fit, table, plan.seed)
-    network = fit_member(table, fit.device, models, plan.settings(fit), fit.seed)
-    write_npz(path, network.to_arrays())
+    fit = order.fit
+    table = load_table(order.table_folder / f"{fit.device}.npz")
+    models = _training_models(fit, table, order.plan.seed)
+    network = fit_member(table, fit.device, models, order.plan.settings(fit), fit.seed)
+    write_npz(order.path, network.to_arrays())
     return fit.label
 
 
@@ -192,7 +182,7 @@ def _training_models(fit: Fit, table: KernelTable, seed: int) -> npt.NDArray[np.
     if fit.left_out is None:
         return np.flatnonzero(measured & ~held_out(table.ids))
     others = np.flatnonzero(measured & (table.families != fit.left_out))
-    chosen = np.random.default_rng(seed).choice(others, max(1, int(len(others) * LOFO_SHARE)), replace=False)
+    chosen = np.random.default_rng(seed).choice(others, max(1, int(len(others) * _LOFO_SHARE)), replace=False)
     return np.sort(chosen)
 
 
@@ -238,7 +228,7 @@ def _assemble(
         "kernel_types": list(ensemble.names.measured),
         "trained_on": {**DATASET, "models": len(trained), "fingerprint": fingerprint},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "code_version": _code_version(),
+        "code_version": importlib.metadata.version(nnmeter_nas.__name__),
         "training": {
             "members": plan.members,
             "seed": plan.seed,
@@ -248,7 +238,7 @@ def _assemble(
             "held_out_ids": _rounded(random_ids),
             "leave_one_family_out": {
                 "training": {
-                    "share_of_models": LOFO_SHARE,
+                    "share_of_models": _LOFO_SHARE,
                     "epochs": plan.lofo_epochs,
                     "members": 1,
                 },
@@ -296,23 +286,7 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 def _code_fingerprint() -> str:
     """Hash the modules that decide what a fit learns and how; changes in other modules leave fits valid."""
-    read = (graph, shapes, fusion, kernels, work, nnmeter_ir, kernel_table)
+    read = (graph, shapes, fusion, kernels, work, nhwc, nnmeter_ir, kernel_table)
     modules = (*read, features, vocabulary, network_module, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()[:8]
-
-
-def _code_version() -> str:
-    return importlib.metadata.version(nnmeter_nas.__name__)
-
-
-def _progress(console: Console, title: str) -> Progress:
-    return Progress(
-        TextColumn(title),
-        *Progress.get_default_columns()[1:2],
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-    )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
-from nnmeter_nas.errors import DatasetError
-from nnmeter_nas.files import write_bytes
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, iter_models
 
+from ..pages import markdown_table, replace_sections
 from .evaluation import compare_dataset
 from .metrics import accuracy_by
 
@@ -75,34 +74,16 @@ def write_readme(bench: Path, devices: Sequence[str], output: Path) -> None:
     replace_sections(output, sections)
 
 
-def replace_sections(output: Path, sections: Mapping[str, Sequence[str]]) -> None:
-    """Replace the lines between the marks of each section in ``output``.
-
-    Raises:
-        DatasetError: ``output`` lacks the marks that frame a section.
-    """
-    text = output.read_text(encoding="utf-8")
-    for section, lines in sections.items():
-        begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
-        if begin not in text or end not in text:
-            raise DatasetError(f"{output} has no section between {begin!r} and {end!r}")
-        before, rest = text.split(begin, 1)
-        text = "\n".join([before + begin, *lines, end + rest.split(end, 1)[1]])
-    write_bytes(output, text.encode())
-
-
 def _standard_networks(bench: Path, predictors: Sequence[LatencyPredictor]) -> list[str]:
-    lines = [
-        "| network | " + " | ".join(f"`{p.device}`" for p in predictors) + " |",
-        "| --- |" + " ---: |" * len(predictors),
-    ]
+    rows = []
     for path in dataset_files(bench):
         for model in iter_models(path):
             if STANDARD.fullmatch(model.id):
                 found = _compare(model, predictors)
                 cells = [_cell(found.get(p.device)) for p in predictors]
-                lines.append(f"| {model.id.removesuffix('_0')} | " + " | ".join(cells) + " |")
-    return lines
+                rows.append([model.id.removesuffix("_0"), *cells])
+    header = ["network", *(f"`{p.device}`" for p in predictors)]
+    return markdown_table(header, range(1, len(header)), rows)
 
 
 def _cell(pair: tuple[float, float] | None) -> str:
@@ -113,20 +94,19 @@ def _cell(pair: tuple[float, float] | None) -> str:
 
 
 def _card_accuracy(predictors: Sequence[LatencyPredictor]) -> list[str]:
-    lines = [
-        "| device | held-out ids: ±10 % | ±5 % | MAPE | Spearman | left-out families: ±10 % | weakest |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
-    ]
+    rows = []
     for predictor in predictors:
         card = predictor.pack.card["accuracy"]
         known, unknown = card["held_out_ids"]["all"], card["leave_one_family_out"]["families"]
         weakest = sorted(unknown, key=lambda family: unknown[family]["within_10"])[:4]
-        cells = [
+        rows.append([
             f"`{predictor.device}`",
             *(f"{known[figure]:.1f} %" for figure in ("within_10", "within_5", "mape")),
             f"{known['spearman']:.4f}",
             f"{card['leave_one_family_out']['mean_within_10']:.1f} %",
             ", ".join(f"{family} {unknown[family]['within_10']:.0f} %" for family in weakest),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        ])  # fmt: skip
+    header = (
+        "device", "held-out ids: ±10 %", "±5 %", "MAPE", "Spearman", "left-out families: ±10 %", "weakest",
+    )  # fmt: skip
+    return markdown_table(header, range(1, 6), rows)

@@ -16,10 +16,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import networkx as nx
 from rich.console import Console
@@ -35,7 +37,8 @@ from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, forest_name
 from nnmeter_nas.packs.pack import load_pack
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 
-from ..packs.reports import STANDARD, replace_sections
+from ..packs.reports import STANDARD
+from ..pages import markdown_table, replace_sections
 from .predictors import write_predictor
 
 #: Formats that we read. nn-Meter reads nn-Meter IR and ONNX; it exports torch modules to ONNX.
@@ -117,8 +120,7 @@ class Model:
     """A model that both predict.
 
     Attributes:
-        name: of the network.
-        format: the format that we read.
+        name, format: the network, and the format that we read.
         path: the file that nn-Meter reads. We read it too, unless the format is torch.
     """
 
@@ -139,7 +141,6 @@ class Comparison:
     """One model on one device.
 
     Attributes:
-        name, format, device: the model, the format that we read, and the device.
         kernels: number of our kernels that were compared.
         ours_ms, theirs_ms: the totals, in ms.
         reasons: names of the deliberate differences found.
@@ -176,7 +177,7 @@ def run_parity(
     output: Path | None,
     console: Console,
 ) -> None:
-    """Compare all models, print a table, and write it into ``output`` if given.
+    """Compare all models, print a table, and write it into the section ``parity`` of ``output``.
 
     Args:
         python: interpreter of an environment that has nn-Meter 2.0 and onnxsim.
@@ -184,9 +185,7 @@ def run_parity(
             to compare; without it, no nn-Meter IR is compared.
         formats: from :data:`FORMATS`.
         networks: names of the networks to compare; None compares all.
-        devices: applied hardware.
-        output: Markdown file with a section ``parity``.
-        console: shows progress.
+        devices, output, console: applied hardware, a page of Markdown or None, and where progress is shown.
 
     Raises:
         ParityError: nn-Meter cannot run, or a difference has no known reason.
@@ -221,17 +220,9 @@ def compare(
     found = predictor.explain(graph)
     nodes = found.kernel_graph.nodes
     ours = [(row, name) for name in nodes if (row := _row(predictor, model, nodes[name]["kernel"]))]
+    compared = partial(Comparison, model.name, model.format, predictor.device, len(ours), found.latency_ms)
     if "error" in theirs:
-        return Comparison(
-            model.name,
-            model.format,
-            predictor.device,
-            len(ours),
-            found.latency_ms,
-            math.nan,
-            (),
-            theirs["error"],
-        )
+        return compared(math.nan, (), theirs["error"])
     their_rows = [
         ((kernel["type"], _rounded(kernel["row"]) if kernel["predicted"] else None), kernel["ms"])
         for kernel in theirs["kernels"]
@@ -254,16 +245,8 @@ def compare(
     expected = theirs["total"] - left_out + added
     if abs(found.latency_ms - expected) > _TOLERANCE * expected:
         unexplained.append(f"a total of {found.latency_ms} ms, where those kernels explain {expected} ms")
-    return Comparison(
-        model.name,
-        model.format,
-        predictor.device,
-        len(ours),
-        found.latency_ms,
-        theirs["total"],
-        tuple(dict.fromkeys(reason.name for reason in reasons)),
-        "; ".join(unexplained),
-    )
+    names = tuple(dict.fromkeys(reason.name for reason in reasons))
+    return compared(theirs["total"], names, "; ".join(unexplained))
 
 
 def _head(kernel_type: str) -> str:
@@ -299,15 +282,8 @@ def _without(rows: Sequence[tuple[Row, Any]], others: Counter[Row]) -> list[tupl
 
 def import_forests(sources: Mapping[str, Path], home: Path) -> list[LatencyPredictor]:
     """Import the folders as a user would, but into ``home``, and load the predictors."""
-    before = os.environ.get(HOME)
-    os.environ[HOME] = str(home)
-    try:
+    with patch.dict(os.environ, {HOME: str(home)}):
         packs = [load_pack(import_predictor(folder, name)) for name, folder in sources.items()]
-    finally:
-        if before is None:
-            del os.environ[HOME]
-        else:
-            os.environ[HOME] = before
     return [LatencyPredictor(pack) for pack in packs]
 
 
@@ -403,5 +379,4 @@ def _table(results: Sequence[Comparison]) -> Table:
 
 def _markdown(results: Sequence[Comparison]) -> list[str]:
     header, rows = _rows(results)
-    align = ["---", "---", *["---:"] * (len(header) - 3), "---"]
-    return [f"| {' | '.join(row)} |" for row in (header, align, *rows)]
+    return markdown_table(header, range(2, len(header) - 1), rows)

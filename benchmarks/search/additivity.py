@@ -25,9 +25,10 @@ from nnmeter_nas.costs.pricing import LatencyMeter, Pricing
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.graph.shapes import operand_shape
 from nnmeter_nas.kernels.configuration import FloatArray
+from nnmeter_nas.solve.ranking import random_architectures
 from nnmeter_nas.supernet import Space
 from nnmeter_nas.supernet.choices import Block
-from nnmeter_nas.supernet.tracing import read_supernet
+from nnmeter_nas.supernet.named import load_space
 
 IndexArray = npt.NDArray[np.intp]
 
@@ -37,9 +38,7 @@ class Additivity:
     """Relative differences between sums and full-graph predictions, for random architectures on a device.
 
     Attributes:
-        space, device: names of the space and the device.
-        in_context: differences for our lookup table, ``[N]``.
-        isolated: differences for blocks priced alone, ``[N]``.
+        in_context, isolated: differences for our lookup table, and for blocks priced alone, ``[N]``.
     """
 
     space: str
@@ -51,32 +50,21 @@ class Additivity:
 def report_additivity(
     devices: Sequence[str], architectures: int, seed: int, console: Console
 ) -> list[Additivity]:
-    """Measure both bundled spaces at ImageNet size on each device, and print a table.
-
-    Args:
-        devices: names of applied hardware.
-        architectures: number of random architectures of each space.
-        seed: seed of the architectures.
-        console: where to print.
-    """
-    from nnmeter_nas.search_spaces import proxylessnas, spos
-
+    """Measure both bundled spaces at ImageNet size on each device, and print a table."""
     predictors = [load_latency_predictor(name) for name in devices]
     found: list[Additivity] = []
     seconds = 0.0
     with Progress(console=Console(stderr=True), transient=True) as bars:
-        for make in (spos, proxylessnas):
-            task = bars.add_task(make.__name__, total=None)
+        for name in ("spos", "proxylessnas"):
+            task = bars.add_task(name, total=None)
             start = time.perf_counter()
-            network = make()
-            supernet = read_supernet(network, network.input_shape)
-            tables = build_tables(supernet, predictors)
+            space = load_space(name)
+            tables = build_tables(space, predictors)
             seconds += time.perf_counter() - start
-            space = Space.of_supernet(supernet)
-            sizes = [len(known) for known in space.candidates.values()]
-            rows = np.random.default_rng(seed).integers(sizes, size=(architectures, len(sizes)))
+            rows = random_architectures(tables[0], architectures, seed)
             bars.update(task, total=architectures)
-            full = Pricing(space, [LatencyMeter(predictors)], partial(_show, bars, task)).values(rows)
+            show = partial(_show, bars, task)
+            full = Pricing(space, [LatencyMeter(predictors)], show).values(rows)
             alone = isolated_graphs(space)
             for table, predictor, ms in zip(tables, predictors, full.T, strict=True):
                 isolated = isolated_sums(space, alone, predictor, rows)

@@ -7,7 +7,6 @@ strategies run in NNI's engine behind a latency filter. docs/search_comparison.m
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.costs import measures
 from nnmeter_nas.costs.measures import Measure
+from nnmeter_nas.costs.table import every_architecture
 from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.predictor import LatencyPredictor
@@ -44,9 +44,9 @@ IndexArray = npt.NDArray[np.intp]
 Row = tuple[int, ...]
 
 #: Share of the space's architectures that meet the latency limit.
-LIMIT_QUANTILE = 0.3
+_LIMIT_QUANTILE = 0.3
 #: Share of the space's architectures whose accuracy is below the reference point's.
-FLOOR_QUANTILE = 0.1
+_FLOOR_QUANTILE = 0.1
 #: Number of random architectures that give the quantiles of a larger space.
 SAMPLED = 20_000
 
@@ -93,13 +93,9 @@ class Task:
     """One task that every strategy searches.
 
     Attributes:
-        name: its name in the command.
-        title: its name in reports.
-        nni_space: the space as an NNI object.
-        space: the same space as data.
-        latency: latency of its architectures, ms.
-        limit: latency in ms that no trial may exceed.
-        fastest: latency in ms of the fastest architecture.
+        name, title: its name in the command, and in reports.
+        nni_space, space: the space as an NNI object, and as data.
+        latency, limit, fastest: of its architectures, of what trials may take, and of the fastest; in ms.
         trials: number of trials each search may run.
         ceiling: upper bound of the accuracy.
         accuracy: returns the accuracies for a seed.
@@ -122,7 +118,6 @@ class Run:
     """One search.
 
     Attributes:
-        strategy, seed: the strategy's name and the seed.
         rows: the architectures tried, in order, ``[n, positions]``; n may be less than the trials allowed.
         latency: in ms, ``[n]``.
         accuracy: without the noise of trials, ``[n]``.
@@ -143,7 +138,6 @@ class Outcome:
     """The result of a task.
 
     Attributes:
-        task: the task.
         floors: accuracy of the reference point, by seed.
         reachable: hypervolume of all architectures together, by seed; of a random sample if the space is
             large.
@@ -163,14 +157,9 @@ class Outcome:
 def run_comparison(
     device: str, names: Sequence[str], seeds: Sequence[int], work: Path, console: Console
 ) -> list[Outcome]:
-    """Run all searches of the tasks.
+    """Run all searches of the tasks ``names``, from :data:`TASKS`, on a device.
 
-    Args:
-        device: applied hardware.
-        names: of the tasks, from :data:`TASKS`.
-        seeds: of the searches.
-        work: folder that stores the trainings on the digits, to resume.
-        console: shows progress.
+    The folder ``work`` stores the trainings on the digits, to resume.
 
     Raises:
         MissingPackageError: NNI 3.0 or SciPy is not installed.
@@ -190,23 +179,26 @@ def run_comparison(
 
 def run_task(task: Task, seeds: Sequence[int], bars: Progress | None = None) -> Outcome:
     """Run all searches of a task and compare them."""
-    from . import nni_rivals as nni_side
+    from nni.nas.strategy import Random, RegularizedEvolution
 
-    evolutions = {f"RegularizedEvolution {setting}": setting for setting in nni_side.EVOLUTIONS}
-    searches: dict[str, Callable[[int, Accuracies], IndexArray]] = {
-        RANDOM: lambda seed, known: _nni_search(task, nni_side.random_search(seed), known)
+    from .nni_rivals import EVOLUTIONS
+
+    evolutions = {
+        f"RegularizedEvolution {setting}": partial(RegularizedEvolution, **arguments)
+        for setting, arguments in EVOLUTIONS.items()
     }
-    for name, setting in evolutions.items():
-        searches[name] = partial(_evolution_search, task, setting)
-    for name, make in OURS.items():
-        searches[name] = partial(_our_search, task, make)
+    searches: dict[str, Callable[[int, Accuracies], IndexArray]] = {
+        **{name: partial(_nni_search, task, make)
+           for name, make in {RANDOM: Random, **evolutions}.items()},
+        **{name: partial(_our_search, task, make) for name, make in OURS.items()},
+    }  # fmt: skip
     runs: dict[str, list[Run]] = {name: [] for name in searches}
     floors, reachable = {}, {}
     everything = _architectures(task.space)
     bar = bars.add_task(f"searches, {task.title}", total=len(seeds) * len(searches)) if bars else None
     for seed in seeds:
         known = task.accuracy(seed)
-        floors[seed] = float(np.quantile(known.accuracies(everything), FLOOR_QUANTILE))
+        floors[seed] = float(np.quantile(known.accuracies(everything), _FLOOR_QUANTILE))
         ms, accuracy = task.latency.values(everything), known.accuracies(everything)
         reachable[seed] = hypervolume(ms, accuracy, task.limit, floors[seed]) / _box(task, floors[seed])
         for name, search in searches.items():
@@ -244,22 +236,16 @@ def _our_search(
     return np.array(rows)
 
 
-def _evolution_search(task: Task, setting: str, seed: int, known: Accuracies) -> IndexArray:
-    from . import nni_rivals as nni_side
-
-    return _nni_search(task, nni_side.evolution(setting, seed), known)
-
-
-def _nni_search(task: Task, strategy: Any, known: Accuracies) -> IndexArray:
+def _nni_search(task: Task, make: Callable[..., Any], seed: int, known: Accuracies) -> IndexArray:
     """Trials of one of NNI's strategies, ``[n, positions]``."""
-    from . import nni_rivals as nni_side
+    from .nni_rivals import search
 
     def row(sample: Mapping[str, Any]) -> IndexArray:
         chosen = [candidates.index(str(sample[label])) for label, candidates in task.space.candidates.items()]
         return np.array([chosen])
 
-    samples = nni_side.search(
-        strategy,
+    samples = search(
+        make(seed=seed),
         task.nni_space,
         task.limit,
         lambda sample: float(task.latency.values(row(sample))[0]),
@@ -273,7 +259,7 @@ def _architectures(space: Space) -> IndexArray:
     """All architectures of a space, or a random sample if it is large, ``[N, positions]``."""
     sizes = [len(known) for known in space.candidates.values()]
     if np.prod(sizes, dtype=float) <= SAMPLED:
-        return np.array(list(itertools.product(*map(range, sizes))))
+        return every_architecture(sizes)
     return np.random.default_rng(0).integers(sizes, size=(SAMPLED, len(sizes)))
 
 
@@ -282,7 +268,7 @@ def _task(name: str, title: str, nni_space: Any, predictor: LatencyPredictor, tr
     space = space_of(nni_space)
     latency = measures.latency(space, predictor)
     ms = latency.values(_architectures(space))
-    limit = float(np.quantile(ms, LIMIT_QUANTILE))
+    limit = float(np.quantile(ms, _LIMIT_QUANTILE))
     fastest = float(ms.min())
     if latency.table is not None and len(ms) == SAMPLED:  # drawn from a larger space
         fastest, _ = latency_reach(latency.table)

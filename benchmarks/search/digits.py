@@ -6,9 +6,7 @@ each is trained once, and searches look up its accuracy. Needs NNI 3.0 and torch
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from nni.nas.space import SimplifiedModelSpace
 
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.estimators.digits import train_on_digits
-from nnmeter_nas.files import write_bytes
+from nnmeter_nas.search.journal import Journal
 from nnmeter_nas.search_spaces import spos
 
 #: Five layers at the digits' size: 4^5 = 1024 architectures.
@@ -33,7 +31,7 @@ SPACE: Mapping[str, Any] = {
     "head_channels": 64,
 }
 #: Arguments of each training, which takes about 0.4 s on one core.
-TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
+_TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
 
 
 def digits_space() -> Any:
@@ -44,7 +42,7 @@ def digits_space() -> Any:
 def trained_accuracies(
     file: Path,
     space: Any | None = None,
-    training: Mapping[str, Any] = TRAINING,
+    training: Mapping[str, Any] = _TRAINING,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, ...], float]:
     """Return the held-out accuracy of every architecture of a space, by the names of its blocks.
@@ -52,8 +50,7 @@ def trained_accuracies(
     Args:
         file: stores each accuracy on a line, right after its training. Architectures in the file are not
             trained again.
-        space: the space; :func:`digits_space` if None.
-        training: arguments of :func:`train_on_digits`.
+        space, training: the space, and arguments of :func:`train_on_digits`.
         progress: called at the start and after each training with the number done and the total.
 
     Raises:
@@ -65,12 +62,19 @@ def trained_accuracies(
     labels = {label: tuple(map(str, choice.values)) for label, choice in space.simplify().items()}
     settings = {"candidates": {k: list(v) for k, v in labels.items()}, "shape": list(space.input_shape),
                 "training": dict(training)}  # fmt: skip
-    known = _read(file, settings)
     architectures = list(itertools.product(*labels.values()))
     progress = progress or (lambda done, of: None)
-    progress(len(known), len(architectures))
     engine = SequentialExecutionEngine()
-    with file.open("a", encoding="utf-8") as lines:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Journal(file) as journal:
+        if not journal.records:
+            journal.append(settings)
+        if journal.records[0] != settings:
+            raise SearchError(
+                f"{file} holds accuracies of another space or training; delete it or use another folder"
+            )
+        known = {tuple(record["blocks"]): record["accuracy"] for record in journal.records[1:]}
+        progress(len(known), len(architectures))
         for blocks in itertools.filterfalse(known.__contains__, architectures):
             trial = trials.freeze(dict(zip(labels, blocks, strict=True)))
             # NNI 3.0 builds a trial's network before the trial's function can set the seed.
@@ -79,27 +83,6 @@ def trained_accuracies(
             if trial.metric is None:
                 raise SearchError(f"training {', '.join(blocks)} reported no accuracy")
             known[blocks] = float(trial.metric)
-            lines.write(json.dumps([blocks, known[blocks]]) + "\n")
-            lines.flush()
+            journal.append({"blocks": list(blocks), "accuracy": known[blocks]})
             progress(len(known), len(architectures))
     return known
-
-
-def _read(file: Path, settings: dict[str, Any]) -> dict[tuple[str, ...], float]:
-    """Read ``file``. Create it if missing; drop a last line that an interrupted run cut off."""
-    found = file.read_text(encoding="utf-8") if file.exists() else ""
-    whole = [line for line in map(_parsed, found.splitlines()) if line is not None] or [settings]
-    if whole[0] != settings:
-        raise SearchError(
-            f"{file} holds accuracies of another space or training; delete it or use another folder"
-        )
-    text = "".join(json.dumps(line) + "\n" for line in whole)
-    if text != found:
-        write_bytes(file, text.encode())
-    return {tuple(blocks): float(accuracy) for blocks, accuracy in whole[1:]}
-
-
-def _parsed(line: str) -> Any:
-    with contextlib.suppress(json.JSONDecodeError):
-        return json.loads(line)
-    return None

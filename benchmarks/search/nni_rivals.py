@@ -11,7 +11,6 @@ import nni
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution.sequential import SequentialExecutionEngine
 from nni.nas.space import SimplifiedModelSpace
-from nni.nas.strategy import Random, RegularizedEvolution
 from nni.nas.strategy.middleware import Chain, Filter
 
 from nnmeter_nas.errors import SearchError
@@ -32,12 +31,7 @@ EVOLUTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 class TableFilter(LatencyFilter):
-    """A latency filter that looks latencies up instead of building and predicting each network.
-
-    Args:
-        limit: latency in ms.
-        latency: returns the latency of a candidate in ms.
-    """
+    """A latency filter that looks latencies (ms) up instead of building and predicting each network."""
 
     def __init__(self, limit: float, latency: Callable[[Sample], float]) -> None:
         super().__init__(limit, _NeverAsked())
@@ -64,16 +58,6 @@ class _LookedUp(Evaluator):
         nni.report_final_result(self._accuracy(model.sample))
 
 
-def random_search(seed: int) -> Any:
-    """NNI's Random with its default parameters."""
-    return Random(seed=seed)
-
-
-def evolution(setting: str, seed: int) -> Any:
-    """NNI's RegularizedEvolution with the arguments ``EVOLUTIONS[setting]``."""
-    return RegularizedEvolution(**EVOLUTIONS[setting], seed=seed)
-
-
 def search(
     strategy: Any,
     space: Any,
@@ -82,16 +66,10 @@ def search(
     accuracy: Callable[[Sample], float],
     trials: int,
 ) -> list[Sample]:
-    """Run an NNI strategy behind the filter; return the candidates it tried, in order.
+    """Run an NNI strategy behind the filter, for up to ``trials``; return the candidates it tried, in order.
 
-    Args:
-        strategy: the NNI strategy.
-        space: the NNI space.
-        limit: latency in ms.
-        latency: returns the latency of a candidate in ms.
-        accuracy: returns the accuracy that a candidate's trial reports.
-        trials: maximum number of trials. A strategy that finds nothing new, or nothing within the limit,
-            stops earlier.
+    A strategy that finds nothing new, or nothing within the limit, stops earlier. ``latency`` returns the
+    latency of a candidate in ms, ``accuracy`` what its trial reports.
     """
     engine = SequentialExecutionEngine(max_model_count=trials)
     trial_space = SimplifiedModelSpace.from_model(space, _LookedUp(accuracy))

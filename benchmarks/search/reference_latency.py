@@ -22,14 +22,15 @@ from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main as command
 from nnmeter_nas.costs import FactorTable, cached_table
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.supernet import Space
+from nnmeter_nas.solve.ranking import random_architectures
+from nnmeter_nas.supernet.named import load_space
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 
 #: Number of random architectures that give the median latency of the space.
 _SAMPLED = 10_000
 #: Reference latencies, in medians of the space; None leaves latency out.
-AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
+_AIMS: tuple[float | None, ...] = (0.5, 2.0, None)
 _HEADER = (
     "seed", "reference (ms)", "found, full graph (ms)", "by the table (ms)", "expected (ms)",
     "entropy (nats)", "held-out accuracy",
@@ -41,7 +42,6 @@ class Outcome:
     """One search.
 
     Attributes:
-        seed: of everything random.
         aim: reference latency in medians of the space; None if latency was left out.
         record: content of ``search.json``, which the search wrote.
     """
@@ -80,24 +80,17 @@ def run_reference_latency(
     epochs: int | None = None,
     workers: int = 2,
 ) -> list[Outcome]:
-    """Run the searches, print a table, and write it into ``output`` if given.
+    """Run the searches, print a table, and write it into the section ``reference latency`` of ``output``.
 
-    Args:
-        device: applied hardware.
-        seeds: of the searches.
-        work: folder for their results; finished searches in it do not run again.
-        output: Markdown file with a section ``reference latency``.
-        console: shows progress.
-        epochs: of each search; by default the command's own.
-        workers: number of searches at a time, each on one core.
+    Finished searches in the folder ``work`` do not run again. ``workers`` run at a time, each on one core.
 
     Raises:
         SearchError: a search fails; or for some seed, aiming at half the median found nothing faster than
             aiming at double.
     """
-    table = _table_of(device)
-    median = median_latency(table)
-    searches = [(seed, aim) for seed in seeds for aim in AIMS]
+    table = cached_table(load_space("proxylessnas-small"), load_latency_predictor(device))
+    median = float(np.median(table.latencies(random_architectures(table, _SAMPLED))))
+    searches = [(seed, aim) for seed in seeds for aim in _AIMS]
     console.print(f"{len(searches)} searches on {table.device}, median of the space {median:.3f} ms")
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         records = pool.map(
@@ -117,22 +110,6 @@ def run_reference_latency(
         replace_sections(output, {"reference latency": _markdown(outcomes, table, median)})
     _check_sides(outcomes)
     return outcomes
-
-
-def median_latency(table: FactorTable) -> float:
-    """Median latency in ms of a space's architectures."""
-    sizes = [len(known) for known in table.candidates.values()]
-    indices = np.random.default_rng(0).integers(sizes, size=(_SAMPLED, len(sizes)))
-    return float(np.median(table.latencies(indices)))
-
-
-def _table_of(device: str) -> FactorTable:
-    from nnmeter_nas.search_spaces import proxylessnas
-    from nnmeter_nas.supernet.tracing import read_supernet
-
-    space: Any = proxylessnas("small")
-    supernet = read_supernet(space, space.input_shape)
-    return cached_table(Space.of_supernet(supernet), load_latency_predictor(device))
 
 
 def _search(
@@ -162,11 +139,9 @@ def _check_sides(outcomes: Sequence[Outcome]) -> None:
 
 def _markdown(outcomes: Sequence[Outcome], table: FactorTable, median: float) -> list[str]:
     fastest, slowest = (outcomes[0].record[name] for name in ("fastest_ms", "slowest_ms"))
-    lines = [
+    return [
         f"`{table.device}`: latencies of the small space range from {fastest:.3f} to {slowest:.3f} ms, with "
         f"median {median:.3f} ms.",
         "",
-        f"| {' | '.join(_HEADER)} |",
-        f"|{' ---: |' * len(_HEADER)}",
+        *markdown_table(_HEADER, range(len(_HEADER)), [outcome.cells for outcome in outcomes]),
     ]
-    return lines + [f"| {' | '.join(outcome.cells)} |" for outcome in outcomes]

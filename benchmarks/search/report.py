@@ -14,7 +14,7 @@ from nnmeter_nas.drawing import new_chart, to_png
 from nnmeter_nas.files import write_bytes
 from nnmeter_nas.kernels.configuration import FloatArray
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 from .comparison import EVOLUTION, OURS, RANDOM, SAMPLED, Outcome, Run
 from .statistics import front
 
@@ -27,15 +27,11 @@ _CLOUD = "#dddddd"
 def write_reports(outcomes: Sequence[Outcome], device: str, output: Path, page: Path | None = None) -> None:
     """Write ``search_comparison.md``, ``.json`` and ``.png`` into ``output``.
 
-    Args:
-        outcomes: results of the tasks.
-        device: applied hardware.
-        output: a folder.
-        page: Markdown file; the table replaces its section ``search comparison``, the plot goes beside it.
+    The table also replaces the section ``search comparison`` of ``page``; the plot goes beside it.
     """
-    lines, plot = markdown(outcomes, device), comparison_plot(outcomes)
+    lines, plot = markdown(outcomes, device), _comparison_plot(outcomes)
     write_bytes(output / f"{_NAME}.md", "\n".join([*lines, ""]).encode())
-    write_bytes(output / f"{_NAME}.json", json.dumps(raw_figures(outcomes, device)).encode())
+    write_bytes(output / f"{_NAME}.json", json.dumps(_raw_figures(outcomes, device)).encode())
     write_bytes(output / f"{_NAME}.png", plot)
     if page is not None:
         replace_sections(page, {"search comparison": lines})
@@ -57,12 +53,12 @@ def markdown(outcomes: Sequence[Outcome], device: str) -> list[str]:
     return lines
 
 
-def raw_figures(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
+def _raw_figures(outcomes: Sequence[Outcome], device: str) -> dict[str, Any]:
     """Every trial of every search and every comparison, ready for JSON."""
     return {"device": device, "tasks": [_raw_task(outcome) for outcome in outcomes]}
 
 
-def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
+def _comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
     """Plot hypervolume over trials with quartiles, and below it the first seed's fronts; one column per task.
 
     Returns:
@@ -124,7 +120,7 @@ def _table(outcome: Outcome) -> list[str]:
         "strategy", f"after {trials // 4}", f"after {trials // 2}", f"after {trials}", "best accuracy",
         "trials made", "p against Random", "p against RegularizedEvolution",
     ]  # fmt: skip
-    lines = [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+    rows = []
     p = {(c.strategy, c.rival): c for c in outcome.comparisons}
     for name, runs in _shown(outcome).items():
         found = np.array([run.hypervolume for run in runs])
@@ -138,8 +134,8 @@ def _table(outcome: Outcome) -> list[str]:
             comparison = p.get((name, rival))
             sign = "" if comparison is None else (" (ahead)" if comparison.ahead else "")
             cells.append("–" if comparison is None else f"{comparison.p_holm:.2g}{sign}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        rows.append(cells)
+    return markdown_table(header, range(1, len(header)), rows)
 
 
 def _spread(values: FloatArray) -> str:

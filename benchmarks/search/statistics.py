@@ -12,7 +12,7 @@ from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 
 #: Probability of a false positive, over all comparisons in a space.
-ALPHA = 0.05
+_ALPHA = 0.05
 
 
 def hypervolume(latency: npt.ArrayLike, accuracy: npt.ArrayLike, limit: float, floor: float) -> float:
@@ -57,10 +57,8 @@ class Comparison:
     """One strategy against a rival, over the same seeds.
 
     Attributes:
-        strategy, rival: their names.
         difference: the strategy's hypervolume minus the rival's, median over the seeds.
         wins: number of seeds in which the strategy has more.
-        seeds: number of seeds.
         p: of Wilcoxon's signed-rank test, two-sided.
         p_holm: the same, corrected for the number of comparisons in the space.
     """
@@ -76,7 +74,7 @@ class Comparison:
     @property
     def ahead(self) -> bool:
         """Whether the strategy has significantly more hypervolume."""
-        return self.difference > 0 and self.p_holm < ALPHA
+        return self.difference > 0 and self.p_holm < _ALPHA
 
     @property
     def sentence(self) -> str:
@@ -85,7 +83,7 @@ class Comparison:
         p = f"p = {self.p_holm:.2g}"
         if self.ahead:
             return f"{self.strategy} is ahead of {self.rival} with {p} ({seeds})."
-        if self.difference < 0 and self.p_holm < ALPHA:
+        if self.difference < 0 and self.p_holm < _ALPHA:
             return f"{self.strategy} is not ahead of {self.rival}: it is behind with {p} ({seeds})."
         return f"{self.strategy} is not ahead of {self.rival}: {p} ({seeds})."
 

@@ -20,19 +20,15 @@ from .figures import Figure, Sample, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError
 
 #: Number of candidates for a median, and number that a warm predictor has seen before them.
-CANDIDATES, SEEN = 20, 20
+CANDIDATES, _SEEN = 20, 20
 _SHAPE = (1, 3, 224, 224)
+_NETWORK = "mobilenet_v2"
 
 
-def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
-    """Random candidates of the ImageNet-sized SPOS space, as NNI 2.10.1 makes them for ``Random``.
+def spos_candidates(engine: str) -> Iterator[Any]:
+    """Make random candidates of the ImageNet-sized SPOS space without end, as NNI 2.10.1's ``Random`` does.
 
-    Args:
-        engine: "graph", or "py" for the default one.
-        seed: seed of the choices.
-
-    Yields:
-        An endless series of candidates, each made when requested.
+    Each is made when requested, under the ``engine`` "graph" or "py", which is NNI's default.
     """
     from nni.nas.experiment.pytorch import preprocess_model
     from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model
@@ -41,7 +37,7 @@ def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
     graph = engine == "graph"
     evaluator = FunctionalEvaluator(print)
     base, mutators = preprocess_model(spos("imagenet"), evaluator, [], graph, list(_SHAPE) if graph else None)
-    choices, draw = dry_run_for_search_space(base, mutators), random.Random(seed)
+    choices, draw = dry_run_for_search_space(base, mutators), random.Random(0)
     while True:
         sample = {key: draw.choice(values) for key, values in choices.items()}
         yield get_targeted_model(base, mutators, sample)
@@ -49,13 +45,13 @@ def spos_candidates(engine: str = "graph", seed: int = 0) -> Iterator[Any]:
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
     """Time a candidate from graph IR to ms: warm, on a fresh predictor, and with our own pack."""
-    drawn = list(itertools.islice(spos_candidates(), SEEN + CANDIDATES))
-    seen, candidates = drawn[:SEEN], drawn[SEEN:]
+    drawn = list(itertools.islice(spos_candidates("graph"), _SEEN + CANDIDATES))
+    seen, candidates = drawn[:_SEEN], drawn[_SEEN:]
     # The results need not agree. nn-Meter knows channel shuffles, splits, concats and the pool by other names
     # than NNI's graph IR does, so it leaves them out at 0 ms.
     rival = "nn-Meter 2.0"
     note = "same forests and rules; nn-Meter leaves operators out"
-    warm = f"on candidates that are new to a predictor which has seen {SEEN} others"
+    warm = f"on candidates that are new to a predictor which has seen {_SEEN} others"
     theirs = both.theirs()
     theirs_warm = _each(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
     yield Figure(
@@ -77,16 +73,18 @@ def candidate_figures(both: Both) -> Iterator[Figure]:
     )  # fmt: skip
 
 
-def module_figures(both: Both, network: str = "mobilenet_v2") -> Iterator[Figure]:
+def module_figures(both: Both) -> Iterator[Figure]:
     """Time a torch module to ms against nn-Meter's way: export to ONNX, simplify, detect kernels, predict."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else it reports that torchvision is missing
-    module, shape = build_network(network).eval(), input_shape(network)
+    module, shape = build_network(_NETWORK), input_shape(_NETWORK)
     ours, theirs = both.ours(), both.theirs()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _check_agreement([_predict(ours, module, shape)], [_by_onnx(theirs, module, shape, path)])
+        a, b = _predict(ours, module, shape), _by_onnx(theirs, module, shape, path)
+        if abs(a - b) > TOLERANCE * max(a, b):
+            raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")
         yield Figure(
-            f"torch module of {network} to ms", "ms",
+            f"torch module of {_NETWORK} to ms", "ms",
             ours=measured(lambda: _predict(ours, module, shape), 10, 1e3),
             rival=measured(lambda: _by_onnx(theirs, module, shape, path), 5, 1e3),
             rival_name="nn-Meter 2.0 by ONNX", at_least=20, note="same forests and rules",
@@ -119,10 +117,3 @@ def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Seque
         function(candidate)
     turn = iter(candidates)
     return measured(lambda: function(next(turn)), len(candidates), 1e3, warm=False)
-
-
-def _check_agreement(ours: Sequence[float], theirs: Sequence[float]) -> None:
-    """Raise a DisagreementError unless both predict the same latencies."""
-    for a, b in zip(ours, theirs, strict=True):
-        if abs(a - b) > TOLERANCE * max(a, b):
-            raise DisagreementError(f"nnmeter_nas predicts {a} ms where nn-Meter predicts {b} ms")

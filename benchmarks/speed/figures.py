@@ -17,11 +17,7 @@ from nnmeter_nas.files import write_bytes
 
 @dataclass(frozen=True)
 class Sample:
-    """Repeated measurements of one thing.
-
-    Attributes:
-        values: the measurements, in the unit of the figure.
-    """
+    """Repeated measurements of one thing, in the unit of its figure."""
 
     values: tuple[float, ...]
 
@@ -44,13 +40,10 @@ class Figure:
     """A figure, ours and a rival's.
 
     Attributes:
-        name: its name in the table.
         unit: of the values; lower is better unless ``more_is_better``.
         ours, rival: measurements; ``rival`` is None if there is no rival to run.
-        rival_name: the rival.
         at_least: target: how many times better than the rival.
         limit: target for the value itself.
-        more_is_better: whether higher values are better.
         note: a footnote for the table.
         points: (size, seconds) pairs that the value was fitted to, if it was fitted.
     """
@@ -85,12 +78,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Unmeasured:
-    """A figure that a run could not measure.
-
-    Attributes:
-        name: its name in the table.
-        reason: what measuring it needs.
-    """
+    """A figure that a run could not measure, and what measuring it needs."""
 
     name: str
     reason: str
@@ -106,8 +94,7 @@ def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm
     each repeat would visit everything in the process and leave the processor's caches empty.
 
     Args:
-        function: the function to time.
-        repeats: how many times.
+        function, repeats: what to time, and how often.
         scale: 1000 for ms. Divide it by the number of items that one call processes.
         warm: call the function once first, untimed.
     """
@@ -125,11 +112,7 @@ def measured(function: Callable[[], Any], repeats: int, scale: float = 1.0, warm
 def save(results: Iterable[Result], folder: Path, topic: str, described: dict[str, Any]) -> Path:
     """Write the results of a topic, with every measurement, to ``<folder>/<topic>.json``.
 
-    Args:
-        results: figures, measured and unmeasured.
-        folder: folder of the file.
-        topic: name of the topic.
-        described: the machine, as :func:`nnmeter_nas.benchmarks.speed.machine.machine` describes it.
+    ``described`` is the machine, as :func:`nnmeter_nas.benchmarks.speed.machine.machine` describes it.
     """
     figures, unmeasured = [], []
     for result in results:

@@ -83,28 +83,25 @@ def unpickled(files: list[Path]) -> list[Any]:
     return found
 
 
-def import_figures(device: str, repeats: int = 9) -> Iterator[Figure]:
+def import_figures(device: str) -> Iterator[Figure]:
     """Time ``import nnmeter_nas``, each time in a fresh interpreter; check that it imports nothing heavy."""
     load = f"nnmeter_nas.load_latency_predictor({device!r})"
-    yield Figure("import nnmeter_nas", "s", ours=_imported("", repeats), limit=0.25)
-    yield Figure("import, and the first predictor loaded", "s", ours=_imported(load, repeats), limit=0.25)
+    yield Figure("import nnmeter_nas", "s", ours=_imported(""), limit=0.25)
+    yield Figure("import, and the first predictor loaded", "s", ours=_imported(load), limit=0.25)
 
 
-def _imported(more: str, repeats: int) -> Sample:
+def _imported(more: str) -> Sample:
     """Measure the seconds to import the package and run the statements in ``more``."""
     run = [sys.executable, "-c", _IMPORT.format(more=more, heavy=_HEAVY)]
-    taken = [subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
+    taken = [subprocess.run(run, capture_output=True, text=True, check=True).stdout for _ in range(9)]
     return Sample(tuple(map(float, taken)))
 
 
 def memory_figures(bench: Path | None, device: str, models: int = MODELS) -> Iterator[Result]:
     """Measure the peak memory of the command ``evaluate`` on a dataset of ``models`` models.
 
-    Args:
-        bench: folder of a dataset in the official schema. If it has fewer models, they are repeated under
-            other ids.
-        device: applied hardware; only one, because all would take minutes longer.
-        models: number of models.
+    It is measured on one device, because all would take minutes longer. If ``bench`` has fewer models, they
+    are repeated under other ids.
 
     Raises:
         DatasetError: ``bench`` holds no dataset.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ..pages import markdown_table
 from .figures import Figure, Result, Sample
 
-_HEADER = ["| figure | ours | rival | ratio | target | met |", "| --- | ---: | ---: | ---: | --- | --- |"]
+_HEADER = ("figure", "ours", "rival", "ratio", "target", "met")
 #: The next smaller unit, used for values below 0.1.
 _SMALLER = {"s": "ms", "ms": "µs"}
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -17,7 +18,8 @@ def table(results: Iterable[Result]) -> list[str]:
     """Return the lines of a Markdown table, then its numbered footnotes."""
     notes: dict[str, int] = {}
     rows = [row(result, notes) for result in results]
-    return [*_HEADER, *rows, *([""] if notes else []), *(f"{n}. {note}" for note, n in notes.items())]
+    head = markdown_table(_HEADER, range(1, 4), [])
+    return [*head, *rows, *([""] if notes else []), *(f"{n}. {note}" for note, n in notes.items())]
 
 
 def row(result: Result, notes: dict[str, int]) -> str:

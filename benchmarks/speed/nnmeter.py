@@ -30,10 +30,7 @@ class DisagreementError(NnMeterNasError):
 
 
 def import_nn_meter(environment: Path) -> Any:
-    """Import the package ``nn_meter``.
-
-    Args:
-        environment: virtual environment where it is installed.
+    """Import the package ``nn_meter`` from a virtual environment.
 
     Raises:
         MissingPackageError: it is not installed there.
@@ -50,11 +47,6 @@ def import_nn_meter(environment: Path) -> Any:
 
 class Both:
     """The same predictor for both sides: in nn-Meter's format, and imported as our pack.
-
-    Args:
-        nn_meter: the nn-Meter package.
-        device: applied hardware.
-        folder: where to write the predictor.
 
     Attributes:
         folder: holds its ``*.pkl`` files and ``fusion_rules.json``.

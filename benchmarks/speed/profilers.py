@@ -107,13 +107,13 @@ def measure_profilers(
     taken = measured(lambda: profilers.LatencyProfiler(space, _SHAPE, ours()), repeats)
     compared = samples(space, _SAMPLES)
     note = "same forests and rules; nn-Meter leaves out the pool and the classifier"
-    rival, made = nni_profile(space, theirs, former=False, repeats=1)
+    rival, made = _nni_profile(space, theirs, former=False, repeats=1)
     check_profiles(profiler, made, compared)
     yield Figure(
         f"profile of {type(space).__name__}, NNI 3.0", "s", ours=taken, rival=rival,
         rival_name="NNI's NnMeterProfiler with nn-Meter 2.0", at_least=50, note=f"{note}; NNI run once",
     )  # fmt: skip
-    rival, made = nni_profile(space, theirs, former=True, repeats=3)
+    rival, made = _nni_profile(space, theirs, former=True, repeats=3)
     check_profiles(profiler, made, compared)
     yield Figure(
         "the same, beside torch's former exporter", "s", ours=taken, rival=rival,
@@ -122,7 +122,7 @@ def measure_profilers(
     )  # fmt: skip
 
 
-def nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats: int) -> tuple[Sample, Any]:
+def _nni_profile(space: Any, predictor: Callable[[], Any], former: bool, repeats: int) -> tuple[Sample, Any]:
     """Time NNI's profiler on a space; return the times and the profiler.
 
     Each block is a leaf, 132 in ProxylessNAS, so operators that run in one kernel are exported together.

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from nnmeter_nas.files import write_bytes
 
-from ..packs.reports import replace_sections
+from ..pages import markdown_table, replace_sections
 from . import candidates, footprint, profilers, scaling, searches, tables
 from .figures import Figure, Result, load, save
 from .machine import is_busy, machine, machine_line
@@ -30,9 +31,7 @@ class Setting:
     """Settings that the topics of a run share.
 
     Attributes:
-        device: applied hardware.
-        environment: virtual environment of nn-Meter.
-        nni3: virtual environment of NNI 3.0.
+        environment, nni3: virtual environments of nn-Meter, and of NNI 3.0.
         bench: folder of a dataset in the official schema, or None.
         folder: folder for temporary files.
     """
@@ -65,13 +64,11 @@ def run_speed(
     """Measure the figures of ``topics``; write those of each topic to ``<output>/<topic>.json``.
 
     Args:
-        environment: virtual environment of nn-Meter.
+        environment, nni3: virtual environments of nn-Meter, and of NNI 3.0.
         output: folder of the results.
-        device: applied hardware.
-        topics: keys of :data:`TOPICS`.
+        device, topics: applied hardware, and keys of :data:`TOPICS`.
         console: shows progress.
         bench: folder of a dataset in the official schema; without it, figures that need one are left out.
-        nni3: virtual environment of NNI 3.0.
 
     Raises:
         MissingPackageError: nn-Meter is not in ``environment``.
@@ -109,15 +106,15 @@ def write_speed(output: Path, readme: Path, page: Path | None = None) -> None:
     found = {topic: load(path) for topic in TOPICS if (path := output / f"{topic}.json").is_file()}
     compared = {topic: results for topic, (results, _) in found.items() if topic != _SCALING}
     lines = table(result for results in compared.values() for result in results)
-    replace_sections(readme, {"speed": [*lines, "", *machine_lines({t: found[t][1] for t in compared})]})
+    replace_sections(readme, {"speed": [*lines, "", *_machine_lines({t: found[t][1] for t in compared})]})
     if page is not None and _SCALING in found:
         results, described = found[_SCALING]
         curves = [result for result in results if isinstance(result, Figure)]
-        replace_sections(page, {_SCALING: [*scaling_table(curves), "", machine_line(described)]})
+        replace_sections(page, {_SCALING: [*_scaling_table(curves), "", machine_line(described)]})
         write_bytes(page.parent / _PLOT, scaling_plot(curves))
 
 
-def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The machine of each run: one line, or one line per run if there were several."""
     topics: dict[str, list[str]] = {}
     for topic, values in described.items():
@@ -128,18 +125,18 @@ def machine_lines(described: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"- {', '.join(names)}: {line}" for line, names in topics.items()] + ["", spread]
 
 
-def scaling_table(curves: Sequence[Figure]) -> list[str]:
+def _scaling_table(curves: Sequence[Figure]) -> list[str]:
     """Make a table: the exponent of each curve, and the cost of one operator or candidate at both ends."""
-    lines = ["| cost | exponent | target | met | µs for each, smallest | largest |",
-             "| --- | ---: | --- | --- | ---: | ---: |"]  # fmt: skip
+    header = ("cost", "exponent", "target", "met", "µs for each, smallest", "largest")
+    rows = []
     for figure in curves:
         each = [
             f"{number(1e6 * taken.median / size)} (of {size:,})"
             for size, taken in (figure.points[0], figure.points[-1])
         ]
         met = "yes" if figure.met else "**no**"
-        cells = [figure.name, f"{figure.ours.median:.2f}", f"≤ {figure.limit:g}", met, *each]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([figure.name, f"{figure.ours.median:.2f}", f"≤ {figure.limit:g}", met, *each])
+    lines = markdown_table(header, (1, 4, 5), rows)
     return [*lines, "", f"![Cost against operators and candidates]({_PLOT})"]
 
 
@@ -149,38 +146,18 @@ def _footprint(setting: Setting) -> Iterator[Result]:
     yield from footprint.memory_figures(setting.bench, setting.device)
 
 
-def _searches(setting: Setting) -> Iterator[Result]:
-    yield from searches.ranking_figures(setting.device)
-    yield from searches.filter_figures(setting.device)
-
-
-def _candidates(setting: Setting) -> Iterator[Result]:
-    yield from candidates.candidate_figures(setting.both)
-    yield from candidates.module_figures(setting.both)
-
-
-def _tables(setting: Setting) -> Iterator[Result]:
-    yield from tables.table_figures(setting.both, setting.device)
-
-
 def _profilers(setting: Setting) -> Iterator[Result]:
     python = setting.nni3 / "bin" / "python"
-    yield from profilers.profiler_figures(
-        setting.both.folder, setting.device, setting.environment, python
-    )
-
-
-def _scaling(setting: Setting) -> Iterator[Result]:
-    yield from scaling.size_figures(setting.device)
-    yield from scaling.number_figures(setting.device)
+    folder = setting.both.folder
+    return profilers.profiler_figures(folder, setting.device, setting.environment, python)
 
 
 #: The topics, in the order of the table.
-TOPICS: Mapping[str, Callable[[Setting], Iterator[Result]]] = {
+TOPICS: Mapping[str, Callable[[Setting], Iterable[Result]]] = {
     "footprint": _footprint,
-    "searches": _searches,
-    "candidates": _candidates,
-    "tables": _tables,
+    "searches": lambda s: chain(searches.ranking_figures(s.device), searches.filter_figures(s.device)),
+    "candidates": lambda s: chain(candidates.candidate_figures(s.both), candidates.module_figures(s.both)),
+    "tables": lambda s: tables.table_figures(s.both, s.device),
     "profilers": _profilers,
-    _SCALING: _scaling,
+    _SCALING: lambda s: chain(scaling.size_figures(s.device), scaling.number_figures(s.device)),
 }

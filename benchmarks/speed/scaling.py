@@ -110,7 +110,7 @@ def _trusting_filter(device: str) -> Callable[[int], Sample]:
 
 
 def _curve(measure: Callable[[int], Sample], least: int, most: int) -> list[tuple[int, Sample]]:
-    with nothing_else_collected():
+    with _nothing_else_collected():
         return [(size, measure(size)) for size in sizes(least, most)]
 
 
@@ -150,7 +150,7 @@ def timed(prepare: Callable[[], Any], run: Callable[[Any], Any], collects: bool 
 
 
 @contextmanager
-def nothing_else_collected() -> Iterator[None]:
+def _nothing_else_collected() -> Iterator[None]:
     """Make the collector skip all objects that exist now, mainly those of torch and NNI."""
     gc.collect()
     gc.freeze()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,21 +27,16 @@ _RANKED, _PREDICTED = 1_000_000, 20
 _ENGINES = {"default": (9, 200), "graph": (5, 4)}
 
 
-def filter_figures(device: str, engines: Mapping[str, tuple[int, int]] = _ENGINES) -> Iterator[Figure]:
-    """Time a filter in NNI 2.10.1's ``Random`` on the ImageNet-sized SPOS space, under both engines.
-
-    Args:
-        device: applied hardware.
-        engines: name of each engine -> (number of repeats, candidates filtered in each).
-    """
-    for engine, (repeats, count) in engines.items():
+def filter_figures(device: str) -> Iterator[Figure]:
+    """Time a filter in NNI 2.10.1's ``Random`` on the ImageNet-sized SPOS space, under both engines."""
+    for engine, (repeats, count) in _ENGINES.items():
         candidates = spos_candidates("graph" if engine == "graph" else "py")
         # Under the graph engine the filter finds the space through the experiment; there is none here.
         accept = LatencyFilter(1e9, device, space="spos" if engine == "graph" else None)
         for candidate in itertools.islice(candidates, CHECKED):
             accept(candidate)
         gc.collect()
-        pairs = [made_and_filtered(candidates, accept, count) for _ in range(repeats)]
+        pairs = [_made_and_filtered(candidates, accept, count) for _ in range(repeats)]
         made, filtered = zip(*pairs, strict=True)
         yield Figure(
             f"one candidate in NNI's Random, {engine} engine, SPOS: the filter, and making it", "ms",
@@ -50,16 +45,10 @@ def filter_figures(device: str, engines: Mapping[str, tuple[int, int]] = _ENGINE
         )  # fmt: skip
 
 
-def made_and_filtered(
+def _made_and_filtered(
     candidates: Iterator[Any], accept: Callable[[Any], bool], count: int
 ) -> tuple[float, float]:
-    """Measure the milliseconds per candidate for making it, and for asking ``accept`` about it.
-
-    Args:
-        candidates: candidates that are made when requested.
-        accept: a filter.
-        count: number of candidates to take.
-    """
+    """Measure the milliseconds for making each of ``count`` candidates, and for asking ``accept``."""
     made = filtered = 0.0
     for _ in range(count):
         start = time.perf_counter()

@@ -38,12 +38,7 @@ def synthetic_graph(operators: int, seed: int = 0) -> nx.DiGraph:
 
 
 class _Maker:
-    """A graph that grows block by block.
-
-    Args:
-        operators: number of operators to reach.
-        seed: seed of everything random.
-    """
+    """A graph that grows block by block."""
 
     def __init__(self, operators: int, seed: int) -> None:
         self._operators = operators

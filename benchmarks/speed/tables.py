@@ -25,9 +25,7 @@ NNITable = Mapping[str, Mapping[str, float]]
 def table_figures(both: Both, device: str) -> Iterator[Figure]:
     """Time the tables of the ImageNet-sized ProxylessNAS space for all devices, both from NNI's module.
 
-    Args:
-        both: predictor of ``device``. The predictors of the other devices are written here.
-        device: one of the devices.
+    ``both`` is the predictor of ``device``; those of the other devices are written here.
 
     Raises:
         DisagreementError: the two sides price a candidate differently.
@@ -50,9 +48,9 @@ def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figur
         DisagreementError: the two sides price a candidate differently.
     """
     theirs: list[NNITable] = []
-    ours = measured(lambda: our_tables(pairs, space), repeats)
-    rival = measured(lambda: theirs.extend(nni_table(one, space) for one in pairs), 1, warm=False)
-    for table, nni_one in zip(our_tables(pairs, space), theirs, strict=True):
+    ours = measured(lambda: _our_tables(pairs, space), repeats)
+    rival = measured(lambda: theirs.extend(_nni_table(one, space) for one in pairs), 1, warm=False)
+    for table, nni_one in zip(_our_tables(pairs, space), theirs, strict=True):
         check_prices(table, nni_one)
     return Figure(
         f"lookup tables of {type(space).__name__}, {len(pairs)} devices", "s", ours=ours, rival=rival,
@@ -61,12 +59,12 @@ def measure_tables(pairs: Sequence[Both], space: Any, repeats: int = 5) -> Figur
     )  # fmt: skip
 
 
-def our_tables(pairs: Sequence[Both], space: Any) -> list[FactorTable]:
+def _our_tables(pairs: Sequence[Both], space: Any) -> list[FactorTable]:
     """Build the tables of ``space`` as ``nnmeter-nas lut build`` does, in the order of ``pairs``."""
     return build_tables(space_of(space), [one.ours() for one in pairs])
 
 
-def nni_table(one: Both, space: Any) -> NNITable:
+def _nni_table(one: Both, space: Any) -> NNITable:
     """Build the table of ``space`` with NNI's estimator, which takes one device.
 
     NNI's code runs unchanged except for the forests: nn-Meter's released forests would be downloaded.

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..errors import UnknownDeviceError
 from ..packs import pack_folders
 from ..predictor import LatencyPredictor, load_latency_predictor
-from ..readers.inputs import InputShape
 from .models import FOLDER_SUFFIXES, suffix_of
 
 DEFAULT_DEVICE = "cortexA76cpu_tflite21"
@@ -49,7 +48,7 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     formats = output.add_mutually_exclusive_group()
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="a JSON array")
     formats.add_argument("--csv", dest="format", action="store_const", const="csv", help="CSV with a header")
-    output.add_argument("-o", "--output", type=Path, metavar="FILE",
+    output.add_argument("-o", "--output", type=new_file, metavar="FILE",
                         help="write to FILE, whole or not at all; its suffix .json or .csv tells the format")
 
 
@@ -62,8 +61,6 @@ def check_format(options: argparse.Namespace) -> None:
         options.parser.error(
             f"argument -o/--output: cannot tell the format of {options.output}; add --json or --csv"
         )
-    if options.output.is_dir():
-        options.parser.error(f"argument -o/--output: {options.output} is a folder; name a file in it")
 
 
 def check_models(options: argparse.Namespace) -> None:
@@ -87,14 +84,6 @@ def _is_model(name: str) -> bool:
     return suffix_of(Path(name)) in FOLDER_SUFFIXES or Path(name).exists()
 
 
-def input_shape(options: argparse.Namespace) -> InputShape | None:
-    """Return the value of ``--input-shape`` in the form that readers take."""
-    shapes = options.input_shape
-    if not shapes:
-        return None
-    return shapes[0] if len(shapes) == 1 else shapes
-
-
 def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:
     """Load the predictors that ``--predictor`` and ``--predictor-version`` name, each once.
 
@@ -109,6 +98,22 @@ def load_predictors(options: argparse.Namespace) -> list[LatencyPredictor]:
             raise UnknownDeviceError(f"no predictor has version {version}; see `nnmeter-nas predictors list`")
     loaded = [load_latency_predictor(name, version) for name in names]
     return list({predictor.device: predictor for predictor in loaded}.values())
+
+
+def new_file(text: str) -> Path:
+    """Parse the path of a file to write."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file in it")
+    return path
+
+
+def png(text: str) -> Path:
+    """Parse the path of a chart."""
+    path = new_file(text)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{path} does not end in .png")
+    return path
 
 
 def size(text: str) -> int:

@@ -24,7 +24,7 @@ COMMANDS = {
     "demo": "search SPOS networks that meet a latency limit, and train them with NNI",
 }
 #: nn-Meter's name of a command.
-ALIASES = {"predict": ["lat_pred"]}
+_ALIASES = {"predict": ["lat_pred"]}
 
 
 def add_commands(commands: Any, words: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def add_commands(commands: Any, words: Sequence[str]) -> None:
     A command's module is imported only if the command is named. It has ``add_arguments(parser)``.
     """
     for name, summary in COMMANDS.items():
-        aliases = ALIASES.get(name, [])
+        aliases = _ALIASES.get(name, [])
         parser = add_command(commands, name, summary, aliases=aliases)
         if {name, *aliases} & set(words):
             import_module(f".{name}", __package__).add_arguments(parser)

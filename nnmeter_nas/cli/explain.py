@@ -17,8 +17,8 @@ from .arguments import (
     add_model_arguments,
     check_format,
     check_models,
-    input_shape,
     load_predictors,
+    png,
     positive_int,
 )
 from .commands import set_command
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
     add_format_arguments(parser)
     parser.add_argument("--top", type=positive_int, metavar="N", help="only the N costliest kernels")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png",
+    parser.add_argument("--plot", type=png, metavar="FILE.png",
                         help="a bar chart of the costliest kernels of one model, a panel a device")
 
 
@@ -59,9 +59,7 @@ def run(options: argparse.Namespace) -> int:
     check_format(options)
     check_models(options)
     predictors = load_predictors(options)
-    models = Models.named_by(options, input_shape(options))
-    if options.plot and options.plot.suffix.lower() != ".png":
-        options.parser.error(f"argument --plot: {options.plot} does not end in .png")
+    models = Models.named_by(options)
     if options.plot and len(models) != 1:
         options.parser.error(f"argument --plot: draws one model, and {len(models)} are given")
     work = Run(models, predictors, options.verbose)

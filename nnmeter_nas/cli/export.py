@@ -10,6 +10,7 @@ from typing import Any
 from .. import load_latency_predictor
 from ..files import write_bytes
 from ..search.rebuild import Architecture, load_architecture, rebuild, to_onnx
+from .arguments import new_file
 from .commands import set_command
 from .messages import note, warn
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=new_file,
         metavar="FILE",
         help="the ONNX file to write, whole or not at all (default: beside ARCHITECTURE)",
     )
@@ -49,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build the network, export it, read it back, and write it."""
     output = options.output or options.architecture.with_suffix(".onnx")
-    if output.is_dir():
-        options.parser.error(f"argument -o/--output: {output} is a folder; name a file in it")
     architecture = load_architecture(options.architecture)
     network = rebuild(architecture, options.weights)
     model = to_onnx(network, architecture)

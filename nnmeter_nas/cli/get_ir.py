@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files import write_bytes
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
-from .arguments import add_model_arguments, check_models, input_shape
+from .arguments import add_model_arguments, check_models
 from .commands import set_command
 from .models import Model, Models
 from .runs import report
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert all models."""
     check_models(options)
-    models = Models.named_by(options, input_shape(options))
+    models = Models.named_by(options)
     if options.output and len(models) != 1:
         options.parser.error(f"argument -o/--output: is for one model, and {len(models)} are given")
     exit_code = 0

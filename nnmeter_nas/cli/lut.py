@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +20,7 @@ from ..supernet.named import SPACES, load_space
 from . import lut_rank, lut_show
 from .arguments import add_device_arguments, load_predictors, size
 from .commands import add_command, set_command
-from .messages import fail, note
+from .messages import fail, note, pricing
 from .runs import note_default_device
 from .workers import add_worker_arguments, spreads, using_workers
 
@@ -128,7 +126,7 @@ def _made(
         with using_workers(options):
             yield from spread(_make_ordered, orders, name)
         return
-    with _bar(name, space) as advance:
+    with pricing(name) as advance:
         yield from map(_rounded, build_tables(space, due, progress=advance))
 
 
@@ -163,21 +161,3 @@ def _can_stay(path: Path, space: Space, predictor: LatencyPredictor) -> bool:
         note(f"{path} is built anew: {error}")
         return False
     return True
-
-
-@contextmanager
-def _bar(name: str, space: Space) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of architectures priced; a terminal shows it as a bar."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    priced = TextColumn("{task.completed} architectures priced")
-    columns = (TextColumn("{task.description}"), BarColumn(), priced, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        # Each candidate and some random architectures are priced; more of them if choices interact.
-        least = sum(len(known) for known in space.candidates.values())
-        task = bar.add_task(name, total=least)
-        yield lambda done: bar.update(task, completed=done, total=max(done, least))

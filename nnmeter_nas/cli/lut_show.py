@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..costs import FactorTable
 from ..files import write_bytes
 from ..solve.ranking import latency_reach, random_architectures
 from ..supernet.space import STATIONARY
-from .arguments import add_format_arguments, check_format
+from .arguments import add_format_arguments, check_format, png
 from .commands import add_command, set_command
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console, note
@@ -43,15 +42,13 @@ def add_parser(actions: Any) -> None:
     set_command(parser, run, _EPILOG)
     add_table_arguments(parser)
     add_format_arguments(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png",
+    parser.add_argument("--plot", type=png, metavar="FILE.png",
                         help="a heat map of candidates and positions, a panel a device")
 
 
 def run(options: argparse.Namespace) -> int:
     """Show all tables."""
     check_format(options)
-    if options.plot and options.plot.suffix.lower() != ".png":
-        options.parser.error(f"argument --plot: {options.plot} does not end in .png")
     found = tables(options)
     if options.plot and len({named.table.header.space_fingerprint for named in found}) > 1:
         options.parser.error("argument --plot: draws one search space, and several are given")

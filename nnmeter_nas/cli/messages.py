@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,16 @@ def console() -> Console:
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(markup=False, width=None if known else _WIDTH)
+
+
+@contextmanager
+def pricing(space: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of architectures of ``space`` priced; a terminal shows it."""
+    from rich.console import Console
+
+    text = f"Pricing {space}"
+    with Console(stderr=True, markup=False).status(text) as status:
+        yield lambda count: status.update(f"{text}: {count} architectures")
 
 
 def note(message: str) -> None:

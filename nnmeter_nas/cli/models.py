@@ -16,9 +16,9 @@ from ..readers import SUFFIXES, read_model
 from ..readers.inputs import InputShape
 
 #: A file with one graph per line, as in the bench dataset.
-LINES_SUFFIX, LINES = ".jsonl", "nnmeter-ir lines"
+_LINES_SUFFIX, _LINES = ".jsonl", "nnmeter-ir lines"
 #: Suffixes of model files in a folder -> model type.
-FOLDER_SUFFIXES = {**SUFFIXES, LINES_SUFFIX: LINES}
+FOLDER_SUFFIXES = {**SUFFIXES, _LINES_SUFFIX: _LINES}
 #: Flag -> type of the models that it names.
 _FLAGS = {"onnx": "onnx", "tensorflow": "pb", "nn_meter_ir": "nnmeter-ir"}
 
@@ -28,7 +28,6 @@ class Model:
     """One model.
 
     Attributes:
-        name: its name, for people.
         file: its file; None for a torchvision model.
         kind: its model type, as :func:`nnmeter_nas.read_model` takes it.
         read: function that reads the model graph.
@@ -56,19 +55,20 @@ class Models:
     input_shape: InputShape | None
 
     @classmethod
-    def named_by(cls, options: argparse.Namespace, input_shape: InputShape | None) -> Models:
+    def named_by(cls, options: argparse.Namespace) -> Models:
         """Return the models that ``options`` name, in the order of the flags."""
         files = [found for path in options.model for found in _files(path, None)]
         for flag, kind in _FLAGS.items():
             files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
-        return cls(files, options.torchvision or (), input_shape)
+        shapes = options.input_shape or [None]
+        return cls(files, options.torchvision or (), shapes[0] if len(shapes) == 1 else shapes)
 
     def __len__(self) -> int:
-        return sum(_count(path) if kind == LINES else 1 for path, kind in self.files) + len(self.torchvision)
+        return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)
 
     def __iter__(self) -> Iterator[Model]:
         for path, kind in self.files:
-            if kind == LINES:
+            if kind == _LINES:
                 yield from self._lines(path)
             else:
                 read = partial(_read_file, path, kind, self.input_shape)
@@ -97,7 +97,7 @@ def _suffixes(kind: str | None) -> dict[str, str]:
     """Map the suffixes of a model type to the type of such a file; None means all types."""
     if kind is None:
         return FOLDER_SUFFIXES
-    kinds = (kind, LINES) if kind == "nnmeter-ir" else (kind,)
+    kinds = (kind, _LINES) if kind == "nnmeter-ir" else (kind,)
     return {suffix: k for suffix, k in FOLDER_SUFFIXES.items() if k in kinds}
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..costs import FactorTable
 
 #: Number of kernels in a panel by default.
-SHOWN = 15
+_SHOWN = 15
 #: One colour per kernel type. Most colour-blind readers can tell them apart.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a90a", "#6b4c9a", "#8c564b")
 _TEXT_COLOUR = "#333333"
@@ -27,13 +27,7 @@ _HEAT, _ANNOTATED = "YlGnBu", 400
 def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | None = None) -> bytes:
     """Draw a model's costliest kernels as bars, longest first, coloured by kernel type; one panel per device.
 
-    Args:
-        explanations: one per device, all of one model.
-        model: its name, for the title.
-        top: number of kernels in a panel; a line below it sums up the others.
-
-    Returns:
-        A PNG.
+    A line below a panel sums up the kernels beyond the ``top``. Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -42,12 +36,12 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
     colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
     columns = min(len(explanations), _PANELS_A_ROW)
     rows = -(-len(explanations) // columns)
-    height = 1.6 + 0.3 * max(len(_costliest(found, top or SHOWN)) for found in explanations)
+    height = 1.6 + 0.3 * max(len(_costliest(found, top or _SHOWN)) for found in explanations)
     figure = new_chart(8.5 * columns, height * rows + 0.3, dpi=130)
     figure.suptitle(model, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, found in zip(panels, explanations, strict=False):
-        _draw_panel(axes, found, _costliest(found, top or SHOWN), colours)
+        _draw_panel(axes, found, _costliest(found, top or _SHOWN), colours)
     for axes in panels[len(explanations) :]:
         axes.set_axis_off()
     return to_png(figure)
@@ -56,11 +50,7 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
 def heat_map(tables: Sequence[FactorTable]) -> bytes:
     """Draw the latency of each candidate at each position, light for low; one panel per device.
 
-    Args:
-        tables: one per device, all of one space and input shape.
-
-    Returns:
-        A PNG.
+    All tables are of one space and input shape. Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

@@ -13,7 +13,6 @@ from .arguments import (
     add_model_arguments,
     check_format,
     check_models,
-    input_shape,
     load_predictors,
 )
 from .commands import set_command
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     check_format(options)
     check_models(options)
     predictors = load_predictors(options)
-    models = Models.named_by(options, input_shape(options))
+    models = Models.named_by(options)
     work = Run(models, predictors, options.verbose, warns=True, strict=options.strict)
     if options.format:
         with written(options, COLUMNS) as write:

@@ -16,7 +16,7 @@ from .messages import note
 
 Record = Mapping[str, Any]
 #: Least number of models for which a terminal shows progress.
-MANY = 10
+_MANY = 10
 
 
 class _Json:
@@ -83,7 +83,7 @@ def written(
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each of ``total`` models; a terminal shows a bar if there are many."""
-    if total < MANY or not sys.stderr.isatty():
+    if total < _MANY or not sys.stderr.isatty():
         yield lambda: None
         return
     from rich.console import Console

@@ -24,8 +24,6 @@ class Run:
     """The models and devices of a command.
 
     Attributes:
-        models: all models.
-        predictors: one per device.
         verbose: say more about each model.
         warns: warn of what a latency leaves out, for output that does not tell it.
         strict: with ``warns``, fail on an operator of a type that was not measured.

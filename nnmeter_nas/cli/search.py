@@ -6,8 +6,6 @@ import argparse
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..errors import SearchError
+from ..extras import load_extra
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
 from .arguments import DEFAULT_DEVICE, count, port, positive_float, positive_int, share, size
 from .commands import set_command
-from .messages import console, fail, note
+from .messages import console, note, pricing
 
 if TYPE_CHECKING:
     from ..search.run_folder import RunFolder, Settings
 
 NEEDS = "pip install 'nnmeter_nas[search]'"
-DIGITS = "nnmeter_nas.estimators.digits:train_on_digits"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
     "population": "pareto", "mutation": "pareto", "crossover": "pareto",
@@ -165,16 +163,14 @@ def run(options: argparse.Namespace) -> int:
         "max_latency": _by_device(options, "max_latency", devices),
         "min_latency": _by_device(options, "min_latency", devices),
         "limits": {name: most for name, most in limits.items() if most is not None},
-        "objectives": options.objectives or ["latency"],
         "input_shape": options.input_shape,
         "trials": trials,
-        "concurrency": options.concurrency or 2,
-        "evaluator": options.evaluator or DIGITS,
         "arguments": {"epochs": options.epochs or 3, "seed": seed},
-        "engine": options.engine or "py",
         "trial_limit_s": options.trial_limit,
         "seed": seed,
     }
+    usual = ("objectives", "concurrency", "evaluator", "engine")  # Settings knows what they are by default
+    values |= {name: getattr(options, name) for name in usual if getattr(options, name) is not None}
     return start(values, options.output or Path("search-output"), options.port, options.overwrite)
 
 
@@ -184,17 +180,12 @@ def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool)
     Raises:
         SearchError: no architecture is inside the limits, the folder holds a search, or the search fails.
     """
-    _ignore_warnings()
-    try:
-        from ..search.experiment import Search
-        from ..search.run_folder import RunFolder, Settings
-    except ModuleNotFoundError as error:
-        return _not_installed(error)
-    settings = Settings(**values, folder=str(Path.cwd()))
-    RunFolder.check(output, overwrite)
-    with _pricing() as priced:
-        search = Search(settings, priced)
-    with RunFolder.create(output.absolute(), search.settings, search.facts, overwrite) as folder:
+    experiment, run_folder = _search_room()
+    settings = run_folder.Settings(**values, folder=str(Path.cwd()))
+    run_folder.RunFolder.check(output, overwrite)
+    with pricing("the search space") as priced:
+        search = experiment.Search(settings, priced)
+    with run_folder.RunFolder.create(output.absolute(), search.settings, search.facts, overwrite) as folder:
         return _search(search, folder, at)
 
 
@@ -209,19 +200,14 @@ def _resume(options: argparse.Namespace) -> int:
             f"argument --resume: goes on with the settings in {options.resume / 'search.json'}, so {flags} "
             f"cannot be given; start another search with -o"
         )
-    _ignore_warnings()
-    try:
-        from ..search.experiment import Search
-        from ..search.run_folder import RunFolder
-    except ModuleNotFoundError as error:
-        return _not_installed(error)
+    experiment, run_folder = _search_room()
     path = options.resume.absolute()
     given = {name: getattr(options, name) for name in ("trials", "concurrency")}
     changed = {name: value for name, value in given.items() if value is not None}
-    with RunFolder.resume(path, **changed, **_moved(path)) as folder:
+    with run_folder.RunFolder.resume(path, **changed, **_moved(path)) as folder:
         os.chdir(folder.settings.folder)  # the user's modules and data are there
-        with _pricing() as priced:
-            search = Search(folder.settings, priced)
+        with pricing("the search space") as priced:
+            search = experiment.Search(folder.settings, priced)
         return _search(search, folder, options.port)
 
 
@@ -235,13 +221,6 @@ def _moved(path: Path) -> dict[str, str]:
     here = str(Path.cwd())
     note(f"the search began in {began}, which is not here; it goes on with the modules and data of {here}")
     return {"folder": here}
-
-
-@contextmanager
-def _pricing() -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how many architectures have been priced so far."""
-    with Console(stderr=True).status("Pricing the search space") as status:
-        yield lambda count: status.update(f"Pricing the search space: {count} architectures")
 
 
 def _search(search: Any, folder: RunFolder, at: int | None) -> int:
@@ -338,13 +317,19 @@ def _fixed(parser: argparse.ArgumentParser) -> set[str]:
     return {action.dest for action in parser._actions} - free
 
 
-def _ignore_warnings() -> None:
-    """Silence NNI's warnings about parts of torch that are newer than NNI."""
+def _search_room() -> tuple[Any, Any]:
+    """Return the modules that run a search and keep its folder.
+
+    Raises:
+        MissingPackageError: a package that searches need is not installed.
+    """
+    # NNI warns about parts of torch that are newer than it.
     warnings.filterwarnings("ignore", module=r"nni\b")
-
-
-def _not_installed(error: ModuleNotFoundError) -> int:
-    return fail(f"{error}; searches need: {NEEDS}, with NNI 2.10.1 or 3.0")
+    purpose = "a search with NNI 2.10.1 or 3.0"
+    experiment, run_folder = (
+        load_extra(f"nnmeter_nas.search.{name}", "search", purpose) for name in ("experiment", "run_folder")
+    )
+    return experiment, run_folder
 
 
 def _names(text: str) -> list[str]:

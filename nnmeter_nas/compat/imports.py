@@ -26,7 +26,7 @@ _PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predic
 _IR_CONVERTER = ("model_file_to_graph", "model_to_graph")
 _UTILS = ("create_user_configs", "change_user_data_folder", "download_from_url")
 #: Public names of each supported module of nn-Meter.
-MODULES = {
+_MODULES = {
     PACKAGE: (*_PREDICTOR, *_IR_CONVERTER, *_UTILS, "bench_dataset"),
     "nn_meter.predictor": _PREDICTOR,
     "nn_meter.ir_converter": _IR_CONVERTER,
@@ -34,7 +34,7 @@ MODULES = {
     "nn_meter.dataset": ("bench_dataset",),
 }
 #: nn-Meter's logging levels: for the origins of files, and for the results of commands.
-LEVELS = {"keyinfo": 22, "result": 25}
+_LEVELS = {"keyinfo": 22, "result": 25}
 
 
 class Finder(MetaPathFinder):
@@ -45,14 +45,14 @@ class Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """Return a spec for ``fullname`` if it is one of these modules, else None."""
         if fullname.partition(".")[0] == PACKAGE:
-            return spec_from_loader(fullname, NnMeterLoader(), is_package=True)
+            return spec_from_loader(fullname, _NnMeterLoader(), is_package=True)
         found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
         if found is None or found.origin is None:
             return None
-        return spec_from_file_location(fullname, found.origin, loader=ProfilerLoader(fullname, found.origin))
+        return spec_from_file_location(fullname, found.origin, loader=_ProfilerLoader(fullname, found.origin))
 
 
-class NnMeterLoader(Loader):
+class _NnMeterLoader(Loader):
     """Fills a module of nn-Meter with this package's functions."""
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -64,24 +64,24 @@ class NnMeterLoader(Loader):
         Raises:
             MissingPackageError: this package does not support that part of nn-Meter.
         """
-        if module.__name__ not in MODULES:
+        if module.__name__ not in _MODULES:
             raise MissingPackageError(
                 f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "
                 "install nn-Meter and call nnmeter_nas.compat.uninstall() before importing it"
             )
         interface = importlib.import_module(".interface", __package__)
-        for name in MODULES[module.__name__]:
+        for name in _MODULES[module.__name__]:
             setattr(module, name, getattr(interface, name))
-        module.__all__ = list(MODULES[module.__name__])  # type: ignore[attr-defined]
+        module.__all__ = list(_MODULES[module.__name__])  # type: ignore[attr-defined]
         if module.__name__ == PACKAGE:
             module.__doc__ = interface.__doc__
             module.__version__ = VERSION  # type: ignore[attr-defined]
-            set_up_logging()
-            for submodule in set(MODULES) - {PACKAGE}:
+            _set_up_logging()
+            for submodule in set(_MODULES) - {PACKAGE}:
                 importlib.import_module(submodule)
 
 
-class ProfilerLoader(SourceFileLoader):
+class _ProfilerLoader(SourceFileLoader):
     """Loads NNI's profiler and patches it."""
 
     def exec_module(self, module: ModuleType) -> None:
@@ -90,10 +90,10 @@ class ProfilerLoader(SourceFileLoader):
         patch_profiler(module)
 
 
-def set_up_logging() -> None:
+def _set_up_logging() -> None:
     """Add nn-Meter's levels to ``logging``, and a handler that writes to stdout to its logger "nn-Meter"."""
     library: Any = logging
-    for name, level in LEVELS.items():
+    for name, level in _LEVELS.items():
         logging.addLevelName(level, name.upper())
         setattr(library, name.upper(), level)
         setattr(library, name, partial(logging.log, level))

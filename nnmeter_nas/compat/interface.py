@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 #: nn-Meter's benchmark dataset of 26,000 measured models.
-BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
+_BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
 
 logger = logging.getLogger("nn-Meter")
 
@@ -161,7 +161,7 @@ def download_from_url(urladdr: str, ppath: str) -> None:
         discard(archive)
 
 
-def bench_dataset(url: str = BENCH_URL, data_folder: str | None = None) -> list[str]:
+def bench_dataset(url: str = _BENCH_URL, data_folder: str | None = None) -> list[str]:
     """Return the paths of nn-Meter's benchmark dataset, fetching it if it is missing.
 
     The files are named ``<family>s.jsonl`` and hold one model with its latencies per line.

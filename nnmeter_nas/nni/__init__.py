@@ -1,8 +1,7 @@
 """The one place that knows NNI: which line is installed, how it is patched, and how its engines are used.
 
-The same names serve 2.10.1 and 3.0. ``NniStrategy``, ``build_network`` and ``measure_trial`` come from the
-installed line; the first use of one of them imports NNI. Without NNI, ``NniStrategy`` is the part common to
-both lines.
+The same names serve 2.10.1 and 3.0. The first use of ``NniStrategy``, ``MeasuredEvaluator`` or
+``build_network`` imports that of the installed line. Without NNI, ``NniStrategy`` is the part common to both.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from .patches import patch, patch_when_experiment_starts, unpatch
 
 if TYPE_CHECKING:
     from .asking import AskingStrategy as NniStrategy
-    from .nas import build_network, measure_trial
+    from .nas import MeasuredEvaluator, build_network
 
 __all__ = [
     "NAS",
     "RETIARII",
+    "MeasuredEvaluator",
     "NniStrategy",
     "Origin",
     "build_module",
     "build_network",
     "carries_operators",
-    "measure_trial",
     "nni_line",
     "origin_of",
     "patch",
@@ -48,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("NniStrategy", "build_network", "measure_trial"):
+    if name not in ("MeasuredEvaluator", "NniStrategy", "build_network"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     line = nni_line()
     if name == "NniStrategy" and line is None:

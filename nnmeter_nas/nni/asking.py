@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import SearchError
 from ..supernet.named import load_space
@@ -14,6 +15,7 @@ from ..supernet.nni_space import space_of
 from ..supernet.space import Space
 from .events import Ended, Event, Submitted, unended
 from .patches import patch_when_experiment_starts
+from .running import RunningTrials
 
 logger = logging.getLogger(__name__)
 
@@ -25,45 +27,6 @@ Row = Any  # any array or sequence of integers
 #: Called with each event before it becomes part of the state.
 Listener = Callable[[Event], None]
 S = TypeVar("S", bound="AskingStrategy")
-
-
-class Problem(Protocol):
-    """The parts of a strategy's problem that this module needs; see ``nnmeter_nas.solve.problem``."""
-
-    @property
-    def measures(self) -> Mapping[str, Any]:
-        """Measures to limit, rank or report, by name."""
-
-    def row(self, architecture: Mapping[str, Any]) -> Row:
-        """Return the candidate indices of an architecture."""
-
-    def architecture(self, row: Row) -> Mapping[str, str]:
-        """Return the candidates of ``row`` by label."""
-
-    def values(self, rows: Any) -> Any:
-        """Return the measures of candidate indices: ``[N, positions] -> [N, measures]``."""
-
-
-class Trials(Protocol):
-    """The parts of an experiment that a search loop needs."""
-
-    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """In a resumed experiment, watch the ``trials`` that NNI still has; return the others."""
-
-    def start(self, trial: Submitted) -> None:
-        """Make the model of ``trial`` and submit it to NNI."""
-
-    def has_room(self) -> bool:
-        """Return whether NNI would start another trial now."""
-
-    def are_running(self) -> bool:
-        """Return whether any trial is still running."""
-
-    def ended(self) -> list[Ended]:
-        """Return the trials that ended since the last call."""
-
-    def are_over(self) -> bool:
-        """Return whether NNI starts no more trials and none runs, or NNI has given up on the running ones."""
 
 
 class AskingStrategy:
@@ -114,10 +77,14 @@ class AskingStrategy:
         patch_when_experiment_starts(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (type(self), *self._arguments), {"seed": self.seed}
+        arguments, options = self._arguments
+        return functools.partial(type(self), *arguments, **options), (), {"seed": self.seed}
 
     def make_problem(self, space: Space) -> Any:
-        """Make the :class:`Problem` to solve in ``space``."""
+        """Make the problem to solve in ``space``; see :class:`nnmeter_nas.solve.problem.Problem`.
+
+        A search uses its ``measures``, ``row``, ``architecture`` and ``values``.
+        """
         raise NotImplementedError
 
     def begin(self, problem: Any) -> None:
@@ -155,7 +122,7 @@ class AskingStrategy:
         Raises:
             SearchError: :meth:`replay` raised it, or nothing in the space is inside the limits.
         """
-        problem: Problem = self.make_problem(space)
+        problem = self.make_problem(space)
         self.begin(problem)
         self.problem = problem
         self.replay(self._to_replay)
@@ -182,7 +149,7 @@ class AskingStrategy:
                 self._tell(event)
         self._is_whole = True
 
-    def search(self, trials: Trials) -> None:
+    def search(self, trials: RunningTrials) -> None:
         """Ask, start, wait and tell until NNI starts no more trials or nothing is left to try.
 
         Trials that were submitted but have not ended come first.
@@ -255,8 +222,3 @@ def space_given(space: Any, input_shape: Sequence[int] | None) -> Space | None:
     if space is None or isinstance(space, Space):
         return space
     return load_space(space, input_shape) if isinstance(space, str) else space_of(space, input_shape)
-
-
-def _remake(kind: type[S], arguments: tuple[Any, ...], options: dict[str, Any]) -> S:
-    """Make a strategy from its pickled arguments."""
-    return kind(*arguments, **options)

@@ -16,6 +16,8 @@ from nni.nas.experiment.config import (
     TrainingServiceEngineConfig,
 )
 
+from .ending import EndingExperiment
+
 __all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
 
 
@@ -41,17 +43,8 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
 def run(
     module: Any, evaluator: Any, strategy: Any, config: Any, port: int, started: Callable[[int], None]
 ) -> None:
-    """Run an experiment until its strategy returns; call ``started`` with the port once the manager answers.
-
-    Raises:
-        OSError, RuntimeError: the manager did not start, or broke down after ``started`` was called.
-    """
-    experiment = _Experiment(module, evaluator, strategy, config)
-    experiment.started = started
-    try:
-        experiment.run(port)
-    finally:
-        experiment.end()
+    """Run an experiment until its strategy returns; see :meth:`EndingExperiment.run_to_end`."""
+    _Experiment(module, evaluator, strategy, config).run_to_end(started, port)
 
 
 @contextmanager
@@ -60,22 +53,7 @@ def fresh_nni() -> Iterator[None]:
     yield
 
 
-class _Experiment(NasExperiment):
-    """NNI's experiment, which also tells when its manager runs and ends even if the manager is gone."""
-
-    started: Callable[[int], None]
-    _proc: Any
-
-    def end(self) -> None:
-        """Stop NNI's manager if it still runs; NNI asks even a dead manager to stop, and complains."""
-        if self._proc is not None and self._proc.poll() is not None:
-            self._proc = None
-        self.stop()
-
+class _Experiment(EndingExperiment, NasExperiment):
     def _start_engine_and_strategy(self) -> None:
         self.started(self.port)
         super()._start_engine_and_strategy()
-
-    def _wait_completion(self) -> bool:
-        """Do nothing: the strategy returns only when all its trials have ended."""
-        return True

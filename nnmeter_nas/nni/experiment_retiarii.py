@@ -13,6 +13,8 @@ from nni.nas.experiment.config.engine_config import BaseEngineConfig, PyEngineCo
 from nni.nas.experiment.pytorch import RetiariiExeConfig, RetiariiExperiment
 from nni.retiarii.evaluator import FunctionalEvaluator
 
+from .ending import EndingExperiment
+
 __all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
 
 
@@ -40,17 +42,8 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
 def run(
     module: Any, evaluator: Any, strategy: Any, config: Any, port: int, started: Callable[[int], None]
 ) -> None:
-    """Run an experiment until its strategy returns; call ``started`` with the port once the manager answers.
-
-    Raises:
-        OSError, RuntimeError: the manager did not start, or broke down after ``started`` was called.
-    """
-    experiment = _Experiment(module, evaluator, [], strategy)
-    experiment.started = started
-    try:
-        experiment.run(config, port)
-    finally:
-        experiment.end()
+    """Run an experiment until its strategy returns; see :meth:`EndingExperiment.run_to_end`."""
+    _Experiment(module, evaluator, [], strategy).run_to_end(started, config, port)
 
 
 @contextmanager
@@ -62,25 +55,10 @@ def fresh_nni() -> Iterator[None]:
         api._execution_engine = api._default_listener = integration_api._advisor = None
 
 
-class _Experiment(RetiariiExperiment):
-    """NNI's experiment, which also tells when its manager runs and ends even if the manager is gone."""
-
-    started: Callable[[int], None]
-    _proc: Any
-
-    def end(self) -> None:
-        """Stop NNI's manager if it still runs; NNI asks even a dead manager to stop, and complains."""
-        if self._proc is not None and self._proc.poll() is not None:
-            self._proc = None
-        self.stop()
-
+class _Experiment(EndingExperiment, RetiariiExperiment):
     def _create_execution_engine(self, config: Any) -> None:
         super()._create_execution_engine(config)
         self.started(self.port)
 
     def _save_experiment_checkpoint(self, *_: Any) -> None:
         """Do nothing: a search resumes from its own folder, and NNI's checkpoint has no room for a space."""
-
-    def _wait_completion(self) -> bool:
-        """Do nothing: the strategy returns only when all its trials have ended."""
-        return True

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 from .line import NAS, RETIARII, nni_line
-from .replaced import is_replaced, replace
+from .replaced import is_replaced, replace, wrap
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +43,10 @@ def tell_repeated_choices_apart() -> None:
     replace(utils, "get_full_name_by_scope_name", names.full_name)
     plain, shaped = converter.GraphConverter, converter.GraphConverterWithShape
     for kind in (plain, shaped):
-        replace(kind, "convert_module", names.starting(kind.convert_module))
-    replace(plain, "_convert_module", names.converting(plain._convert_module))
-    replace(shaped, "_trace_module", names.tracing(shaped._trace_module))
-    mutator = importlib.import_module(mutators).LayerChoiceMutator
-    replace(mutator, "mutate", _by_position(mutator.mutate))
+        wrap(kind, "convert_module", names.starting)
+    wrap(plain, "_convert_module", names.converting)
+    wrap(shaped, "_trace_module", names.tracing)
+    wrap(importlib.import_module(mutators).LayerChoiceMutator, "mutate", _by_position)
     logger.info("NNI patched: under the graph engine, layer choices may share a label")
 
 
@@ -74,43 +72,30 @@ class _Names:
         number = known.index(self.current)
         return self._utils.build_cand_name(name, label) + (f"_at_{number + 1}" if number else "")
 
-    def starting(self, convert: Any) -> Any:
-        """Wrap ``convert`` to forget the choices of earlier spaces."""
+    def starting(self, convert: Any, *args: Any, **kwargs: Any) -> Any:
+        """Forget the choices of earlier spaces, and convert."""
+        self.choices = {}
+        return convert(*args, **kwargs)
 
-        @functools.wraps(convert)
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            self.choices = {}
-            return convert(*args, **kwargs)
+    def converting(
+        self, convert: Any, converter: Any, script: Any, module: Any, full_name: str, *args: Any
+    ) -> Any:
+        """Make a layer choice the current one during its conversion."""
+        before = self.current
+        if isinstance(module, self._layer_choice):
+            self.current = full_name
+        try:
+            return convert(converter, script, module, full_name, *args)
+        finally:
+            self.current = before
 
-        return patched
-
-    def converting(self, convert: Any) -> Any:
-        """Wrap ``convert`` to make a layer choice the current one during its conversion."""
-
-        @functools.wraps(convert)
-        def patched(converter: Any, script: Any, module: Any, full_name: str, *args: Any) -> Any:
-            before = self.current
-            if isinstance(module, self._layer_choice):
-                self.current = full_name
-            try:
-                return convert(converter, script, module, full_name, *args)
-            finally:
-                self.current = before
-
-        return patched
-
-    def tracing(self, trace: Any) -> Any:
-        """Wrap ``trace`` to restore the current choice afterwards."""
-
-        @functools.wraps(trace)
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            before = self.current
-            try:
-                return trace(*args, **kwargs)
-            finally:
-                self.current = before
-
-        return patched
+    def tracing(self, trace: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trace, and restore the current choice afterwards."""
+        before = self.current
+        try:
+            return trace(*args, **kwargs)
+        finally:
+            self.current = before
 
     def full_name(self, model: Any, scopes: Sequence[str], prefix: str = "") -> str:
         """Return the full name of the module at a path of names, and make it the current choice."""
@@ -124,16 +109,11 @@ class _Names:
         return self.current
 
 
-def _by_position(mutate: Any) -> Any:
-    """Wrap ``mutate`` so that all layer choices of a label take the candidate at the first one's position."""
-
-    @functools.wraps(mutate)
-    def patched(self: Any, model: Any) -> None:
-        candidates = self.nodes[0].operation.parameters["candidates"]
-        position = candidates.index(self.choice(candidates))
-        for node in self.nodes:
-            alone = copy.copy(self)
-            alone.nodes, alone.choice = [node], lambda known: known[position]
-            mutate(alone, model)
-
-    return patched
+def _by_position(mutate: Any, mutator: Any, model: Any) -> None:
+    """Let all layer choices of a label take the candidate at the position that is drawn for the first."""
+    candidates = mutator.nodes[0].operation.parameters["candidates"]
+    position = candidates.index(mutator.choice(candidates))
+    for node in mutator.nodes:
+        alone = copy.copy(mutator)
+        alone.nodes, alone.choice = [node], lambda known: known[position]
+        mutate(alone, model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from ..supernet.space import Space
 from .asking import AskingStrategy, space_given
 from .candidates import plain_value
 from .events import Event, Submitted, from_record, to_record
-from .running import ASK_MANAGER_S, RunningTrials, manager_status
+from .running import RunningTrials, manager_status
 from .trial import Reported, run_trial
 
 
@@ -56,7 +55,7 @@ class NniStrategy(AskingStrategy, Strategy):
 
     def _record(self, event: Event) -> None:
         super()._record(event)
-        experiment = experiment_of(self._engine)
+        experiment = _experiment_of(self._engine)
         if experiment is not None:
             file = experiment._checkpoint_directory / "state.ckpt"
             get_default_serializer().save(experiment.state_dict(), file)
@@ -137,7 +136,7 @@ def _sample(candidates: Mapping[str, Mapping[str, Any]], architecture: Mapping[s
     return {label: candidates[label][name] for label, name in plain.items()}
 
 
-def experiment_of(engine: Any) -> Any:
+def _experiment_of(engine: Any) -> Any:
     """Return the experiment that ``engine`` runs trials for, or None if trials run in this process."""
     return getattr(_innermost(engine), "nodejs_binding", None)
 
@@ -155,9 +154,8 @@ class _Trials(RunningTrials):
     def __init__(self, strategy: AskingStrategy, models: Models, engine: Any) -> None:
         super().__init__()
         self._strategy, self._made, self._engine = strategy, models, engine
-        self._experiment = experiment_of(engine)
+        self._experiment = _experiment_of(engine)
         self._submitted = 0 if self._experiment is None else len(self._experiment.list_trial_jobs())
-        self._asked, self._is_over = 0.0, False
 
     def start(self, trial: Submitted) -> None:
         """Submit the model of ``trial`` to the engine."""
@@ -174,18 +172,13 @@ class _Trials(RunningTrials):
             return False
         return bool(self._engine.budget_available()) and self._trials_left()
 
-    def are_over(self) -> bool:
-        """Return whether nothing runs and no budget is left, or the experiment has ended."""
-        if time.monotonic() - self._asked >= ASK_MANAGER_S:
-            self._asked = time.monotonic()
-            self._is_over = self._has_ended() or not (self.are_running() or self._engine.budget_available())
-        return self.given_up(self._is_over)
-
     def _has_ended(self) -> bool:
         experiment = self._experiment
-        if experiment is None:
-            return False
-        return manager_status(experiment.port, experiment.url_prefix) in ("DONE", "STOPPED")
+        if experiment is not None and manager_status(experiment.port, experiment.url_prefix) in (
+            "DONE", "STOPPED",
+        ):  # fmt: skip
+            return True
+        return not (self.are_running() or self._engine.budget_available())
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
         """Watch the ``trials`` that NNI has in its database; return the others, which must be started.
@@ -252,11 +245,6 @@ class MeasuredEvaluator(Evaluator):
 
     def _run(self, evaluate: Callable[[], Any]) -> Any:
         return run_trial(evaluate, _collected, nni.report_final_result, self.values, self.file)
-
-
-def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
-    """Wrap ``evaluator``: trials report ``values`` beside their metric and write the outcome to ``file``."""
-    return MeasuredEvaluator(evaluator, values, file)
 
 
 class _Holding(TrialCommandChannel):

@@ -11,12 +11,12 @@ from typing import Any
 
 from ..errors import MissingPackageError, SearchError
 from .line import NAS, nni_line
-from .replaced import is_replaced, replace
+from .replaced import is_replaced, replace, wrap
 
 logger = logging.getLogger(__name__)
 
 #: Samples that a filter may reject in a row.
-PATIENCE = 1000
+_PATIENCE = 1000
 
 
 def nni3(module: str) -> Any:
@@ -40,51 +40,43 @@ def patch_oneshot() -> None:
     """
     if find_spec("pytorch_lightning") is None:
         return
-    keep_penalty_gradient()
-    filter_exports()
-    feed_enas()
-    filter_enas()
+    _keep_penalty_gradient()
+    _filter_exports()
+    _feed_enas()
+    _filter_enas()
 
 
-def keep_penalty_gradient() -> None:
+def _keep_penalty_gradient() -> None:
     """Let the penalty of ``DARTS``, ``GumbelDARTS`` and ``Proxyless`` move the architecture.
 
     They pass it the probabilities of the choices as plain numbers, so it has no gradient and latency never
     counts. With this patch, they pass tensors that depend on the architecture parameters.
     """
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.differentiable").DartsLightningModule
-    if is_replaced(module, "training_step"):
-        return
-    training_step, export_probs = module.training_step, module.export_probs
+    export_probs = module.export_probs
 
-    @functools.wraps(training_step)
-    def patched(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def differentiable(training_step: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         self.export_probs = functools.partial(_differentiable, self, export_probs)
         try:
             return training_step(self, *args, **kwargs)
         finally:
             del self.export_probs
 
-    replace(module, "training_step", patched)
-    logger.info("NNI patched: penalties of differentiable strategies get probabilities with a gradient")
+    gain = "penalties of differentiable strategies get probabilities with a gradient"
+    wrap(module, "training_step", differentiable, gain)
 
 
-def filter_exports() -> None:
+def _filter_exports() -> None:
     """Let ``RandomOneShot`` export only architectures that its filter accepts, as it does in training."""
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").RandomSamplingLightningModule
-    if is_replaced(module, "export"):
-        return
-    export = module.export
 
-    @functools.wraps(export)
-    def patched(self: Any) -> Any:
+    def valid(export: Any, self: Any) -> Any:
         return self._repeat_until_valid(functools.partial(export, self))
 
-    replace(module, "export", patched)
-    logger.info("NNI patched: what RandomOneShot exports passes its filter")
+    wrap(module, "export", valid, "what RandomOneShot exports passes its filter")
 
 
-def feed_enas() -> None:
+def _feed_enas() -> None:
     """Let ``ENAS`` run with Lightning 2.1 and newer.
 
     ENAS trains on batches of two loaders in turn, and must know which loader a batch is from. Newer Lightning
@@ -92,11 +84,11 @@ def feed_enas() -> None:
     """
     dataloader: Any = importlib.import_module("nni.nas.oneshot.pytorch._dataloader")
     if not is_replaced(dataloader, "ConcatLoader"):
-        replace(dataloader, "ConcatLoader", LoadersInTurn)
+        replace(dataloader, "ConcatLoader", _LoadersInTurn)
         logger.info("NNI patched: batches of ENAS tell which loader they are from")
 
 
-class LoadersInTurn:
+class _LoadersInTurn:
     """Batches of several loaders, one loader after the other, as ``(batch, 0, number of the loader)``."""
 
     def __init__(self, loaders: Mapping[str, Any]) -> None:
@@ -109,45 +101,34 @@ class LoadersInTurn:
         return ((batch, 0, number) for number, loader in enumerate(self.loaders) for batch in loader)
 
 
-def filter_enas() -> None:
+def _filter_enas() -> None:
     """Let ``ENAS`` take a filter like ``RandomOneShot``, and train and export only accepted architectures."""
     strategy: Any = importlib.import_module("nni.nas.oneshot.pytorch.strategy").ENAS
     module: Any = importlib.import_module("nni.nas.oneshot.pytorch.sampling").EnasLightningModule
     range_filter: Any = importlib.import_module("nni.nas.oneshot.pytorch.profiler").RangeProfilerFilter
-    if is_replaced(strategy, "__init__"):
-        return
-    create, configure = strategy.__init__, strategy.configure_oneshot_module
 
-    @functools.wraps(create)
-    def patched_create(self: Any, *args: Any, filter: Any = None, **options: Any) -> None:
+    def created(create: Any, self: Any, *args: Any, filter: Any = None, **options: Any) -> None:
         create(self, *args, **options)
         self.filter = range_filter(**filter) if isinstance(filter, dict) else filter
 
-    @functools.wraps(configure)
-    def patched_configure(self: Any, training_module: Any) -> Any:
-        configured = configure(self, training_module)
-        configured.filter = self.filter
-        return configured
+    def configured(configure: Any, self: Any, training_module: Any) -> Any:
+        made = configure(self, training_module)
+        made.filter = self.filter
+        return made
 
-    replace(strategy, "__init__", patched_create)
-    replace(strategy, "configure_oneshot_module", patched_configure)
+    wrap(strategy, "configure_oneshot_module", configured)
     for name in ("resample", "export"):
-        replace(module, name, _until_accepted(getattr(module, name)))
-    logger.info("NNI patched: ENAS takes a filter")
+        wrap(module, name, _until_accepted)
+    wrap(strategy, "__init__", created, "ENAS takes a filter")
 
 
-def _until_accepted(draw: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Wrap ``draw`` to draw samples from a one-shot module until the module's filter accepts one."""
-
-    @functools.wraps(draw)
-    def repeated(self: Any) -> Any:
-        for _ in range(PATIENCE):
-            sample = draw(self)
-            if self.filter is None or self.filter(sample):
-                return sample
-        raise SearchError(f"the filter rejected {PATIENCE} samples of ENAS in a row; widen its range")
-
-    return repeated
+def _until_accepted(draw: Callable[[Any], Any], self: Any) -> Any:
+    """Draw samples from a one-shot module until the module's filter accepts one."""
+    for _ in range(_PATIENCE):
+        sample = draw(self)
+        if self.filter is None or self.filter(sample):
+            return sample
+    raise SearchError(f"the filter rejected {_PATIENCE} samples of ENAS in a row; widen its range")
 
 
 def _differentiable(module: Any, export_probs: Any) -> dict[str, Any]:

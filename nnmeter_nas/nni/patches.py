@@ -7,7 +7,6 @@ once, and :func:`unpatch` undoes everything.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import io
 import logging
@@ -18,7 +17,7 @@ from typing import Any
 
 from ..files import write_bytes
 from .line import NAS, RETIARII, nni_line
-from .replaced import is_replaced, replace, restore
+from .replaced import restore, wrap
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +37,12 @@ def patch() -> None:
     """
     line = nni_line()
     if line == NAS:
-        hear_of_resumed_trials()
-        load_checkpoints_of_strategies()
-        save_state_of_filters()
+        _hear_of_resumed_trials()
+        _load_checkpoints_of_strategies()
+        _save_state_of_filters()
     elif line == RETIARII:
-        lift_checkpoint_limit()
-        run_callbacks_one_at_a_time()
+        _lift_checkpoint_limit()
+        _run_callbacks_one_at_a_time()
 
 
 def unpatch() -> None:
@@ -69,19 +68,15 @@ def patch_when_experiment_starts(user: Any) -> None:
         kind, start = importlib.import_module("nni.nas.experiment.pytorch").RetiariiExperiment, "run"
         if importlib.import_module("nni.nas.execution.common.integration_api")._advisor is not None:
             patch()
-    if is_replaced(kind, start):
-        return
-    original = getattr(kind, start)
 
-    @functools.wraps(original)
-    def patched(self: Any, *args: Any, **options: Any) -> Any:
+    def starting(original: Any, experiment: Any, *args: Any, **options: Any) -> Any:
         global _experiment
         if _ours:
             patch()
-            _experiment = weakref.ref(self)
-        return original(self, *args, **options)
+            _experiment = weakref.ref(experiment)
+        return original(experiment, *args, **options)
 
-    replace(kind, start, patched)
+    wrap(kind, start, starting)
 
 
 def experiment_space() -> Any:
@@ -90,7 +85,7 @@ def experiment_space() -> Any:
     return getattr(experiment, "base_model" if nni_line() == RETIARII else "model_space", None)
 
 
-def hear_of_resumed_trials() -> None:
+def _hear_of_resumed_trials() -> None:
     """Let NNI 3.0's engine keep listening when an experiment is resumed.
 
     NNI's manager first sends the earlier trials, in commands meant for tuners. The engine of architecture
@@ -98,22 +93,17 @@ def hear_of_resumed_trials() -> None:
     waits for ever.
     """
     channel: Any = importlib.import_module("nni.runtime.tuner_command_channel.channel")
-    commands, kind = channel.CommandType, channel.TunerCommandChannel
-    if is_replaced(kind, "_receive"):
-        return
-    original = kind._receive
+    commands = channel.CommandType
 
-    @functools.wraps(original)
-    def patched(self: Any) -> Any:
-        while (received := original(self))[0] in (commands.ImportData, commands.AddCustomizedTrialJob):
+    def received(receive: Any, self: Any) -> Any:
+        while (found := receive(self))[0] in (commands.ImportData, commands.AddCustomizedTrialJob):
             logger.debug("left out what tuners are told of a resumed experiment")
-        return received
+        return found
 
-    replace(kind, "_receive", patched)
-    logger.info("NNI patched: resumed experiments hear of their trials")
+    wrap(channel.TunerCommandChannel, "_receive", received, "resumed experiments hear of their trials")
 
 
-def load_checkpoints_of_strategies() -> None:
+def _load_checkpoints_of_strategies() -> None:
     """Let NNI 3.0 resume an experiment with today's torch, and never leave a half-written checkpoint.
 
     The state of NNI's own strategies holds NumPy arrays and objects of NNI. Since 2.6, ``torch.load`` refuses
@@ -122,71 +112,56 @@ def load_checkpoints_of_strategies() -> None:
     """
     module: Any = importlib.import_module("nni.nas.utils.serializer")
     torch: Any = importlib.import_module("torch")
-    serializer = module.TorchSerializer
-    if is_replaced(serializer, "load"):
-        return
 
-    def save(self: Any, checkpoint: Any, path: Path) -> None:
+    def save(_: Any, self: Any, checkpoint: Any, path: Path) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(f"{path}{self.suffix}", buffer.getvalue())
 
-    def load(self: Any, path: Path) -> Any:
+    def load(_: Any, self: Any, path: Path) -> Any:
         found = module._find_path_with_prefix(path, self.suffix)
         return torch.load(found, map_location=self._map_location, weights_only=False)
 
-    replace(serializer, "save", save)
-    replace(serializer, "load", load)
-    logger.info("NNI patched: checkpoints of strategies can be loaded")
+    wrap(module.TorchSerializer, "save", save)
+    wrap(module.TorchSerializer, "load", load, "checkpoints of strategies can be loaded")
 
 
-def save_state_of_filters() -> None:
+def _save_state_of_filters() -> None:
     """Let NNI 3.0's ``Filter`` save the state of its filter function, if it has any."""
     middleware: Any = importlib.import_module("nni.nas.strategy.middleware").Filter
-    if is_replaced(middleware, "state_dict"):
-        return
-    state_dict, load_state_dict = middleware.state_dict, middleware.load_state_dict
 
-    @functools.wraps(state_dict)
-    def patched(self: Any) -> dict[str, Any]:
+    def saved(state_dict: Any, self: Any) -> dict[str, Any]:
         state: dict[str, Any] = state_dict(self)
         if hasattr(self.filter_fn, "state_dict"):
             state["filter_fn"] = self.filter_fn.state_dict()
         return state
 
-    @functools.wraps(load_state_dict)
-    def patched_load(self: Any, state: dict[str, Any]) -> None:
+    def restored(load_state_dict: Any, self: Any, state: dict[str, Any]) -> None:
         load_state_dict(self, state)
         if "filter_fn" in state:
             self.filter_fn.load_state_dict(state["filter_fn"])
 
-    replace(middleware, "state_dict", patched)
-    replace(middleware, "load_state_dict", patched_load)
-    logger.info("NNI patched: Filter keeps the state of its function")
+    wrap(middleware, "load_state_dict", restored)
+    wrap(middleware, "state_dict", saved, "Filter keeps the state of its function")
 
 
-def run_callbacks_one_at_a_time() -> None:
+def _run_callbacks_one_at_a_time() -> None:
     """Give NNI 2.10.1's queue of trial events a lock.
 
     Two threads empty it without a lock, so an event can be handled twice. The second removal then fails, and
     NNI's dispatcher ends, and the experiment with it.
     """
     advisor: Any = importlib.import_module("nni.nas.execution.common.integration").RetiariiAdvisor
-    if is_replaced(advisor, "process_queued_callbacks"):
-        return
-    original = advisor.process_queued_callbacks
     lock = threading.RLock()
 
-    @functools.wraps(original)
-    def patched(self: Any) -> None:
+    def alone(process: Any, self: Any) -> None:
         with lock:
-            original(self)
+            process(self)
 
-    replace(advisor, "process_queued_callbacks", patched)
-    logger.info("NNI patched: callbacks of trials run one at a time")
+    wrap(advisor, "process_queued_callbacks", alone, "callbacks of trials run one at a time")
 
 
-def lift_checkpoint_limit() -> None:
+def _lift_checkpoint_limit() -> None:
     """Let NNI 2.10.1 save checkpoints of spaces with choices, and of strategies that were given a space.
 
     Before an experiment starts, it saves its mutators and its strategy, each of at most 4 KB. Under the graph
@@ -195,25 +170,20 @@ def lift_checkpoint_limit() -> None:
     :data:`CHECKPOINT_LIMIT`. Everything else keeps the old limit.
     """
     experiment: Any = importlib.import_module("nni.nas.experiment.pytorch")
-    if is_replaced(experiment, "dump"):
-        return
     large: tuple[Any, ...] = (
         importlib.import_module("nni.nas.mutable").Mutator,
         importlib.import_module("nni.nas.strategy.base").BaseStrategy,
     )
     too_large: Any = importlib.import_module("nni.common.serializer").PayloadTooLarge
-    original = experiment.dump
 
-    @functools.wraps(original)
-    def patched(payload: Any, *args: Any, **options: Any) -> Any:
+    def dumped(dump: Any, payload: Any, *args: Any, **options: Any) -> Any:
         try:
-            return original(payload, *args, **options)
+            return dump(payload, *args, **options)
         except too_large:
             parts = payload if isinstance(payload, list) else [payload]
             if not all(isinstance(part, large) for part in parts):
                 raise
             logger.info("checkpoint: %s saved beyond NNI's limit of 4 KB", type(parts[0]).__name__)
-            return original(payload, *args, **{**options, "pickle_size_limit": CHECKPOINT_LIMIT})
+            return dump(payload, *args, **{**options, "pickle_size_limit": CHECKPOINT_LIMIT})
 
-    replace(experiment, "dump", patched)
-    logger.info("NNI patched: checkpoints of large spaces can be saved")
+    wrap(experiment, "dump", dumped, "checkpoints of large spaces can be saved")

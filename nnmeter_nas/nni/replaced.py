@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Callable
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 #: Owner, name and original of each replaced attribute, oldest first.
 _originals: list[tuple[Any, str, Any]] = []
@@ -12,6 +17,24 @@ def replace(owner: Any, name: str, value: Any) -> None:
     """Replace the attribute ``name`` of ``owner``, the class or module that defines it."""
     _originals.append((owner, name, vars(owner)[name]))
     setattr(owner, name, value)
+
+
+def wrap(owner: Any, name: str, around: Callable[..., Any], gain: str = "") -> None:
+    """Let calls of the function ``name`` of ``owner`` go to ``around``, which gets the original first.
+
+    Does nothing if that function is replaced already. ``gain`` is what the log then says.
+    """
+    if is_replaced(owner, name):
+        return
+    original = vars(owner)[name]
+
+    @functools.wraps(original)
+    def patched(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    replace(owner, name, patched)
+    if gain:
+        logger.info("NNI patched: %s", gain)
 
 
 def is_replaced(owner: Any, name: str) -> bool:

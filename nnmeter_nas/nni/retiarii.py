@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -32,7 +31,7 @@ from ..supernet.space import Space
 from .asking import AskingStrategy, space_given
 from .candidates import carries_operators, plain_value
 from .events import Submitted
-from .running import ASK_MANAGER_S, RunningTrials, manager_status
+from .running import RunningTrials, manager_status
 from .trial import Reported, run_trial
 
 logger = logging.getLogger(__name__)
@@ -139,7 +138,6 @@ class _Trials(RunningTrials):
                 "NNI 2.10.1 resumes trials and no strategies: %s begins anew; searches that can be resumed "
                 "are those of the command nnmeter-nas search", type(strategy).__name__,
             )  # fmt: skip
-        self._asked, self._is_over = 0.0, False
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:
         """Return all ``trials``: NNI 2.10.1 does not tell which trials a resumed experiment had."""
@@ -157,12 +155,8 @@ class _Trials(RunningTrials):
         """Return whether a worker is free and more trials are allowed."""
         return api.query_available_resources() > 0 and self._trials_left()
 
-    def are_over(self) -> bool:
-        """Return whether NNI has ended the experiment, or will when it gets no more trials."""
-        if time.monotonic() - self._asked >= ASK_MANAGER_S:
-            self._asked = time.monotonic()
-            self._is_over = manager_status(self._engine.port, self._engine.url_prefix) == "DONE"
-        return self.given_up(self._is_over)
+    def _has_ended(self) -> bool:
+        return manager_status(self._engine.port, self._engine.url_prefix) == "DONE"
 
     def close(self) -> None:
         """End an experiment that ran fewer trials than its maximum; otherwise NNI waits for the rest."""
@@ -207,11 +201,6 @@ class MeasuredEvaluator(Evaluator):
     __hash__ = None  # type: ignore[assignment]
 
 
-def measure_trial(evaluator: Any, values: Mapping[str, float], file: Path | None = None) -> MeasuredEvaluator:
-    """Wrap ``evaluator``: trials report ``values`` beside their metric and write the outcome to ``file``."""
-    return MeasuredEvaluator(evaluator, values, file)
-
-
 @contextmanager
 def _collected() -> Iterator[Reported]:
     """Hold back all final metrics, however they are reported."""
@@ -234,15 +223,7 @@ def _collected() -> Iterator[Reported]:
 
 
 def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]) -> Any:
-    """Build the network of an architecture as a torch module.
-
-    Args:
-        make_space: makes the search space anew.
-        architecture: label -> the candidate's name, or NNI's value for it.
-
-    Raises:
-        SpaceError: the architecture is of another space.
-    """
+    """Build the network of an architecture as a torch module; arguments and errors as for 3.0."""
     base_model, mutators = extract_mutation_from_pt_module(make_space())
     models = Models(base_model, mutators or [])
     plain = plain_architecture(architecture, {label: tuple(c) for label, c in models.candidates.items()})

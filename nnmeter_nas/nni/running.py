@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib
 import math
 import time
+from abc import ABC, abstractmethod
 from typing import Any
 
 from ..errors import SearchError
-from .events import Ended
+from .events import Ended, Submitted
 
 #: Seconds that NNI may take to report a metric after a trial ends, or a trial's end after the experiment's.
 GRACE_S = 5.0
 #: Seconds between two requests to NNI's manager whether the experiment is over.
-ASK_MANAGER_S = 1.0
+_ASK_MANAGER_S = 1.0
 
 
-class RunningTrials:
-    """Models submitted to NNI that have not ended.
+class RunningTrials(ABC):
+    """The trials of an experiment, as far as a search needs them: models submitted to NNI, and room for more.
 
     Both lines set ``status`` and ``metric`` on the submitted model object itself.
     """
@@ -25,7 +26,37 @@ class RunningTrials:
     def __init__(self) -> None:
         self._models: dict[int, Any] = {}
         self._trained: dict[int, float] = {}
+        self._asked, self._is_over = 0.0, False
         self._over_since: float | None = None
+
+    @abstractmethod
+    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
+        """In a resumed experiment, watch the ``trials`` that NNI still has; return the others."""
+
+    @abstractmethod
+    def start(self, trial: Submitted) -> None:
+        """Make the model of ``trial`` and submit it to NNI."""
+
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Return whether NNI would start another trial now."""
+
+    @abstractmethod
+    def _has_ended(self) -> bool:
+        """Ask NNI whether the experiment has ended, or nothing runs and it starts no more trials."""
+
+    def are_over(self) -> bool:
+        """Return whether NNI starts no more trials and none runs, or NNI has given up on the running ones."""
+        now = time.monotonic()
+        if now - self._asked >= _ASK_MANAGER_S:
+            self._asked, self._is_over = now, self._has_ended()
+        if not self._is_over:
+            self._over_since = None
+            return False
+        if self._over_since is None:
+            self._over_since = now
+        # Late reports have time to arrive.
+        return not self.are_running() or now - self._over_since > GRACE_S
 
     def are_running(self) -> bool:
         """Return whether any trial is still running."""
@@ -41,15 +72,6 @@ class RunningTrials:
         for end in ends:
             del self._models[end.number]
         return ends
-
-    def given_up(self, over: bool) -> bool:
-        """Return whether the experiment is ``over`` and late reports have had time to arrive."""
-        if not over:
-            self._over_since = None
-            return False
-        if self._over_since is None:
-            self._over_since = time.monotonic()
-        return not self.are_running() or time.monotonic() - self._over_since > GRACE_S
 
     def _end(self, number: int, model: Any) -> Ended | None:
         status = model.status.value

@@ -70,9 +70,12 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
     joblib = _joblib()
     if scheduler:
         _check_answers(scheduler)
-    start = {"loky": _loky, "dask": _dask, "ray": _ray}[backend]
     with ExitStack() as running:
-        running.enter_context(joblib.parallel_config(**start(running, jobs, scheduler)))
+        if backend == "loky":
+            options: dict[str, Any] = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
+        else:
+            options = (_dask if backend == "dask" else _ray)(running, jobs, scheduler)
+        running.enter_context(joblib.parallel_config(**options))
         yield
 
 
@@ -227,11 +230,6 @@ def _check_answers(scheduler: str) -> None:
             socket.create_connection((address.hostname, address.port), timeout=_PATIENCE).close()
     except (OSError, ValueError) as error:
         raise WorkerError(f"no scheduler answers at {scheduler}: {error}") from error
-
-
-def _loky(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
-    """Return the options of loky's workers."""
-    return {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
 
 
 def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:

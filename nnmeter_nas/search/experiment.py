@@ -41,9 +41,9 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 logger = logging.getLogger(__name__)
 
 #: Name of a strategy in a search -> its class in :mod:`nnmeter_nas.strategies`.
-STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
+_STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
 #: Number of attempts to start NNI's manager, each on another port.
-STARTS = 4
+_STARTS = 4
 #: Number of random architectures; their median latency is the limit if none is given.
 SAMPLED = 200
 
@@ -61,9 +61,7 @@ class Search:
     def __init__(self, settings: Settings, progress: Callable[[int], None] | None = None) -> None:
         """Load everything that the settings name, and price the space.
 
-        Args:
-            settings: settings of the search.
-            progress: called with the number of architectures priced so far, if the table must be built.
+        ``progress`` is called with the number of architectures priced so far, if the table must be built.
 
         Raises:
             SearchError: no architecture of the space is inside the limits; names the fastest one.
@@ -74,7 +72,7 @@ class Search:
             load_latency_predictor(device, settings.predictor_version) for device in settings.devices
         ]
         self.space = load_space(settings.space, settings.input_shape)
-        self.evaluator = make_evaluator(settings, self.space.input_shape)
+        self.evaluator = _make_evaluator(settings, self.space.input_shape)
         # Price the space here to show progress; the strategy then finds the latencies in the cache.
         measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
@@ -147,7 +145,7 @@ class Search:
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:
-            return getattr(strategies, STRATEGIES[settings.strategy])(
+            return getattr(strategies, _STRATEGIES[settings.strategy])(
                 max_latency=settings.max_latency or None,
                 min_latency=settings.min_latency or None,
                 predictor=self.predictors,
@@ -174,7 +172,7 @@ def _median_latencies(space: Space, measured: Sequence[Measure], seed: int) -> l
     return [float(np.median(latency.values(rows))) for latency in measured]
 
 
-def make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
+def _make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
     """Make the evaluator that ``settings.evaluator`` names: one of NNI's, or a function to wrap in one.
 
     The function gets the network or its factory, and those of ``settings.arguments`` and ``input_shape`` that
@@ -207,8 +205,7 @@ def run_search(
     """Run a search, or the rest of one, and keep its report up to date.
 
     Args:
-        search: the search.
-        folder: its folder; trials in it are not run again.
+        search, folder: the search, and its folder; trials in it are not run again.
         port: port for NNI's web page and REST interface on 127.0.0.1; if it is in use, another one is taken.
         started: called with the manager's port once NNI's manager runs.
         changed: called when a trial was submitted or has ended.
@@ -235,12 +232,9 @@ def run_search(
 
 @dataclass
 class _Running:
-    """A search while NNI runs it.
+    """A search while NNI, which works in the folder ``work``, runs it.
 
     Attributes:
-        search: the search.
-        folder: its run folder.
-        work: NNI's folder.
         changed: called when a trial was submitted or has ended.
         port: port of NNI's manager; None until it runs.
     """
@@ -267,7 +261,7 @@ class _Running:
             started(at)
 
         with launcher_of_search(self.work), experiments.fresh_nni():
-            for attempt in range(STARTS):
+            for attempt in range(_STARTS):
                 at = free_port(None if attempt else port)
                 module = make_space(self.search.settings.space)
                 try:
@@ -280,7 +274,7 @@ class _Running:
         logs = self.folder.path / LOGS
         if self.port is None:
             raise SearchError(
-                f"NNI's manager did not start in {STARTS} attempts, each on another port; its logs are in "
+                f"NNI's manager did not start in {_STARTS} attempts, each on another port; its logs are in "
                 f"{logs}; the last failed with {failure}"
             ) from failure
         raise SearchError(

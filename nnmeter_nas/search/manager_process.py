@@ -112,7 +112,7 @@ def _clean_up(mark: str, note: Path) -> None:
     """End the processes of a context, and move the working folder that ``note`` names next to ``note``."""
     # Repeat, because a manager that is ending may still start a waiting trial.
     while started := _marked(mark):
-        end_processes(started)
+        _end_processes(started)
     if note.exists():
         work = Path(note.read_text())
         if work.name.startswith(_PREFIX) and work.is_dir():
@@ -190,12 +190,12 @@ def _marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def end_processes(processes: list[psutil.Process], grace_s: float = GRACE_S) -> None:
-    """Ask ``processes`` to end, wait up to ``grace_s`` seconds, and kill the rest."""
+def _end_processes(processes: list[psutil.Process]) -> None:
+    """Ask ``processes`` to end, wait up to :data:`GRACE_S` seconds, and kill the rest."""
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    deadline = time.monotonic() + grace_s
+    deadline = time.monotonic() + GRACE_S
     while (alive := _alive(processes)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in alive:

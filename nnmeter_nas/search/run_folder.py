@@ -31,7 +31,7 @@ from .journal import Journal
 from .report.files import empty_folder
 from .report.trials import Trial
 
-SETTINGS, JOURNAL, TRIALS, LOGS, LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
+SETTINGS, _JOURNAL, TRIALS, LOGS, _LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,6 @@ class RunFolder:
     """The folder of one search, open and locked for this process.
 
     Attributes:
-        path: the folder.
-        settings: settings of the search.
         facts: meaning of the settings when the search began: packs, space and versions, by name.
         events: all submissions and ends of trials so far, in order.
     """
@@ -92,7 +90,7 @@ class RunFolder:
         """Open the folder; use :meth:`create` or :meth:`resume`."""
         self.path, self.settings, self.facts = path, settings, facts
         self._lock = _locked(path)
-        self._journal = Journal(path / JOURNAL)
+        self._journal = Journal(path / _JOURNAL)
         self.events: list[Event] = []
         self._times: list[float] = []
         for record in self._journal.records:
@@ -113,13 +111,7 @@ class RunFolder:
     def create(
         cls, path: Path, settings: Settings, facts: Mapping[str, Any], overwrite: bool = False
     ) -> RunFolder:
-        """Start the folder of a new search.
-
-        Args:
-            path: the folder; created if it does not exist.
-            settings: settings of the search.
-            facts: their current meaning.
-            overwrite: remove an earlier search from the folder.
+        """Start the folder of a new search; ``overwrite`` removes an earlier search from it.
 
         Raises:
             SearchError: the folder already holds a search, or another process works in it.
@@ -134,11 +126,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, **changed: Any) -> RunFolder:
-        """Open the folder of an interrupted search.
-
-        Args:
-            path: the folder.
-            changed: settings that replace those that the search began with.
+        """Open the folder of an interrupted search; ``changed`` settings replace those that it began with.
 
         Raises:
             SearchError: the folder holds no search, its files are damaged, or another process works in it.
@@ -217,7 +205,7 @@ def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
 
 
 def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / LOCK, timeout=0)
+    lock = FileLock(path / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -227,7 +215,7 @@ def _locked(path: Path) -> FileLock:
 
 def _clear(path: Path) -> None:
     """Remove the search in a folder; keep all other files."""
-    for name in (SETTINGS, JOURNAL):
+    for name in (SETTINGS, _JOURNAL):
         (path / name).unlink(missing_ok=True)
     for name in (TRIALS, LOGS):
         shutil.rmtree(path / name, ignore_errors=True)

@@ -27,7 +27,7 @@ LATENCY = "latency"
 #: Name of the measure of latency; with several devices, the name of each device follows.
 LATENCY_MS = "latency_ms"
 #: An architecture below this many ms runs nothing; the smallest kernel takes a thousand times as long.
-NOTHING_MS = 1e-6
+_NOTHING_MS = 1e-6
 #: After this many draws without an architecture inside all limits, the search gives up: for measures that are
 #: sums, and for measures that need each model to be built.
 _PATIENCE, _PATIENCE_BUILT = 200_000, 500
@@ -79,7 +79,7 @@ class Problem:
         self.names = tuple(self.measures)
         self._check_arguments()
         for name in self._latencies_from_nothing():
-            self.minima.setdefault(name, NOTHING_MS)
+            self.minima.setdefault(name, _NOTHING_MS)
 
     def _latencies_from_nothing(self) -> list[str]:
         """Names of latencies that are 0 ms for some architecture."""
@@ -88,7 +88,7 @@ class Problem:
             for name in self._latencies
             if (table := self.measures[name].table) is not None
             and table.constant <= 0
-            and self._extreme(self.measures[name], 1)[1] < NOTHING_MS
+            and self._extreme(self.measures[name], 1)[1] < _NOTHING_MS
         ]
 
     @property

@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (folder / "bench").mkdir()
     bench = write_bench(folder / "bench")
     plan = Plan(devices=(CPU, VPU), members=1, seed=0, epochs=1, lofo_epochs=1)
-    train_packs(bench, folder / "packs", folder / "work", plan, 1, Console(file=io.StringIO()))
+    train_packs(bench, folder / "packs", folder / "work", plan)
     return bench, folder / "packs"
 
 

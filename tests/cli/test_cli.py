@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,28 +32,23 @@ DEVICE = "cortexA76cpu_tflite21"
     ],
 )
 def test_wrong_usage_is_named_and_exits_with_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, refused: Callable[[list[str], str], None]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        main(arguments)
-    assert exit_info.value.code == 2
-    assert message in capsys.readouterr().err
+    refused(arguments, message)
 
 
 @pytest.mark.parametrize("command", [["demo"], ["predict", "model.json"], ["explain", "model.json"]])
 def test_unknown_device_exits_with_2_and_the_nearest_name(
-    command: list[str], capsys: pytest.CaptureFixture[str]
+    command: list[str], refused: Callable[[list[str], str], None]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        main([*command, "--predictor", "cortexA76cpu"])
-    assert exit_info.value.code == 2
-    assert f"did you mean '{DEVICE}'?" in capsys.readouterr().err
+    refused([*command, "--predictor", "cortexA76cpu"], f"did you mean '{DEVICE}'?")
 
 
-def test_unknown_device_is_told_without_loading_torch_or_nni() -> None:
+@pytest.mark.parametrize("command", [["demo"], ["search", "--space", "spos"]])
+def test_unknown_device_is_told_without_loading_torch_or_nni(command: list[str]) -> None:
     program = (
         "import sys; from nnmeter_nas.cli import main\n"
-        "try: main(['demo', '--predictor', 'phone'])\n"
+        f"try: main({[*command, '--predictor', 'phone']})\n"
         "except SystemExit as error: print(error.code, *sorted({'torch', 'nni'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

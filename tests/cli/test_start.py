@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,5 @@ def test_a_word_that_is_also_a_command_may_be_a_file_or_an_argument(
     assert float(capsys.readouterr().out) > 0
 
 
-def test_an_unknown_command_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        main(["forecast"])
-    assert exit_info.value.code == 2
-    assert "invalid choice: 'forecast'" in capsys.readouterr().err
+def test_an_unknown_command_is_told_which_there_are(refused: Callable[[list[str], str], None]) -> None:
+    refused(["forecast"], "invalid choice: 'forecast'")

@@ -39,7 +39,7 @@ from nnmeter_nas.estimators.proxyless_log import TrainingLog, read_log  # noqa: 
 from nnmeter_nas.estimators.proxyless_retrain import read_architecture, retrain  # noqa: E402
 from nnmeter_nas.estimators.proxyless_search import SearchSettings, chosen_network, search  # noqa: E402
 from nnmeter_nas.estimators.proxyless_task import Task  # noqa: E402
-from nnmeter_nas.estimators.proxyless_training import WeightSettings  # noqa: E402
+from nnmeter_nas.estimators.proxyless_training import WeightSettings, Workplace  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas  # noqa: E402
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "nnmeter-nas"
@@ -186,7 +186,7 @@ def test_a_space_that_cannot_be_searched_is_refused() -> None:
 
 
 def expected_at_end(folder: Path, dataset: Any, estimator: Any, **values: Any) -> float:
-    result = search(tiny, dataset, estimator, settings(arc_learning_rate=0.1, **values), folder)
+    result = search(tiny, dataset, estimator, settings(arc_learning_rate=0.1, **values), Workplace(folder))
     return result.expected_latency_ms
 
 
@@ -220,7 +220,7 @@ class Slower:
 
 def test_architecture_keeps_still_while_weights_warm_up(tmp_path: Path, dataset: Any, estimator: Any) -> None:
     warm = settings(epochs=2, warmup_epochs=1, reference_latency=0.3)
-    search(tiny, dataset, estimator, warm, tmp_path)
+    search(tiny, dataset, estimator, warm, Workplace(tmp_path))
     log = read_log(tmp_path / "search.csv")
     assert len(set(log["expected_latency_ms"][:5])) == 1
     assert (np.diff(log["expected_latency_ms"][5:]) != 0).all()
@@ -254,25 +254,25 @@ def test_interrupted_search_ends_as_if_it_had_not_been(
 ) -> None:
     aim = settings(reference_latency=0.3)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = search(tiny, dataset, estimator, aim, whole)
+    expected = search(tiny, dataset, estimator, aim, Workplace(whole))
     # Asked twice a step: the second interruption is behind a checkpoint in the middle of an epoch.
     with pytest.raises(Interrupted):
-        search(tiny, dataset, Stopping(estimator, after=7), aim, parts)
+        search(tiny, dataset, Stopping(estimator, after=7), aim, Workplace(parts))
     assert not (parts / "search.pt").exists()
     monkeypatch.setattr(proxyless_training, "CHECKPOINT_S", 0.0)
     with pytest.raises(Interrupted):
-        search(tiny, dataset, Stopping(estimator, after=6), aim, parts)
+        search(tiny, dataset, Stopping(estimator, after=6), aim, Workplace(parts))
     with (parts / "search.csv").open("a") as file:
         file.write("4,1,0.5,2.0,2.0,0.0,3.0,0.1,\n5,1,0.")  # a step behind the checkpoint, and a torn one
     torch.rand(3)  # what happens in between does not matter
-    assert search(tiny, dataset, estimator, aim, parts) == expected
+    assert search(tiny, dataset, estimator, aim, Workplace(parts)) == expected
     assert (parts / "search.csv").read_text() == (whole / "search.csv").read_text()
     states = [torch.load(folder / "search.pt", weights_only=True) for folder in (whole, parts)]
     assert states[0]["step"] == states[1]["step"] == 10
     for part in ("network", "optimizers", "random"):
         torch.testing.assert_close(states[0][part], states[1][part], rtol=0, atol=0)
     before = (whole / "search.pt").stat().st_mtime_ns
-    assert search(tiny, dataset, estimator, aim, whole) == expected
+    assert search(tiny, dataset, estimator, aim, Workplace(whole)) == expected
     assert (whole / "search.pt").stat().st_mtime_ns == before
 
 
@@ -296,34 +296,34 @@ def test_interrupted_training_of_an_architecture_goes_on_as_well(tmp_path: Path,
     architecture = {"layer_1": "k3_e3", "layer_2": "k5_e6", "layer_3": "zero"}
     weights = WeightSettings(epochs=3, train_batch_size=BATCH)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    network, accuracy = retrain(tiny, architecture, dataset, weights, whole)
+    network, accuracy = retrain(tiny, architecture, dataset, weights, Workplace(whole))
     unplugged = dataclasses.replace(dataset, train=Unplugged(dataset.train, after=14))
     with pytest.raises(Interrupted):
-        retrain(tiny, architecture, unplugged, weights, parts)
-    again, accuracy_again = retrain(tiny, architecture, dataset, weights, parts)
+        retrain(tiny, architecture, unplugged, weights, Workplace(parts))
+    again, accuracy_again = retrain(tiny, architecture, dataset, weights, Workplace(parts))
     assert accuracy_again == accuracy
     torch.testing.assert_close(again.state_dict(), network.state_dict(), rtol=0, atol=0)
     assert (parts / "retrain.csv").read_text() == (whole / "retrain.csv").read_text()
     with pytest.raises(SearchError, match=r"architecture is \{.*'zero'\} there"):
-        retrain(tiny, {**architecture, "layer_3": "k3_e3"}, dataset, weights, parts)
+        retrain(tiny, {**architecture, "layer_3": "k3_e3"}, dataset, weights, Workplace(parts))
 
 
 def test_checkpoint_of_something_else_is_refused_and_kept(
     tmp_path: Path, dataset: Any, estimator: Any
 ) -> None:
-    search(tiny, dataset, estimator, settings(epochs=1), tmp_path)
+    search(tiny, dataset, estimator, settings(epochs=1), Workplace(tmp_path))
     checkpoint = tmp_path / "search.pt"
     kept = checkpoint.read_bytes()
     with pytest.raises(SearchError, match="belongs to another training: seed is 0 there and 1 here"):
-        search(tiny, dataset, estimator, settings(epochs=1, seed=1), tmp_path)
+        search(tiny, dataset, estimator, settings(epochs=1, seed=1), Workplace(tmp_path))
     assert checkpoint.read_bytes() == kept
     checkpoint.write_bytes(kept[: len(kept) // 2])
     with pytest.raises(SearchError, match=r"search.pt is damaged or no checkpoint"):
-        search(tiny, dataset, estimator, settings(epochs=1), tmp_path)
+        search(tiny, dataset, estimator, settings(epochs=1), Workplace(tmp_path))
     assert checkpoint.read_bytes() == kept[: len(kept) // 2]
     torch.save({"weights": torch.ones(2)}, checkpoint)
     with pytest.raises(SearchError, match="no checkpoint of this program"):
-        search(tiny, dataset, estimator, settings(epochs=1), tmp_path)
+        search(tiny, dataset, estimator, settings(epochs=1), Workplace(tmp_path))
 
 
 def test_search_that_goes_astray_keeps_the_last_good_state(
@@ -336,8 +336,9 @@ def test_search_that_goes_astray_keeps_the_last_good_state(
             except Interrupted:
                 return torch.tensor(float("nan"))
 
+    astray = Astray(estimator, after=14)
     with pytest.raises(SearchError, match="went astray"):
-        search(tiny, dataset, Astray(estimator, after=14), settings(reference_latency=0.3), tmp_path)
+        search(tiny, dataset, astray, settings(reference_latency=0.3), Workplace(tmp_path))
     state = torch.load(tmp_path / "search.pt", weights_only=True)
     assert state["step"] == 5
     assert all(values.isfinite().all() for values in state["network"].values())
@@ -345,7 +346,7 @@ def test_search_that_goes_astray_keeps_the_last_good_state(
 
 def test_weights_that_explode_end_the_search(tmp_path: Path, dataset: Any, estimator: Any) -> None:
     with pytest.raises(SearchError, match=r"step 1: .*(nan|not finite); lower learning_rate"):
-        search(tiny, dataset, estimator, settings(learning_rate=1e30), tmp_path)
+        search(tiny, dataset, estimator, settings(learning_rate=1e30), Workplace(tmp_path))
     assert not (tmp_path / "search.pt").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
-from rich.console import Console
 
 pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
 
@@ -178,8 +176,7 @@ def write_bench(folder: Path, networks: int = 60) -> Path:
 @pytest.mark.slow
 def test_a_pack_that_has_its_kernel_type_prices_it_in_every_format(tmp_path: Path) -> None:
     plan = Plan(devices=(CPU,), members=1, seed=0, epochs=150, lofo_epochs=1)
-    console = Console(file=io.StringIO())
-    [folder] = train_packs(write_bench(tmp_path), tmp_path / "packs", tmp_path / "work", plan, 1, console)
+    [folder] = train_packs(write_bench(tmp_path), tmp_path / "packs", tmp_path / "work", plan)
     pack = load_pack(folder)
     assert pack.card["kernel_types"] == ["conv", "mixing"]
     predictor = LatencyPredictor(pack)

@@ -106,7 +106,7 @@ def test_chain_of_operators_fuses_by_the_rules(
         last = add_op(graph, f"{name}{i}", op, [last], attrs)
     written = ["_".join(names) for names in (*pairs, *chains)]
     # A ReLU6 right after another is the same ReLU6.
-    kept = [name for i, name in enumerate(ops) if (ops[i - 1 : i], name) != (["relu"], "relu")]
+    kept = [op for before, op in zip([None, *ops], ops, strict=False) if (before, op) != ("relu", "relu")]
     assert types(finish(graph), *written) == chain_kernels(kept, pairs, chains)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from rich.console import Console
 
 from graphs import graph_of
 from ir import IrBuilder
@@ -159,8 +157,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack trained on networks with the made-up operator."""
     folder = tmp_path_factory.mktemp("fourier")
     plan = Plan(devices=(CPU,), members=1, seed=0, epochs=150, lofo_epochs=1)
-    console = Console(file=io.StringIO())
-    [pack] = train_packs(write_fourier_bench(folder), folder / "packs", folder / "work", plan, 1, console)
+    [pack] = train_packs(write_fourier_bench(folder), folder / "packs", folder / "work", plan)
     return pack
 
 

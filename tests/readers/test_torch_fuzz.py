@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,9 +80,9 @@ ACTIVATIONS: list[Step] = [
     Step(nn.ReLU(inplace=True), ["relu"]),
     Step(F.relu, ["relu"]),
     Step(torch.Tensor.relu, ["relu"]),
-    Step(lambda x: x.clamp(min=0), ["relu"]),
-    Step(nn.ReLU6(), ["relu6"]),
-    Step(lambda x: F.hardtanh(x, 0, 6), ["relu6"]),
+    Step(lambda x: x.clamp(min=0), ["clip"]),
+    Step(nn.ReLU6(), ["clip"]),
+    Step(lambda x: F.hardtanh(x, 0, 6), ["clip"]),
     Step(nn.Hardswish(inplace=True), ["hswish"]),
     Step(F.hardsigmoid, ["hsigmoid"]),
     Step(nn.SiLU(), ["swish"]),
@@ -188,19 +187,18 @@ def rearrange(draw: Draw, shape: Shape) -> Step:
     order = [0, *draw(st.permutations(range(1, len(shape))))]
     groups = divisor(draw, shape[1])
     grouped = (1, groups, shape[1] // groups, *shape[2:])
-    flat = (1, math.prod(shape))
 
     def shuffle(x: torch.Tensor) -> torch.Tensor:
         return x.view(grouped).transpose(1, 2).reshape(x.shape)
 
     return draw(st.sampled_from([
-        Step(lambda x: x.permute(order), [] if order == sorted(order) else ["transpose"]),
+        Step(lambda x: x.permute(order), ["transpose"]),
         Step(lambda x: x.transpose(1, -1), ["transpose"]),
         Step(shuffle, ["reshape", "transpose", "reshape"]),
         Step(nn.ChannelShuffle(groups), ["channelshuffle"]),
-        Step(lambda x: x.flatten(1), ["flatten"] if len(shape) > 2 else []),
-        Step(nn.Flatten(1, 2), ["flatten"] if len(shape) > 2 else []),
-        Step(lambda x: x.reshape(1, -1), [] if shape == flat else ["reshape"]),
+        Step(lambda x: x.flatten(1), ["flatten"]),
+        Step(nn.Flatten(1, 2), ["flatten"]),
+        Step(lambda x: x.reshape(1, -1), ["reshape"]),
         Step(lambda x: x[:, None], ["unsqueeze"]),
         Step(lambda x: x.unsqueeze(-1).squeeze(-1), ["unsqueeze", "squeeze"]),
     ]))  # fmt: skip

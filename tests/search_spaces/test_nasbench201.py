@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 nni = pytest.importorskip("nni")
 
+from learning import assert_learns  # noqa: E402
 from nni_networks import assert_as_nni_makes_them, frozen  # noqa: E402
 from nnmeter_nas import load_latency_predictor, read_model  # noqa: E402
 from nnmeter_nas.costs import measures  # noqa: E402
@@ -78,17 +79,8 @@ def test_a_network_whose_output_is_a_constant_takes_no_time(space: Any) -> None:
 def test_a_network_learns() -> None:
     torch.manual_seed(0)
     chosen = dict.fromkeys(EDGES, "skip_connect") | {"edge_0_1": "conv_3x3", "edge_1_2": "none"}
-    network = frozen(lambda: nasbench201("small", in_channels=1), chosen).train()
-    images, labels = torch.randn(16, 1, 16, 16), torch.arange(16) % 4
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    losses = []
-    for _ in range(25):
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+    network = frozen(lambda: nasbench201("small", in_channels=1), chosen)
+    assert_learns(network, (1, 16, 16), 0.01, 25)
 
 
 MIXED = ("none", "conv_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3")

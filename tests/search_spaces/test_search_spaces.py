@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 nni = pytest.importorskip("nni")
 
+from learning import assert_learns  # noqa: E402
 from nni_networks import frozen  # noqa: E402
 from nnmeter_nas.readers.torch.module import read_torch_module  # noqa: E402
 from nnmeter_nas.search_spaces import BLOCKS, spos  # noqa: E402
@@ -69,17 +70,8 @@ def test_blocks_differ_in_work() -> None:
 
 def test_a_candidate_learns() -> None:
     torch.manual_seed(0)
-    module = candidate("small", "k3", depths=(1, 1), channels=(16, 32), in_channels=1).train()
-    images, labels = torch.randn(16, 1, 16, 16), torch.arange(16) % 4
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
-    losses = []
-    for _ in range(15):
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(module(images), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 2
+    module = candidate("small", "k3", depths=(1, 1), channels=(16, 32), in_channels=1)
+    assert_learns(module, (1, 16, 16), 0.01)
 
 
 def test_overrides_reach_the_constructor() -> None:

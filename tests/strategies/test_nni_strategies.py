@@ -24,7 +24,14 @@ from nni.nas.evaluator import FunctionalEvaluator  # noqa: E402
 
 from experiments import Run  # noqa: E402
 from nnmeter_nas.errors import SearchError, SpaceError  # noqa: E402
-from nnmeter_nas.nni import NniStrategy, build_network, measure_trial, patch, sample_of, unpatch  # noqa: E402
+from nnmeter_nas.nni import (  # noqa: E402
+    MeasuredEvaluator,
+    NniStrategy,
+    build_network,
+    patch,
+    sample_of,
+    unpatch,
+)
 from nnmeter_nas.nni.events import Ended, Event, Submitted, from_record, to_record, unended  # noqa: E402
 from nnmeter_nas.nni.space_api import ModelSpace, model_space, nn  # noqa: E402
 from nnmeter_nas.nni.trial import read_outcome  # noqa: E402
@@ -363,7 +370,7 @@ def test_choices_of_inputs_and_values_are_made_as_they_are_named() -> None:
 def run_trial(function: Any, tmp_path: Path) -> Any:
     """Run an evaluator on a network outside NNI, as a trial would; gives its outcome."""
     file = tmp_path / "trials" / "0001.json"
-    evaluator = measure_trial(FunctionalEvaluator(function), {"latency_ms": 2.5}, file)
+    evaluator = MeasuredEvaluator(FunctionalEvaluator(function), {"latency_ms": 2.5}, file)
     try:
         evaluator.evaluate(torch.nn.Identity())
     finally:
@@ -446,7 +453,7 @@ def test_the_outcome_of_a_trial_that_did_not_end_is_none(tmp_path: Path) -> None
 
 
 def test_an_evaluator_reaches_its_trial_as_it_was(tmp_path: Path) -> None:
-    evaluator = measure_trial(FunctionalEvaluator(accurate), {"latency_ms": 2.5}, tmp_path / "0001.json")
+    evaluator = MeasuredEvaluator(FunctionalEvaluator(accurate), {"latency_ms": 2.5}, tmp_path / "0001.json")
     if LINE_3:
         again = nni.load(nni.dump(evaluator))
     else:

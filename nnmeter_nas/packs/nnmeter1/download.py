@@ -19,7 +19,7 @@ from ...extras import load_extra
 from .progress import Progress, shown
 
 #: Largest number of attempts in a row that receive nothing, and of attempts in total.
-ATTEMPTS, MAX_ATTEMPTS = 5, 100
+ATTEMPTS, _MAX_ATTEMPTS = 5, 100
 #: Seconds before the second attempt; doubled for each further attempt that receives nothing.
 BACKOFF = 1.0
 #: Larger files, in bytes, are refused; nn-Meter's largest is less than a tenth of this.
@@ -84,7 +84,7 @@ def _size(path: Path) -> int:
 def _fetch(httpx: Any, client: Any, url: str, path: Path, report: Progress) -> None:
     """Receive the file at ``url`` in as many attempts as needed."""
     failures, part = 0, _beside(path, "part")
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(_MAX_ATTEMPTS):
         before = _size(part)
         try:
             return _receive(client, url, path, report)

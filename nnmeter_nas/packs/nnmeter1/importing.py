@@ -55,7 +55,7 @@ RELEASED = {
     "myriadvpu_openvino2019r2": (*_ON_ALL, "fc", "addrelu", "channelshuffle"),
 }
 #: Version of a pack if its source states none.
-RELEASED_VERSION = 1.0
+_RELEASED_VERSION = 1.0
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 
 
@@ -180,7 +180,7 @@ def _import_path(path: Path, wishes: _Wishes, origin: str, report: Progress) -> 
 def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str, report: Progress) -> Path:
     """Make a pack of ``members``; its name and version come from ``wishes``, ``meta`` or the folder."""
     name = _device_name(wishes.name or meta.get("name") or members.device, members.label)
-    version = _version(meta.get("version", RELEASED_VERSION) if wishes.version is None else wishes.version)
+    version = _version(meta.get("version", _RELEASED_VERSION) if wishes.version is None else wishes.version)
     kernels = kernels_of(members)
     wanted = meta.get("kernel_predictors") or (RELEASED[name] if origin == _release_url(name) else ())
     missing = [f"{kernel}{PICKLE_SUFFIX}" for kernel in sorted(set(wanted) - set(kernels))]

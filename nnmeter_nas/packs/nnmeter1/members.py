@@ -18,9 +18,9 @@ from ..pack import RULE_FILE
 
 META, PICKLE_SUFFIX = "meta.yaml", ".pkl"
 #: Size limit of a rule file or description; real ones take kilobytes.
-MAX_TEXT_BYTES = 4 << 20
+_MAX_TEXT_BYTES = 4 << 20
 #: Limits of a zip: unpacked bytes in total, unpacked per packed byte (deflate packs zeros 1:1000), entries.
-MAX_ZIP_BYTES, MAX_ZIP_RATIO, MAX_ZIP_ENTRIES = 64 << 30, 200, 10_000
+MAX_ZIP_BYTES, _MAX_ZIP_RATIO, MAX_ZIP_ENTRIES = 64 << 30, 200, 10_000
 #: This many unpacked bytes of an entry are exempt from the ratio.
 _SMALL = 1 << 20
 _ENCRYPTED = 0x1
@@ -61,7 +61,7 @@ def read_text(members: Members, name: str) -> bytes:
     size = members.sizes.get(name)
     if size is None:
         raise PackError(f"{members.label} lacks {name}")
-    if size > MAX_TEXT_BYTES:
+    if size > _MAX_TEXT_BYTES:
         raise PackError(f"{name} of {members.label} is refused: it takes {size} bytes")
     with members.open(name) as file:
         return file.read(size)
@@ -160,5 +160,5 @@ def check_entries(entries: list[zipfile.ZipInfo], path: Path) -> None:
         if str(PurePosixPath(name)).casefold() in names:
             raise PackError(f"{path} is refused: it has the entry {name!r} twice")
         names.add(str(PurePosixPath(name)).casefold())
-        if entry.file_size > _SMALL + MAX_ZIP_RATIO * entry.compress_size:
+        if entry.file_size > _SMALL + _MAX_ZIP_RATIO * entry.compress_size:
             raise PackError(f"{path} is refused: its entry {name!r} unpacks to {entry.file_size} bytes")

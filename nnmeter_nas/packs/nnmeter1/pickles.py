@@ -28,7 +28,7 @@ from ...errors import PackError
 #: Largest number of opcodes. A tree takes about 150, so this is far beyond any forest.
 MAX_OPCODES = 5_000_000
 #: Fields of a tree's nodes; releases before 1.3 lack the last one.
-NODE_FIELDS = (
+_NODE_FIELDS = (
     "left_child",
     "right_child",
     "feature",
@@ -395,7 +395,7 @@ def _finished_dtype(code: str, state: Any) -> np.dtype[Any] | _Objects:
         raise ValueError(f"it has a dtype {code} with a byte order or shape that no forest has")
     if not code.startswith("V"):
         return np.dtype(code).newbyteorder(byte_order)
-    if not isinstance(names, tuple) or not all(_is_one_of(name, *NODE_FIELDS) for name in names):
+    if not isinstance(names, tuple) or not all(_is_one_of(name, *_NODE_FIELDS) for name in names):
         raise ValueError("it has a structured array with other fields than a tree's nodes have")
     formats, offsets = zip(*(fields[name][:2] for name in names), strict=True)
     if not all(isinstance(format_, np.dtype) and format_.kind in "biuf" for format_ in formats):

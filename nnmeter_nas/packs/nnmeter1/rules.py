@@ -50,7 +50,7 @@ class NnMeterRules(FusionRules):
 
     def name(self, data: Mapping[str, Any]) -> str:
         """nn-Meter's name of a model-graph node's operator."""
-        return nnmeter_name(data)
+        return _nnmeter_name(data)
 
     def allow(self, kernel: Kernel, op: str) -> bool:
         """Whether ``op`` may join ``kernel``; nothing joins a whole chain."""
@@ -85,7 +85,7 @@ def parse_nnmeter_rules(rules: Mapping[str, Any]) -> NnMeterRules:
     )
 
 
-def nnmeter_name(data: Mapping[str, Any]) -> str:
+def _nnmeter_name(data: Mapping[str, Any]) -> str:
     """nn-Meter's name of a model-graph node's operator.
 
     An average pool whose window is the whole map counts as an ordinary pool there.
@@ -97,4 +97,4 @@ def nnmeter_name(data: Mapping[str, Any]) -> str:
 
 
 def _find_chain(ops: tuple[str, ...], graph: nx.DiGraph, name: str) -> list[str] | None:
-    return chain(graph, name, *((op,) for op in ops), called=nnmeter_name)
+    return chain(graph, name, *((op,) for op in ops), called=_nnmeter_name)

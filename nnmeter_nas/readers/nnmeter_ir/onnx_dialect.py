@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..nhwc import MAP_RANK, axis_to_nhwc, perm_to_nhwc, to_nhwc
+
 #: Types that only the ONNX converter writes.
 _ONNX_TYPES = frozenset(
     {"Conv", "BatchNormalization", "Gemm", "GlobalAveragePool", "ReduceMean", "AveragePool", "Clip", "Concat"}
 )
-_FEATURE_MAP_RANK = 4
 #: The constants of a hard sigmoid. The file names these operands but lacks their values.
 _HSIGMOID_SHIFT, _HSIGMOID_SCALE = 3.0, 6.0
 
@@ -61,18 +62,7 @@ def _node(
 
 def _nhwc(shape: Sequence[int]) -> list[int]:
     """Return the shape in NHWC. The converter has already done this for rank 4, but for no higher rank."""
-    if len(shape) <= _FEATURE_MAP_RANK:
-        return list(shape)
-    return [shape[i] for i in _nhwc_order(len(shape))]
-
-
-def _nhwc_order(rank: int) -> list[int]:
-    """Return the axes of an NC...HW tensor in NHW...C order. Ranks below 4 keep their order."""
-    return list(range(rank)) if rank < _FEATURE_MAP_RANK else [0, rank - 2, rank - 1, *range(1, rank - 2)]
-
-
-def _axis(axis: int, rank: int) -> int:
-    return _nhwc_order(rank).index(axis % rank)
+    return list(shape) if len(shape) <= MAP_RANK else to_nhwc(shape)
 
 
 def _operator(
@@ -90,14 +80,13 @@ def _operator(
         # Up to opset 10 the bounds are attributes. Later they are lost; ReLU6 is the usual clip.
         return ("Relu6" if attrs.get("max", _HSIGMOID_SCALE) == _HSIGMOID_SCALE else "Relu"), {}
     if kind == "Concat":
-        return "ConcatV2", {"axis": _axis(attrs["axis"], rank)}
+        return "ConcatV2", {"axis": axis_to_nhwc(attrs["axis"], rank)}
     if kind == "ReduceMean":
-        return "Mean", {"reduction_indices": [_axis(axis, rank) for axis in attrs["axes"]]}
+        return "Mean", {"reduction_indices": [axis_to_nhwc(axis, rank) for axis in attrs["axes"]]}
     if kind == "Transpose":
-        order = _nhwc_order(rank)
-        return "Transpose", {"perm": [order.index(attrs["perm"][axis]) for axis in order]}
+        return "Transpose", {"perm": perm_to_nhwc(attrs["perm"])}
     if kind == "Split":
-        axis = _axis(attrs.get("axis", 0), rank)
+        axis = axis_to_nhwc(attrs.get("axis", 0), rank)
         return "Split", {"axis": axis, "num_split": [shape[axis] for shape in map(_nhwc, after)]}
     if kind == "Slice":
         return _slices(before[0], after)

@@ -14,6 +14,7 @@ from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph
 from ...ops import NAMES, OPERATORS, Shape
 from ..inputs import InputShape, shapes_by_input
+from ..nhwc import MAP_RANK, axis_to_nchw, perm_to_nchw, to_nchw
 from .onnx_dialect import from_onnx_dialect, is_onnx_dialect
 
 #: Operators whose attributes this reader translates. Of others that need some, the IR does not tell them.
@@ -28,7 +29,6 @@ _INPUT_TYPES = ("Placeholder", "Input")
 _CONSTANT_TYPES = ("Const", "Shape")
 #: Errors that JSON of another format can raise: an attribute is missing, of the wrong type or out of range.
 _ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration)
-_FEATURE_MAP_RANK = 4
 
 
 def read_nnmeter_ir(
@@ -169,20 +169,6 @@ def _type(node: str, record: Mapping[str, Any]) -> str:
         raise ReaderError(f"operator {node!r} has no type; is this nn-Meter IR?") from None
 
 
-def to_nchw(shape: Sequence[int]) -> Shape:
-    """Convert a shape from NHWC to NCHW. Dimensions after the map's are split channels and move with them.
-
-    >>> to_nchw([1, 28, 28, 2, 58]), to_nchw([1, 1000])
-    ((1, 2, 58, 28, 28), (1, 1000))
-    """
-    shape = tuple(int(d) for d in shape)
-    return shape if len(shape) < _FEATURE_MAP_RANK else (shape[0], *shape[3:], *shape[1:3])
-
-
-def _axis_to_nchw(axis: int, rank: int) -> int:
-    return to_nchw(range(rank)).index(axis % rank)
-
-
 def _input_shape(node: str, record: Mapping[str, Any]) -> Shape:
     shapes = record["attr"].get("output_shape") or [record["attr"].get("attr", {}).get("shape")]
     if not shapes[0]:
@@ -243,15 +229,15 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
         return {"out_features": int(body["output_shape"][0][-1])}
     rank = len((body.get("input_shape") or [[]])[0])
     if op == "concat":
-        return {"axis": _axis_to_nchw(attrs.get("axis", rank - 1), rank)}
+        return {"axis": axis_to_nchw(attrs.get("axis", rank - 1), rank)}
     if op == "split":
-        return {"axis": _axis_to_nchw(attrs.get("axis", rank - 1), rank), "sections": attrs["num_split"]}
+        return {"axis": axis_to_nchw(attrs.get("axis", rank - 1), rank), "sections": attrs["num_split"]}
     if op == "mean":
         # A mean over axes 1 and 2 is a global pool, even where the file has the wrong rank for its operand.
         axes = attrs["reduction_indices"]
-        rank = max(rank, _FEATURE_MAP_RANK if set(axes) == {1, 2} else rank)
+        rank = max(rank, MAP_RANK if set(axes) == {1, 2} else rank)
         keepdims = len(body["output_shape"][0]) == rank
-        return {"axes": tuple(_axis_to_nchw(a, rank) for a in axes), "keepdims": keepdims}
+        return {"axes": tuple(axis_to_nchw(a, rank) for a in axes), "keepdims": keepdims}
     if op == "reshape":
         return {"shape": to_nchw(attrs.get("shape") or body["output_shape"][0])}
     if op in ("pixelshuffle", "pixelunshuffle"):
@@ -265,7 +251,7 @@ def _attrs(op: str, record: Mapping[str, Any], consts: list[dict[str, Any]]) -> 
     if operator.operands is None:
         found = {key: value for const in consts for key, value in const.items()}
         rank = len(body["output_shape"][0]) if "const_shape" in found else 0
-        if rank >= _FEATURE_MAP_RANK:
+        if rank >= MAP_RANK:
             missing = (1,) * (rank - len(found["const_shape"]))
             found["const_shape"] = to_nchw(missing + found["const_shape"])
         return found
@@ -277,8 +263,7 @@ def _permutation(perm: Sequence[int] | None, body: Mapping[str, Any]) -> Shape:
     before, after = list(body["input_shape"][0]), list(body["output_shape"][0])
     if perm is None:
         perm = _moved_axes(before, after)
-    order = to_nchw(range(len(before)))
-    return tuple(order.index(perm[axis]) for axis in order)
+    return perm_to_nchw(perm)
 
 
 def _moved_axes(before: list[int], after: list[int]) -> list[int]:

@@ -14,11 +14,11 @@ import networkx as nx
 
 from ...graph.editing import Operand
 from ...kernels.fusion import fuse, parse_rules
-from ...ops import OPERATORS, VIEW_OPS, Shape, spatial_attrs
+from ...ops import OPERATORS, VIEW_OPS, spatial_attrs
+from ..nhwc import MAP_RANK, axis_to_nhwc, perm_to_nhwc, to_nhwc
 
 #: Operators that nn-Meter IR spells as another operator.
 _SPELT_AS = {"globalavgpool": "mean", **dict.fromkeys(("flatten", "squeeze", "unsqueeze"), "reshape")}
-_FEATURE_MAP_RANK = 4
 
 Nodes = dict[str, dict[str, Any]]
 
@@ -50,21 +50,6 @@ def to_nnmeter_ir(graph: nx.DiGraph) -> Nodes:
             if inbound in writer.nodes and name not in writer.nodes[inbound]["outbounds"]:
                 writer.nodes[inbound]["outbounds"].append(name)
     return writer.nodes
-
-
-def to_nhwc(shape: Sequence[int]) -> list[int]:
-    """NCHW to NHWC; axes between the batch and the map are split channels.
-
-    >>> to_nhwc((1, 2, 58, 28, 28)), to_nhwc((1, 1000))
-    ([1, 28, 28, 2, 58], [1, 1000])
-    """
-    if len(shape) < _FEATURE_MAP_RANK:
-        return list(shape)
-    return [shape[0], *shape[-2:], *shape[1:-2]]
-
-
-def _axis_to_nhwc(axis: int, rank: int) -> int:
-    return to_nhwc(range(rank)).index(axis % rank)
 
 
 class _Writer:
@@ -129,7 +114,7 @@ class _Writer:
         perm = (0, 2, 1, *range(3, len(split)))
         for step, kind, before, after, attrs in (
             (f"{name}/split", "Reshape", shape, split, {"shape": to_nhwc(split)}),
-            (f"{name}/transpose", "Transpose", split, swapped, {"perm": _permutation(perm)}),
+            (f"{name}/transpose", "Transpose", split, swapped, {"perm": perm_to_nhwc(perm)}),
             (name, "Reshape", swapped, shape, {"shape": to_nhwc(shape)}),
         ):
             self._node(step, kind, inbounds, [to_nhwc(before)], [to_nhwc(after)], attrs)
@@ -186,7 +171,7 @@ def _out_shapes(data: dict[str, Any]) -> list[list[int]]:
 
 
 def _keeps_map(data: dict[str, Any]) -> bool:
-    return len(data["out_shapes"][0]) == len(data["in_shapes"][0]) == _FEATURE_MAP_RANK
+    return len(data["out_shapes"][0]) == len(data["in_shapes"][0]) == MAP_RANK
 
 
 def _constants(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -211,17 +196,17 @@ def _attrs(data: dict[str, Any]) -> dict[str, Any]:
         kernel, stride, _ = spatial_attrs(attrs, rank - 2)
         return {**_window(kernel, stride), **_padding(data)}
     if op == "globalavgpool":
-        return {"reduction_indices": [_axis_to_nhwc(axis, rank) for axis in range(2, rank)]}
+        return {"reduction_indices": [axis_to_nhwc(axis, rank) for axis in range(2, rank)]}
     if op == "mean":
-        return {"reduction_indices": sorted(_axis_to_nhwc(axis, rank) for axis in attrs["axes"])}
+        return {"reduction_indices": sorted(axis_to_nhwc(axis, rank) for axis in attrs["axes"])}
     if op == "concat":
-        return {"axis": _axis_to_nhwc(attrs.get("axis", 1), rank)}
+        return {"axis": axis_to_nhwc(attrs.get("axis", 1), rank)}
     if op == "split":
         axis = attrs.get("axis", 1) % rank
         sizes = [shape[axis] for shape in data["out_shapes"]]
-        return {"axis": _axis_to_nhwc(axis, rank), "num_split": len(sizes) if len(set(sizes)) == 1 else sizes}
+        return {"axis": axis_to_nhwc(axis, rank), "num_split": len(sizes) if len(set(sizes)) == 1 else sizes}
     if op == "transpose":
-        return {"perm": _permutation(tuple(p % rank for p in attrs["perm"]))}
+        return {"perm": perm_to_nhwc(tuple(p % rank for p in attrs["perm"]))}
     if op in ("pixelshuffle", "pixelunshuffle"):
         return {"block_size": attrs["factor"]}
     if op in VIEW_OPS:
@@ -272,9 +257,3 @@ def _padding(data: dict[str, Any]) -> dict[str, Any]:
         return {"padding": "VALID"}
     before, after = zip(*pads, strict=True)
     return {"pads": [*before, *after]}
-
-
-def _permutation(perm: Shape) -> list[int]:
-    """NHWC permutation of a transpose given in NCHW."""
-    order = to_nhwc(range(len(perm)))
-    return [order.index(perm[axis]) for axis in order]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..entries import fills
 from .values import Array, is_small
 
 
@@ -49,6 +50,7 @@ class Arithmetic:
 Folding = Callable[[Arithmetic], "Array | list[Array] | None"]
 
 FOLDINGS: dict[str, Folding] = {}
+onnx_op = fills(FOLDINGS)
 
 
 def fold(op: str, arithmetic: Arithmetic) -> list[Array] | None:
@@ -63,17 +65,6 @@ def fold(op: str, arithmetic: Arithmetic) -> list[Array] | None:
     if result is None:
         return None
     return result if isinstance(result, list) else [np.asarray(result)]
-
-
-def onnx_op(*ops: str) -> Callable[[Folding], Folding]:
-    """Register the decorated function as the folding of ``ops``."""
-
-    def register(folding: Folding) -> Folding:
-        for op in ops:
-            FOLDINGS[op] = folding
-        return folding
-
-    return register
 
 
 def _elementwise(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 #: The first opset whose operators broadcast as NumPy does.
-FIRST_OPSET = 7
+_FIRST_OPSET = 7
 #: Maximum nesting depth of local functions and branches.
 MAX_DEPTH = 32
 #: Maximum number of operators, with local functions and branches inlined.
@@ -138,9 +138,9 @@ class _Reader:
         """Return the finished model graph."""
         proto = self._model.graph
         scope = _Scope({}, _opsets(self._model.opset_import))
-        if scope.opsets.get("", FIRST_OPSET) < FIRST_OPSET:
+        if scope.opsets.get("", _FIRST_OPSET) < _FIRST_OPSET:
             raise ReaderError(
-                f"the model has opset {scope.opsets['']}; the oldest readable opset is {FIRST_OPSET}; "
+                f"the model has opset {scope.opsets['']}; the oldest readable opset is {_FIRST_OPSET}; "
                 "convert it with onnx.version_converter.convert_version"
             )
         self._add_initializers(proto, scope)
@@ -243,7 +243,7 @@ class _Reader:
         op = node.op_type if own else f"{node.domain}.{node.op_type}"
 
         def types() -> list[OutputType]:
-            opset = scope.opsets.get("", FIRST_OPSET)
+            opset = scope.opsets.get("", _FIRST_OPSET)
             inferred = inferred_types(node, attrs, inputs, opset) if own else {}
             known = [(output, *inferred.get(output, (None, 0))) for output in node.output]
             return [(shape or self._declared_as(output, scope), kind) for output, shape, kind in known]

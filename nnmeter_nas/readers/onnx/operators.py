@@ -22,6 +22,7 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Padding, Shape
+from ..entries import fills
 from .folding import Arithmetic, fold, slices, split_evenly
 from .values import Value, constant_node, folded, is_small, weights
 
@@ -30,6 +31,7 @@ OutputType = tuple[Shape | None, int]
 Translation = Callable[["OnnxNode"], "list[Value]"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+onnx_op = fills(TRANSLATIONS)
 
 #: Operators that return a constant even if their inputs are computed.
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})
@@ -175,17 +177,6 @@ class OnnxNode:
         return axis % rank
 
 
-def onnx_op(*ops: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of ``ops``."""
-
-    def register(translation: Translation) -> Translation:
-        for op in ops:
-            TRANSLATIONS[op] = translation
-        return translation
-
-    return register
-
-
 def translate(node: OnnxNode) -> list[Value]:
     """Add ``node`` to its model graph, unless it is constant, and return its outputs' values."""
     translation = TRANSLATIONS.get(node.op) or (_as_declared if node.op in NAMES["onnx"] else None)
@@ -287,10 +278,7 @@ def _cast(node: OnnxNode) -> list[Value]:
 
 @onnx_op("Clip")
 def _clip(node: OnnxNode) -> list[Value]:
-    """A clip. Limits of 0 and 6, or of 0 alone, make it the activation with that name."""
     low, high = (_limit(node.numbers(*where)) for where in (("min", 1), ("max", 2)))
-    if low == 0 and high in (None, 6):
-        return node.layer("relu" if high is None else "relu6")
     return node.layer("clip", min=low, max=high)
 
 
@@ -474,8 +462,6 @@ def _concat(node: OnnxNode) -> list[Value]:
     values = [node.required(index) for index in range(len(node.inputs))]
     filled = [value for value in values if value.shape is None or 0 not in value.shape]
     operands = [value.operand or _constant_operand(node, value) for value in filled]
-    if len(operands) == 1:
-        return node.emit("identity", operands)
     return node.emit("concat", operands, {"axis": node.axis()})
 
 
@@ -528,21 +514,16 @@ def _reshape(node: OnnxNode) -> list[Value]:
     known = math.prod(size for size in target if size != -1)
     if -1 in target and known:
         target[target.index(-1)] = math.prod(node.shape) // known
-    return _view(node, tuple(target), "reshape", {"shape": tuple(target)})
-
-
-def _view(node: OnnxNode, shape: Shape, op: str, attrs: dict[str, Any]) -> list[Value]:
-    """``op`` with output ``shape``; nothing if the input has that shape already."""
-    return node.layer("identity") if shape == node.shape else node.layer(op, **attrs)
+    return node.layer("reshape", shape=tuple(target))
 
 
 @onnx_op("Flatten")
 def _flatten(node: OnnxNode) -> list[Value]:
     """Flatten to a matrix: the dimensions before ``axis``, and the others."""
     axis = node.attrs.get("axis", 1)
-    shape = (math.prod(node.shape[:axis]), math.prod(node.shape[axis:]))
-    op, attrs = ("flatten", {"start": 1, "end": -1}) if axis == 1 else ("reshape", {"shape": shape})
-    return _view(node, shape, op, attrs)
+    if axis == 1:
+        return node.layer("flatten", start=1, end=-1)
+    return node.layer("reshape", shape=(math.prod(node.shape[:axis]), math.prod(node.shape[axis:])))
 
 
 @onnx_op("Squeeze")
@@ -561,9 +542,7 @@ def _unsqueeze(node: OnnxNode) -> list[Value]:
 @onnx_op("Transpose")
 def _transpose(node: OnnxNode) -> list[Value]:
     """Reorder dimensions by ``perm``, or reverse them."""
-    order = range(len(node.shape))
-    perm = tuple(node.attrs.get("perm") or reversed(order))
-    return node.layer("identity") if perm == tuple(order) else node.layer("transpose", perm=perm)
+    return node.layer("transpose", perm=tuple(node.attrs.get("perm") or reversed(range(len(node.shape)))))
 
 
 @onnx_op("Pad")
@@ -576,8 +555,6 @@ def _pad(node: OnnxNode) -> list[Value]:
     padding = [(0, 0)] * rank
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes):], strict=True):
         padding[axis] = (before, after)
-    if not any(pads):
-        return node.layer("identity")
     value = node.numbers("value", 2) or [0.0]
     return node.layer("pad", padding=padding, mode=node.attrs.get("mode", "constant"), value=value[0])
 
@@ -601,21 +578,18 @@ def _resize(node: OnnxNode) -> list[Value]:
         size[node.dimension(axis)] = length
     if tuple(size[:2]) != node.shape[:2]:
         raise NoCanonicalFormError
-    attrs = {"size": tuple(size[2:]), "mode": node.attrs.get("mode", "nearest")}
-    return _view(node, tuple(size), "upsample", attrs)
+    return node.layer("upsample", size=tuple(size[2:]), mode=node.attrs.get("mode", "nearest"))
 
 
 @onnx_op("Expand")
 def _expand(node: OnnxNode) -> list[Value]:
-    """Nothing, if the shape stays."""
     shape = np.broadcast_shapes(node.shape, node.ints("shape", 1) or ())
-    return _view(node, shape, "expand", {"shape": shape})
+    return node.layer("expand", shape=shape)
 
 
 @onnx_op("Tile")
 def _tile(node: OnnxNode) -> list[Value]:
-    repeats = node.ints("repeats", 1) or ()
-    return node.layer("identity") if set(repeats) <= {1} else node.layer("tile", repeats=repeats)
+    return node.layer("tile", repeats=node.ints("repeats", 1) or ())
 
 
 @onnx_op("DepthToSpace", "SpaceToDepth")

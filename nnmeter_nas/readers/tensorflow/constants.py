@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ...errors import ReaderError
 from ...graph.shapes import Shape
+from ..entries import fills
 from .nodes import TfNode
 
 Values = npt.NDArray[Any]
@@ -40,6 +41,7 @@ _TYPES = {
 }  # fmt: skip
 
 FOLDS: dict[str, Fold] = {}
+fold = fills(FOLDS)
 
 
 class _TooLargeError(Exception):
@@ -98,26 +100,15 @@ def _widened(flat: Values, data_type: int) -> Values:
 
 def folded(node: TfNode, values: list[Values]) -> list[Values] | None:
     """Evaluate ``node`` on known ``values``; None if it has no folding or its result is too large."""
-    fold = FOLDS.get(node.op)
-    if fold is None or sum(value.size for value in values) > _MAX_OPERANDS:
+    evaluate = FOLDS.get(node.op)
+    if evaluate is None or sum(value.size for value in values) > _MAX_OPERANDS:
         return None
     try:
         with np.errstate(all="ignore"):
-            results = fold(node, values)
+            results = evaluate(node, values)
     except _TooLargeError:
         return None
     return results if isinstance(results, list) else [np.asarray(results)]
-
-
-def fold(*ops: str) -> Callable[[Fold], Fold]:
-    """Register the decorated function to evaluate the operators ``ops``."""
-
-    def register(function: Fold) -> Fold:
-        for op in ops:
-            FOLDS[op] = function
-        return function
-
-    return register
 
 
 _BINARY: dict[str, Callable[[Values, Values], Values]] = {

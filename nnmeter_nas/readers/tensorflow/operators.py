@@ -21,18 +21,19 @@ from ...errors import ReaderError, ShapeError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
-from ...ops import NAMES, OPERATORS, Shape, window_out
-from ..nnmeter_ir.reader import to_nchw
+from ...ops import NAMES, OPERATORS, Shape, axis_of, broadcast, window_out
+from ..entries import fills
+from ..nhwc import MAP_RANK, to_nchw
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
 from .nodes import TfNode
 
 Translation = Callable[["TfCall"], "list[TfValue] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+tensorflow = fills(TRANSLATIONS)
 
 #: A limit on pieces: no network cuts a tensor into this many.
 _MAX_PIECES = 1024
-_MAP_RANK = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +67,7 @@ class TfValue:
 
     def axis(self, axis: int) -> int:
         """``axis`` counted from the front; a ShapeError if there is none."""
-        if not -self.rank <= axis < self.rank:
-            raise ShapeError(f"axis {axis} does not exist in a tensor of shape {self.shape}")
-        return axis % self.rank
+        return axis_of(axis, self.rank)
 
 
 def known(value: Values) -> TfValue:
@@ -129,7 +128,7 @@ class TfCall:
 
     def order(self, rank: int, like: TfValue) -> Shape:
         """Axis order of a tensor of ``rank`` made from ``like``: that of a feature map, else the graph's."""
-        if like.rank >= _MAP_RANK:
+        if like.rank >= MAP_RANK:
             return layout(rank, like.order == tuple(range(like.rank)))
         return layout(rank, self.channels_first)
 
@@ -195,17 +194,6 @@ class TfCall:
         add_op(self.graph, name, "zero" if zero else "constant", [], {"shape": shape})
         infer_operator(self.graph, name)
         return name, 0
-
-
-def tensorflow(*names: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of the TensorFlow operators ``names``."""
-
-    def register(translation: Translation) -> Translation:
-        for name in names:
-            TRANSLATIONS[name] = translation
-        return translation
-
-    return register
 
 
 def is_known(op: str) -> bool:
@@ -512,14 +500,7 @@ def _broadcast(call: TfCall) -> list[TfValue]:
     """Broadcast operands, except where the others only say along which axis."""
     by_axis = call.node.op in ("Cumsum", "ReverseV2", "Roll")
     shapes = [call.inputs[0].sizes] if by_axis else [t.sizes for t in call.inputs]
-    return call.opaque(_broadcast_shape(shapes))
-
-
-def _broadcast_shape(shapes: list[Shape]) -> Shape:
-    try:
-        return tuple(int(size) for size in np.broadcast_shapes(*shapes))
-    except ValueError:
-        raise ShapeError(f"operand shapes {shapes} do not broadcast") from None
+    return call.opaque(broadcast(shapes))
 
 
 # Reductions
@@ -649,10 +630,7 @@ def _joined(call: TfCall, pieces: list[TfValue], axis: int) -> list[TfValue]:
 def _pack(call: TfCall) -> list[TfValue]:
     """Give each operand a new axis, and join them along it."""
     rank = call.inputs[0].rank + 1
-    axis = call.node.integer("axis")
-    if not -rank <= axis < rank:
-        raise ShapeError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
-    axis %= rank
+    axis = axis_of(call.node.integer("axis"), rank)
     order = call.order(rank, call.computed()[0])
     pieces = [call.arranged(t, order, (*t.sizes[:axis], 1, *t.sizes[axis:])) for t in call.inputs]
     return _joined(call, pieces, axis)
@@ -760,7 +738,7 @@ def _reshape(call: TfCall) -> list[TfValue]:
 def _viewed(call: TfCall, source: TfValue, shape: Shape) -> TfValue:
     """``source`` as ``shape``; if its channels are split, the parts stay second and third."""
     order = call.order(len(shape), source)
-    is_map = source.rank == _MAP_RANK and source.order != tuple(range(_MAP_RANK))
+    is_map = source.rank == MAP_RANK and source.order != tuple(range(MAP_RANK))
     if is_map and len(shape) > 2 and shape[-2] * shape[-1] == source.sizes[-1]:
         lead = shape[0] == source.sizes[0]  # else the batch is folded into the map, whose axes stay together
         order = (*([0] * lead), len(shape) - 2, len(shape) - 1, *range(lead, len(shape) - 2))
@@ -778,10 +756,8 @@ def _squeeze(call: TfCall) -> list[TfValue]:
 
 @tensorflow("ExpandDims")
 def _expand_dims(call: TfCall) -> list[TfValue]:
-    source, [axis, *_] = call.inputs[0], call.values(1)
-    if not -source.rank - 1 <= axis <= source.rank:
-        raise ShapeError(f"axis {axis} does not exist in a tensor of {source.rank + 1} dimensions")
-    axis %= source.rank + 1
+    source = call.inputs[0]
+    axis = axis_of(call.values(1)[0], source.rank + 1)
     return [_viewed(call, source, (*source.sizes[:axis], 1, *source.sizes[axis:]))]
 
 
@@ -796,7 +772,7 @@ def _transpose(call: TfCall) -> list[TfValue]:
     shape = _permuted(source.sizes, perm)
     last, first = layout(rank, False), layout(rank, True)
     turned = tuple(perm.index(axis) for axis in source.order)
-    if call.channels_first and rank >= _MAP_RANK and {source.order, turned} == {last, first}:
+    if call.channels_first and rank >= MAP_RANK and {source.order, turned} == {last, first}:
         return [replace(source, shape=shape, order=turned)]
     back = {axis: i for i, axis in enumerate(source.order)}
     moved = tuple(back[perm[axis]] for axis in source.order)

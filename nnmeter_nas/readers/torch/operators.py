@@ -19,6 +19,7 @@ import networkx as nx
 
 from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Shape
+from ..entries import fills
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Translation = Callable[["AtenCall"], "list[Operand] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
+aten = fills(TRANSLATIONS)
 
 #: Composite operators that are kept whole, because their parts would not show what they are.
 OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
@@ -77,17 +79,6 @@ class AtenCall:
         value, shape = self.known(tensor), tuple(tensor.shape)
         all_zero = value is not None and not bool(value.any())
         return self.emit("zero" if all_zero else "constant", [], {"shape": shape}, shape)
-
-
-def aten(*names: str) -> Callable[[Translation], Translation]:
-    """Register the decorated function as the translation of the ATen operators ``names``."""
-
-    def register(translation: Translation) -> Translation:
-        for name in names:
-            TRANSLATIONS[name] = translation
-        return translation
-
-    return register
 
 
 def reads(*operators: str) -> Callable[[Translation], Translation]:
@@ -155,11 +146,8 @@ def _to(call: AtenCall) -> list[Operand] | None:
 
 @reads("clip")
 def _clip(call: AtenCall) -> list[Operand] | None:
-    """A clip. Limits of 0 and 6, or of 0 alone, make it the activation with that name."""
     low = call.args.get("min_val", call.args.get("min"))
     high = call.args.get("max_val", call.args.get("max"))
-    if low == 0 and high in (None, 6):
-        return call.layer("relu" if high is None else "relu6")
     return call.layer("clip", min=low, max=high)
 
 
@@ -422,24 +410,18 @@ def _reshape(call: AtenCall) -> list[Operand] | None:
     """Reshape to the traced shape, with -1 resolved."""
     if "dtype" in call.args:  # x.view(torch.int32)
         return None
-    if call.out_shapes[0] == call.shape():
-        return call.layer("identity")
     return call.layer("reshape", shape=call.out_shapes[0])
 
 
 @reads("flatten")
 def _flatten(call: AtenCall) -> list[Operand] | None:
     """Join ``start_dim`` to ``end_dim``."""
-    if call.out_shapes[0] == call.shape():
-        return call.layer("identity")
     return call.layer("flatten", start=call.axis(call.args["start_dim"]), end=call.axis(call.args["end_dim"]))
 
 
 @reads("expand")
 def _expand(call: AtenCall) -> list[Operand] | None:
-    """An expand; nothing if the shape stays the same."""
-    shape = call.out_shapes[0]
-    return call.layer("identity") if shape == call.shape() else call.layer("expand", shape=shape)
+    return call.layer("expand", shape=call.out_shapes[0])
 
 
 @reads("tile")
@@ -449,9 +431,8 @@ def _tile(call: AtenCall) -> list[Operand] | None:
 
 @aten("permute")
 def _permute(call: AtenCall) -> list[Operand] | None:
-    """Reorder dimensions; nothing if the order stays the same."""
-    perm = [call.axis(d) for d in call.args["dims"]]
-    return call.layer("identity" if perm == sorted(perm) else "transpose", perm=tuple(perm))
+    """Reorder dimensions."""
+    return call.layer("transpose", perm=tuple(call.axis(d) for d in call.args["dims"]))
 
 
 @aten("transpose", "swapaxes", "swapdims", "t")

@@ -13,7 +13,7 @@ from .. import read_model
 from ..inputs import InputShape
 
 #: nn-Meter's short names of torchvision models.
-SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0"}
+_SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0"}
 #: Models whose default input is not 224 x 224.
 _INPUT_SHAPES = {"inception_v3": (1, 3, 299, 299)}
 
@@ -29,7 +29,7 @@ def read_torchvision(name: str, input_shape: InputShape | None = None) -> nx.DiG
         MissingPackageError: torchvision is not installed, or does not match the installed torch.
         ReaderError: the model does not exist or cannot be traced.
     """
-    name = SHORT_NAMES.get(name, name)
+    name = _SHORT_NAMES.get(name, name)
     return read_model(_build(name), "torch", input_shape or _INPUT_SHAPES.get(name, (1, 3, 224, 224)))
 
 

@@ -14,25 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files import write_bytes
-from .outcome import Hardware, SearchReport, figure, limits_text, ranked
+from .outcome import SearchReport, figure, limits_text, ranked
 from .page import report_html
 from .plot import pareto_plot
-from .trials import Trial, pareto_front
-
-__all__ = [
-    "Hardware",
-    "SearchReport",
-    "Trial",
-    "architecture",
-    "empty_folder",
-    "pareto_front",
-    "trials_table",
-    "write_report",
-]
+from .trials import Trial
 
 #: Files that :func:`write_report` writes to its folder; subfolder for the best architectures.
 FILES = ("trials.csv", "pareto.png", "report.html")
-BEST = "best"
+_BEST = "best"
 
 _REBUILD = """\
 from nnmeter_nas.search.rebuild import load_architecture, rebuild
@@ -65,13 +54,10 @@ def trials_table(report: SearchReport) -> Table:
     return table
 
 
-def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
+def _architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str, Any]:
     """Return a trial of the front as JSON values: choices by label, its figures, and how to rebuild it.
 
-    Args:
-        report: the report of its search.
-        trial: the trial.
-        place: its place on the front, from 1.
+    ``place`` is its place on the front, from 1.
     """
     return {
         "space": report.space,
@@ -87,8 +73,8 @@ def architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[str
         "strategy": report.strategy,
         "nni": report.nni,
         "settings": dict(report.settings),
-        "rebuild": _REBUILD.format(name=f"{BEST}/{place}.json"),
-        "export": f"nnmeter-nas export {BEST}/{place}.json -o network.onnx",
+        "rebuild": _REBUILD.format(name=f"{_BEST}/{place}.json"),
+        "export": f"nnmeter-nas export {_BEST}/{place}.json -o network.onnx",
     }
 
 
@@ -112,8 +98,8 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
     table, plot, page = (folder / name for name in FILES)
     files = {table: _csv(report)}
     for place, trial in enumerate(report.front, 1):
-        values = architecture(report, trial, place)
-        files[folder / BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
+        values = _architecture(report, trial, place)
+        files[folder / _BEST / f"{place}.json"] = f"{json.dumps(values, indent=2)}\n"
     files[page] = report_html(report)
     for path, text in files.items():
         write_bytes(path, text.encode(errors="backslashreplace"))
@@ -127,7 +113,7 @@ def write_report(report: SearchReport, folder: Path) -> list[Path]:
 
 def _remove_best(folder: Path, after: int) -> None:
     """Remove the architectures at places beyond ``after``, left by an earlier, longer front."""
-    for path in (folder / BEST).glob("*.json"):
+    for path in (folder / _BEST).glob("*.json"):
         if path.stem.isdecimal() and int(path.stem) > after:
             path.unlink()
 

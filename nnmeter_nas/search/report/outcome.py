@@ -38,8 +38,7 @@ class SearchReport:
         nni: version of NNI that ran the trials.
         metric: name of the metric that trials report.
         units: units of measures; the unit of a latency is ms.
-        looked_at: number of architectures whose measures the search looked at, if it counted them.
-        rejected: how many of them it did not submit, by the reason, in words for users.
+        rejected: number of architectures that the search did not submit, by the reason, in words for users.
         latency_by_block: for each measure that is a latency: the best trial's latency in ms by label.
         asked: number of trials asked for; None if no number was given.
         note: why the search ended early, if it did.
@@ -57,7 +56,6 @@ class SearchReport:
     nni: str = ""
     metric: str = "accuracy"
     units: Mapping[str, str] = field(default_factory=dict)
-    looked_at: int | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     asked: int | None = None
@@ -134,9 +132,7 @@ class SearchReport:
 def figure(value: float, zeros: bool = False) -> str:
     """Format a number with four digits, large ones in thousands (k), millions (M) and billions (G).
 
-    Args:
-        value: the number.
-        zeros: keep zeros at the end, so that numbers in a column have equally many decimals.
+    ``zeros`` keeps zeros at the end, so that numbers in a column have equally many decimals.
 
     >>> figure(3.14159), figure(320_400_000), figure(0.5), figure(0.5, zeros=True)
     ('3.142', '320.4 M', '0.5', '0.5000')

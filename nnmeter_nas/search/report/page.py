@@ -196,11 +196,6 @@ def _trials(report: SearchReport) -> str:
 def _rejected(report: SearchReport) -> str:
     """Count the rejected architectures and the failed trials by reason."""
     parts = []
-    if report.looked_at is not None:
-        share = (
-            f", {sum(report.rejected.values()) / report.looked_at:.1%} rejected" if report.looked_at else ""
-        )
-        parts.append(f"<p>{report.looked_at:,} architectures were looked at{share}.</p>")
     if report.rejected:
         parts.append(_counts("Not submitted", report.rejected.items()))
     if failed := failures(report.trials):

@@ -10,7 +10,7 @@ from ...drawing import new_chart, to_png
 from .outcome import SearchReport, figure
 from .trials import Trial
 
-FRONT_COLOUR, TRIAL_COLOUR, LIMIT_COLOUR, BEST_COLOUR = "#0b6e4f", "#8a9099", "#c0392b", "#f2b134"
+_FRONT_COLOUR, _TRIAL_COLOUR, _LIMIT_COLOUR, _BEST_COLOUR = "#0b6e4f", "#8a9099", "#c0392b", "#f2b134"
 _PANELS_A_ROW = 2
 #: Largest number of trials for which a panel numbers trials outside the front.
 _NUMBERED = 25
@@ -21,11 +21,7 @@ _LARGE = 1e4
 def pareto_plot(report: SearchReport) -> bytes:
     """Plot the metric over each latency and each other objective, with limits, Pareto front and best trial.
 
-    Args:
-        report: report of a search with at least one trained trial.
-
-    Returns:
-        A PNG.
+    Returns a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -50,18 +46,18 @@ def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
     """Draw one panel: the metric over the measure ``name``."""
     trained, front = report.trained, report.front
     left, right = axis_range(report, name)
-    axes.scatter(*_points(trained, name), s=40, color=TRIAL_COLOUR, label="trained architecture", zorder=2)
+    axes.scatter(*_points(trained, name), s=40, color=_TRIAL_COLOUR, label="trained architecture", zorder=2)
     if len(report.objectives) == 1 and name in report.objectives:
         axes.plot(
-            *_points(front[::-1], name), color=FRONT_COLOUR, drawstyle="steps-post", linewidth=1.5, zorder=3
+            *_points(front[::-1], name), color=_FRONT_COLOUR, drawstyle="steps-post", linewidth=1.5, zorder=3
         )
-    axes.scatter(*_points(front, name), s=65, color=FRONT_COLOUR, label="Pareto front", zorder=4)
+    axes.scatter(*_points(front, name), s=65, color=_FRONT_COLOUR, label="Pareto front", zorder=4)
     axes.scatter(
         *_points([best], name),
         s=240,
         marker="*",
-        color=BEST_COLOUR,
-        edgecolor=FRONT_COLOUR,
+        color=_BEST_COLOUR,
+        edgecolor=_FRONT_COLOUR,
         label=f"best: {best.metric:.4g} at {figure(best.values[name])} {report.unit(name)}".strip(),
         zorder=5,
     )
@@ -95,13 +91,13 @@ def _draw_limits(axes: Any, report: SearchReport, name: str, left: float, right:
         if math.isfinite(limit):
             axes.axvline(
                 limit,
-                color=LIMIT_COLOUR,
+                color=_LIMIT_COLOUR,
                 linestyle="--",
                 linewidth=1.3,
                 label=f"limit: {words} {figure(limit)} {report.unit(name)}".strip(),
             )
             if outside[0] < outside[1]:
-                axes.axvspan(*outside, color=LIMIT_COLOUR, alpha=0.06, linewidth=0)
+                axes.axvspan(*outside, color=_LIMIT_COLOUR, alpha=0.06, linewidth=0)
 
 
 def axis_range(report: SearchReport, name: str) -> tuple[float, float]:

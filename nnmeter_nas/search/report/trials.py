@@ -44,14 +44,7 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
 
     A trial beats another if its metric is at least as high, its objectives are at least as low, and one of
     them is better. Of trials equal in all, only the first is kept. Trials that lack a metric or an objective
-    are left out.
-
-    Args:
-        trials: trials in any order.
-        objectives: names of the measures to minimise while maximising the metric.
-
-    Returns:
-        The front, best metric first.
+    are left out. The best metric comes first.
 
     >>> fast, slow = Trial(1, {}, {"latency_ms": 2.0}, 0.9), Trial(2, {}, {"latency_ms": 3.0}, 0.8)
     >>> pareto_front([slow, fast], ["latency_ms"]) == [fast]
