@@ -115,20 +115,12 @@ class KernelLearner:
         labels = deciding(marks.values(), self._candidates)
         check_size(name, labels, self._candidates)
         shape = [len(self._candidates[label]) for label in labels]
-        columns = [marks[_STRUCTURE], *(marks[str(number)] for number in range(len(marks) - 1))]
-        listed = [_broadcast(influence, labels, self._candidates) for influence in columns]
+        samples = {one: one.samples(labels, self._candidates) for one in set(marks.values())}
+        listed = [
+            [self._learner.value(f"{name}{MARK}{mark}", number) for number in samples[marks[mark]]]
+            for mark in (_STRUCTURE, *map(str, range(len(marks) - 1)))
+        ]
         return positions_of(labels, self._candidates), shape, list(zip(*listed, strict=True))
-
-
-def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidates) -> list[Hashable]:
-    """A mark for each combination of the candidates of ``labels``, in index order."""
-    own = deciding([influence], candidates)
-    values = np.empty([len(candidates[label]) if label in own else 1 for label in labels], dtype=object)
-    for index in np.ndindex(values.shape):
-        chosen = zip(labels, index, strict=True)
-        values[index] = influence.value({label: candidates[label][i] for label, i in chosen if label in own})
-    whole = np.broadcast_to(values, [len(candidates[label]) for label in labels])
-    return list(whole.ravel().tolist())
 
 
 def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
