@@ -171,11 +171,11 @@ class Learner:
         if not self.samples:
             for sample in changes_of_one(self._candidates, self._places):
                 self._try(sample)
-        given, agreed = iter(samples), 0
-        while (sample := next(given, None)) is not None or agreed < AGREEING:
+        waiting, agreed = list(samples), 0
+        while waiting or agreed < AGREEING:
             while unseen := self._sample_with_unseen():
                 self._try(unseen)
-            agreed = agreed + 1 if self._try(sample or self._complete({})) else 0
+            agreed = agreed + 1 if self._try(waiting.pop(0) if waiting else self._complete({})) else 0
 
     def _try(self, sample: Sample) -> bool:
         """Evaluate ``sample``; return whether all marks are as expected. Learn from those that are not."""
