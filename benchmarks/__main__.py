@@ -23,7 +23,7 @@ from .parity.comparison import FORMATS, run_parity
 #: Tasks of the command ``search``.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: Topics that the command ``speed`` measures.
-SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "spaces", "scaling")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):

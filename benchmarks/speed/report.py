@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from nnmeter_nas.files import write_bytes
+from nnmeter_nas.nni.line import NAS, RETIARII
 
 from ..packs.reports import replace_sections
-from . import candidates, footprint, profilers, scaling, searches, tables
+from . import candidates, footprint, profilers, scaling, searches, spaces, tables
 from .figures import Figure, Result, load, save
 from .machine import is_busy, machine, machine_line
 from .markdown import number, row, table
@@ -170,6 +172,11 @@ def _profilers(setting: Setting) -> Iterator[Result]:
     )
 
 
+def _spaces(setting: Setting) -> Iterator[Result]:
+    lines = [(RETIARII, Path(sys.executable)), (NAS, setting.nni3 / "bin" / "python")]
+    yield from spaces.space_figures(setting.device, lines)
+
+
 def _scaling(setting: Setting) -> Iterator[Result]:
     yield from scaling.size_figures(setting.device)
     yield from scaling.number_figures(setting.device)
@@ -182,5 +189,6 @@ TOPICS: Mapping[str, Callable[[Setting], Iterator[Result]]] = {
     "candidates": _candidates,
     "tables": _tables,
     "profilers": _profilers,
+    "spaces": _spaces,
     _SCALING: _scaling,
 }
