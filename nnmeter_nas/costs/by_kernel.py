@@ -28,6 +28,7 @@ from .influence import (
     changes_of_one,
     check_size,
     deciding,
+    place_at,
     positions_of,
     summed,
 )
@@ -67,7 +68,8 @@ class KernelLearner:
         probes: Sequence[Sample],
         seed: int = 0,
     ) -> None:
-        names = _stable_names([kernels(one) for one in (*changes_of_one(candidates, places), *probes)])
+        known = [kernels(one) for one in (*changes_of_one(candidates, places), *probes)]
+        names = _stable_names(known, places)
         self._candidates = candidates
         self._learner = Learner(lambda sample: _marks(kernels(sample), names), candidates, places, seed)
         self._learner.learn(probes)
@@ -123,12 +125,15 @@ class KernelLearner:
         return positions_of(labels, self._candidates), shape, list(zip(*listed, strict=True))
 
 
-def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
+def _stable_names(
+    probes: Sequence[Kernels], places: Mapping[str, Place]
+) -> Callable[[Kernels], list[str]]:
     """Return a function that gives each kernel of a network a name that is the same in every network.
 
     A kernel takes the path of its first operator. If a layer is left out, later layers may move up and take
     each other's paths. Such a kernel is named by its type within the largest module around it in which each
-    type occurs once.
+    type occurs once: all kernels of a module in which one path has several types, or else those of one type
+    that are at several paths, none of which is that of a candidate.
     """
     types: dict[str, set[str]] = {}
     several: set[str] = set()
@@ -138,14 +143,27 @@ def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
             types.setdefault(name, set()).add(kernel.type)
             within.update((path, kernel.type) for path in _around(name))
         several.update(path for (path, _), count in within.items() if count > 1)
-    moving = [name for name, found in types.items() if len(found) > 1]
-    modules = {next((path for path in _around(name) if path not in several), None) for name in moving}
+
+    def module_of(name: str) -> str | None:
+        return next((path for path in _around(name) if path not in several), None)
+
+    modules = {module_of(name) for name, found in types.items() if len(found) > 1}
+    paths: dict[tuple[str | None, str], list[str]] = {}
+    for name, found in types.items():
+        for kind in found:
+            paths.setdefault((module_of(name), kind), []).append(name)
+    moving = set()
+    for key, at in paths.items():
+        conditions = {frozenset(place_at(name, places).conditions.items()) for name in at}
+        if len(at) > 1 and len(conditions) == 1:
+            moving.add(key)
 
     def names(kernels: Kernels) -> list[str]:
         found: Counter[str] = Counter()
         named = []
         for name, kernel in kernels.items():
-            if (module := next((path for path in _around(name) if path in modules), None)) is not None:
+            module = module_of(name)
+            if module is not None and (module in modules or (module, kernel.type) in moving):
                 name = f"{module}.{kernel.type}"
             found[name] += 1
             named.append(name if found[name] == 1 else f"{name}#{found[name]}")

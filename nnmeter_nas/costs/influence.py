@@ -208,10 +208,7 @@ class Learner:
 
         If few samples do not show all combinations of the labels, those that decide the mark are searched.
         """
-        path = name.partition(MARK)[0]
-        while path not in self._places:
-            path = path.rpartition(".")[0]
-        place = self._places[path]
+        place = place_at(name.partition(MARK)[0], self._places)
         combinations = math.prod(
             len(allowed_candidates(label, place.conditions, self._candidates)) for label in place.labels
         )
@@ -343,6 +340,13 @@ def changes_of_one(candidates: Candidates, places: Mapping[str, Place]) -> list[
             far = known[0] if known.index(base[label]) >= len(known) / 2 else known[-1]
             found.append({**base, label: far})
     return found
+
+
+def place_at(path: str, places: Mapping[str, Place]) -> Place:
+    """Place of the innermost submodule at or around ``path``."""
+    while path not in places:
+        path = path.rpartition(".")[0]
+    return places[path]
 
 
 def allowed_candidates(label: str, conditions: Conditions, candidates: Candidates) -> list[str]:
