@@ -24,7 +24,7 @@ from .parity.comparison import FORMATS, run_parity
 #: Tasks of the command ``search``.
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: Topics that the command ``speed`` measures.
-_SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "scaling")
+_SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "spaces", "scaling")
 _DATASET = "folder of <family>s.jsonl files in the official schema"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from nnmeter_nas.files import write_bytes
+from nnmeter_nas.nni.line import NAS, RETIARII
 
 from ..pages import markdown_table, replace_sections
-from . import candidates, footprint, profilers, scaling, searches, tables
+from . import candidates, footprint, profilers, scaling, searches, spaces, tables
 from .figures import Figure, Result, load, save
 from .machine import is_busy, machine, machine_line
 from .markdown import number, row, table
@@ -152,6 +154,11 @@ def _profilers(setting: Setting) -> Iterator[Result]:
     return profilers.profiler_figures(folder, setting.device, setting.environment, python)
 
 
+def _spaces(setting: Setting) -> Iterator[Result]:
+    lines = [(RETIARII, Path(sys.executable)), (NAS, setting.nni3 / "bin" / "python")]
+    return spaces.space_figures(setting.device, lines)
+
+
 #: The topics, in the order of the table.
 TOPICS: Mapping[str, Callable[[Setting], Iterable[Result]]] = {
     "footprint": _footprint,
@@ -159,5 +166,6 @@ TOPICS: Mapping[str, Callable[[Setting], Iterable[Result]]] = {
     "candidates": lambda s: chain(candidates.candidate_figures(s.both), candidates.module_figures(s.both)),
     "tables": lambda s: tables.table_figures(s.both, s.device),
     "profilers": _profilers,
+    "spaces": _spaces,
     _SCALING: lambda s: chain(scaling.size_figures(s.device), scaling.number_figures(s.device)),
 }

@@ -261,7 +261,8 @@ def _by_kernel_sizes(
         if rules not in learners:
             of_rules = partial(kernels_of, rules)
             learners[rules] = KernelLearner(of_rules, space.candidates, places, probes[_HELD_OUT:])
-        learners[rules].learn(wrong)
+        if wrong:
+            learners[rules].learn(wrong)
         samples = [*learners[rules].samples, *probes]  # some of the probes are new to it, and test it
         pricing.values(np.array([_row(space, sample) for sample in samples]))
         return learners[rules].table(partial(meter.priced, column))

@@ -28,6 +28,7 @@ from .influence import (
     changes_of_one,
     check_size,
     deciding,
+    place_at,
     positions_of,
     summed,
 )
@@ -67,7 +68,8 @@ class KernelLearner:
         probes: Sequence[Sample],
         seed: int = 0,
     ) -> None:
-        names = _stable_names([kernels(one) for one in (*changes_of_one(candidates, places), *probes)])
+        known = [kernels(one) for one in (*changes_of_one(candidates, places), *probes)]
+        names = _stable_names(known, places)
         self._candidates = candidates
         self._learner = Learner(lambda sample: _marks(kernels(sample), names), candidates, places, seed)
         self._learner.learn(probes)
@@ -115,28 +117,23 @@ class KernelLearner:
         labels = deciding(marks.values(), self._candidates)
         check_size(name, labels, self._candidates)
         shape = [len(self._candidates[label]) for label in labels]
-        columns = [marks[_STRUCTURE], *(marks[str(number)] for number in range(len(marks) - 1))]
-        listed = [_broadcast(influence, labels, self._candidates) for influence in columns]
+        samples = {one: one.samples(labels, self._candidates) for one in set(marks.values())}
+        listed = [
+            [self._learner.value(f"{name}{MARK}{mark}", number) for number in samples[marks[mark]]]
+            for mark in (_STRUCTURE, *map(str, range(len(marks) - 1)))
+        ]
         return positions_of(labels, self._candidates), shape, list(zip(*listed, strict=True))
 
 
-def _broadcast(influence: Influence, labels: Sequence[str], candidates: Candidates) -> list[Hashable]:
-    """A mark for each combination of the candidates of ``labels``, in index order."""
-    own = deciding([influence], candidates)
-    values = np.empty([len(candidates[label]) if label in own else 1 for label in labels], dtype=object)
-    for index in np.ndindex(values.shape):
-        chosen = zip(labels, index, strict=True)
-        values[index] = influence.value({label: candidates[label][i] for label, i in chosen if label in own})
-    whole = np.broadcast_to(values, [len(candidates[label]) for label in labels])
-    return list(whole.ravel().tolist())
-
-
-def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
+def _stable_names(
+    probes: Sequence[Kernels], places: Mapping[str, Place]
+) -> Callable[[Kernels], list[str]]:
     """Return a function that gives each kernel of a network a name that is the same in every network.
 
     A kernel takes the path of its first operator. If a layer is left out, later layers may move up and take
     each other's paths. Such a kernel is named by its type within the largest module around it in which each
-    type occurs once.
+    type occurs once: all kernels of a module in which one path has several types, or else those of one type
+    that are at several paths, none of which is that of a candidate.
     """
     types: dict[str, set[str]] = {}
     several: set[str] = set()
@@ -146,14 +143,27 @@ def _stable_names(probes: Sequence[Kernels]) -> Callable[[Kernels], list[str]]:
             types.setdefault(name, set()).add(kernel.type)
             within.update((path, kernel.type) for path in _around(name))
         several.update(path for (path, _), count in within.items() if count > 1)
-    moving = [name for name, found in types.items() if len(found) > 1]
-    modules = {next((path for path in _around(name) if path not in several), None) for name in moving}
+
+    def module_of(name: str) -> str | None:
+        return next((path for path in _around(name) if path not in several), None)
+
+    modules = {module_of(name) for name, found in types.items() if len(found) > 1}
+    paths: dict[tuple[str | None, str], list[str]] = {}
+    for name, found in types.items():
+        for kind in found:
+            paths.setdefault((module_of(name), kind), []).append(name)
+    moving = set()
+    for key, at in paths.items():
+        conditions = {frozenset(place_at(name, places).conditions.items()) for name in at}
+        if len(at) > 1 and len(conditions) == 1:
+            moving.add(key)
 
     def names(kernels: Kernels) -> list[str]:
         found: Counter[str] = Counter()
         named = []
         for name, kernel in kernels.items():
-            if (module := next((path for path in _around(name) if path in modules), None)) is not None:
+            module = module_of(name)
+            if module is not None and (module in modules or (module, kernel.type) in moving):
                 name = f"{module}.{kernel.type}"
             found[name] += 1
             named.append(name if found[name] == 1 else f"{name}#{found[name]}")

@@ -29,6 +29,8 @@ from .table import FactorTable, Positions
 Sample = dict[str, str]
 #: Candidates of some labels.
 Combination = tuple[str, ...]
+#: Label -> the candidates that it must have one of.
+Conditions = Mapping[str, frozenset[Hashable]]
 #: Marks of a sample by name; absent marks have no entry.
 Marks = Mapping[str, Hashable]
 
@@ -42,29 +44,51 @@ AGREEING = 48
 MARK = ":"
 
 
-@dataclass
+@dataclass(eq=False)
 class Influence:
-    """The choices that decide a mark.
+    """Choices that decide marks, and the samples that show these marks.
 
     Attributes:
-        place: decides whether the mark exists.
-        labels: decide its value if it exists.
-        seen: candidates of ``labels`` -> number of the first sample in which the mark existed with these.
-        values: value of the mark by number of the sample; None if it is absent.
+        conditions: label -> the candidates with which the marks can exist.
+        labels: decide the values of the marks if they exist.
+        marks: names of the marks; the values mean nothing.
+        seen: candidates of ``labels`` -> number of the first sample that meets the conditions with these.
+        firsts: by number of the sample, what ``seen`` has for it; None if it does not meet the conditions.
     """
 
-    place: Place
+    conditions: Conditions
     labels: tuple[str, ...]
-    values: Callable[[int], Hashable]
+    marks: dict[str, None] = field(default_factory=dict)
     seen: dict[Combination, int] = field(default_factory=dict)
+    firsts: list[int | None] = field(default_factory=list)
 
     def runs(self, sample: Mapping[str, str]) -> bool:
-        """Whether the conditions of the place are met."""
-        return all(sample[label] in allowed for label, allowed in self.place.conditions.items())
+        """Whether the conditions are met."""
+        return all(sample[label] in allowed for label, allowed in self.conditions.items())
 
-    def value(self, sample: Mapping[str, str]) -> Hashable:
-        """The mark in a sample, by the labels that decide it; None if absent."""
-        return self.values(self.seen[_key(sample, self.labels)]) if self.runs(sample) else None
+    def samples(self, labels: Sequence[str], candidates: Candidates) -> list[int | None]:
+        """Numbers of the samples that show the marks, for each combination of the candidates of ``labels``.
+
+        Args:
+            labels: at least those that decide the marks.
+            candidates: candidates of every label.
+
+        Returns:
+            The numbers in index order; None where the marks are absent.
+        """
+        own = deciding([self], candidates)
+        shape = [len(candidates[label]) for label in labels]
+        found = np.empty([n if label in own else 1 for label, n in zip(labels, shape, strict=True)], object)
+        for index in np.ndindex(found.shape):
+            sample = {label: candidates[label][i] for label, i in zip(labels, index, strict=True)}
+            found[index] = self.seen[_key(sample, self.labels)] if self.runs(sample) else None
+        return list(np.broadcast_to(found, shape).ravel().tolist())
+
+    def note(self, samples: Sequence[Sample]) -> None:
+        """Note those of ``samples`` that are new."""
+        for number, sample in enumerate(samples[len(self.firsts) :], len(self.firsts)):
+            first = self.seen.setdefault(_key(sample, self.labels), number) if self.runs(sample) else None
+            self.firsts.append(first)
 
 
 def learn_influences(
@@ -89,13 +113,12 @@ def learn_influences(
     learner = Learner(evaluate, candidates, places, seed)
     learner.learn(samples)
     terms: list[tuple[Positions, FloatArray]] = []
-    for influence in learner.influences.values():
+    for name, influence in learner.influences.items():
         labels = deciding([influence], candidates)
-        known = [candidates[label] for label in labels]
-        samples_of = (dict(zip(labels, names, strict=True)) for names in itertools.product(*known))
-        found: list[Any] = [influence.value(sample) or 0.0 for sample in samples_of]
+        shape = [len(candidates[label]) for label in labels]
+        found: list[Any] = [learner.value(name, n) or 0.0 for n in influence.samples(labels, candidates)]
         values = np.array(found, dtype=np.float64)
-        terms.append((positions_of(labels, candidates), values.reshape([len(names) for names in known])))
+        terms.append((positions_of(labels, candidates), values.reshape(shape)))
     return summed(candidates, terms)
 
 
@@ -106,7 +129,7 @@ class Learner:
         evaluate, candidates, places, seed: as :func:`learn_influences` takes them, for marks of any kind.
 
     Attributes:
-        influences: what is known so far, by name of the mark.
+        influences: what decides each mark, as far as known; marks that the same choices decide share it.
         samples: all evaluated samples.
     """
 
@@ -126,12 +149,18 @@ class Learner:
         self._results: list[Marks] = []
         self._checked = 0
         self._new: list[str] = []  # marks that have not yet been compared between earlier samples
+        self._shared: dict[Hashable, Influence] = {}  # by conditions and labels
+        self._steps: dict[tuple[int, int], str] = {}  # samples that differ in this label alone
         self._paths: dict[str, list[str]] = {label: [] for label in candidates}
         for path, place in places.items():
             for label in {*place.conditions, *place.labels}:
                 self._paths[label].append(path)
-        for path, place in places.items():  # every submodule has to run once, so that its marks are known
-            self._expect(path, place, self._own_labels(place))
+        for path in places:  # every submodule has to run once, so that its marks are known
+            self._expect_at_place(path)
+
+    def value(self, name: str, number: int | None) -> Hashable:
+        """A mark in a sample, by its number; None if the mark is absent, or if ``number`` is None."""
+        return None if number is None else self._results[number].get(name)
 
     def learn(self, samples: Sequence[Sample] = ()) -> None:
         """Evaluate ``samples`` and further ones until many in a row come out as expected.
@@ -142,13 +171,11 @@ class Learner:
         if not self.samples:
             for sample in changes_of_one(self._candidates, self._places):
                 self._try(sample)
-        for given in samples:
-            self._try(given)
-        agreed = 0
-        while agreed < AGREEING:
+        waiting, agreed = list(samples), 0
+        while waiting or agreed < AGREEING:
             while unseen := self._sample_with_unseen():
                 self._try(unseen)
-            agreed = agreed + 1 if self._try(self._complete({})) else 0
+            agreed = agreed + 1 if self._try(waiting.pop(0) if waiting else self._complete({})) else 0
 
     def _try(self, sample: Sample) -> bool:
         """Evaluate ``sample``; return whether all marks are as expected. Learn from those that are not."""
@@ -158,8 +185,11 @@ class Learner:
             if self._new:  # one at a time: each may need more samples, and these may show more marks
                 self._compare(self._new.pop())
                 continue
-            for name in list(self.influences):
-                agrees &= self._agrees(name, self._checked)
+            for influence in list(self._shared.values()):
+                influence.note(self.samples)
+                for name in self._unlike(influence, influence.marks, self._checked):
+                    agrees = False
+                    self._compare(name)
             self._checked += 1
         return agrees
 
@@ -170,65 +200,74 @@ class Learner:
         self._results.append(result)
         for name in result:
             if name not in self.influences:
-                place = self._place(name)
-                self._expect(name, place, self._own_labels(place))
+                self._expect_at_place(name)
                 self._new.append(name)
 
-    def _own_labels(self, place: Place) -> frozenset[str]:
-        """Labels of a place, if few samples show all their combinations; else none, so they are searched."""
-        combinations = math.prod(len(self._candidates[label]) for label in place.labels)
-        return place.labels if combinations <= SURE else frozenset()
+    def _expect_at_place(self, name: str) -> None:
+        """Note what the place of the mark tells: its conditions, and its labels if they are few.
 
-    def _place(self, name: str) -> Place:
-        """The place of the mark ``name``."""
-        name = name.partition(MARK)[0]
-        while name not in self._places:
-            name = name.rpartition(".")[0]
-        return self._places[name]
+        If few samples do not show all combinations of the labels, those that decide the mark are searched.
+        """
+        place = place_at(name.partition(MARK)[0], self._places)
+        combinations = math.prod(
+            len(allowed_candidates(label, place.conditions, self._candidates)) for label in place.labels
+        )
+        self._expect(name, place.conditions, place.labels if combinations <= SURE else ())
 
-    def _expect(self, name: str, place: Place, labels: Iterable[str]) -> None:
-        """Note that ``labels`` decide the mark."""
+    def _expect(self, name: str, conditions: Conditions, labels: Iterable[str]) -> None:
+        """Note that ``labels`` decide the mark, where the ``conditions`` are met."""
         deciding = tuple(label for label in self._candidates if label in labels)
         check_size(name, deciding, self._candidates)
-        self.influences[name] = Influence(place, deciding, lambda number: self._value(name, number))
+        if name in self.influences:
+            del self.influences[name].marks[name]
+        key = frozenset(conditions.items()), deciding
+        influence = self._shared.setdefault(key, Influence(conditions, deciding))
+        influence.marks[name] = None
+        self.influences[name] = influence
+
+    def _unlike(self, influence: Influence, names: Iterable[str], number: int) -> list[str]:
+        """Those marks that sample ``number`` has otherwise than the first one with the same choices."""
+        first, result = influence.firsts[number], self._results[number]
+        if first == number:
+            return []
+        expected: Marks = {} if first is None else self._results[first]
+        return [name for name in names if result.get(name) != expected.get(name)]
 
     def _compare(self, name: str) -> None:
-        """Find labels that decide the mark by comparing all samples."""
-        for number in range(len(self.samples)):
-            if not self._agrees(name, number):
-                break  # another label was found, and all samples have been compared
-
-    def _allowed(self, influence: Influence, label: str) -> list[str]:
-        """Candidates of ``label`` with which the mark can exist."""
-        allowed = influence.place.conditions.get(label)
-        return [name for name in self._candidates[label] if allowed is None or name in allowed]
-
-    def _agrees(self, name: str, number: int) -> bool:
-        """Whether the mark equals that of an earlier sample with the same choices; if not, learn why."""
-        influence, sample = self.influences[name], self.samples[number]
-        if not influence.runs(sample):
-            return True
-        first = influence.seen.setdefault(_key(sample, influence.labels), number)
-        if first == number or self._value(name, first) == self._value(name, number):
-            return True
-        self._expect(name, influence.place, {*influence.labels, self._difference(name, first, number)})
-        self._compare(name)
-        return False
-
-    def _value(self, name: str, number: int) -> Hashable:
-        """A mark in sample ``number``; None if absent."""
-        return self._results[number].get(name)
+        """Find what decides the mark by comparing all samples."""
+        number = 0
+        while number < len(self.samples):
+            influence = self.influences[name]
+            influence.note(self.samples)
+            if not self._unlike(influence, [name], number):
+                number += 1
+                continue
+            first = influence.firsts[number]
+            if first is None:  # the place is wrong about its conditions
+                self._expect(name, {}, {*influence.labels, *influence.conditions})
+            else:
+                label = self._difference(name, first, number)
+                self._expect(name, influence.conditions, {*influence.labels, label})
+            number = 0
 
     def _difference(self, name: str, first: int, second: int) -> str:
         """A label that makes the mark differ between two samples, by bisection of their differences.
 
-        Labels of nearby places are tried first.
+        Labels of nearby places are tried first. Marks often change together, so what was found for another
+        mark is looked at before.
         """
+        influence = self.influences[name]
+        for (before, after), label in self._steps.items():
+            both_run = None not in (influence.firsts[before], influence.firsts[after])
+            differ = self.value(name, before) != self.value(name, after)
+            if label not in influence.labels and both_run and differ:
+                return label
         near: dict[str, int] = {}
         while True:
             one, other = self.samples[first], self.samples[second]
             differing = [label for label in self._candidates if one[label] != other[label]]
             if len(differing) == 1:
+                self._steps[first, second] = differing[0]
                 return differing[0]
             near = near or {label: self._nearness(name, label) for label in self._candidates}
             differing.sort(key=lambda label: -near[label])
@@ -236,7 +275,7 @@ class Learner:
             suspects = differing[: min(nearest, len(differing) // 2)]
             middle = len(self.samples)
             self._add({**one, **{label: other[label] for label in suspects}})
-            if self._value(name, middle) == self._value(name, first):
+            if self.value(name, middle) == self.value(name, first):
                 first = middle
             else:
                 second = middle
@@ -256,9 +295,11 @@ class Learner:
         for influence, unseen in self._unseen():
             for combination in unseen:
                 candidate = dict(zip(influence.labels, combination, strict=True))
-                for label in influence.place.conditions:
+                for label, allowed in influence.conditions.items():
                     if label not in candidate and label not in chosen:
-                        candidate[label] = self._random.choice(self._allowed(influence, label))
+                        candidate[label] = self._random.choice(
+                            [name for name in self._candidates[label] if name in allowed]
+                        )
                 fits = all(chosen.get(label, name) == name for label, name in candidate.items())
                 if fits and influence.runs({**chosen, **candidate}):
                     chosen.update(candidate)
@@ -266,14 +307,17 @@ class Learner:
         return self._complete(chosen) if chosen else None
 
     def _unseen(self) -> list[tuple[Influence, list[Combination]]]:
-        """One mark for each place and set of labels, with its unseen combinations; longest list first."""
-        alike = {(id(one.place), one.labels): one for one in self.influences.values()}
+        """What decides marks, with its combinations that were not seen; longest list first."""
         missing = []
-        for influence in alike.values():
-            every = itertools.product(*(self._allowed(influence, label) for label in influence.labels))
-            unseen = [combination for combination in every if combination not in influence.seen]
-            if unseen:
-                missing.append((influence, unseen))
+        for influence in self._shared.values():
+            influence.note(self.samples)
+            known = [
+                allowed_candidates(label, influence.conditions, self._candidates)
+                for label in influence.labels
+            ]
+            if influence.marks and len(influence.seen) < math.prod(map(len, known)):
+                every = itertools.product(*known)
+                missing.append((influence, [one for one in every if one not in influence.seen]))
         return sorted(missing, key=lambda item: -len(item[1]))
 
     def _complete(self, chosen: Sample) -> Sample:
@@ -298,6 +342,19 @@ def changes_of_one(candidates: Candidates, places: Mapping[str, Place]) -> list[
     return found
 
 
+def place_at(path: str, places: Mapping[str, Place]) -> Place:
+    """Place of the innermost submodule at or around ``path``."""
+    while path not in places:
+        path = path.rpartition(".")[0]
+    return places[path]
+
+
+def allowed_candidates(label: str, conditions: Conditions, candidates: Candidates) -> list[str]:
+    """Candidates of ``label`` that meet the conditions."""
+    allowed = conditions.get(label)
+    return [name for name in candidates[label] if allowed is None or name in allowed]
+
+
 def check_size(name: str, labels: Sequence[str], candidates: Candidates) -> None:
     """Raise a SpaceError if the ``labels`` that decide ``name`` have too many combinations."""
     combinations = math.prod(len(candidates[label]) for label in labels)
@@ -310,7 +367,7 @@ def check_size(name: str, labels: Sequence[str], candidates: Candidates) -> None
 
 def deciding(influences: Iterable[Influence], candidates: Candidates) -> list[str]:
     """Labels that decide any of ``influences``, in the order of ``candidates``."""
-    labels = {label for one in influences for label in {*one.labels, *one.place.conditions}}
+    labels = {label for one in influences for label in {*one.labels, *one.conditions}}
     return [label for label in candidates if label in labels]
 
 

@@ -185,8 +185,9 @@ class Pricing:
     def seen(self, row: Indices) -> list[Any]:
         """The data that each meter needs of an architecture, kept until it is priced."""
         if row not in self._seen:
-            graph = self._model_graph(row)
-            self._seen[row] = [meter.seen(graph) for meter in self.meters]
+            with garbage_at_the_end():
+                graph = self._model_graph(row)
+                self._seen[row] = [meter.seen(graph) for meter in self.meters]
             if self._progress is not None and row not in self._values:
                 self._progress(len(self._values) + len(self._seen))
         return self._seen[row]

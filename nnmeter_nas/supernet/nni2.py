@@ -6,11 +6,13 @@ constructor and its arguments; the decorator ``nni.retiarii.model_wrapper`` reco
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from inspect import signature
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from ..errors import SpaceError
 from ..extras import load_extra
@@ -19,7 +21,7 @@ from .place import Place
 if TYPE_CHECKING:
     import torch
 
-#: Functions of torch.nn.init that fill weights with random numbers.
+#: Functions of torch.nn.init, and methods of tensors, that fill weights with random numbers.
 _RANDOM = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
            "kaiming_normal_", "orthogonal_", "sparse_")  # fmt: skip
 #: Maximum number of values of a label; an input choice of many inputs has more.
@@ -57,7 +59,7 @@ class WrappedSpace:
         """Raise a SpaceError if the networks of the space cannot be made; the message says what to do."""
         kind = type(self._space)
         wrapped = getattr(kind, "_nni_model_wrapper", False)
-        if not wrapped and len(signature(kind.__init__).parameters) > 1:
+        if not wrapped and len(inspect.signature(kind.__init__).parameters) > 1:
             raise SpaceError(
                 f"the arguments that {kind.__name__} was made with are not known, so its networks cannot be "
                 "made; decorate the class with nni.retiarii.model_wrapper"
@@ -76,7 +78,7 @@ class WrappedSpace:
         keywords = getattr(self._space, "trace_kwargs", None) or {}
         fixed_arch = load_extra("nni.retiarii", "nni", "making the networks of a search space").fixed_arch
         try:
-            with torch.random.fork_rng(devices=[]), _plain_weights(), fixed_arch(dict(sample), verbose=False):
+            with torch.random.fork_rng(devices=[]), _made_quickly(), fixed_arch(dict(sample), verbose=False):
                 return kind(*given, **keywords)
         except Exception as error:
             raise SpaceError(
@@ -90,9 +92,9 @@ class WrappedSpace:
             raise SpaceError(f"{module.label!r} is a NasBench101Cell, whose values cannot be listed by label")
         if isinstance(module, nas.LayerChoice):
             self._note(module.label, module.names)
-            place = Place(place.conditions, place.labels | {module.label})
             for name in module.names:
-                self._enter(path, module[name], place)
+                met = {**place.conditions, module.label: frozenset([name])}
+                self._enter(path, module[name], Place(met, place.labels | {module.label}))
             return
         if isinstance(module, nas.Repeat):
             self._repeat(path, module, place)
@@ -103,11 +105,19 @@ class WrappedSpace:
         for choice in _value_choices(module):
             self._note(choice.label, choice.candidates)
             place = Place(place.conditions, place.labels | {choice.label})
-        known = self.places.get(path, place)
-        met = {label: allowed for label, allowed in place.conditions.items() if label in known.conditions}
-        self.places[path] = Place(met, known.labels | place.labels)
+        self.places[path] = self._either(self.places.get(path, place), place)
         for name, child in module.named_children():
             self._enter(f"{path}.{name}" if path else name, child, place)
+
+    def _either(self, one: Place, other: Place) -> Place:
+        """Return the place of a path at which one of two modules runs."""
+        met = {
+            label: one.conditions[label] | other.conditions[label]
+            for label in one.conditions
+            if label in other.conditions
+        }
+        met = {label: allowed for label, allowed in met.items() if len(allowed) < len(self.values[label])}
+        return Place(met, one.labels | other.labels)
 
     def _repeat(self, path: str, repeat: Any, place: Place) -> None:
         """Record the depth of a repetition and the choices in its blocks."""
@@ -118,8 +128,10 @@ class WrappedSpace:
             labels.add(choice.label)
         self.places.setdefault(path, place)
         for index, block in enumerate(repeat.blocks):
-            here = Place(place.conditions, place.labels | labels)
-            if repeat.label is not None and index >= repeat.min_depth:
+            here = place
+            if index >= repeat.min_depth and repeat.label is None:
+                here = Place(place.conditions, place.labels | labels)
+            elif index >= repeat.min_depth:
                 deeper = frozenset(value for value in depth.candidates if value > index)
                 here = Place({**place.conditions, repeat.label: deeper}, place.labels)
             self._enter(f"{path}.{index}" if path else str(index), block, here)
@@ -134,16 +146,23 @@ class WrappedSpace:
 
 
 @contextmanager
-def _plain_weights() -> Iterator[None]:
-    """Skip drawing random weights: nobody reads them, and it takes a third of the time to make a network."""
+def _made_quickly() -> Iterator[None]:
+    """Skip what takes most of the time to make a network.
+
+    Nobody reads the random weights, and NNI's classes look up the signature of a constructor at each call.
+    """
+    import torch
     from torch.nn import init
 
-    own = {name: getattr(init, name) for name in _RANDOM if hasattr(init, name)}
-    vars(init).update(dict.fromkeys(own, _as_it_is))
-    try:
+    with ExitStack() as patches:
+        for owner, name in itertools.product((init, torch.Tensor), _RANDOM):
+            if hasattr(owner, name):
+                patches.enter_context(patch.object(owner, name, _as_it_is))
+        patches.enter_context(patch.object(inspect, "signature", _signature))
         yield
-    finally:
-        vars(init).update(own)
+
+
+_signature = functools.cache(inspect.signature)
 
 
 def _as_it_is(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:

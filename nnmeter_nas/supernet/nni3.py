@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from ..errors import SpaceError
 from ..extras import load_extra
@@ -53,6 +54,8 @@ class SampledSpace:
         self._space = space
         self._makers: dict[str, Callable[[Choices], torch.nn.Module]] = {}
         self._frozen: dict[tuple[Any, ...], torch.nn.Module] = {}
+        self._evaluated: dict[tuple[Any, ...], Any] = {}  # by id of the expression, and values of its labels
+        self._expressions: dict[int, tuple[Any, list[str]]] = {}  # by id: it, and its labels
         self._enter("", space, Place({}))
 
     def network(self, sample: Mapping[str, Hashable]) -> torch.nn.Module:
@@ -120,10 +123,30 @@ class SampledSpace:
         key = (path, *(str(chosen[label]) for label in labels))
         if key not in self._frozen:
             if len(self._frozen) >= MOST_KEPT:
-                self._frozen.clear()
-            with torch.device("meta"):
+                for kept in (self._frozen, self._evaluated, self._expressions):
+                    kept.clear()
+            evaluate = patch.object(_mutable().MutableExpression, "freeze", self._value())
+            with torch.device("meta"), evaluate:
                 self._frozen[key] = module.freeze(chosen)
         return self._frozen[key]
+
+    def _value(self) -> Callable[[Any, Choices], Any]:
+        """Return a method of NNI's expressions that evaluates each of them once for the same values.
+
+        The expression of a width has thousands of terms, and many modules have it.
+        """
+        freeze = _mutable().MutableExpression.freeze
+
+        def value(expression: Any, chosen: Choices) -> Any:
+            if id(expression) not in self._expressions:
+                labels = {symbol.label: None for symbol in expression.leaf_symbols()}
+                self._expressions[id(expression)] = expression, list(labels)
+            key = id(expression), *(str(chosen[label]) for label in self._expressions[id(expression)][1])
+            if key not in self._evaluated:
+                self._evaluated[key] = freeze(expression, chosen)
+            return self._evaluated[key]
+
+        return value
 
 
 def _nas() -> Any:

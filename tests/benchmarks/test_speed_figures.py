@@ -19,6 +19,7 @@ from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.benchmarks.speed.figures import Unmeasured
 from nnmeter_nas.benchmarks.speed.nnmeter import DisagreementError
 from nnmeter_nas.benchmarks.speed.profilers import ProfilersError, check_profiles, profiler_figures
+from nnmeter_nas.benchmarks.speed.spaces import measure_space, space_figures
 from nnmeter_nas.benchmarks.speed.tables import check_prices
 from nnmeter_nas.costs import FactorTable, build_table
 from nnmeter_nas.search_spaces import proxylessnas
@@ -80,6 +81,21 @@ def test_without_nni_3_the_profile_is_left_out_and_said_so(tmp_path: Path) -> No
     [result] = profiler_figures(tmp_path, CPU, tmp_path, tmp_path / "python")
     assert isinstance(result, Unmeasured)
     assert "NNI 3.0" in result.reason
+
+
+def test_spaces_without_an_environment_are_left_out_and_said_so(tmp_path: Path) -> None:
+    [result] = space_figures(CPU, [("3.0", tmp_path / "python")])
+    assert isinstance(result, Unmeasured)
+    assert "NNI 3.0" in result.reason
+
+
+@pytest.mark.slow
+@pytest.mark.nni3
+def test_a_space_is_measured_each_time_anew() -> None:
+    pytest.importorskip("nni")
+    figure, *_ = measure_space("hub-shufflenet", CPU, 2)
+    assert len(figure.ours.values) == 2
+    assert min(figure.ours.values) > max(figure.ours.values) / 5
 
 
 @pytest.mark.slow

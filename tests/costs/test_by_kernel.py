@@ -74,6 +74,23 @@ def test_few_networks_give_the_latency_of_every_other_one(device: str) -> None:
     )
 
 
+def test_a_layer_that_moves_up_is_one_kernel_wherever_it_stands() -> None:
+    """Where the module with the pool is left out, the convolution takes its path."""
+    known = {"wide": WIDTHS, "expand": EXPANSIONS, "pool": ("no", "yes")}
+
+    def moving(sample: Sample) -> dict[str, Kernel]:
+        inner = int(sample["wide"]) * int(sample["expand"])
+        last = convolution("conv", inner, 8, 1, relu=False)
+        pool = Kernel("maxpool", [], {"kernel": (2, 2), "stride": (1, 1)}, [(1, 8, 4, 4)], [(1, 8, 4, 4)])
+        return {"body.1.pool": pool, "body.2": last} if sample["pool"] == "yes" else {"body.1": last}
+
+    draw = random.Random(0)
+    probes = [{label: draw.choice(of) for label, of in known.items()} for _ in range(32)]
+    meter = LatencyMeter([load_latency_predictor("cortexA76cpu_tflite21")])
+    table = KernelLearner(moving, known, {"": Place({})}, probes).table(partial(meter.priced, 0))
+    assert set(table.factors) == {(0, 1), (2,)}  # not all three together
+
+
 def test_a_kernel_that_too_many_choices_decide_is_refused_by_name() -> None:
     def one_kernel(sample: Sample) -> dict[str, Kernel]:
         widths = [sample["stem"], *(sample[f"block_{i}_width"] for i in range(BLOCKS))]

@@ -80,6 +80,25 @@ def test_what_only_rare_choices_bring_about_is_learned_from_samples_that_have_it
     assert learned.value(near) == 1.0
 
 
+def test_marks_that_change_together_are_searched_once() -> None:
+    """The first candidates hide the marks, so no change of one choice shows what decides them."""
+    hidden = {f"mark_{i}": ("label_2", "label_7") for i in range(40)}
+    network = Network(hidden, dict.fromkeys(hidden, "label_5"), 0)
+    table = learn_influences(network, CANDIDATES, {"": Place({})})
+    assert network.evaluations < 110
+    sample = dict.fromkeys(CANDIDATES, "1")
+    assert table.value(sample) == pytest.approx(sum(network(sample).values()))
+
+
+def test_a_mark_outside_the_conditions_of_its_place_is_learned_all_the_same() -> None:
+    network = Network({"a": ("label_0",), "b": ("label_1", "label_2")}, {}, 0)
+    places = {"": Place({}), "b": Place({"label_3": frozenset(["1"])})}
+    table = learn_influences(network, CANDIDATES, places)
+    for candidate in ("0", "1", "2"):
+        sample = dict.fromkeys(CANDIDATES, candidate)
+        assert table.value(sample) == pytest.approx(sum(network(sample).values()))
+
+
 def test_a_kernel_that_all_labels_decide_is_refused_by_their_names() -> None:
     network = Network({"everything": tuple(CANDIDATES)}, {}, 0)
     with pytest.raises(SpaceError, match=r"everything depends on 6561 combinations of label_.*, label_"):

@@ -22,6 +22,7 @@ from nnmeter_nas.errors import ReaderError, SpaceError  # noqa: E402
 from nnmeter_nas.nni.space_api import LayerChoice, ModelSpace, model_space, nn  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas, spos  # noqa: E402
 from nnmeter_nas.supernet.named import load_space, make_space  # noqa: E402
+from nnmeter_nas.supernet.nni2 import WrappedSpace  # noqa: E402
 from nnmeter_nas.supernet.nni_space import candidate_name, space_of  # noqa: E402
 
 pytestmark = [pytest.mark.nni3, pytest.mark.filterwarnings("ignore")]
@@ -269,6 +270,31 @@ def test_error_for_a_space_that_cannot_be_rebuilt_names_the_way_out() -> None:
     message = r"Unwrapped was made with are not known.*model_wrapper.*chooses width"
     with pytest.raises(SpaceError, match=message):
         space_of(Unwrapped([4, 8]), SHAPE)
+
+
+@only_2_10
+def test_places_have_the_conditions_of_depths_and_of_candidates() -> None:
+    places = space_of(Everything(), SHAPE).places
+    assert places is not None
+    assert "depth" not in {*places["tail.0"].labels, *places["tail.0"].conditions}  # it always runs
+    assert places["tail.1"].conditions == {"depth": frozenset({"2", "3"})}
+    assert places["layer.1"].conditions == {"layer": frozenset({"wide"})}  # others have no such part
+    assert places["layer"].conditions == {}
+
+
+@only_2_10
+def test_weights_are_left_as_they_are_while_networks_are_made() -> None:
+    class Drawn(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, ValueChoice([4, 8], label="width"), 1)
+            self.register_buffer("drawn", torch.zeros(4))
+            self.drawn.normal_()
+            torch.nn.init.normal_(self.drawn)
+
+    network = WrappedSpace(model_space(Drawn)()).network({"width": 8})
+    assert not network.drawn.any()
+    assert torch.zeros(4).normal_().any()
 
 
 @only_2_10

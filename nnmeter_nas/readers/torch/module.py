@@ -171,21 +171,21 @@ def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
 
     saved = []
     for m in module.modules():
-        containers = [(v, v.copy()) for v in vars(m).values() if isinstance(v, dict | list)]
+        containers = [(v, v.copy() if v else v) for v in vars(m).values() if isinstance(v, dict | list)]
         saved.append((m, getattr(m, "training", None), dict(vars(m)), containers))
     try:
         for submodule, training, *_ in saved:
-            if training is not None:  # a frozen ScriptModule has no mode
+            if training:  # a frozen ScriptModule has no mode
                 submodule.training = False
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.clear_autocast_cache()  # it may hold cast weights without data
         for submodule, training, attributes, containers in saved:
-            for name in set(vars(submodule)) - set(attributes):
+            for name in vars(submodule).keys() - attributes.keys():
                 del vars(submodule)[name]
             vars(submodule).update(attributes)
-            if training is not None:
+            if training is not None and submodule.training is not training:
                 submodule.training = training  # a ScriptModule does not store it in vars()
             for container, content in containers:
                 container.clear()

@@ -9,8 +9,9 @@ or copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ...graph.editing import Operand
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
 from .operators import OPAQUE, AtenCall, is_known, translate
+from .quick import quick_result
 
 if TYPE_CHECKING:
     import torch
@@ -32,19 +34,23 @@ _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
 _BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
 
 
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Yield all tensors in nested lists, tuples, dicts and dataclasses."""
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Return all tensors in nested lists, tuples, dicts and dataclasses."""
     import torch
 
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
+        return [value]
+    if isinstance(value, list | tuple):
+        found = []
         for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from tensors_in(list(vars(value).values()))
+            if not (item is None or isinstance(item, int | float)):  # most are numbers
+                found += tensors_in(item)
+        return found
+    if isinstance(value, dict):
+        return tensors_in(list(value.values()))
+    if hasattr(value, "__dataclass_fields__"):
+        return tensors_in(list(vars(value).values()))
+    return []
 
 
 def _each(function: Callable[[Any], Any], value: Any) -> Any:
@@ -52,38 +58,50 @@ def _each(function: Callable[[Any], Any], value: Any) -> Any:
     return [function(v) for v in value] if isinstance(value, list | tuple) else function(value)
 
 
+@dataclass(frozen=True)
+class _Schema:
+    """What matters of an ATen operator's schema, which torch makes anew at each look.
+
+    Attributes:
+        op: name without overload; with its namespace if that is not ATen's.
+        defaults: default of each argument by name, in order.
+        typed: position, name and type of the arguments that must be integers or booleans.
+        returns: whether it returns anything.
+        asks: whether it returns only numbers and booleans.
+        is_mutable: whether it writes to an argument.
+        hands_on: whether it writes to an argument, or returns one or a view of it.
+    """
+
+    op: str
+    defaults: Mapping[str, Any]
+    typed: Sequence[tuple[int, str, torch.dtype]]
+    returns: bool
+    asks: bool
+    is_mutable: bool
+    hands_on: bool
+
+
 @cache
-def _typed_arguments(func: Any) -> list[tuple[int, str, torch.dtype]]:
-    """Return position, name and type of an ATen operator's arguments that must be integers or booleans."""
+def _schema(func: Any) -> _Schema:
+    """Return what matters of the schema of ``func``."""
     import torch
 
-    found = []
-    for position, argument in enumerate(func._schema.arguments):
+    schema = func._schema
+    namespace, op = schema.name.split("::")
+    typed = []
+    for position, argument in enumerate(schema.arguments):
         if argument.name in _INTEGER_ARGUMENTS:
-            found.append((position, argument.name, torch.int64))
+            typed.append((position, argument.name, torch.int64))
         elif argument.name in _BOOLEAN_ARGUMENTS:
-            found.append((position, argument.name, torch.bool))
-    return found
-
-
-@cache
-def _shape_keepers() -> frozenset[Any]:
-    """Return common ATen operators whose one result has the shape and type of the first argument."""
-    import torch
-
-    names = ("batch_norm", "dropout", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
-             "relu", "sigmoid", "silu", "tanh")  # fmt: skip
-    spellings = (getattr(torch.ops.aten, name + end, None) for name in names for end in ("", "_"))
-    return frozenset(packet.default for packet in spellings if packet is not None)
-
-
-def _fits(args: Sequence[Any]) -> bool:
-    """Whether the first argument has floats and all other tensors have one value per channel."""
-    import torch
-
-    channels = args[0].shape[1:2]
-    return args[0].is_floating_point() and all(
-        value.shape == channels for value in args[1:] if isinstance(value, torch.Tensor)
+            typed.append((position, argument.name, torch.bool))
+    return _Schema(
+        op=op if namespace == "aten" else f"{namespace}::{op}",
+        defaults={argument.name: argument.default_value for argument in schema.arguments},
+        typed=typed,
+        returns=bool(schema.returns),
+        asks=all(str(result.type) in ("bool", "number") for result in schema.returns),
+        is_mutable=schema.is_mutable,
+        hands_on=schema.is_mutable or any(result.alias_info for result in schema.returns),
     )
 
 
@@ -207,11 +225,9 @@ class Recorder:
     def call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any) -> Any:
         """Record one ATen call and return its result. Runs on meta tensors unless all are constant."""
         self._func = func
-        schema = func._schema
-        namespace, op = schema.name.split("::")
-        if namespace != "aten":
-            op = f"{namespace}::{op}"
-        tensors = list(tensors_in([*args, *kwargs.values()]))
+        schema = _schema(func)
+        op = schema.op
+        tensors = tensors_in([*args, *kwargs.values()])
         if op.startswith("lift_fresh"):
             return self._lift(args[0])
         if all(id(t) in self._constants or self._is_number(t, schema) for t in tensors):
@@ -227,14 +243,14 @@ class Recorder:
             self._take_data(*args)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
-        if computed and (not is_known(op) or schema.overload_name == "other") and op not in OPAQUE:
+        if computed and (not is_known(op) or func._overloadname == "other") and op not in OPAQUE:
             with mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         result = self._run(func, args, kwargs, tensors)
         if computed:
-            self._record(op, schema, args, kwargs, list(tensors_in(result)))
+            self._record(op, func, args, kwargs, tensors_in(result))
         return result
 
     def _write(
@@ -245,9 +261,9 @@ class Recorder:
         before = self._before(func, args)
         originals = {id(self._image(t)): t for t in tensors}
         result = _each(lambda r: originals.get(id(r), r), self._run(func, args, kwargs, tensors))
-        outputs = list(tensors_in(result))
+        outputs = tensors_in(result)
         if computed:
-            self._record(op, func._schema, before, kwargs, outputs)
+            self._record(op, func, before, kwargs, outputs)
         if before is args:
             for output in outputs:
                 self._write_through(output)
@@ -282,16 +298,15 @@ class Recorder:
         self._see(tensor)
         return tensor
 
-    def _is_number(self, tensor: torch.Tensor, schema: Any) -> bool:
+    def _is_number(self, tensor: torch.Tensor, schema: _Schema) -> bool:
         """Whether a call may use the value of ``tensor``: an integer of the module, or a TorchScript size."""
         if tensor.dim() or tensor.is_floating_point() or not self._has_values(tensor):
             return False
-        return not (schema.is_mutable or any(r.alias_info for r in schema.returns))
+        return not schema.hands_on
 
-    def _reads_values(self, schema: Any, tensors: list[torch.Tensor]) -> bool:
+    def _reads_values(self, schema: _Schema, tensors: list[torch.Tensor]) -> bool:
         """Whether a call returns a number or boolean that unchanged weights determine."""
-        asks = all(str(r.type) in ("bool", "number") for r in schema.returns)
-        return asks and all(map(self._has_values, tensors))
+        return schema.asks and all(map(self._has_values, tensors))
 
     def _has_values(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor's values are known: it is a constant, or unchanged since before the trace."""
@@ -304,22 +319,20 @@ class Recorder:
         integers or booleans. Weights are converted to the type of the computed operands, because the input's
         type is a guess and autocast ignores meta tensors.
         """
-        import torch
-
+        if args and id(args[0]) in self._operands and (result := quick_result(func, args)) is not None:
+            return result
         args, kwargs = _on_device("meta", args, kwargs)
         args = [_each(self._image, value) for value in args]
         kwargs = {key: _each(self._image, value) for key, value in kwargs.items()}
-        for position, name, dtype in _typed_arguments(func):
+        for position, name, dtype in _schema(func).typed:
             if position < len(args):
                 args[position] = _floats_as(args[position], dtype)
             elif name in kwargs:
                 kwargs[name] = _floats_as(kwargs[name], dtype)
-        if len({t.dtype for t in tensors}) > 1 and not func._schema.is_mutable:
+        if len({t.dtype for t in tensors}) > 1 and not _schema(func).is_mutable:
             computed = {t.dtype for t in tensors if id(t) in self._operands and t.is_floating_point()}
             if len(computed) == 1:
                 args = [_floats_as(value, *computed) for value in args]
-        if func in _shape_keepers() and _fits(args):  # many times faster than torch's own rules
-            return args[0] if func._schema.is_mutable else torch.empty_like(args[0])
         return func(*args, **kwargs)
 
     def _image(self, value: Any) -> Any:
@@ -351,12 +364,12 @@ class Recorder:
             self._seen[image._cdata] = self._seen.setdefault(storage._cdata, {})
         return self._storages[storage._cdata]
 
-    def _record(self, op: str, schema: Any, args: Sequence[Any], kwargs: dict[str, Any],
+    def _record(self, op: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
                 outputs: list[torch.Tensor]) -> None:
         """Add the operators of one call to the model graph, unless it returned no tensor."""
         if not outputs:
             return
-        named = {a.name: kwargs.get(a.name, a.default_value) for a in schema.arguments}
+        named = {**_schema(func).defaults, **kwargs}
         named.update(zip(named, args, strict=False))
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
         call = AtenCall(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
