@@ -366,7 +366,8 @@ class Recorder:
 
     def _record(self, op: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
                 outputs: list[torch.Tensor]) -> None:
-        """Add the operators of one call to the model graph, unless it returned no tensor."""
+        """Add the operators of one call to the model graph, unless it returned no value."""
+        outputs = [tensor for tensor in outputs if tensor.numel()]
         if not outputs:
             return
         named = {**_schema(func).defaults, **kwargs}
