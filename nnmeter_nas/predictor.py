@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
+from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
 from .packs import Pack, find_pack, pack_cards
@@ -70,7 +71,8 @@ class Explanation:
     def unpredicted_share(self) -> float:
         """Share of the model's work (multiply-adds, or values written) that is not predicted."""
         kernels = self.kernel_graph.nodes(data=True)
-        work = Configurations.of(configuration(data["kernel"]) for _, data in kernels).work.macs
+        found = [configuration(as_one_item(data["kernel"])) for _, data in kernels]
+        work = Configurations.of(found).work.macs
         missing = [data["basis"] == "unpredicted" for _, data in kernels]
         return float(work[missing].sum() / work.sum()) if work.any() else 0.0
 
@@ -296,8 +298,10 @@ class LatencyPredictor:
             self._known.clear()
         new = {form: k for form, k in zip(forms, kernels, strict=True) if form not in self._known}
         if new:
-            found = self.pack.predictors.latencies(list(new.values()))
-            self._known.update(zip(new, found, strict=True))
+            found = self.pack.predictors.latencies([as_one_item(kernel) for kernel in new.values()])
+            for (form, kernel), latency in zip(new.items(), found, strict=True):
+                beyond = latency.basis == "measured" and has_batch(kernel)
+                self._known[form] = latency._replace(basis="extrapolated") if beyond else latency
         return [self._known[form] for form in forms]
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:

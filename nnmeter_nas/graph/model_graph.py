@@ -19,13 +19,15 @@ from typing import Any
 
 import networkx as nx
 
-from ..errors import GraphError
+from ..errors import GraphError, ShapeError
 from ..ops import OPERATORS, ROLES
 from .editing import Operand, bypass, set_operands
 from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
 
+#: An input with more dimensions than this always has a batch.
+_MOST_WITHOUT_BATCH = 3
 #: Operators that return x when all other operands are zero.
 _ADDITIVE_OPS = frozenset({"add", "sub"})
 
@@ -103,6 +105,7 @@ def validate(graph: nx.DiGraph) -> list[str]:
     Raises:
         GraphError: no operators, an unknown operand, a cycle, no input, an unknown output, or no
             path from any input to any output.
+        ShapeError: the batch of the inputs is not 1.
     """
     if not any(data.get("op") != "input" for _, data in graph.nodes(data=True)):
         raise GraphError("the graph is empty: it has no operators")
@@ -114,6 +117,7 @@ def validate(graph: nx.DiGraph) -> list[str]:
     inputs = input_names(graph)
     if not inputs:
         raise GraphError("the graph has no input; add one with its shape")
+    _check_batch({name: graph.nodes[name]["attrs"].get("shape") or () for name in inputs})
     for name in graph.graph["outputs"]:
         if name not in graph:
             raise GraphError(f"the declared output {name!r} does not exist in the graph")
@@ -123,6 +127,21 @@ def validate(graph: nx.DiGraph) -> list[str]:
             f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
         )
     return order
+
+
+def _check_batch(shapes: Mapping[str, Shape]) -> None:
+    """Raise a ShapeError if the inputs hold more than one item; every pack was measured at batch 1.
+
+    If one input has batch 1, then the first size of another counts something else, such as the layers of a
+    recurrent state, or boxes. The first size of a map is always its batch; one dimension alone never is.
+    """
+    several = [name for name, shape in shapes.items() if len(shape) > 1 and shape[0] != 1]
+    has_one = any(len(shape) > 1 and shape[0] == 1 for shape in shapes.values())
+    for name in several:
+        if len(shapes[name]) > _MOST_WITHOUT_BATCH or not has_one:
+            raise ShapeError(
+                f"batch is {shapes[name][0]}, but latency is predicted at batch 1; pass batch 1", name
+            )
 
 
 def input_names(graph: nx.DiGraph) -> list[str]:

@@ -11,12 +11,10 @@ from ._shapes import only
 
 @operator("input", operands=0, attrs=None, nnmeter="Placeholder Input", read=none, written=none, kernel=None)
 def _input(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """The given shape; the batch must be 1, since every pack was measured at batch 1."""
+    """The given shape."""
     shape = attrs.get("shape")
     if not shape or any(not isinstance(d, int) or d < 1 for d in shape):
         raise ShapeError(f"input shape {shape} is missing or not of positive sizes; pass input_shape")
-    if shape[0] != 1:
-        raise ShapeError(f"batch is {shape[0]}, but latency is predicted at batch 1; pass batch 1")
     return [tuple(shape)]
 
 

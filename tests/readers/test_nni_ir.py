@@ -167,6 +167,13 @@ class Functions(nn.Module):
         return F.adaptive_avg_pool2d(x, [1, 1]).view(-1, 8)
 
 
+class Limits(nn.Module):
+    """A clip to limits that are computed."""
+
+    def forward(self, x):
+        return torch.clamp(torch.exp(x), x.mean(1, keepdim=True), x.abs())
+
+
 class Signal(nn.Module):
     """One spatial dimension."""
 
@@ -199,6 +206,7 @@ class Applied(nn.Module):
     (Attention(), (1, 8, 4, 3)),
     (Functions(), (1, 8, 21, 17)),
     (Signal(), (1, 8, 40)),
+    (Limits(), (1, 8, 6, 4)),
     (Applied(), (1, 8, 10, 6)),
 ], ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else None)
 def test_shapes_agree_with_torch(module: Any, shape: Shape) -> None:
@@ -206,6 +214,11 @@ def test_shapes_agree_with_torch(module: Any, shape: Shape) -> None:
     graph = read_nni_ir(convert(module, shape), shape)
     assert output_shapes(graph) == [tuple(module.eval()(torch.zeros(shape)).shape)]
     assert graph.graph["shape_mismatches"] == []
+
+
+def test_limits_in_tensors_are_a_maximum_and_a_minimum() -> None:
+    found = ops(read_nni_ir(convert(Limits(), (1, 8, 6, 4)), (1, 8, 6, 4)))
+    assert sorted(found) == ["abs", "exp", "input", "maximum", "mean", "minimum"]
 
 
 def test_a_module_applied_twice_is_counted_twice() -> None:

@@ -255,6 +255,45 @@ def test_indexing_and_stacking_become_slices_and_concats() -> None:
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 6, 5, 2)]
 
 
+class Limits(nn.Module):
+    """A clip to limits that are weights, computed, or missing."""
+
+    def __init__(self, clip: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.clip = clip
+        self.low, self.high = nn.Parameter(torch.zeros(4, 1, 1)), nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.clip(self, torch.exp(x))
+
+
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        (lambda m, x: torch.clamp(x, m.low, m.high), {"maximum": 1, "minimum": 1}),
+        (lambda m, x: x.clamp(max=m.high), {"minimum": 1}),
+        (lambda m, x: x.clone().clamp_(min=m.low), {"maximum": 1}),
+        (lambda m, x: torch.clamp(x, min=x.mean(1, True)), {"mean": 1, "maximum": 1}),
+        (lambda m, x: torch.clamp_min(x, m.low), {"maximum": 1}),
+    ],
+)
+def test_limits_in_tensors_are_a_maximum_and_a_minimum(clip: Any, expected: dict[str, int]) -> None:
+    assert ops(read(Limits(clip), (1, 4, 8, 8))) == {"exp": 1, **expected}
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda x: torch.cat([x[:, :0], x.exp()], 1), {"exp": 1}),
+        (lambda x: torch.cat([x.exp(), x[:, 4:].tanh()], 1), {"exp": 1}),
+        (lambda x: x.tensor_split([0, 1, 4], 1)[2].exp(), {"split": 1, "exp": 1}),
+        (lambda x: torch.cat(x.split([0, 3, 1], 1), 1).exp(), {"exp": 1}),
+    ],
+)
+def test_empty_parts_are_nothing(forward: Any, expected: dict[str, int]) -> None:
+    assert ops(read(forward, (1, 4, 8, 8))) == expected
+
+
 def test_in_place_writes_to_a_slice_are_kept() -> None:
     def shift(x: torch.Tensor) -> torch.Tensor:
         out = torch.zeros_like(x)

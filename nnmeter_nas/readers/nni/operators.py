@@ -408,11 +408,15 @@ def _hardtanh(call: NniCall) -> Output:
     return _clip(call, call.args.get("min_val", -1.0), call.args.get("max_val", 1.0))
 
 
-def _clip(call: NniCall, low: float | None, high: float | None) -> Output:
-    """A clip. With some bounds it is an activation that has its own name."""
-    if low == 0 and high in (6, None):
-        return call.emit("relu" if high is None else "relu6", call.x)
-    return call.emit("clip", call.x, min=low, max=high)
+def _clip(call: NniCall, low: Any, high: Any) -> Output:
+    """A clip to numbers; limits in tensors are a maximum and a minimum."""
+    if not any(isinstance(limit, Output | Weight) for limit in (low, high)):
+        return call.emit("clip", call.x, min=low, max=high)
+    value = call.x
+    for op, limit in (("maximum", low), ("minimum", high)):
+        if limit is not None:
+            value = _binary(op, [value, limit], call.builder)
+    return value
 
 
 @lowers("tensors dim", "cat", "concat", "concatenate")

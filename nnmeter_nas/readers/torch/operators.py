@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -43,7 +42,7 @@ class AtenCall:
             not ATen's.
         args: all arguments by their schema name, defaults included.
         inputs: the computed operands, in the order of the arguments.
-        out_shapes: the shapes of the tensors it returned.
+        out_shapes: the shapes of the tensors it returned, without empty ones.
         operand: returns the operand for a tensor, or None for weights and constants.
         known: returns a constant made in ``forward``, or None if its values are unknown.
         add: adds an operator ``(op, inputs, attrs, declared shapes)`` and returns its name.
@@ -99,9 +98,8 @@ def translate(call: AtenCall) -> list[Operand]:
     operands = TRANSLATIONS.get(call.op, _as_declared)(call)
     if operands is None:
         op = call.op.lstrip("_").replace("::", "_")
-        filled = list(takewhile(all, call.out_shapes))  # by-products for training may be empty
-        name = call.add(f"aten_{op}" if op in OPERATORS else op, call.inputs, {}, filled)
-        operands = [(name, slot) for slot in range(len(filled))]
+        name = call.add(f"aten_{op}" if op in OPERATORS else op, call.inputs, {}, call.out_shapes)
+        operands = [(name, slot) for slot in range(len(call.out_shapes))]
     return operands
 
 
@@ -146,9 +144,16 @@ def _to(call: AtenCall) -> list[Operand] | None:
 
 @reads("clip")
 def _clip(call: AtenCall) -> list[Operand] | None:
+    """A clip to numbers; limits in tensors are a maximum and a minimum."""
     low = call.args.get("min_val", call.args.get("min"))
     high = call.args.get("max_val", call.args.get("max"))
-    return call.layer("clip", min=low, max=high)
+    if not any(hasattr(limit, "shape") for limit in (low, high)):
+        return call.layer("clip", min=low, max=high)
+    value = call.operand(call.args["self"])
+    for op, limit in (("maximum", low), ("minimum", high)):
+        if value is not None and limit is not None:
+            value = _joined(call, op, [value], [limit], {})
+    return None if value is None else [value]
 
 
 @reads("div")
@@ -182,9 +187,17 @@ _ORDERED = frozenset({"sub", "div", "pow"})
 
 def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) -> list[Operand] | None:
     """``op`` over two values: computed operands, constant tensors or numbers; ``alpha`` scales one."""
-    operands: list[Operand] = []
     attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
-    for value in (left, right):
+    if op in _ORDERED and call.operand(left) is None:
+        attrs["const_first"] = True
+    return [_joined(call, op, [], (left, right), attrs)]
+
+
+def _joined(
+    call: AtenCall, op: str, operands: list[Operand], values: Sequence[Any], attrs: dict[str, Any]
+) -> Operand:
+    """``op`` over ``operands`` and ``values``: computed operands, constant tensors or numbers."""
+    for value in values:
         operand, constant = call.operand(value), call.known(value)
         if operand is not None:
             operands.append(operand)
@@ -196,9 +209,7 @@ def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) ->
             operands.append(call.constant(value))
         else:
             attrs["const_shape"] = tuple(value.shape)
-    if op in _ORDERED and call.operand(left) is None:
-        attrs["const_first"] = True
-    return [call.emit(op, operands, attrs, call.out_shapes[0])]
+    return call.emit(op, operands, attrs, call.out_shapes[0])
 
 
 @aten("zeros_like", "new_zeros", "zero")
@@ -439,7 +450,7 @@ def _permute(call: AtenCall) -> list[Operand] | None:
 def _transpose(call: AtenCall) -> list[Operand] | None:
     """Swap two dimensions; ``t`` swaps the only two."""
     perm = list(range(len(call.shape())))
-    first, second = (call.args.get(k, d) for k, d in (("dim0", 0), ("dim1", -1)))
+    first, second = [*call.args.values()][1:] or (0, -1)  # their names differ
     perm[first], perm[second] = perm[second], perm[first]
     return call.layer("transpose", perm=tuple(perm))
 

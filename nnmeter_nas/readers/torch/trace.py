@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Arguments of ATen operators that must be integers, and arguments that must be booleans.
 _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
+#: Most memory of a tensor that a module keeps as a setting.
+_MOST_BYTES = 512
 _BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
 
 
@@ -144,7 +146,7 @@ class Recorder:
     """Turns a stream of ATen calls into a model graph.
 
     Every tensor of the trace is one of three kinds: *computed* from a model input (it has an operand);
-    *constant*, made during the trace only from numbers and from integers that the module stores (its values
+    *constant*, made during the trace only from numbers and from small buffers of the module (its values
     are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (only
     its shape is known).
     """
@@ -163,6 +165,7 @@ class Recorder:
         self._constants: dict[int, torch.Tensor] = {}
         self._images: dict[int, torch.Tensor] = {}
         self._storages: dict[int, torch.UntypedStorage] = {}
+        self._copies: dict[int, torch.UntypedStorage] = {}
         self._written: set[int] = set()  # ids of the dicts in _seen
         # Tensors seen, by storage and id: in-place writes update these views; holding them keeps ids valid.
         self._seen: dict[int, dict[int, torch.Tensor]] = {}
@@ -230,7 +233,7 @@ class Recorder:
         tensors = tensors_in([*args, *kwargs.values()])
         if op.startswith("lift_fresh"):
             return self._lift(args[0])
-        if all(id(t) in self._constants or self._is_number(t, schema) for t in tensors):
+        if all(id(t) in self._constants or self._is_setting(t, schema) for t in tensors):
             return self._make_constant(func, args, kwargs)
         computed = any(id(t) in self._operands for t in tensors)
         if not schema.returns:
@@ -281,13 +284,36 @@ class Recorder:
         return (before, *args[1:])
 
     def _make_constant(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a call on constants for real, on the CPU even if the module asks for another device."""
+        """Run a call on constants and settings for real, on the CPU even if the module asks for another."""
         args, kwargs = _on_device("cpu", args, kwargs)
-        result = func(*args, **kwargs)
+        args = [_each(self._copy, value) for value in args]
+        result = func(*args, **{key: _each(self._copy, value) for key, value in kwargs.items()})
         for tensor in tensors_in(result):
             self._constants[id(tensor)] = tensor
             self._see(tensor)
         return result
+
+    def _copy(self, value: Any) -> Any:
+        """Return a copy of a setting, so that no call changes the module; return any other value unchanged.
+
+        Settings that share memory have copies that share memory too.
+        """
+        import torch
+
+        if not isinstance(value, torch.Tensor) or id(value) in self._constants:
+            return value
+        storage = value.untyped_storage()
+        if storage._cdata not in self._copies:
+            copy = storage.cpu().clone()
+            self._copies[storage._cdata] = copy
+            self._seen[copy._cdata] = self._seen.setdefault(storage._cdata, {})
+        with torch.inference_mode(mode=False):  # torch refuses views that mix both kinds of tensors
+            copied = torch.empty(0, dtype=value.dtype)
+            copied.set_(self._copies[storage._cdata], value.storage_offset(), value.shape, value.stride())
+        self._see(value)
+        self._constants[id(copied)] = copied
+        self._see(copied)
+        return copied
 
     def _lift(self, tensor: torch.Tensor) -> torch.Tensor:
         """Register the result of ``torch.tensor`` as a constant, unless it is on the meta device."""
@@ -298,11 +324,19 @@ class Recorder:
         self._see(tensor)
         return tensor
 
-    def _is_number(self, tensor: torch.Tensor, schema: _Schema) -> bool:
-        """Whether a call may use the value of ``tensor``: an integer of the module, or a TorchScript size."""
-        if tensor.dim() or tensor.is_floating_point() or not self._has_values(tensor):
-            return False
-        return not schema.hands_on
+    def _is_setting(self, tensor: torch.Tensor, schema: _Schema) -> bool:
+        """Whether a call may use the values of ``tensor``: it has few, and none is trained.
+
+        Such are strides, sizes and flags that a module keeps, and the sizes that TorchScript makes.
+        """
+        import torch
+
+        return (
+            max(tensor.nbytes, tensor.untyped_storage().nbytes()) <= _MOST_BYTES
+            and not isinstance(tensor, torch.nn.Parameter)
+            and not schema.is_mutable
+            and self._has_values(tensor)
+        )
 
     def _reads_values(self, schema: _Schema, tensors: list[torch.Tensor]) -> bool:
         """Whether a call returns a number or boolean that unchanged weights determine."""
@@ -366,7 +400,8 @@ class Recorder:
 
     def _record(self, op: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any],
                 outputs: list[torch.Tensor]) -> None:
-        """Add the operators of one call to the model graph, unless it returned no tensor."""
+        """Add the operators of one call to the model graph, unless it returned no value."""
+        outputs = [tensor for tensor in outputs if tensor.numel()]
         if not outputs:
             return
         named = {**_schema(func).defaults, **kwargs}
