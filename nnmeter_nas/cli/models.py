@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import DatasetError, ReaderError
-from ..readers import SUFFIXES, read_model
+from ..readers import SUFFIXES, read_model, why_unreadable
 from ..readers.inputs import InputShape
 
 #: A file with one graph per line, as in the bench dataset.
@@ -126,6 +126,8 @@ def _read_file(path: Path, kind: str | None, input_shape: InputShape | None) -> 
     if path.is_dir():
         raise ReaderError(f"{path} is a folder without {' or '.join(_suffixes(kind))} files")
     if kind is None:
+        if reason := why_unreadable(path):
+            raise ReaderError(f"{path} cannot be read: {reason}")
         raise ReaderError(
             f"cannot tell the format of {path}, which ends in none of {', '.join(FOLDER_SUFFIXES)}; name it "
             "with --onnx, --tensorflow or --nn-meter-ir"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from os import PathLike, fspath
+from pathlib import PurePath
 from typing import Any
 
 import networkx as nx
@@ -24,6 +25,18 @@ READERS = {
 MODEL_TYPES = tuple(READERS)
 #: File suffix -> format.
 SUFFIXES = {".onnx": "onnx", ".pb": "pb", ".json": "nnmeter-ir"}
+_WEIGHTS = (
+    "it holds weights, or pickled code, which is never run; predict its module in Python, or "
+    "export it to ONNX"
+)
+_KERAS = "freeze the network to a GraphDef (.pb), or export it to ONNX"
+#: Suffix of files of networks that no reader takes -> why, and the way out.
+_UNREADABLE = {
+    ".tflite": "it holds the network as its converter rewrote it for the runtime; pass the frozen GraphDef "
+    "(.pb) or the ONNX file that it was made from",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl"), _WEIGHTS),
+    **dict.fromkeys((".h5", ".keras"), _KERAS),
+}
 
 
 def read_model(
@@ -53,6 +66,15 @@ def read_model(
     return graph
 
 
+def why_unreadable(path: str | PathLike[str]) -> str | None:
+    """Why no reader takes files like ``path``, and the way out; None if its suffix does not tell.
+
+    >>> why_unreadable("model.h5")
+    'freeze the network to a GraphDef (.pb), or export it to ONNX'
+    """
+    return _UNREADABLE.get(PurePath(path).suffix.lower())
+
+
 def _own_graph(graph: nx.DiGraph, input_shape: InputShape | None) -> nx.DiGraph:
     """Return a model graph that the caller passed, finished if it was not yet."""
     finished = graph if "shape_mismatches" in graph.graph else finish(graph)
@@ -76,11 +98,15 @@ def _recognise(model: Any) -> str:
     if hasattr(model, "versions") and hasattr(model, "node"):
         return "pb"
     if isinstance(model, Mapping):
+        if any(hasattr(value, "untyped_storage") for value in model.values()):
+            raise ReaderError("a state_dict holds only weights; load it into its module, and pass the module")
         return "nnmeter-ir"
     if isinstance(model, str | PathLike):
         for suffix, kind in SUFFIXES.items():
             if fspath(model).lower().endswith(suffix):
                 return kind
+        if reason := why_unreadable(model):
+            raise ReaderError(f"{fspath(model)!r} cannot be read: {reason}")
         raise ReaderError(
             f"cannot detect the format of {fspath(model)!r}: the suffix is none of {', '.join(SUFFIXES)}; "
             f"pass model_type, one of {', '.join(MODEL_TYPES)}"

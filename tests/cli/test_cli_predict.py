@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -16,8 +17,9 @@ from typing import Any
 import pytest
 
 from ir import IrBuilder, small_cnn
-from nnmeter_nas import load_latency_predictor
+from nnmeter_nas import load_latency_predictor, read_model
 from nnmeter_nas.cli import main
+from nnmeter_nas.errors import ReaderError
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "nnmeter-nas"
 CPU, GPU = "cortexA76cpu_tflite21", "adreno640gpu_tflite21"
@@ -178,8 +180,26 @@ def test_onnx_files_and_tensorflow_files_are_read_by_their_flags(
 def test_file_of_unknown_suffix_names_the_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", str(tmp_path / "model.h5")]) == 1
+    assert main(["predict", str(tmp_path / "model.net")]) == 1
     assert "name it with --onnx, --tensorflow or --nn-meter-ir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("net.tflite", "pass the frozen GraphDef (.pb) or the ONNX file"),
+        ("net.PTH", "predict its module in Python, or export it to ONNX"),
+        ("net.safetensors", "predict its module in Python, or export it to ONNX"),
+        ("net.keras", "freeze the network to a GraphDef (.pb), or export it to ONNX"),
+    ],
+)
+def test_file_that_no_reader_takes_says_what_to_pass_instead(
+    name: str, way_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(tmp_path / name)]) == 1
+    assert way_out in capsys.readouterr().err
+    with pytest.raises(ReaderError, match=re.escape(way_out)):
+        read_model(tmp_path / name)
 
 
 def test_input_shape_reaches_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +264,7 @@ COUNT_GRAPHS_WHILE_PREDICTING = """
 import gc, io, sys
 import networkx
 from nnmeter_nas.cli import main
+from nnmeter_nas.errors import ReaderError
 
 class Watched(io.StringIO):
     def write(self, text):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nnmeter_nas import read_model
 from nnmeter_nas.errors import ReaderError
 from nnmeter_nas.readers.torch.module import read_torch_module
 from torch_graphs import of, ops, read
@@ -103,3 +104,8 @@ def test_inputs_may_be_indices_and_masks() -> None:
     graph = read(pick, (1, 3), (1, 3), (1, 3, 4))
     assert {"index", "masked_fill", "where"} <= set(ops(graph))
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 3, 4)]
+
+
+def test_a_state_dict_is_no_network() -> None:
+    with pytest.raises(ReaderError, match="holds only weights; load it into its module"):
+        read_model(nn.Linear(3, 4).state_dict())
