@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -495,6 +496,21 @@ def test_a_symbolic_batch_is_1_and_declared_shapes_follow_it() -> None:
     graph = read_onnx(proto)
     assert graph.nodes["x"]["out_shapes"] == [IMAGE]
     assert graph.nodes["r"]["declared"] == [IMAGE]
+
+
+def test_a_symbol_has_the_same_size_in_all_inputs() -> None:
+    """The state of a recurrent network has the batch second."""
+    nodes = [node("Relu", "x", "r"), node("Relu", "state", "s")]
+    proto = model(nodes, None, {"x": ["N", 1, 512], "state": [2, "N", 128]}, ("r", "s"))
+    assert read_onnx(proto).nodes["state"]["out_shapes"] == [(2, 1, 128)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "example"), [(["N", "d"], "(1, 128)"), ([1, 3, "h", "w"], "(1, 3, 224, 224)")]
+)
+def test_error_for_an_open_size_gives_an_example_that_fits(shape: list[Any], example: str) -> None:
+    with pytest.raises(ReaderError, match=re.escape(f"for example input_shape={{'x': {example}}}")):
+        read_onnx(model([node("Relu", "x", "y")], None, {"x": shape}))
 
 
 @pytest.mark.parametrize("size", ["height", None, -1])

@@ -37,6 +37,7 @@ _FIRST_OPSET = 7
 MAX_DEPTH = 32
 #: Maximum number of operators, with local functions and branches inlined.
 MAX_OPERATORS = 100_000
+_RANK_OF_IMAGES = 4
 _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
@@ -182,19 +183,26 @@ class _Reader:
             self._declared = {v.name: v for v in (*self._model.graph.value_info, *self._model.graph.output)}
 
     def _declared_shape(self, info: ValueInfoProto) -> Shape:
-        """Return the declared shape of an input, with a symbolic batch as 1."""
-        way_out = f"pass input_shape, for example input_shape={{{info.name!r}: (1, 3, 224, 224)}}"
+        """Return the declared shape of an input: a symbolic batch is 1, other symbols as in inputs before."""
         if not info.type.HasField("tensor_type"):
             raise ReaderError(f"input {info.name!r} is a {info.type.WhichOneof('value')}, not a tensor")
+        dims = list(info.type.tensor_type.shape.dim)
+        symbols = {name: size for name, size in self._symbols.items() if name}
+        sizes = [dim.dim_value if dim.dim_value > 0 else symbols.get(dim.dim_param) for dim in dims]
+        if sizes and sizes[0] is None:
+            sizes[0] = 1
+        if sizes and None not in sizes:
+            return tuple(size for size in sizes if size is not None)
+        usual = 224 if len(sizes) in (0, _RANK_OF_IMAGES) else 128
+        example = tuple(size or usual for size in sizes) or (1, 3, usual, usual)
+        way_out = f"pass input_shape, for example input_shape={{{info.name!r}: {example}}}"
         if not info.type.tensor_type.HasField("shape"):
             raise ReaderError(f"input {info.name!r} has no shape; {way_out}")
-        sizes = []
-        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
-            if dim.dim_value <= 0 and axis > 0:
-                open_as = dim.dim_param or "without a size"
-                raise ReaderError(f"input {info.name!r} leaves dimension {axis} open ({open_as}); {way_out}")
-            sizes.append(dim.dim_value if dim.dim_value > 0 else 1)
-        return tuple(sizes)
+        if not sizes:
+            return ()
+        axis = sizes.index(None)
+        open_as = dims[axis].dim_param or "without a size"
+        raise ReaderError(f"input {info.name!r} leaves dimension {axis} open ({open_as}); {way_out}")
 
     def _add_operators(self, nodes: Sequence[NodeProto], outputs: Sequence[str], scope: _Scope) -> None:
         """Read ``nodes``, producers before consumers."""
