@@ -22,14 +22,22 @@ def connect(graph: nx.DiGraph, operand: Operand, consumer: str, in_slot: int) ->
         graph.add_edge(producer, consumer, slots=[(out_slot, in_slot)])
 
 
+def connect_all(graph: nx.DiGraph, operands: Sequence[Operand], consumer: str) -> None:
+    """Connect ``operands`` to ``consumer``, which no edge leads to yet."""
+    slots: dict[str, list[tuple[int, int]]] = {}
+    for in_slot, (producer, out_slot) in enumerate(operands):
+        slots.setdefault(producer, []).append((out_slot, in_slot))
+    for producer, pairs in slots.items():
+        graph.add_edge(producer, consumer, slots=pairs)
+
+
 def set_operands(graph: nx.DiGraph, name: str, operands: Sequence[Operand]) -> None:
     """Make ``operands`` the only operands of ``name``."""
     data = graph.nodes[name]
     graph.remove_edges_from([(producer, name) for producer in {p for p, _ in data["inputs"]}])
     data["in_shapes"] = [operand_shape(graph, name, operand) for operand in operands]
     data["inputs"] = list(operands)
-    for in_slot, operand in enumerate(operands):
-        connect(graph, operand, name, in_slot)
+    connect_all(graph, operands, name)
 
 
 def bypass(graph: nx.DiGraph, name: str, source: Operand) -> None:

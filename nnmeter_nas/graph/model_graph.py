@@ -21,7 +21,7 @@ import networkx as nx
 
 from ..errors import GraphError, ShapeError
 from ..ops import OPERATORS, ROLES
-from .editing import Operand, bypass, set_operands
+from .editing import Operand, bypass, connect_all, set_operands
 from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
 from .traversal import reachable, topological_order
@@ -63,11 +63,7 @@ def add_op(
     graph.add_node(
         name, op=op, attrs=dict(attrs or {}), inputs=operands, declared=declared, in_shapes=[], out_shapes=[]
     )
-    slots: dict[str, list[tuple[int, int]]] = {}
-    for in_slot, (producer, out_slot) in enumerate(operands):
-        slots.setdefault(producer, []).append((out_slot, in_slot))
-    for producer, pairs in slots.items():
-        graph.add_edge(producer, name, slots=pairs)
+    connect_all(graph, operands, name)
     return name
 
 

@@ -33,9 +33,9 @@ def _one_item(shape: tuple[int, ...], op: str) -> tuple[int, ...]:
     >>> _one_item((8, 32, 64, 64), "conv"), _one_item((196, 1, 64), "fc"), _one_item((4, 10), "fc")
     ((1, 32, 512, 64), (1, 196, 1, 64), (1, 4, 10))
     """
-    if len(shape) < 2 or shape[0] == 1:
-        return shape if shape[:1] == (1,) else (1, *shape)
-    if op == "fc":
+    if shape[:1] == (1,):
+        return shape
+    if op == "fc" or len(shape) < 2:
         return (1, *shape)
     items, channels, *spatial = shape
     height, *rest = spatial or [1]

@@ -170,7 +170,8 @@ class _Reader:
             sizes = list(info.type.tensor_type.shape.dim)
             if shape and len(sizes) == len(shape):
                 for dim, size in zip(sizes, shape, strict=True):
-                    self._symbols.setdefault(dim.dim_param, size)
+                    if dim.dim_param:
+                        self._symbols.setdefault(dim.dim_param, size)
                     as_declared &= dim.dim_value in (0, -1, size)
                 if sizes[0].dim_value > shape[0] == 1:
                     self._batch = sizes[0].dim_value
@@ -178,7 +179,6 @@ class _Reader:
                 as_declared = False
             infer_operator(self._graph, add_input(self._graph, info.name, shape))
             _bind(scope, info.name, Value(shape, info.type.tensor_type.elem_type, (info.name, 0)))
-        self._symbols.pop("", None)
         if as_declared:  # only then are the declared shapes of other tensors valid
             self._declared = {v.name: v for v in (*self._model.graph.value_info, *self._model.graph.output)}
 
@@ -187,8 +187,7 @@ class _Reader:
         if not info.type.HasField("tensor_type"):
             raise ReaderError(f"input {info.name!r} is a {info.type.WhichOneof('value')}, not a tensor")
         dims = list(info.type.tensor_type.shape.dim)
-        symbols = {name: size for name, size in self._symbols.items() if name}
-        sizes = [dim.dim_value if dim.dim_value > 0 else symbols.get(dim.dim_param) for dim in dims]
+        sizes = [dim.dim_value if dim.dim_value > 0 else self._symbols.get(dim.dim_param) for dim in dims]
         if sizes and sizes[0] is None:
             sizes[0] = 1
         if sizes and None not in sizes:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 #: Arguments of ATen operators that must be integers, and arguments that must be booleans.
 _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
+_BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
 #: Most memory of a tensor that a module keeps as a setting.
 _MOST_BYTES = 512
-_BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
