@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: `predict` warns if kernels outside the measured range have more than this share of the latency.
 EXTRAPOLATED_SHARE = 0.25
+#: `predict` warns if kernels of types that were never measured have more than this share of the latency.
+ESTIMATED_SHARE = 0.05
 #: About how many kernel latencies a predictor remembers; some 100 MB.
 REMEMBERED = 200_000
 #: Number of models that `predict_many` holds at a time.
@@ -69,12 +71,22 @@ class Explanation:
 
     @property
     def unpredicted_share(self) -> float:
-        """Share of the model's work (multiply-adds, or values written) that is not predicted."""
+        """Share of the model's work (multiply-adds, or values written) that is not predicted.
+
+        NaN if it is unknown, because the size of a tensor is.
+        """
+        if any(kernel.has_unknown_shape for kernel in self._kernels("unpredicted").values()):
+            return math.nan
         kernels = self.kernel_graph.nodes(data=True)
         found = [configuration(as_one_item(data["kernel"])) for _, data in kernels]
         work = Configurations.of(found).work.macs
         missing = [data["basis"] == "unpredicted" for _, data in kernels]
         return float(work[missing].sum() / work.sum()) if work.any() else 0.0
+
+    @property
+    def measured_share(self) -> float:
+        """Share of the latency from kernels inside the range measured."""
+        return self._share("measured")
 
     @property
     def extrapolated_share(self) -> float:
@@ -89,6 +101,8 @@ class Explanation:
     def remarks(self) -> list[str]:
         """Lines that a reader of the figures must know; marks as in :data:`MARKS`."""
         lines = []
+        if self.extrapolated_share or self.estimated:
+            lines.append(f"inside the range measured: {self.measured_share:.1%} of the latency")
         if self.extrapolated_share:
             lines.append(f"* outside the range measured: {self.extrapolated_share:.1%} of the latency")
         if self.estimated:
@@ -99,9 +113,15 @@ class Explanation:
         if self.unpredicted:
             lines.append(
                 f"not predicted: {len(self.unpredicted)} operator(s), {_kinds(self.unpredicted)}; "
-                f"{self.unpredicted_share:.1%} of the work"
+                f"{self.unpredicted_work}"
             )
         return lines
+
+    @property
+    def unpredicted_work(self) -> str:
+        """What :attr:`unpredicted_share` is, in words."""
+        share = self.unpredicted_share
+        return "their share of the work is unknown" if math.isnan(share) else f"{share:.1%} of the work"
 
     def _kernels(self, basis: Basis) -> dict[str, Kernel]:
         nodes = self.kernel_graph.nodes(data=True)
@@ -179,12 +199,14 @@ class LatencyPredictor:
             strict: raise if a prediction would leave out or estimate an operator.
 
         Raises:
-            UnpredictedOperatorError: with ``strict``, the kernel type of an operator was not measured.
+            UnpredictedOperatorError: with ``strict``, the kernel type of an operator was not measured; or no
+                operator can be predicted.
             ReaderError, GraphError, ShapeError: the model cannot be read.
 
         Warns:
-            LatencyWarning: once per predictor and kind of operator that is left out or estimated, and once if
-                a model is far outside the measured range or has nothing to run.
+            LatencyWarning: once per predictor and kind of operator that is left out, or that is estimated if
+                estimates exceed :data:`ESTIMATED_SHARE` of the latency; once if a model is far outside the
+                measured range or has nothing to run.
         """
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
@@ -245,11 +267,13 @@ class LatencyPredictor:
         not_measured: dict[str, set[str]] = {}
         if unpredicted := found.unpredicted:
             message = (
-                f"{len(unpredicted)} operator(s), {found.unpredicted_share:.1%} of the work, are not "
-                f"predicted on {self.device}: {_listed(unpredicted)}"
+                f"{len(unpredicted)} operator(s), {found.unpredicted_work}, are not predicted on "
+                f"{self.device}: {_listed(unpredicted)}"
             )
+            if len(unpredicted) == len(found.kernel_graph):
+                raise UnpredictedOperatorError(f"nothing of the model is predicted: {message}")
             not_measured[message] = set(unpredicted.values())
-        if estimated := found.estimated:
+        if (estimated := found.estimated) and (strict or found.estimated_share > ESTIMATED_SHARE):
             message = (
                 f"{len(estimated)} kernel(s), {found.estimated_share:.1%} of the latency, are estimated on "
                 f"{self.device}, where {_kinds(estimated)} was never measured: {_listed(estimated)}"
@@ -298,7 +322,7 @@ class LatencyPredictor:
             self._known.clear()
         new = {form: k for form, k in zip(forms, kernels, strict=True) if form not in self._known}
         if new:
-            found = self.pack.predictors.latencies([as_one_item(kernel) for kernel in new.values()])
+            found = self.pack.latencies([as_one_item(kernel) for kernel in new.values()])
             for (form, kernel), latency in zip(new.items(), found, strict=True):
                 beyond = latency.basis == "measured" and has_batch(kernel)
                 self._known[form] = latency._replace(basis="extrapolated") if beyond else latency

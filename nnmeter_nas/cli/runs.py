@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -100,6 +101,11 @@ def identity(model: Model, predictor: LatencyPredictor) -> dict[str, Any]:
     return {"model": model.name, "predictor": predictor.device, "version": predictor.version}
 
 
+def _share(share: float) -> float | None:
+    """Return a share; None if it is unknown."""
+    return None if math.isnan(share) else share
+
+
 def findings(result: Explanation | Exception) -> dict[str, Any]:
     """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
@@ -109,7 +115,7 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
     return {
         "latency_ms": result.latency_ms,
         "unpredicted": result.unpredicted,
-        "unpredicted_share": result.unpredicted_share if result.unpredicted else 0.0,
+        "unpredicted_share": _share(result.unpredicted_share),
         "extrapolated_share": result.extrapolated_share,
         "estimated": result.estimated,
         "estimated_share": result.estimated_share,

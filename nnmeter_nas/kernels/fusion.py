@@ -48,6 +48,11 @@ class Kernel:
         return "-".join([self.op, *self.joined])
 
     @property
+    def has_unknown_shape(self) -> bool:
+        """Whether the size of its output, and so its work, is unknown."""
+        return bool(self.attrs.get("unknown_shape"))
+
+    @property
     def form(self) -> Hashable:
         """Everything that a kernel predictor can see of it: kernels with equal forms take the same time."""
         attrs = repr(sorted(self.attrs.items()))

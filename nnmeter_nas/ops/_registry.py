@@ -45,6 +45,11 @@ def none(node: Node) -> int:
     return 0
 
 
+def once(node: Node) -> int:
+    """A single launch."""
+    return 1
+
+
 def values_read(node: Node) -> int:
     """Number of values in all operands."""
     return sum(map(math.prod, node["in_shapes"]))
@@ -78,6 +83,11 @@ class Operator:
         keeps_zeros: whether the result is zero when all operands are zero, for any weights.
         role: why a graph can do without it, see :data:`Role`; None for most operators.
         kernel: type of the kernel that it makes alone; None if it makes none, like a view of memory.
+        like: kernel type whose costs stand in for its own on a device that was never measured on it; see
+            :mod:`nnmeter_nas.packs.estimates`.
+        passes: how often it goes over the values that it reads and writes; for such estimates only.
+        launches: counts the kernels that it runs one after another, such as the steps of a recurrent layer;
+            for such estimates only.
         rule: its name in fusion rules.
     """
 
@@ -97,6 +107,9 @@ class Operator:
     keeps_zeros: bool
     role: Role | None
     kernel: str | None
+    like: str
+    passes: float
+    launches: Count
     rule: str
 
     def work(self, node: Node) -> Work:
@@ -139,6 +152,9 @@ def operator(
     keeps_zeros: bool = False,
     role: Role | None = None,
     kernel: str | None = "",
+    like: str = "relu",
+    passes: float = 1,
+    launches: Count = once,
     rule: str = "",
 ) -> Callable[[ShapeRule], ShapeRule]:
     """Declare the operator ``name``, whose shape rule is the decorated function.
@@ -176,6 +192,9 @@ def operator(
                 keeps_zeros=keeps_zeros,
                 role=role,
                 kernel=name if kernel == "" else kernel,
+                like=like,
+                passes=passes,
+                launches=launches,
                 rule=rule or name,
             )
         )

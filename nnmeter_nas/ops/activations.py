@@ -17,29 +17,29 @@ from ._shapes import only
 @operator("prelu", torch="prelu _prelu_kernel", modules="PReLU", onnx="PRelu", params=None,
           keeps_zeros=True)
 @operator("elu", torch="elu selu celu", modules="ELU SELU CELU", onnx="Elu Selu Celu", tensorflow="Elu Selu",
-          nnmeter="Elu", keeps_zeros=True)
+          nnmeter="Elu", keeps_zeros=True, like="hswish")
 @operator("gelu", torch="gelu", modules="GELU", nnmeter="Gelu", keeps_zeros=True,
           onnx="Gelu com.microsoft.Gelu com.microsoft.FastGelu com.microsoft.QuickGelu "
-               "com.microsoft.BiasGelu")
-@operator("swish", torch="silu", modules="SiLU", onnx="Swish", keeps_zeros=True)
-@operator("mish", torch="mish", modules="Mish", onnx="Mish", keeps_zeros=True)
+               "com.microsoft.BiasGelu", like="hswish")
+@operator("swish", torch="silu", modules="SiLU", onnx="Swish", keeps_zeros=True, like="hswish")
+@operator("mish", torch="mish", modules="Mish", onnx="Mish", keeps_zeros=True, like="hswish")
 @operator("hswish", torch="hardswish", modules="Hardswish", onnx="HardSwish", nnmeter="hswish HardSwish",
           keeps_zeros=True)
 @operator("sigmoid", torch="sigmoid", modules="Sigmoid", onnx="Sigmoid", tensorflow="Sigmoid",
-          nnmeter="Sigmoid")
+          nnmeter="Sigmoid", like="hswish")
 # Any slope counts: it does not change the cost.
 @operator("hsigmoid", torch="hardsigmoid", modules="Hardsigmoid", onnx="HardSigmoid",
           nnmeter="hsigmoid HardSigmoid", kernel="hswish")
 @operator("tanh", torch="tanh", modules="Tanh", onnx="Tanh", tensorflow="Tanh", nnmeter="Tanh",
-          keeps_zeros=True)
+          keeps_zeros=True, like="hswish")
 @operator("softplus", torch="softplus", modules="Softplus", onnx="Softplus", tensorflow="Softplus",
-          nnmeter="Softplus")
+          nnmeter="Softplus", like="hswish")
 @operator("softsign", torch="softsign", modules="Softsign", onnx="Softsign", tensorflow="Softsign",
-          keeps_zeros=True)
+          keeps_zeros=True, like="hswish")
 @operator("softmax", torch="softmax _softmax _safe_softmax", modules="Softmax Softmax2d", onnx="Softmax",
-          tensorflow="Softmax", nnmeter="Softmax")
+          tensorflow="Softmax", nnmeter="Softmax", like="hswish", passes=2)
 @operator("logsoftmax", torch="log_softmax _log_softmax", modules="LogSoftmax", onnx="LogSoftmax",
-          tensorflow="LogSoftmax")
+          tensorflow="LogSoftmax", like="hswish", passes=2)
 # The limits decide whether this is a clip or an activation with its own name.
 @operator("clip", attrs=None, torch="clamp clip clamp_min clamp_max hardtanh", modules="Hardtanh",
           onnx="Clip", tensorflow="ClipByValue", nnmeter="Clip", kernel="relu")

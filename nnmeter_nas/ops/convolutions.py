@@ -33,10 +33,11 @@ def _params(node: Node) -> int:
 
 
 @operator("conv", attrs=None, torch="conv1d conv2d conv3d", modules="Conv1d Conv2d Conv3d", onnx="Conv",
-          tensorflow="Conv2D Conv3D _FusedConv2D", nnmeter="Conv2D Conv", macs=_macs, params=_params)
+          tensorflow="Conv2D Conv3D _FusedConv2D", nnmeter="Conv2D Conv", macs=_macs, params=_params,
+          like="fc")
 # A convolution becomes depthwise once shapes are known; readers use this name only if the format does.
 @operator("dwconv", attrs=None, tensorflow="DepthwiseConv2dNative _FusedDepthwiseConv2dNative",
-          nnmeter="DepthwiseConv2dNative", macs=_macs, params=_params)
+          nnmeter="DepthwiseConv2dNative", macs=_macs, params=_params, like="conv")
 def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """A window over all channels of a group; the groups must divide both channel counts."""
     batch, channels, *spatial = only(shapes)
@@ -54,7 +55,7 @@ def _conv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 @operator("convtranspose", attrs=None, torch="conv_transpose1d conv_transpose2d conv_transpose3d",
           modules="ConvTranspose1d ConvTranspose2d ConvTranspose3d", onnx="ConvTranspose",
           tensorflow="Conv2DBackpropInput Conv3DBackpropInputV2 DepthwiseConv2dNativeBackpropInput",
-          nnmeter="Conv2DBackpropInput", macs=_transposed_macs, params=_params)
+          nnmeter="Conv2DBackpropInput", macs=_transposed_macs, params=_params, like="conv")
 def _convtranspose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """``(in-1)*stride - pads + dilation*(kernel-1) + output_padding + 1``; "same" is in*stride."""
     batch, channels, *spatial = only(shapes)

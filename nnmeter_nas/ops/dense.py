@@ -22,7 +22,7 @@ def _params(node: Node) -> int:
 
 
 @operator("fc", attrs=None, torch="linear", modules="Linear", onnx="Gemm", nnmeter="MatMul Gemm FC",
-          macs=_macs, params=_params)
+          macs=_macs, params=_params, like="conv")
 def _fc(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """A dense layer over the last dimension."""
     *lead, features = only(shapes)
@@ -34,7 +34,7 @@ def _fc(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 # With a matrix of weights, each of these is a dense layer.
 @operator("matmul", operands=2, torch="matmul mm bmm", onnx="MatMul",
           tensorflow="MatMul _FusedMatMul BatchMatMul BatchMatMulV2 BatchMatMulV3",
-          nnmeter="BatchMatMulV2", macs=_macs)
+          nnmeter="BatchMatMulV2", macs=_macs, like="conv")
 def _matmul(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Product of two computed matrices, batched as in NumPy."""
     left, right = shapes

@@ -22,7 +22,7 @@ def _concat(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("split", attrs=None, torch="split split_with_sizes chunk unsafe_chunk unsafe_split tensor_split",
-          onnx="Split", tensorflow="Split SplitV", nnmeter="Split", keeps_zeros=True)
+          onnx="Split", tensorflow="Split SplitV", nnmeter="Split", keeps_zeros=True, like="concat")
 def _split(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Cut along ``axis`` into ``sections`` (a list of sizes, or a number of equal parts)."""
     shape = only(shapes)
@@ -38,7 +38,7 @@ def _split(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("slice", attrs=None, torch="slice", onnx="Slice", tensorflow="StridedSlice Slice",
-          nnmeter="StridedSlice", read=values_written, keeps_zeros=True)
+          nnmeter="StridedSlice", read=values_written, keeps_zeros=True, like="concat")
 def _slice(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """``[start:stop:step]`` along ``axis``, by Python's rules."""
     shape = list(only(shapes))
@@ -52,20 +52,21 @@ def _slice(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
           nnmeter="PadV2 Pad", keeps_zeros=True,
           modules="ZeroPad1d ZeroPad2d ZeroPad3d ConstantPad1d ConstantPad2d ConstantPad3d ReflectionPad1d "
                   "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d "
-                  "CircularPad1d CircularPad2d CircularPad3d")
+                  "CircularPad1d CircularPad2d CircularPad3d", like="concat")
 def _pad(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Add ``padding``: a (before, after) pair for each dimension, batch and channels included."""
     shape = only(shapes)
     return [tuple(d + b + a for d, (b, a) in zip(shape, attrs["padding"], strict=True))]
 
 
-@operator("expand", attrs=None, torch="expand", onnx="Expand", tensorflow="BroadcastTo", keeps_zeros=True)
+@operator("expand", attrs=None, torch="expand", onnx="Expand", tensorflow="BroadcastTo", keeps_zeros=True,
+          like="concat")
 def _expand(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Repeat dimensions of size 1 until the tensor has ``shape``."""
     return [broadcast([only(shapes), tuple(attrs["shape"])])]
 
 
-@operator("tile", attrs=None, torch="repeat", onnx="Tile", tensorflow="Tile", keeps_zeros=True)
+@operator("tile", attrs=None, torch="repeat", onnx="Tile", tensorflow="Tile", keeps_zeros=True, like="concat")
 def _tile(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """``repeats`` copies along each dimension of the result."""
     repeats, shape = tuple(attrs["repeats"]), only(shapes)

@@ -58,7 +58,7 @@ def _unsqueeze(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("transpose", attrs=None, torch="permute transpose swapaxes swapdims t", onnx="Transpose",
-          tensorflow="Transpose", nnmeter="Transpose", keeps_zeros=True)
+          tensorflow="Transpose", nnmeter="Transpose", keeps_zeros=True, like="channelshuffle")
 def _transpose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Permute dimensions by ``perm``."""
     shape, perm = only(shapes), attrs["perm"]
@@ -68,7 +68,7 @@ def _transpose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("channelshuffle", attrs="groups", torch="channel_shuffle native_channel_shuffle",
-          modules="ChannelShuffle", keeps_zeros=True)
+          modules="ChannelShuffle", keeps_zeros=True, like="concat")
 def _channelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Interleave ``groups`` of channels; the shape stays the same."""
     shape = only(shapes)
@@ -78,7 +78,7 @@ def _channelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("pixelshuffle", attrs=None, torch="pixel_shuffle", modules="PixelShuffle", onnx="DepthToSpace",
-          tensorflow="DepthToSpace", nnmeter="DepthToSpace", keeps_zeros=True)
+          tensorflow="DepthToSpace", nnmeter="DepthToSpace", keeps_zeros=True, like="channelshuffle")
 def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Spread channels over a map that is ``factor`` times as high and wide."""
     *lead, channels, height, width = only(shapes)
@@ -89,7 +89,8 @@ def _pixelshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 @operator("pixelunshuffle", attrs=None, torch="pixel_unshuffle", modules="PixelUnshuffle",
-          onnx="SpaceToDepth", tensorflow="SpaceToDepth", nnmeter="SpaceToDepth", keeps_zeros=True)
+          onnx="SpaceToDepth", tensorflow="SpaceToDepth", nnmeter="SpaceToDepth", keeps_zeros=True,
+          like="channelshuffle")
 def _pixelunshuffle(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Gather blocks of ``factor`` by ``factor`` positions of the map into channels."""
     *lead, channels, height, width = only(shapes)

@@ -56,7 +56,7 @@ def _adaptive_pool(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
                 "upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
           modules="Upsample UpsamplingNearest2d UpsamplingBilinear2d", onnx="Resize Upsample",
           tensorflow="ResizeBilinear ResizeNearestNeighbor ResizeBicubic ResizeArea",
-          nnmeter="ResizeBilinear")
+          nnmeter="ResizeBilinear", passes=2)
 def _upsample(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """Resize the map to ``size``, or by ``scale`` (a factor per spatial dimension)."""
     batch, channels, *spatial = only(shapes)

@@ -12,8 +12,9 @@ import json
 import re
 import reprlib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ import yaml
 
 from ..errors import PackError
 from ..files import sha256, write_bytes, write_npz
-from ..kernels.fusion import FusionRules, fuse, parse_rules
+from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
+from .estimates import Rates, fit_rates, with_estimates
 from .format1 import with_names
-from .latency import KernelPredictors
+from .latency import KernelLatency, KernelPredictors
 from .network import Arrays, KernelNetwork
 from .nnmeter1.forest import SUFFIX, Forest, read_forest
 from .nnmeter1.predictors import ForestPredictors
@@ -73,6 +75,18 @@ class Pack:
     def version(self) -> float:
         """Pack version."""
         return float(self.card["version"])
+
+    @cached_property
+    def rates(self) -> Rates:
+        """Costs of work on the device, which estimates rest on."""
+        return fit_rates(self.predictors)
+
+    def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
+        """Latency of each kernel, with an estimate where the pack has no predictor for its type."""
+        found = self.predictors.latencies(kernels)
+        if all(latency.basis in ("measured", "extrapolated") for latency in found):
+            return found
+        return with_estimates(kernels, found, self.rates, self.predictors)
 
     def kernel_graph(self, graph: nx.DiGraph) -> nx.DiGraph:
         """Kernel graph of a finished model graph under the device's fusion rules."""

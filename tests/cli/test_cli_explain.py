@@ -7,8 +7,11 @@ import io
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
+import onnx_models
 from ir import IrBuilder, small_cnn
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main
@@ -64,15 +67,26 @@ def test_top_shows_the_costliest_and_sums_up_the_rest(
     assert f"{sum(costs[3:]):.4f}" in printed
 
 
+def model_of_unknown_size() -> onnx.ModelProto:
+    """An operator that nobody knows behind a convolution."""
+    nodes = [
+        onnx_models.node("Conv", "x w", "y0"),
+        onnx_models.node("Odd", "y0", "y", name="odd", domain="com.example"),
+    ]
+    constants = {"w": onnx_models.weights(8, onnx_models.IMAGE[1], 3, 3)}
+    domains = [helper.make_opsetid("com.example", 1)]
+    return onnx_models.model(nodes, constants, outputs={"y": None}, domains=domains)
+
+
 def test_operator_that_is_not_predicted_is_in_table_and_chart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    b = IrBuilder()
-    b.classifier(b.unary("odd", "Erf", b.conv("conv", "input", 8)))
-    path = tmp_path / "odd.json"
-    path.write_text(json.dumps(b.nodes), encoding="utf-8")
+    path = tmp_path / "odd.onnx"
+    onnx.save(model_of_unknown_size(), path)
     assert main(["explain", str(path), "--predictor", CPU, "--plot", str(tmp_path / "odd.png")]) == 0
-    assert "not predicted" in capsys.readouterr().out
+    assert "not predicted: 1 operator(s), onnx_com.example.odd; their share of the work is unknown" in (
+        " ".join(capsys.readouterr().out.split())
+    )
     assert main(["explain", str(path), "--predictor", CPU, "--csv"]) == 0
     [row] = [r for r in csv.DictReader(io.StringIO(capsys.readouterr().out)) if r["kernel"] == "odd"]
     assert row["ms"] == row["share"] == ""

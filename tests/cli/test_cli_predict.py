@@ -211,18 +211,18 @@ def test_input_shape_reaches_the_reader(tmp_path: Path, capsys: pytest.CaptureFi
     assert "gives 2 shape(s)" in capsys.readouterr().err
 
 
-def test_operator_left_out_is_a_warning_or_under_strict_a_failure(
+def test_operator_that_is_estimated_is_a_warning_or_under_strict_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = write_ir(tmp_path / "odd.json", with_operator("Erf"))
     write_ir(tmp_path / "plain.json")
     assert main(["predict", str(tmp_path), "--predictor", CPU, "--json"]) == 0
     out, err = capsys.readouterr()
-    assert f"warning: {model}: 1 operator(s)" in err
-    assert [record["unpredicted"] for record in json.loads(out)] == [{"odd": "erf"}, {}]
+    assert f"warning: {model}: 1 kernel(s)" in err
+    assert [record["estimated"] for record in json.loads(out)] == [{"odd": "erf"}, {}]
     assert main(["predict", str(tmp_path), "--predictor", CPU, "--strict", "--csv"]) == 1
     out, err = capsys.readouterr()
-    assert f"error: {model}: 1 operator(s)" in err
+    assert f"error: {model}: 1 kernel(s)" in err
     assert [bool(row["latency_ms"]) for row in csv.DictReader(io.StringIO(out))] == [False, True]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.ensemble import RandomForestRegressor
 
+from nnmeter_nas.packs.nnmeter1.forest import Forest, read_pickled_forest
+
 DEVICE = "cortexA76cpu_tflite21"
 RULES = {"BF_conv_relu": {"obey": True}, "BF_conv_add": {"obey": False}, "MON": {"obey": 0}}
 #: Features of the forests of a small predictor.
@@ -33,6 +35,12 @@ def fitted(model: Any = None, n_features: int = 4, count: int = 300) -> Any:
     if model is None:
         model = RandomForestRegressor(7, random_state=0)
     return model.fit(x, 1e-3 * x[:, 0] * x[:, -1] * noise)
+
+
+def forest(n_features: int) -> Forest:
+    """A small forest, decoded from a pickle."""
+    content = pickle.dumps(fitted(n_features=n_features, count=80))
+    return read_pickled_forest(io.BytesIO(content), len(content), "test.pkl")
 
 
 class ReleasePickler(pickle._Pickler):

@@ -29,6 +29,7 @@ from nnmeter_nas import list_latency_predictors, load_latency_predictor, read_mo
 from nnmeter_nas.benchmarks import networks
 from nnmeter_nas.benchmarks.networks import NETWORKS, build_network, input_shape
 from nnmeter_nas.costs.measures import exact_latency
+from nnmeter_nas.kernels.configuration import kernel_type
 from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from nnmeter_nas.supernet import load_space, make_space
 
@@ -44,12 +45,14 @@ Figures = dict[str, Any]
 
 
 def figures(graph: Any) -> Figures:
-    """Latency in ms by device, and the operators left out, of a finished model graph."""
+    """Latency in ms by device of what the pack has predictors for, and the operators that it has none for."""
     found: Figures = {}
     for predictor in predictors():
-        explained = predictor.explain(graph)
-        found[predictor.device] = explained.latency_ms
-        found["left out"] = sorted(set(explained.unpredicted.values()))
+        nodes = dict(predictor.explain(graph).kernel_graph.nodes(data=True))
+        types = predictor.pack.predictors.names.types
+        without = {name for name, data in nodes.items() if kernel_type(data["kernel"]) not in types}
+        found[predictor.device] = math.fsum(nodes[name]["latency_ms"] for name in nodes.keys() - without)
+        found["left out"] = sorted({nodes[name]["kernel"].op for name in without})
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forests import fitted
+from forests import forest
 from graphs import graph_of
 from nnmeter_nas.errors import PackError
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.kernels.configuration import kernel_type
 from nnmeter_nas.kernels.fusion import Kernel, fuse
-from nnmeter_nas.packs.nnmeter1.forest import Forest, read_pickled_forest
 from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, ForestPredictors, forest_name
 from nnmeter_nas.packs.nnmeter1.rules import parse_nnmeter_rules
 
@@ -55,11 +52,6 @@ def row(graph: nx.DiGraph, *names: str) -> tuple[str, list[float]]:
     """Forest and features of the last kernel."""
     kernel = kernels(graph, *names)[-1]
     return forest_name(kernel), FEATURES[forest_name(kernel)](kernel)
-
-
-def forest(n_features: int) -> Forest:
-    content = pickle.dumps(fitted(n_features=n_features, count=80))
-    return read_pickled_forest(io.BytesIO(content), len(content), "test.pkl")
 
 
 # Rules

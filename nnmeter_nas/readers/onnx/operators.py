@@ -209,11 +209,12 @@ def _weights(node: OnnxNode) -> list[Value]:
 def _unknown(node: OnnxNode) -> list[Value]:
     """An operator without a canonical form, under its own name.
 
-    A shape that depends on data counts as the shape of a scalar.
+    An unknown shape, such as one that depends on data, is written as that of a scalar and marked.
     """
     types, op = node.types(), node.op.lower()
     op = f"onnx_{op}" if op in OPERATORS or "." in op else op
-    add_op(node.graph, node.name, op, node.operands, {}, [shape or () for shape, _ in types])
+    attrs = {"unknown_shape": True} if any(shape is None for shape, _ in types) else {}
+    add_op(node.graph, node.name, op, node.operands, attrs, [shape or () for shape, _ in types])
     infer_operator(node.graph, node.name)
     return [Value(shape, elem_type, (node.name, slot)) for slot, (shape, elem_type) in enumerate(types)]
 
