@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .calibrate import calibrated as calibrated
     from .errors import NnMeterNasError as NnMeterNasError
     from .metrics import latency_metrics as latency_metrics
     from .predictor import Explanation as Explanation
@@ -26,6 +27,7 @@ _HOME = {
     "LatencyPredictor": "predictor",
     "LatencyWarning": "predictor",
     "NnMeterNasError": "errors",
+    "calibrated": "calibrate",
     "latency_metrics": "metrics",
     "list_latency_predictors": "predictor",
     "load_latency_predictor": "predictor",

@@ -42,6 +42,10 @@ class PackError(NnMeterNasError):
     """A predictor pack has missing files, is damaged (hash mismatch) or has an unknown format."""
 
 
+class CalibrationError(NnMeterNasError, ValueError):
+    """Measurements do not fit the models, or calibrating with them does not help."""
+
+
 class FeatureError(NnMeterNasError, ValueError):
     """A forest was given rows of the wrong width, or values that are not finite numbers."""
 

@@ -342,6 +342,8 @@ class LatencyPredictor:
             self._warned |= topics
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.pack.calibration is not None:  # it may not be stored
+            return LatencyPredictor, (self.pack,)
         return load_latency_predictor, (self.device, self.version)
 
     def __repr__(self) -> str:

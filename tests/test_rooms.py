@@ -16,7 +16,7 @@ ORDER = (
     # what everything stands on
     "errors", "lazy", "extras", "files", "metrics", "drawing",
     # a model: operators, graphs, kernels, formats, packs, latency
-    "ops", "graph", "kernels", "readers", "packs", "predictor", "nnmeter_nas",
+    "ops", "graph", "kernels", "readers", "packs", "predictor", "calibrate", "nnmeter_nas",
     # a space: its choices, what they cost, the best of them
     "supernet", "parallel", "costs", "solve",
     # an experiment of NNI: what differs between its lines, the plugins, and running one

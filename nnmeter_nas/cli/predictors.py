@@ -144,7 +144,7 @@ def _stored(folder: Path) -> int:
 
 
 def _unregister(options: argparse.Namespace) -> int:
-    from ..packs.nnmeter1.importing import remove_predictor
+    from ..packs.store import remove_predictor
 
     for version in remove_predictor(options.name, options.predictor_version):
         print(f"removed {options.name} {version}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .nnmeter1.forest import read_forest as read_forest
     from .nnmeter1.importing import import_predictor as import_predictor
     from .nnmeter1.importing import register_predictor as register_predictor
-    from .nnmeter1.importing import remove_predictor as remove_predictor
+    from .store import remove_predictor as remove_predictor
 
 #: Names that prediction does not need; each is loaded on first use.
 _HOME = {
@@ -21,7 +21,7 @@ _HOME = {
     "read_forest": "nnmeter1.forest",
     "import_predictor": "nnmeter1.importing",
     "register_predictor": "nnmeter1.importing",
-    "remove_predictor": "nnmeter1.importing",
+    "remove_predictor": "store",
 }
 
 __all__ = [

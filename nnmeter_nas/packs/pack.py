@@ -25,7 +25,9 @@ import yaml
 
 from ..errors import PackError
 from ..files import sha256, write_bytes, write_npz
+from ..kernels.configuration import kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
+from .calibration import Calibration
 from .estimates import Rates, fit_rates, with_estimates
 from .format1 import with_names
 from .latency import KernelLatency, KernelPredictors
@@ -77,6 +79,12 @@ class Pack:
         return float(self.card["version"])
 
     @cached_property
+    def calibration(self) -> Calibration | None:
+        """What adapts its latencies to another device, or None."""
+        entry = self.card.get("calibration")
+        return None if entry is None else Calibration.from_card(entry)
+
+    @cached_property
     def rates(self) -> Rates:
         """Costs of work on the device, which estimates rest on."""
         return fit_rates(self.predictors)
@@ -84,9 +92,16 @@ class Pack:
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
         """Latency of each kernel, with an estimate where the pack has no predictor for its type."""
         found = self.predictors.latencies(kernels)
-        if all(latency.basis in ("measured", "extrapolated") for latency in found):
+        if any(latency.basis in ("estimated", "unpredicted") for latency in found):
+            found = with_estimates(kernels, found, self.rates, self.predictors)
+        if self.calibration is None:
             return found
-        return with_estimates(kernels, found, self.rates, self.predictors)
+        return [
+            latency if latency.ms is None else latency._replace(
+                ms=self.calibration.kernel_ms(kernel_type(kernel), latency.ms)
+            )
+            for kernel, latency in zip(kernels, found, strict=True)
+        ]
 
     def kernel_graph(self, graph: nx.DiGraph) -> nx.DiGraph:
         """Kernel graph of a finished model graph under the device's fusion rules."""
@@ -115,10 +130,11 @@ def read_card(folder: Path) -> dict[str, Any]:
         "fusion_rules": parse_rules,
         "kernel_types": _names,
         "forests": _forest_sizes,
+        "calibration": Calibration.from_card,
     }
     for entry, parse in parsers.items():
         try:
-            if entry in _REQUIRED[kind]:
+            if entry in _REQUIRED[kind] or (entry == "calibration" and entry in card):
                 parse(card[entry])
         # People write cards: an entry may hold anything that YAML can.
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
@@ -151,7 +167,7 @@ def check_pack(folder: Path) -> tuple[tuple[str, str], ...]:
     Raises:
         PackError: a file is missing or damaged.
     """
-    sums = _checksums(folder)
+    sums = read_checksums(folder)
     for name in sums:
         if not name.startswith(f"{FORESTS}/"):
             _verified(folder, name)
@@ -166,7 +182,7 @@ def verify_pack(folder: str | Path) -> None:
     """
     folder = Path(folder)
     card = read_card(folder)
-    sums = _checksums(folder)
+    sums = read_checksums(folder)
     forests = {forest_file(kernel) for kernel in card.get("forests", {})}
     expected = {CARD, RULE_FILE, *forests} if forests else {CARD, WEIGHTS}
     if missing := expected - set(sums):
@@ -286,8 +302,12 @@ def write_checksums(folder: Path, names: Iterable[str]) -> None:
     write_bytes(folder / CHECKSUMS, sums.encode())
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    """Hash of every file of a pack, by its path inside the folder."""
+def read_checksums(folder: Path) -> dict[str, str]:
+    """Hash of every file of a pack, by its path inside the folder.
+
+    Raises:
+        PackError: the hashes are missing.
+    """
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace").splitlines()
     except OSError as error:
@@ -297,7 +317,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 def _verified(folder: Path, name: str) -> bytes:
     """Content of a pack's file; raises if it does not match the checksum."""
-    digest = _checksums(folder).get(name)
+    digest = read_checksums(folder).get(name)
     try:
         content = (folder / name).read_bytes()
     except OSError as error:

@@ -10,26 +10,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 import os
-import re
 import reprlib
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from ...errors import PackError, UnknownDeviceError, nearest
-from ...files import user_cache_folder, write_bytes
+from ...errors import PackError, nearest
+from ...files import write_bytes
 from ..pack import (
     CARD,
     RULE_FILE,
     forest_file,
-    load_pack,
     parse_rule_file,
     read_card,
     read_yaml,
@@ -37,7 +29,8 @@ from ..pack import (
     write_card,
     write_checksums,
 )
-from ..registry import bundled_packs, devices, pack_folders, user_packs
+from ..registry import devices, pack_folders, user_packs
+from ..store import check_device_name, check_version, locked, user_pack, written_pack
 from .download import discard, download
 from .forest import read_pickled_forest, write_forest
 from .members import META, PICKLE_SUFFIX, Archive, Members, PickleFolder, kernels_of, read_text
@@ -56,7 +49,6 @@ RELEASED = {
 }
 #: Version of a pack if its source states none.
 _RELEASED_VERSION = 1.0
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 
 
 def import_predictor(
@@ -91,7 +83,7 @@ def import_predictor(
         url = (device and _release_url(device)) or text
         if "://" not in url:
             raise PackError(f"{text} is no file, folder or https:// address; {nearest(text, RELEASED)}")
-        with _locked(f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}"):
+        with locked(f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}"):
             wishes = _Wishes(name or device, version, sha256)
             if (found := _imported_from(url, wishes)) is not None:
                 return found
@@ -131,28 +123,6 @@ def register_predictor(meta_yaml: str | Path, progress: Progress | None = None) 
         return _import(PickleFolder(location), meta, _Wishes(), str(location), report)
 
 
-def remove_predictor(name: str, version: float | None = None) -> list[float]:
-    """Remove the user's packs of a device, or only one version; return the versions removed.
-
-    Raises:
-        UnknownDeviceError: the user has no such pack. Packs that ship with the package stay.
-    """
-    own = [key for key, folder in pack_folders().items() if user_packs() in folder.parents]
-    wanted = None if version is None else _version(version)
-    found = [key for key in own if key[0].lower() == name.lower() and wanted in (None, key[1])]
-    if not found:
-        what = f"{name!r}" if version is None else f"{name!r} {version}"
-        known = [f"{device} {number}" for device, number in own]
-        raise UnknownDeviceError(f"no imported predictor {what} to remove; {nearest(name, known)}")
-    for device, number in found:
-        with _locked(f"{device}-{number}"):
-            folder = user_packs() / device / str(number)
-            _remove(folder)
-            with suppress(OSError):  # the folder still holds other versions
-                folder.parent.rmdir()
-    return [number for _, number in found]
-
-
 @dataclass(frozen=True)
 class _Wishes:
     """The caller's requirements for the pack; None where anything is accepted."""
@@ -180,7 +150,8 @@ def _import_path(path: Path, wishes: _Wishes, origin: str, report: Progress) -> 
 def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str, report: Progress) -> Path:
     """Make a pack of ``members``; its name and version come from ``wishes``, ``meta`` or the folder."""
     name = _device_name(wishes.name or meta.get("name") or members.device, members.label)
-    version = _version(meta.get("version", _RELEASED_VERSION) if wishes.version is None else wishes.version)
+    stated = meta.get("version", _RELEASED_VERSION)
+    version = check_version(stated if wishes.version is None else wishes.version)
     kernels = kernels_of(members)
     wanted = meta.get("kernel_predictors") or (RELEASED[name] if origin == _release_url(name) else ())
     missing = [f"{kernel}{PICKLE_SUFFIX}" for kernel in sorted(set(wanted) - set(kernels))]
@@ -189,8 +160,7 @@ def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str
         raise PackError(f"{members.label} lacks {what}")
     rule_file = read_text(members, RULE_FILE)
     parse_rule_file(rule_file, f"{RULE_FILE} of {members.label}")
-    if (bundled_packs() / name / str(version)).exists():
-        raise PackError(f"version {version} of {name} ships with this package; give another version")
+    folder = user_pack(name, version)
     digest = members.sha256()
     if wishes.sha256 is not None and digest != wishes.sha256.lower():
         raise PackError(f"{members.label} is refused: its SHA-256 is {digest}, not {wishes.sha256}")
@@ -205,36 +175,26 @@ def _import(members: Members, meta: dict[str, Any], wishes: _Wishes, origin: str
         "date": datetime.date.today().isoformat(),
         "kernel_types": kernels,
     }
-    folder = user_packs() / name / str(version)
-    with _locked(f"{name}-{version}"):
+    with locked(f"{name}-{version}"):
         if not _is_there(folder, digest):
-            _write(folder, members, card, rule_file, report)
+            with written_pack(folder) as partial:
+                _write(partial, members, card, rule_file, report)
     return folder
 
 
 def _write(folder: Path, members: Members, card: dict[str, Any], rule_file: bytes, report: Progress) -> None:
-    """Write the pack next to ``folder``, check that it loads, and rename it."""
-    partial = _beside(folder, "partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed
-    try:
-        write_bytes(partial / RULE_FILE, rule_file)
-        kernels, sizes = card["kernel_types"], members.sizes
-        total = sum(sizes[f"{kernel}{PICKLE_SUFFIX}"] for kernel in kernels)
-        forests, done = {}, 0
-        for kernel in kernels:
-            report(f"importing {card['name']}", done, total)
-            forests[kernel] = _write_forest(partial, members, kernel)
-            done += sizes[f"{kernel}{PICKLE_SUFFIX}"]
+    """Write the pack into ``folder``."""
+    write_bytes(folder / RULE_FILE, rule_file)
+    kernels, sizes = card["kernel_types"], members.sizes
+    total = sum(sizes[f"{kernel}{PICKLE_SUFFIX}"] for kernel in kernels)
+    forests, done = {}, 0
+    for kernel in kernels:
         report(f"importing {card['name']}", done, total)
-        write_card(partial, {**card, "forests": forests})
-        write_checksums(partial, [CARD, RULE_FILE, *map(forest_file, kernels)])
-        load_pack(partial)
-        _remove(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        forests[kernel] = _write_forest(folder, members, kernel)
+        done += sizes[f"{kernel}{PICKLE_SUFFIX}"]
+    report(f"importing {card['name']}", done, total)
+    write_card(folder, {**card, "forests": forests})
+    write_checksums(folder, [CARD, RULE_FILE, *map(forest_file, kernels)])
 
 
 def _write_forest(partial: Path, members: Members, kernel: str) -> dict[str, int]:
@@ -306,43 +266,6 @@ def _checked_meta(meta: dict[str, Any], label: str) -> dict[str, Any]:
 
 
 def _device_name(name: str | None, label: str) -> str:
-    """``name`` in the spelling of a known pack or device, or else unchanged."""
-    if name is None or not _DEVICE_NAME.fullmatch(name):
-        raise PackError(
-            f"{label} needs the name of a device, of letters, digits and any of ._+- between: got {name!r}"
-        )
-    known = [*RELEASED, *(device for device, _ in pack_folders())]
-    return next((device for device in known if device.lower() == name.lower()), name)
-
-
-def _version(version: Any) -> float:
-    try:
-        number = float(version)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number < 1e6:
-        raise PackError(f"version {version!r} is no number of a version such as 1.0")
-    return number
-
-
-@contextmanager
-def _locked(what: str) -> Iterator[None]:
-    """Allow only one process at a time to work on ``what``."""
-    locks = user_cache_folder()
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{what}.lock"):
-        yield
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    """A folder on the same file system as the pack ``folder``, in a place that is not searched for packs."""
-    return user_packs() / f".{folder.parent.name}-{folder.name}.{suffix}"
-
-
-def _remove(folder: Path) -> None:
-    """Remove a pack so that nobody sees half of it: rename it, then delete it."""
-    removed = _beside(folder, "removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, removed)
-        shutil.rmtree(removed, ignore_errors=True)
+    """``name`` in the spelling of nn-Meter or of a known pack, or else unchanged."""
+    name = check_device_name(name, label)
+    return next((device for device in RELEASED if device.lower() == name.lower()), name)

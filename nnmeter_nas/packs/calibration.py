@@ -1,0 +1,57 @@
+"""Constants that adapt a pack to a device that it was not measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import PackError
+
+#: A calibrated kernel takes at least this share of its original latency.
+_LEAST = 0.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a pack's latency of a kernel into that on another device: ``scale * ms + launch_ms``.
+
+    Attributes:
+        scale, launch_ms: for kernel types that have no constants of their own.
+        kernel_types: scale and launch (ms) of a kernel type.
+    """
+
+    scale: float = 1.0
+    launch_ms: float = 0.0
+    kernel_types: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def kernel_ms(self, kernel_type: str, ms: float) -> float:
+        """Latency in ms of a kernel that takes ``ms`` by the original pack."""
+        scale, launch_ms = self.kernel_types.get(kernel_type, (self.scale, self.launch_ms))
+        return max(scale * ms + launch_ms, _LEAST * ms)
+
+    def to_card(self) -> dict[str, Any]:
+        """The constants as they stand on a card."""
+        return {
+            "scale": self.scale,
+            "launch_ms": self.launch_ms,
+            "kernel_types": {name: list(constants) for name, constants in self.kernel_types.items()},
+        }
+
+    @classmethod
+    def from_card(cls, entry: Any) -> Calibration:
+        """Inverse of :meth:`to_card`; other entries are ignored.
+
+        Raises:
+            PackError: a constant is missing or is not a finite number.
+        """
+        try:
+            own = {str(n): (float(scale), float(ms)) for n, (scale, ms) in entry["kernel_types"].items()}
+            found = cls(float(entry["scale"]), float(entry["launch_ms"]), own)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise PackError(f"the card has no usable calibration: {error!r}") from error
+        numbers = [found.scale, found.launch_ms, *(number for pair in own.values() for number in pair)]
+        if not all(map(math.isfinite, numbers)):
+            raise PackError("the card has no usable calibration: not all constants are finite")
+        return found
