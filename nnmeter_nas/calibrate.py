@@ -211,31 +211,27 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _fit(models: Sequence[Kernels], measured: FloatArray) -> Fit:
     """Fit with the ridge that predicts models best when they are left out."""
+    names = _types(models)
+    amounts = np.array([[_amounts(kernels, name) for name in (None, *names)] for kernels in models])
+    amounts = amounts.reshape(len(models), -1)  # of all kernels, then of each type: ms and their number
+    everyone = np.arange(len(models))
+
+    def after(ridge: float) -> FloatArray:
+        """Latency of each model by the constants fitted to the others, ``[n]``."""
+        others = [_constants(ridge, names, amounts[everyone != i], measured[everyone != i]) for i in everyone]
+        return np.array([_predicted(*pair) for pair in zip(others, models, strict=True)])
+
+    tried = {ridge: after(ridge) for ridge in _RIDGES}
+    best = min(tried, key=lambda ridge: _errors(tried[ridge], measured).mean())
     before = np.array([math.fsum(ms for _, ms in kernels) for kernels in models])
-    fits = [_fit_with(ridge, models, measured) for ridge in _RIDGES]
-    calibration, after = min(fits, key=lambda found: _errors(found[1], measured).mean())
-    return Fit(calibration, measured, before, after)
+    return Fit(_constants(best, names, amounts, measured), measured, before, tried[best])
 
 
-def _fit_with(
-    ridge: float, models: Sequence[Kernels], measured: FloatArray
-) -> tuple[Calibration, FloatArray]:
-    """Constants fitted to all models; latency of each by the constants fitted to the others, ``[n]``."""
-    after = []
-    for i, model in enumerate(models):
-        others = _constants(ridge, [*models[:i], *models[i + 1 :]], np.delete(measured, i))
-        after.append(_predicted(others, model))
-    return _constants(ridge, models, measured), np.array(after)
-
-
-def _constants(ridge: float, models: Sequence[Kernels], measured: FloatArray) -> Calibration:
+def _constants(ridge: float, names: Sequence[str], amounts: FloatArray, measured: FloatArray) -> Calibration:
     """The constants that minimise the squared relative errors, plus ``ridge`` times their own squares.
 
     A launch counts in units of the mean latency of a kernel. A type's constants come on top of those of all.
     """
-    names = _types(models)
-    amounts = np.array([[_amounts(kernels, name) for name in (None, *names)] for kernels in models])
-    amounts = amounts.reshape(len(models), -1)  # by type, ms and number of kernels
     kernel_ms = amounts[:, 0].sum() / amounts[:, 1].sum()
     units = np.tile([1.0, kernel_ms], 1 + len(names))
     terms = amounts * units / measured[:, None]
