@@ -1,9 +1,9 @@
 """Calibrate a predictor to the device at hand, from a few models that were timed on it.
 
-Each kernel type gets a scale and a launch cost that turn the original latency into that on the device. All
-are fitted together, to relative errors, by ridge regression towards the original (Hoerl and Kennard,
-Technometrics 1970): the fewer the models, the less they change. The strength of the ridge is the one that
-predicts best when one model at a time is left out. That is also the error that the result is judged by.
+Each kernel type gets a scale and a launch cost that turn the original latency into that on the device, and
+each run of a model gets an offset. All are fitted together, to relative errors, by ridge regression towards
+the original (Hoerl and Kennard, Technometrics 1970): the fewer the models, the less they change. The result
+is judged by how well it predicts each model when it is fitted to the others.
 """
 
 from __future__ import annotations
@@ -36,8 +36,11 @@ from .readers.inputs import InputShape
 
 #: Fewest models to calibrate with.
 FEWEST = 5
-#: Strengths of the ridge to choose from.
-_RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+#: Strength of the ridge.
+_RIDGE = 1e-2
+#: Change that counts as much as doubling the scale: of a scale and a launch of one kernel type, and of the
+#: offset in mean latencies of a model. The less it is, the less the constant changes.
+_OF_ONE_TYPE, _OFFSET = 0.5, 0.3
 #: Kernel types below this share of the latency get no constants of their own.
 _LEAST_SHARE = 0.01
 #: Version of a calibrated pack.
@@ -210,39 +213,47 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _fit(models: Sequence[Kernels], measured: FloatArray) -> Fit:
-    """Fit with the ridge that predicts models best when they are left out."""
     names = _types(models)
     amounts = np.array([[_amounts(kernels, name) for name in (None, *names)] for kernels in models])
     amounts = amounts.reshape(len(models), -1)  # of all kernels, then of each type: ms and their number
-    everyone = np.arange(len(models))
-
-    def after(ridge: float) -> FloatArray:
-        """Latency of each model by the constants fitted to the others, ``[n]``."""
-        others = [_constants(ridge, names, amounts[everyone != i], measured[everyone != i]) for i in everyone]
-        return np.array([_predicted(*pair) for pair in zip(others, models, strict=True)])
-
-    tried = {ridge: after(ridge) for ridge in _RIDGES}
-    best = min(tried, key=lambda ridge: _errors(tried[ridge], measured).mean())
+    after = []
+    for i, kernels in enumerate(models):
+        others = np.arange(len(models)) != i
+        after.append(_predicted(_constants(names, amounts[others], measured[others]), kernels))
     before = np.array([math.fsum(ms for _, ms in kernels) for kernels in models])
-    return Fit(_constants(best, names, amounts, measured), measured, before, tried[best])
+    return Fit(_constants(names, amounts, measured), measured, before, np.array(after))
 
 
-def _constants(ridge: float, names: Sequence[str], amounts: FloatArray, measured: FloatArray) -> Calibration:
-    """The constants that minimise the squared relative errors, plus ``ridge`` times their own squares.
+def _constants(names: Sequence[str], amounts: FloatArray, measured: FloatArray) -> Calibration:
+    """The constants that minimise squared relative errors plus the ridge times squared changes, in units.
 
-    A launch counts in units of the mean latency of a kernel. A type's constants come on top of those of all.
+    A launch counts in mean latencies of a kernel. The constants of a type come on top of those of all.
     """
-    kernel_ms = amounts[:, 0].sum() / amounts[:, 1].sum()
-    units = np.tile([1.0, kernel_ms], 1 + len(names))
-    terms = amounts * units / measured[:, None]
+    kernel_ms, model_ms = amounts[:, 0].sum() / amounts[:, 1].sum(), amounts[:, 0].mean()
+    of_types = [_OF_ONE_TYPE, _OF_ONE_TYPE * kernel_ms] * len(names)
+    units = np.array([1.0, kernel_ms, *of_types, _OFFSET * model_ms])
+    terms = np.hstack([amounts, np.ones((len(amounts), 1))]) * units / measured[:, None]
     wanted = 1 - amounts[:, 0] / measured
-    found = np.linalg.solve(terms.T @ terms + ridge * np.eye(len(units)), terms.T @ wanted) * units
-    (scale, launch_ms), *own = found.reshape(-1, 2).tolist()
+    found = _ridge_fit(terms, wanted)
+    if found[-1] < 0:  # no run takes less than its kernels
+        found = np.append(_ridge_fit(terms[:, :-1], wanted), 0.0)
+    *changes, offset_ms = (found * units).tolist()
+    scale, launch_ms, *own = changes
+    own_by_name = zip(names, own[::2], own[1::2], strict=True)
     return Calibration(
         1 + scale,
         launch_ms,
-        {name: (1 + scale + more, launch_ms + ms) for name, (more, ms) in zip(names, own, strict=True)},
+        offset_ms,
+        {name: (1 + scale + more, launch_ms + ms) for name, more, ms in own_by_name},
     )
+
+
+def _ridge_fit(terms: FloatArray, wanted: FloatArray) -> FloatArray:
+    """The weights of ``terms [n, m]`` that come closest to ``wanted [n]``, under the ridge."""
+    found: FloatArray = np.linalg.solve(
+        terms.T @ terms + _RIDGE * np.eye(terms.shape[1]), terms.T @ wanted
+    )
+    return found
 
 
 def _types(models: Sequence[Kernels]) -> list[str]:
@@ -261,7 +272,7 @@ def _amounts(kernels: Kernels, kind: str | None) -> tuple[float, float]:
 
 
 def _predicted(calibration: Calibration, kernels: Kernels) -> float:
-    return math.fsum(calibration.kernel_ms(*kernel) for kernel in kernels)
+    return calibration.offset_ms + math.fsum(calibration.kernel_ms(*kernel) for kernel in kernels)
 
 
 def _errors(predicted: FloatArray, measured: FloatArray) -> FloatArray:

@@ -48,16 +48,18 @@ class Explanation:
 
     Attributes:
         device: applied hardware.
-        latency_ms: sum over all predicted kernels.
+        latency_ms: sum over all predicted kernels, and ``offset_ms``.
         kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: measured,
             extrapolated, estimated or unpredicted.
         shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
+        offset_ms: what each run takes besides its kernels; calibrated packs know it.
     """
 
     device: str
     latency_ms: float
     kernel_graph: nx.DiGraph
     shape_mismatches: list[str]
+    offset_ms: float = 0.0
 
     @property
     def unpredicted(self) -> dict[str, str]:
@@ -101,6 +103,9 @@ class Explanation:
     def remarks(self) -> list[str]:
         """Lines that a reader of the figures must know; marks as in :data:`MARKS`."""
         lines = []
+        if self.offset_ms:
+            share = self.offset_ms / self.latency_ms
+            lines.append(f"besides the kernels: {self.offset_ms:.3f} ms, {share:.1%} of the latency")
         if self.extrapolated_share or self.estimated:
             lines.append(f"inside the range measured: {self.measured_share:.1%} of the latency")
         if self.extrapolated_share:
@@ -331,9 +336,10 @@ class LatencyPredictor:
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """Sum up the latencies on the nodes of ``kernel_graph``."""
         latencies = kernel_graph.nodes(data="latency_ms")
-        total = math.fsum(ms for _, ms in latencies if ms is not None)
+        offset_ms = self.pack.offset_ms if len(kernel_graph) else 0.0
+        total = math.fsum(ms for _, ms in latencies if ms is not None) + offset_ms
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
-        return Explanation(self.device, total, kernel_graph, mismatches)
+        return Explanation(self.device, total, kernel_graph, mismatches, offset_ms)
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

@@ -32,7 +32,7 @@ from .influence import (
     positions_of,
     summed,
 )
-from .pricing import Kernels, Parts
+from .pricing import OFFSET, Kernels, Parts
 from .table import FactorTable, Positions
 
 #: Prices the kernels of several networks in one call.
@@ -99,7 +99,7 @@ class KernelLearner:
         }
         [parts] = price([{str(number): kernel for number, kernel in enumerate(made.values())}])
         ms = {key: parts.get(str(number), 0.0) for number, key in enumerate(made)}
-        terms: list[tuple[Positions, FloatArray]] = []
+        terms: list[tuple[Positions, FloatArray]] = [((), np.array(parts.get(OFFSET, 0.0)))]
         for name, (positions, shape, listed) in rows.items():
             values = np.array([ms.get((name, row), 0.0) for row in listed])
             terms.append((positions, values.reshape(shape)))

@@ -76,6 +76,10 @@ class LatencyMeter:
         return _priced(self._predictors[device], graphs, {})
 
 
+#: Name of the part of a latency that belongs to no kernel.
+OFFSET = ""
+
+
 def _priced(
     predictor: LatencyPredictor, graphs: Sequence[Kernels], left_out: dict[str, str]
 ) -> list[Parts]:
@@ -94,6 +98,8 @@ def _priced(
             elif latency.basis == "estimated":
                 left_out[name] = f"{kernel_type(kernels[name])} (estimated)"
         parts.append({name: latency.ms for name, latency in latencies.items() if latency.ms is not None})
+        if kernels and predictor.pack.offset_ms:
+            parts[-1][OFFSET] = predictor.pack.offset_ms
     return parts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..errors import PackError
@@ -15,15 +16,19 @@ _LEAST = 0.05
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a pack's latency of a kernel into that on another device: ``scale * ms + launch_ms``.
+    """What turns a pack's latencies into those on another device.
+
+    A kernel takes ``scale * ms + launch_ms``, and each run of a model takes ``offset_ms`` more.
 
     Attributes:
         scale, launch_ms: for kernel types that have no constants of their own.
+        offset_ms: not below zero.
         kernel_types: scale and launch (ms) of a kernel type.
     """
 
     scale: float = 1.0
     launch_ms: float = 0.0
+    offset_ms: float = 0.0
     kernel_types: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def kernel_ms(self, kernel_type: str, ms: float) -> float:
@@ -36,6 +41,7 @@ class Calibration:
         return {
             "scale": self.scale,
             "launch_ms": self.launch_ms,
+            "offset_ms": self.offset_ms,
             "kernel_types": {name: list(constants) for name, constants in self.kernel_types.items()},
         }
 
@@ -48,10 +54,10 @@ class Calibration:
         """
         try:
             own = {str(n): (float(scale), float(ms)) for n, (scale, ms) in entry["kernel_types"].items()}
-            found = cls(float(entry["scale"]), float(entry["launch_ms"]), own)
+            found = cls(*(float(entry[name]) for name in ("scale", "launch_ms", "offset_ms")), own)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PackError(f"the card has no usable calibration: {error!r}") from error
-        numbers = [found.scale, found.launch_ms, *(number for pair in own.values() for number in pair)]
+        numbers = [found.scale, found.launch_ms, found.offset_ms, *chain.from_iterable(own.values())]
         if not all(map(math.isfinite, numbers)):
             raise PackError("the card has no usable calibration: not all constants are finite")
         return found

@@ -84,6 +84,11 @@ class Pack:
         entry = self.card.get("calibration")
         return None if entry is None else Calibration.from_card(entry)
 
+    @property
+    def offset_ms(self) -> float:
+        """Latency in ms that each run of a model takes besides its kernels."""
+        return self.calibration.offset_ms if self.calibration else 0.0
+
     @cached_property
     def rates(self) -> Rates:
         """Costs of work on the device, which estimates rest on."""
