@@ -23,8 +23,8 @@ _EPILOG = f"""\
 CSV is a file with the columns model (a model file; a relative path starts at the file's own folder) and ms
 (its latency on your device at batch 1). It takes {FEWEST} models at least; ten or more, like those to be
 predicted, are better. Each kernel type gets a scale and a launch cost, and each run an offset; the fewer the
-models, the less these change. The table shows the error of the original, and that of the new predictor on each model when it is
-fitted to the others. If that is not better, nothing is stored.
+models, the less these change. The table shows the error of the original, and that of the new predictor on
+each model when it is fitted to the others. If that is not better, nothing is stored.
 
 example:
   nnmeter-nas calibrate --predictor adreno640gpu_tflite21 --measured measured.csv --name my-phone

@@ -171,9 +171,9 @@ def test_input_shape_is_heeded_for_torch_alone(nn_meter: Any) -> None:
     assert predictor.predict(graph, "nnmeter-ir", (1, 3, 7, 7)) == predictor.predict(graph, "nnmeter-ir")
 
 
-def test_operators_that_are_left_out_are_warned_of(nn_meter: Any) -> None:
-    ir = IrBuilder((1, 56, 56, 32))
-    ir.unary("odd", "Unheard", ir.conv("conv", "input", 16))
+def test_operators_that_are_estimated_are_warned_of(nn_meter: Any) -> None:
+    ir = IrBuilder((1, 56, 56, 8))
+    ir.unary("odd", "Unheard", ir.conv("conv", "input", 64, kernel=1))
     with pytest.warns(LatencyWarning, match=r"odd \(unheard\)"):
         nn_meter.load_latency_predictor(CPU).predict(ir.nodes, "nnmeter-ir")
 

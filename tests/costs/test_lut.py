@@ -160,13 +160,13 @@ def test_nested_choices_share_no_block(predictor: LatencyPredictor) -> None:
     assert_exact(found, supernet, predictor)
 
 
-def test_operators_that_are_left_out_are_named(predictor: LatencyPredictor) -> None:
+def test_operators_that_are_estimated_are_named(predictor: LatencyPredictor) -> None:
     graph = new_graph("strange")
     x = add_input(graph, "input", (1, 3, 8, 8))
     strange = add_op(graph, "strange", "fourier", [x], declared=[(1, 3, 8, 8)])
     supernet = classifier(graph, choice(graph, "a", strange=strange, plain=conv(graph, "plain", x, 3)))
     with pytest.warns(LatencyWarning, match="fourier"):
-        assert build_table(supernet, predictor).header.left_out == {"strange": "fourier"}
+        assert build_table(supernet, predictor).header.left_out == {"strange": "fourier (estimated)"}
     with pytest.raises(UnpredictedOperatorError, match="fourier"):
         build_table(supernet, predictor, strict=True)
 
