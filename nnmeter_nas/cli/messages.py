@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,32 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
         if "_" in name:
             message = re.sub(rf"{start}(?![\w/.-])", flag, message)
     return message
+
+
+def grouped(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Join messages that differ only in the device, or in the share in brackets behind its name.
+
+    Args:
+        said: device and message, in order.
+
+    >>> grouped([("one", "new on one (5%)."), ("one", "quantised"), ("two", "new on two (7%)."),
+    ...          ("two", "quantised")])
+    ['new on one (5%) and two (7%).', 'quantised']
+    """
+    places: dict[tuple[str, ...], list[list[str]]] = {}
+    for device, message in said:
+        named = re.compile(rf"{re.escape(device)}(?: \([^()]*\))?")
+        places.setdefault(tuple(named.split(message)), []).append(named.findall(message))
+    lines = []
+    for texts, devices in places.items():
+        together = [_listed(list(dict.fromkeys(names))) for names in zip(*devices, strict=True)]
+        lines.append("".join(a + b for a, b in zip(texts, [*together, ""], strict=True)))
+    return lines
+
+
+def _listed(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def fail(message: str) -> int:

@@ -253,7 +253,10 @@ class _Reader:
             opset = scope.opsets.get("", _FIRST_OPSET)
             inferred = inferred_types(node, attrs, inputs, opset) if own else {}
             known = [(output, *inferred.get(output, (None, 0))) for output in node.output]
-            return [(shape or self._declared_as(output, scope), kind) for output, shape, kind in known]
+            return [
+                (self._declared_as(output, scope) if shape is None else shape, kind)
+                for output, shape, kind in known
+            ]
 
         return OnnxNode(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
 

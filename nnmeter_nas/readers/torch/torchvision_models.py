@@ -18,19 +18,23 @@ _SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", 
 _INPUT_SHAPES = {"inception_v3": (1, 3, 299, 299)}
 
 
-def read_torchvision(name: str, input_shape: InputShape | None = None) -> nx.DiGraph:
+def read_torchvision(
+    name: str, input_shape: InputShape | None = None, allow_quantized: bool = False
+) -> nx.DiGraph:
     """Read ``torchvision.models.<name>`` into a model graph.
 
     Args:
         name: torchvision's or nn-Meter's name of the model.
         input_shape: NCHW shape. The default is the shape that the model was designed for.
+        allow_quantized: as :func:`nnmeter_nas.read_model` takes it.
 
     Raises:
         MissingPackageError: torchvision is not installed, or does not match the installed torch.
         ReaderError: the model does not exist or cannot be traced.
     """
     name = _SHORT_NAMES.get(name, name)
-    return read_model(_build(name), "torch", input_shape or _INPUT_SHAPES.get(name, (1, 3, 224, 224)))
+    shape = input_shape or _INPUT_SHAPES.get(name, (1, 3, 224, 224))
+    return read_model(_build(name), "torch", shape, allow_quantized)
 
 
 def _build(name: str) -> Any:

@@ -23,7 +23,9 @@ from ...errors import ReaderError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
+from ...ops import NAMES
 from .operators import OPAQUE, AtenCall, is_known, translate
+from .quantised import float_form, is_quantised
 from .quick import quick_result
 
 if TYPE_CHECKING:
@@ -105,6 +107,13 @@ def _schema(func: Any) -> _Schema:
         is_mutable=schema.is_mutable,
         hands_on=schema.is_mutable or any(result.alias_info for result in schema.returns),
     )
+
+
+def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name, in the order of the schema, defaults included."""
+    named = {**_schema(func).defaults, **kwargs}
+    named.update(zip(named, args, strict=False))
+    return named
 
 
 def _floats_as(value: Any, dtype: torch.dtype) -> Any:
@@ -244,6 +253,8 @@ class Recorder:
             return func(*args, **kwargs)
         if computed and op == "_has_compatible_shallow_copy_type":  # torch asks before x.data = y
             self._take_data(*args)
+        if computed and is_quantised(op):
+            return self._in_float(op, func, args, kwargs, mode)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
         if computed and (not is_known(op) or func._overloadname == "other") and op not in OPAQUE:
@@ -254,6 +265,36 @@ class Recorder:
         result = self._run(func, args, kwargs, tensors)
         if computed:
             self._record(op, func, args, kwargs, tensors_in(result))
+        return result
+
+    def _in_float(
+        self, op: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any
+    ) -> Any:
+        """Record a call of a quantised network as the float call, followed by what tells of quantisation."""
+        import torch
+
+        if op in NAMES["torch"]:
+            result = args[0]
+        elif (form := float_form(op, _named(func, args, kwargs))) is not None:
+            with mode:
+                result = form()
+        else:
+            raise ReaderError(
+                f"{self.where()} computes with integers, and its float form is not known; pass the float "
+                "module"
+            )
+        result = _each(self._quantised, result)
+        more = len(func._schema.returns) - 1  # such as a mask
+        return (result, *[torch.empty_like(result) for _ in range(more)]) if more else result
+
+    def _quantised(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor`` after an operator that tells of quantisation, if it is computed."""
+        import torch
+
+        if (operand := self.operand(tensor)) is None:
+            return tensor
+        result = torch.empty_like(self._image(tensor))
+        self._bind(result, (self._add("quantize", [operand], {}, [tuple(tensor.shape)]), 0))
         return result
 
     def _write(
@@ -379,6 +420,10 @@ class Recorder:
         if not isinstance(value, torch.Tensor) or value.device.type == "meta":
             return value
         if id(value) not in self._images:
+            if value.is_quantized:  # meta tensors hold no integers with a scale
+                self._images[id(value)] = torch.empty(value.shape, device="meta")
+                self._see(value)
+                return self._images[id(value)]
             storage = value.untyped_storage()
             # torch refuses views that mix tensors made in inference mode with others.
             with torch.inference_mode(value.is_inference()):
@@ -404,8 +449,7 @@ class Recorder:
         outputs = [tensor for tensor in outputs if tensor.numel()]
         if not outputs:
             return
-        named = {**_schema(func).defaults, **kwargs}
-        named.update(zip(named, args, strict=False))
+        named = _named(func, args, kwargs)
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
         call = AtenCall(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
                     lambda value: self._constants.get(id(value)), self._add)
