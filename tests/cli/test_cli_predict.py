@@ -363,36 +363,24 @@ def test_folder_of_many_models_streams_and_keeps_no_graph(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_torchvision_models_go_by_name(tmp_path: Path) -> None:
-    """A stand-in for torchvision, whose builds need another torch than tests have."""
     torch = pytest.importorskip("torch")
     from nnmeter_nas.benchmarks.networks import build_network
+    from torchvision_stand_in import write_torchvision
 
-    package = tmp_path / "torchvision" / "models"
-    package.mkdir(parents=True)
-    (tmp_path / "torchvision" / "__init__.py").write_text("")
-    (package / "__init__.py").write_text(
-        "import warnings\n"
-        "import torch\n"
-        "from nnmeter_nas.benchmarks.networks import build_network\n"
-        "class Network: pass\n"
-        "def _named(name):\n"
-        "    def build(*, weights='DEFAULT'):\n"
-        "        assert weights is None\n"
-        "        assert torch.empty(1).is_meta\n"
-        "        warnings.warn('initial weights will change')\n"
-        "        return build_network(name)\n"
-        "    return build\n"
-        "resnet18 = _named('resnet18')\n"
-        "squeezenet1_0 = inception_v3 = _named('squeezenet1_0')  # the latter for its input shape\n"
-    )
-    names = ["resnet18", "squeezenet", "inception_v3", "resnet81"]
-    command = [COMMAND, "predict", "--predictor", CPU, "--json", "--torchvision", *names]
+    write_torchvision(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 1
-    [complaint] = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert "torchvision has no model 'resnet81'; did you mean 'resnet18'?" in complaint
-    records = json.loads(result.stdout)
+
+    def run(*names: str) -> tuple[list[dict[str, Any]], list[str]]:
+        command = [COMMAND, "predict", "--predictor", CPU, "--json", "--torchvision", *names]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        complaints = [line for line in result.stderr.splitlines() if "error: " in line]
+        assert result.returncode == bool(complaints)
+        return json.loads(result.stdout), complaints
+
+    names = ["resnet18", "squeezenet", "inception_v3", "quantized_resnet18", "resnet81"]
+    records, [quantised, unknown] = run(*names)
+    assert "pass 'resnet18', or --allow-quantized to price it as one" in quantised
+    assert "torchvision has no model 'resnet81'; did you mean 'resnet18'?" in unknown
     assert [record["model"] for record in records] == names
     predictor = load_latency_predictor(CPU)
     expected = (("resnet18", 224), ("squeezenet1_0", 224), ("squeezenet1_0", 299))
@@ -400,6 +388,9 @@ def test_torchvision_models_go_by_name(tmp_path: Path) -> None:
         with torch.device("meta"):
             network = build_network(name)
         assert record["latency_ms"] == predictor.predict(network, "torch", (1, 3, size, size))
+    [priced], complaints = run("quantized_resnet18", "--allow-quantized")
+    assert priced["latency_ms"] == records[0]["latency_ms"]
+    assert not complaints
 
 
 def test_absent_torchvision_names_the_way_out(
