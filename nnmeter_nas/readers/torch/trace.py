@@ -3,8 +3,8 @@
 In inference mode, torch passes each call to a dispatch mode as the ATen operator the author wrote
 (``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So this recorder sees what
 ``torch.export`` sees, including functional calls and Python control flow, in a fraction of the time. Meta
-tensors replace the tensors that existed before the trace, mostly weights, so these are never read, written
-or copied.
+tensors replace the tensors that existed before the trace, mostly weights, so these are never written or
+copied, and read only where ``forward`` asks for their values.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: Arguments of ATen operators that must be integers, and arguments that must be booleans.
 _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
 _BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
+#: ATen operators that move a tensor to another device.
+_MOVES = frozenset({"to", "_to_copy"})
 #: Most memory of a tensor that a module keeps as a setting.
 _MOST_BYTES = 512
 
@@ -72,8 +74,10 @@ class _Schema:
         typed: position, name and type of the arguments that must be integers or booleans.
         returns: whether it returns anything.
         asks: whether it returns only numbers and booleans.
+        by_values: whether the values of its arguments decide the shape of its result.
+        is_random: whether each call returns another result.
         is_mutable: whether it writes to an argument.
-        hands_on: whether it writes to an argument, or returns one or a view of it.
+        is_view: whether it only returns an argument or a view of one.
     """
 
     op: str
@@ -81,8 +85,10 @@ class _Schema:
     typed: Sequence[tuple[int, str, torch.dtype]]
     returns: bool
     asks: bool
+    by_values: bool
+    is_random: bool
     is_mutable: bool
-    hands_on: bool
+    is_view: bool
 
 
 @cache
@@ -104,8 +110,10 @@ def _schema(func: Any) -> _Schema:
         typed=typed,
         returns=bool(schema.returns),
         asks=all(str(result.type) in ("bool", "number") for result in schema.returns),
+        by_values=torch.Tag.dynamic_output_shape in func.tags,
+        is_random=torch.Tag.nondeterministic_seeded in func.tags,
         is_mutable=schema.is_mutable,
-        hands_on=schema.is_mutable or any(result.alias_info for result in schema.returns),
+        is_view=not schema.is_mutable and any(result.alias_info for result in schema.returns),
     )
 
 
@@ -141,6 +149,16 @@ def _on_device(device: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tupl
     return [move(value) for value in args], {key: move(value) for key, value in kwargs.items()}
 
 
+def _tensor(values: Callable[[], Any], position: int) -> torch.Tensor:
+    return tensors_in(values())[position]
+
+
+def _is_cpu(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.device) and value.type == "cpu"
+
+
 def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
     """Return an array with the memory layout of ``view`` at a made-up address. It must never be read."""
     size = view.element_size()
@@ -156,8 +174,8 @@ class Recorder:
 
     Every tensor of the trace is one of three kinds: *computed* from a model input (it has an operand);
     *constant*, made during the trace only from numbers and from small buffers of the module (its values
-    are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (only
-    its shape is known).
+    are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (its
+    shape is known, and its values are worked out if they are asked for).
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -176,6 +194,7 @@ class Recorder:
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._copies: dict[int, torch.UntypedStorage] = {}
         self._written: set[int] = set()  # ids of the dicts in _seen
+        self._recipes: dict[int, Callable[[], torch.Tensor]] = {}  # make the values of foreign meta tensors
         # Tensors seen, by storage and id: in-place writes update these views; holding them keeps ids valid.
         self._seen: dict[int, dict[int, torch.Tensor]] = {}
 
@@ -249,8 +268,8 @@ class Recorder:
             if computed and schema.is_mutable:
                 raise NotImplementedError("it changes tensors in place and returns none")
             return None  # an assertion, for example about the device
-        if not computed and self._reads_values(schema, tensors):
-            return func(*args, **kwargs)
+        if not (computed or schema.is_mutable or schema.is_random) and all(map(self._is_known, tensors)):
+            return self._from_weights(func, args, kwargs, tensors)
         if computed and op == "_has_compatible_shallow_copy_type":  # torch asks before x.data = y
             self._take_data(*args)
         if computed and is_quantised(op):
@@ -379,9 +398,51 @@ class Recorder:
             and self._has_values(tensor)
         )
 
-    def _reads_values(self, schema: _Schema, tensors: list[torch.Tensor]) -> bool:
-        """Whether a call returns a number or boolean that unchanged weights determine."""
-        return schema.asks and all(map(self._has_values, tensors))
+    def _from_weights(
+        self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+    ) -> Any:
+        """Run a call on unchanged weights: on their values only if these are asked for, now or later."""
+        schema = _schema(func)
+        if schema.is_view and not any(t.is_meta for t in tensors):
+            return func(*args, **kwargs)
+        # A constant may be written to before the values are asked for.
+        args = [_each(self._kept, value) for value in args]
+        kwargs = {key: _each(self._kept, value) for key, value in kwargs.items()}
+
+        @cache
+        def values() -> Any:
+            return func(*(_each(self._values, v) for v in args),
+                        **{key: _each(self._values, v) for key, v in kwargs.items()})  # fmt: skip
+
+        if schema.asks:
+            return values()
+        if schema.by_values or (schema.op in _MOVES and any(map(_is_cpu, (*args, *kwargs.values())))):
+            return _each(self._as_constant, values())
+        result = self._run(func, args, kwargs, tensors)
+        for position, tensor in enumerate(tensors_in(result)):
+            if id(tensor) not in self._recipes:  # else the call returned its argument
+                self._recipes[id(tensor)] = partial(_tensor, values, position)
+                self._see(tensor)
+        return result
+
+    def _kept(self, value: Any) -> Any:
+        """Return a copy of a constant, and any other value itself."""
+        return value.clone() if id(value) in self._constants else value
+
+    def _values(self, value: Any) -> Any:
+        """Return a foreign tensor with its values, and any other value itself."""
+        recipe = self._recipes.get(id(value))
+        return value if recipe is None else recipe()
+
+    def _as_constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy of a tensor with values as a constant."""
+        return self._lift(tensor.clone())
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether the values of a foreign tensor can be found out."""
+        if id(tensor) in self._recipes:
+            return id(self._sharing(tensor)) not in self._written
+        return self._has_values(tensor)
 
     def _has_values(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor's values are known: it is a constant, or unchanged since before the trace."""
