@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: A shape, a list of shapes, or a dict of shapes, as Python writes them.
+_SHAPES = r"\{[^{}]*\}|[(\[](?:[\d, ]|[(\[][\d, ]*[)\]])+[)\]]"
 #: Width of a table in columns if there is no terminal.
 _WIDTH = 160
 
@@ -56,15 +58,18 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
     '--jobs 0 must be at least 1; lower --learning-rate'
     >>> in_flags("pass input_shape=(1, 3, 224, 224), or overwrite=True", ["input_shape", "overwrite"])
     'pass --input-shape 1 3 224 224, or --overwrite'
+    >>> in_flags("pass input_shape={'x': (1, 4), 'y': (8,)}", ["input_shape"])
+    'pass --input-shape 1 4 --input-shape 8'
     """
     for name in arguments:
         flag = f"--{name.replace('_', '-')}"
         # Do not match inside a path or a longer name.
         start = rf"(?<![\w/.-]){re.escape(name)}"
         message = re.sub(rf"{start}=True\b", flag, message)
-        for shape in re.finditer(rf"{start}=(?:\{{[^({{}}]*)?[(\[]([\d, ]+)[)\]]\}}?", message):
-            sizes = " ".join(re.findall(r"\d+", shape[1]))
-            message = message.replace(shape[0], f"{flag} {sizes}")
+        for given in re.finditer(rf"{start}=({_SHAPES})", message):
+            shapes = re.findall(r"[(\[]([\d, ]+)[)\]]", re.sub(r"'[^']*'", "", given[1]))
+            flags = [" ".join([flag, *re.findall(r"\d+", shape)]) for shape in shapes]
+            message = message.replace(given[0], " ".join(flags))
         message = re.sub(rf"{start}=", f"{flag} ", message)
         if "_" in name:
             message = re.sub(rf"{start}(?![\w/.-])", flag, message)
