@@ -105,12 +105,17 @@ def report(model: Model, error: Exception, verbose: bool) -> int:
     An error that is neither this package's nor the system's is a bug of ours; it too fails only its model.
     ``verbose`` shows where it was raised, and where its cause was if a reader took that for a damaged model.
     """
-    message = in_flags(str(error), ["input_shape", "allow_quantized"])
+    message = _in_flags(error)
     if not isinstance(error, NnMeterNasError | OSError):
         message = f"unexpected {type(error).__name__}: {error}; --verbose tells where it happened"
     if verbose and (error.__cause__ or not isinstance(error, NnMeterNasError | OSError)):
         traceback.print_exception(error)
     return fail(message if model.name in message else f"{model.name}: {message}")
+
+
+def _in_flags(error: Exception) -> str:
+    """Return the message of an error about a model, with flags for arguments."""
+    return in_flags(str(error), ["input_shape", "allow_quantized"])
 
 
 def note_default_device(options: argparse.Namespace) -> None:
@@ -134,7 +139,7 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
     if isinstance(result, Exception):
         entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
                    "estimated_share")  # fmt: skip
-        return {**dict.fromkeys(entries), "error": str(result)}
+        return {**dict.fromkeys(entries), "error": _in_flags(result)}
     return {
         "latency_ms": result.latency_ms if result.is_predicted else None,
         "unpredicted": result.unpredicted,

@@ -284,6 +284,9 @@ def test_quantised_model_is_refused_or_priced_as_the_float_network(
         assert "the model is quantised, at 2 operator(s), the first 'q'" in err
         assert "--allow-quantized" in err
         assert "allow_quantized" not in err
+    assert main(["predict", str(path), "--json"]) == 1
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["error"].endswith("pass the float model, or --allow-quantized to price it as one")
     assert main(["predict", str(path), "--allow-quantized", "--predictor", CPU, GPU]) == 0
     out, err = capsys.readouterr()
     assert err.count("the model is quantised; its latency is that of the float network") == 1
