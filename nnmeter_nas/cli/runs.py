@@ -138,7 +138,7 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
     """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
         entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
-                   "estimated_share")  # fmt: skip
+                   "estimated_share", "quantized")  # fmt: skip
         return {**dict.fromkeys(entries), "error": _in_flags(result)}
     return {
         "latency_ms": result.latency_ms if result.is_predicted else None,
@@ -147,5 +147,6 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
         "extrapolated_share": result.extrapolated_share,
         "estimated": result.estimated,
         "estimated_share": result.estimated_share,
+        "quantized": result.quantized,
         "error": None,
     }

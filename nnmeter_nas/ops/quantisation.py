@@ -42,6 +42,7 @@ QUANTIZED_OPS |= {
     for name in (
         "qlinearconv", "qgemm", "qlinearadd", "qlinearmul", "qlinearconcat", "qlinearwhere", "qattention",
         "qlinearaveragepool", "qlinearglobalaveragepool", "qlinearreducemean", "dynamicquantizelstm",
-        "dynamicquantizematmul", "matmulintegertofloat", "matmulnbits", "qmoe",
+        "dynamicquantizematmul", "matmulintegertofloat", "matmulnbits", "qmoe", "quantizelinear",
+        "dequantizelinear", "qlinearsigmoid", "qlinearleakyrelu", "qlinearsoftmax",
     )
 }  # fmt: skip

@@ -294,6 +294,9 @@ def test_quantised_model_is_refused_or_priced_as_the_float_network(
     assert float(out.splitlines()[1].split()[0]) == pytest.approx(float_ms, abs=1e-4)
     assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU]) == 0
     assert "quantised at 2 operator(s), and priced as the float network" in capsys.readouterr().out
+    assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU, "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["quantized"] == ["q", "d"]
     assert main(["get_ir", str(path), "--allow-quantized", "-o", str(tmp_path / "ir.json")]) == 0
     assert predicted(tmp_path / "ir.json") == float_ms
 
