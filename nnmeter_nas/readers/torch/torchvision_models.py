@@ -56,7 +56,7 @@ def read_torchvision(
     if name not in known:
         raise ReaderError(f"torchvision has no model {name!r}; {nearest(name, known)}")
     builder = models.get_model_builder(name)
-    kind = builder.__module__.split(".")[-2]
+    kind = builder.__module__.removeprefix("torchvision.models.").partition(".")[0]
     if kind == "detection":
         raise ReaderError(
             f"{name!r} detects objects: it takes a list of images, and how many boxes it works on depends on "
