@@ -30,6 +30,10 @@ class ReaderError(NnMeterNasError, ValueError):
     """A model in an outside format cannot be read."""
 
 
+class QuantizedModelError(ReaderError):
+    """A model is quantised. Latencies are for float networks; ``allow_quantized=True`` prices it as one."""
+
+
 class UnpredictedOperatorError(NnMeterNasError):
     """With ``strict=True``: the model has operators of kernel types that were not measured on the device."""
 

@@ -52,6 +52,7 @@ class Explanation:
         kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: measured,
             extrapolated, estimated or unpredicted.
         shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
+        quantized: operators that tell of a quantised network, priced as the float network.
         offset_ms: what each run takes besides its kernels; calibrated packs know it.
     """
 
@@ -59,7 +60,20 @@ class Explanation:
     latency_ms: float
     kernel_graph: nx.DiGraph
     shape_mismatches: list[str]
+    quantized: list[str]
     offset_ms: float = 0.0
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the sum says something: it has a kernel's latency in it, or there are no kernels."""
+        latencies = [ms for _, ms in self.kernel_graph.nodes(data="latency_ms")]
+        return not latencies or any(ms is not None for ms in latencies)
+
+    @property
+    def title(self) -> str:
+        """Latency and device in one line."""
+        told = f"{self.latency_ms:.3f} ms" if self.is_predicted else "no kernel predicted"
+        return f"{told} on {self.device}"
 
     @property
     def unpredicted(self) -> dict[str, str]:
@@ -106,6 +120,8 @@ class Explanation:
         if self.offset_ms:
             share = self.offset_ms / self.latency_ms
             lines.append(f"besides the kernels: {self.offset_ms:.3f} ms, {share:.1%} of the latency")
+        if self.quantized:
+            lines.append(f"quantised at {len(self.quantized)} operator(s), and priced as the float network")
         if self.extrapolated_share or self.estimated:
             lines.append(f"inside the range measured: {self.measured_share:.1%} of the latency")
         if self.extrapolated_share:
@@ -140,7 +156,7 @@ class Explanation:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.table import Table  # imported here because predictions print no table
 
-        table = Table(title=f"{self.latency_ms:.3f} ms on {self.device}", title_justify="left")
+        table = Table(title=self.title, title_justify="left")
         for column in ("kernel", "type", "input", "output"):
             table.add_column(column, overflow="fold")
         table.add_column("ms", justify="right")
@@ -195,6 +211,7 @@ class LatencyPredictor:
         input_shape: InputShape | None = None,
         apply_nni: bool = False,
         strict: bool = False,
+        allow_quantized: bool = False,
     ) -> float:
         """Latency of ``model`` in ms, batch 1.
 
@@ -202,18 +219,20 @@ class LatencyPredictor:
             model, model_type, input_shape: as :func:`nnmeter_nas.read_model` takes them.
             apply_nni: accepted for compatibility with nn-Meter; NNI's candidates are recognised anyway.
             strict: raise if a prediction would leave out or estimate an operator.
+            allow_quantized: price a quantised network as the float network that it stands for.
 
         Raises:
             UnpredictedOperatorError: with ``strict``, the kernel type of an operator was not measured; or no
                 operator can be predicted.
+            QuantizedModelError: the model is quantised, and ``allow_quantized`` is False.
             ReaderError, GraphError, ShapeError: the model cannot be read.
 
         Warns:
             LatencyWarning: once per predictor and kind of operator that is left out, or that is estimated if
                 estimates exceed :data:`ESTIMATED_SHARE` of the latency; once if a model is far outside the
-                measured range or has nothing to run.
+                measured range, is quantised, or has nothing to run.
         """
-        found = self.explain(model, model_type, input_shape)
+        found = self.explain(model, model_type, input_shape, allow_quantized)
         self.check(found, strict)
         return found.latency_ms
 
@@ -223,6 +242,7 @@ class LatencyPredictor:
         model_type: str | None = None,
         input_shape: InputShape | None = None,
         strict: bool = False,
+        allow_quantized: bool = False,
     ) -> Iterator[float]:
         """Latencies of ``models`` in ms, batch 1, one after another, in order.
 
@@ -232,7 +252,7 @@ class LatencyPredictor:
 
         Args:
             models: each as :meth:`predict` takes it; may be an endless iterator.
-            model_type, input_shape, strict: for all models, as :meth:`predict` takes them.
+            model_type, input_shape, strict, allow_quantized: for all models, as :meth:`predict` takes them.
 
         Raises:
             NnMeterNasError: as :meth:`predict`, after the latencies of all models before the failing one. The
@@ -249,7 +269,7 @@ class LatencyPredictor:
             try:
                 for model in islice(left, BATCH):
                     batch.append(model)
-                    graphs.append(read_model(model, model_type, input_shape))
+                    graphs.append(read_model(model, model_type, input_shape, allow_quantized))
             except Exception as error:  # raised after the latencies before it have been returned
                 trouble = error
             for model, found in zip(batch, self.explain_many(graphs), strict=False):  # one may be unread
@@ -280,29 +300,36 @@ class LatencyPredictor:
             not_measured[message] = set(unpredicted.values())
         if (estimated := found.estimated) and (strict or found.estimated_share > ESTIMATED_SHARE):
             message = (
-                f"{len(estimated)} kernel(s), {found.estimated_share:.1%} of the latency, are estimated on "
-                f"{self.device}, where {_kinds(estimated)} was never measured: {_listed(estimated)}"
+                f"{len(estimated)} kernel(s) are estimated on {self.device} ({found.estimated_share:.1%} of "
+                f"the latency), where {_kinds(estimated)} was never measured: {_listed(estimated)}"
             )
             not_measured[message] = {f"estimated {name}" for name in estimated.values()}
         if strict and not_measured:
             raise UnpredictedOperatorError("; ".join(not_measured))
         for message, topics in not_measured.items():
             self._warn(message, topics)
+        if found.quantized:
+            message = "the model is quantised; its latency is that of the float network that it stands for"
+            self._warn(message, {"quantised"})
         if not len(found.kernel_graph):
             message = "the model runs nothing, as its branches are all zero or only reshape its input: 0 ms"
             self._warn(message, {"nothing to run"})
         if found.extrapolated_share > EXTRAPOLATED_SHARE:
             message = (
-                f"{found.extrapolated_share:.0%} of the predicted latency comes from kernels outside the "
-                f"range measured on {self.device}; `explain` lists them"
+                f"much of the latency comes from kernels outside the range measured on {self.device} "
+                f"({found.extrapolated_share:.0%} of the latency); `explain` lists them"
             )
             self._warn(message, {"outside the range"})
 
     def explain(
-        self, model: Any, model_type: str | None = None, input_shape: InputShape | None = None
+        self,
+        model: Any,
+        model_type: str | None = None,
+        input_shape: InputShape | None = None,
+        allow_quantized: bool = False,
     ) -> Explanation:
         """Latency of each kernel of ``model``; arguments and errors as :meth:`predict`."""
-        return self.explain_many([read_model(model, model_type, input_shape)])[0]
+        return self.explain_many([read_model(model, model_type, input_shape, allow_quantized)])[0]
 
     def explain_many(self, graphs: Sequence[nx.DiGraph]) -> list[Explanation]:
         """Latency of each kernel of finished model graphs.
@@ -339,7 +366,8 @@ class LatencyPredictor:
         offset_ms = self.pack.offset_ms if len(kernel_graph) else 0.0
         total = math.fsum(ms for _, ms in latencies if ms is not None) + offset_ms
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
-        return Explanation(self.device, total, kernel_graph, mismatches, offset_ms)
+        quantized = graph.graph["quantized"]
+        return Explanation(self.device, total, kernel_graph, mismatches, quantized, offset_ms)
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

@@ -26,10 +26,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--nn-meter-ir", type=Path, nargs="+", action="extend", metavar="PATH",
                         help="nn-Meter IR: one graph (.json), or one a line as in the bench dataset (.jsonl)")
     models.add_argument("--torchvision", nargs="+", action="extend", metavar="NAME",
-                        help="models of torchvision, such as resnet18; nn-Meter's short names work too")
+                        help="models of torchvision other than detectors, such as resnet18; nn-Meter's short "
+                        "names work too")
     models.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
                         help="shape of the input, NCHW with batch 1, such as 1 3 224 224, where the model "
                         "leaves it open or another is wanted; once for each input, in their order")
+    models.add_argument("--allow-quantized", action="store_true",
+                        help="take a quantised model as the float network that it stands for")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

@@ -121,7 +121,7 @@ def _kernels(found: Explanation, top: int | None) -> list[dict[str, Any]]:
 def _top_table(found: Explanation, top: int) -> Table:
     """Make a table of the costliest kernels, with one line for all others."""
     rows = _kernels(found, top)
-    table = Table(title=f"{found.latency_ms:.3f} ms on {found.device}", title_justify="left")
+    table = Table(title=found.title, title_justify="left")
     for column in ("kernel", "type", "input", "output"):
         table.add_column(column, overflow="fold")
     table.add_column("ms", justify="right")

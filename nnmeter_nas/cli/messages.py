@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: A shape, a list of shapes, or a dict of shapes, as Python writes them.
+_SHAPES = r"\{[^{}]*\}|[(\[](?:[\d, ]|[(\[][\d, ]*[)\]])+[)\]]"
 #: Width of a table in columns if there is no terminal.
 _WIDTH = 160
 
@@ -56,19 +58,48 @@ def in_flags(message: str, arguments: Iterable[str]) -> str:
     '--jobs 0 must be at least 1; lower --learning-rate'
     >>> in_flags("pass input_shape=(1, 3, 224, 224), or overwrite=True", ["input_shape", "overwrite"])
     'pass --input-shape 1 3 224 224, or --overwrite'
+    >>> in_flags("pass input_shape={'x': (1, 4), 'y': (8,)}", ["input_shape"])
+    'pass --input-shape 1 4 --input-shape 8'
     """
     for name in arguments:
         flag = f"--{name.replace('_', '-')}"
         # Do not match inside a path or a longer name.
         start = rf"(?<![\w/.-]){re.escape(name)}"
         message = re.sub(rf"{start}=True\b", flag, message)
-        for shape in re.finditer(rf"{start}=(?:\{{[^({{}}]*)?[(\[]([\d, ]+)[)\]]\}}?", message):
-            sizes = " ".join(re.findall(r"\d+", shape[1]))
-            message = message.replace(shape[0], f"{flag} {sizes}")
+        for given in re.finditer(rf"{start}=({_SHAPES})", message):
+            shapes = re.findall(r"[(\[]([\d, ]+)[)\]]", re.sub(r"'[^']*'", "", given[1]))
+            flags = [" ".join([flag, *re.findall(r"\d+", shape)]) for shape in shapes]
+            message = message.replace(given[0], " ".join(flags))
         message = re.sub(rf"{start}=", f"{flag} ", message)
         if "_" in name:
             message = re.sub(rf"{start}(?![\w/.-])", flag, message)
     return message
+
+
+def grouped(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Join messages that differ only in the device, or in the share in brackets behind its name.
+
+    Args:
+        said: device and message, in order.
+
+    >>> grouped([("one", "new on one (5%)."), ("one", "quantised"), ("two", "new on two (7%)."),
+    ...          ("two", "quantised")])
+    ['new on one (5%) and two (7%).', 'quantised']
+    """
+    places: dict[tuple[str, ...], list[list[str]]] = {}
+    for device, message in said:
+        named = re.compile(rf"{re.escape(device)}(?: \([^()]*\))?")
+        places.setdefault(tuple(named.split(message)), []).append(named.findall(message))
+    lines = []
+    for texts, devices in places.items():
+        together = [_listed(list(dict.fromkeys(names))) for names in zip(*devices, strict=True)]
+        lines.append("".join(a + b for a, b in zip(texts, [*together, ""], strict=True)))
+    return lines
+
+
+def _listed(words: Sequence[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def fail(message: str) -> int:

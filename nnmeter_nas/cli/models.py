@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import DatasetError, ReaderError
-from ..readers import SUFFIXES, read_model, why_unreadable
+from ..readers import SUFFIXES, read_model, unknown_format
 from ..readers.inputs import InputShape
 
 #: A file with one graph per line, as in the bench dataset.
@@ -48,11 +48,13 @@ class Models:
             tell it.
         torchvision: names of torchvision models.
         input_shape: input shape of all models, or None.
+        allow_quantized: read a quantised model as the float network.
     """
 
     files: Sequence[tuple[Path, str | None]]
     torchvision: Sequence[str]
     input_shape: InputShape | None
+    allow_quantized: bool = False
 
     @classmethod
     def named_by(cls, options: argparse.Namespace) -> Models:
@@ -61,20 +63,22 @@ class Models:
         for flag, kind in _FLAGS.items():
             files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
         shapes = options.input_shape or [None]
-        return cls(files, options.torchvision or (), shapes[0] if len(shapes) == 1 else shapes)
+        input_shape = shapes[0] if len(shapes) == 1 else shapes
+        return cls(files, options.torchvision or (), input_shape, options.allow_quantized)
 
     def __len__(self) -> int:
         return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)
 
     def __iter__(self) -> Iterator[Model]:
+        how = self.input_shape, self.allow_quantized
         for path, kind in self.files:
             if kind == _LINES:
                 yield from self._lines(path)
             else:
-                read = partial(_read_file, path, kind, self.input_shape)
+                read = partial(_read_file, path, kind, *how)
                 yield Model(str(path), path, kind or "unknown", read)
         for name in self.torchvision:
-            yield Model(name, None, "torch", partial(_read_torchvision, name, self.input_shape))
+            yield Model(name, None, "torch", partial(_read_torchvision, name, *how))
 
     def _lines(self, path: Path) -> Iterator[Model]:
         """Yield the models of a file with one graph per line; stop after a malformed line."""
@@ -82,7 +86,9 @@ class Models:
 
         try:
             for model in iter_models(path):
-                read = partial(read_model, model.graph, "nnmeter-ir", self.input_shape)
+                read = partial(
+                    read_model, model.graph, "nnmeter-ir", self.input_shape, self.allow_quantized
+                )
                 yield Model(f"{path}:{model.id}", path, "nnmeter-ir", read)
         except DatasetError as error:
             yield Model(str(path), path, "nnmeter-ir", partial(_raise, error))
@@ -122,23 +128,21 @@ def _count(path: Path) -> int:
         return 1
 
 
-def _read_file(path: Path, kind: str | None, input_shape: InputShape | None) -> nx.DiGraph:
+def _read_file(
+    path: Path, kind: str | None, input_shape: InputShape | None, allow_quantized: bool
+) -> nx.DiGraph:
     if path.is_dir():
         raise ReaderError(f"{path} is a folder without {' or '.join(_suffixes(kind))} files")
     if kind is None:
-        if reason := why_unreadable(path):
-            raise ReaderError(f"{path} cannot be read: {reason}")
-        raise ReaderError(
-            f"cannot tell the format of {path}, which ends in none of {', '.join(FOLDER_SUFFIXES)}; name it "
-            "with --onnx, --tensorflow or --nn-meter-ir"
-        )
-    return read_model(path, kind, input_shape)
+        way_out = "name it with --onnx, --tensorflow or --nn-meter-ir"
+        raise unknown_format(path, FOLDER_SUFFIXES, way_out)
+    return read_model(path, kind, input_shape, allow_quantized)
 
 
-def _read_torchvision(name: str, input_shape: InputShape | None) -> nx.DiGraph:
+def _read_torchvision(name: str, input_shape: InputShape | None, allow_quantized: bool) -> nx.DiGraph:
     from ..readers.torch.torchvision_models import read_torchvision  # late: files do not need it
 
-    return read_torchvision(name, input_shape)
+    return read_torchvision(name, input_shape, allow_quantized)
 
 
 def _raise(error: Exception) -> Any:

@@ -122,7 +122,7 @@ def _draw_panel(
     axes.set_yticks(range(len(kernels)), [_shortened(name) for name, _ in kernels], fontsize=8.5)
     axes.set_ylim(len(kernels) - 0.4, -0.6)  # the costliest on top
     axes.set_xlim(0, 1.25 * max(latencies, default=1.0))
-    axes.set_title(f"{found.latency_ms:.3f} ms on {found.device}", fontsize=11, color=_TEXT_COLOUR)
+    axes.set_title(found.title, fontsize=11, color=_TEXT_COLOUR)
     remarks = ["predicted latency (ms, batch 1)", *_left_out(found, len(kernels), sum(latencies))]
     axes.set_xlabel("\n".join(remarks), fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -6,16 +6,16 @@ import argparse
 import math
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 
-from ..errors import NnMeterNasError
+from ..errors import GraphError, NnMeterNasError
 from ..predictor import Explanation, LatencyPredictor
 from .arguments import DEFAULT_DEVICE
-from .messages import fail, in_flags, note, warn
+from .messages import fail, grouped, in_flags, note, warn
 from .models import Model, Models
 from .results import progress
 
@@ -56,24 +56,47 @@ class Run:
             return [error] * len(self.predictors)
         if self.verbose:
             note(f"{model.name}: {model.kind}, {len(graph)} operators")
-        return [self._result(model, graph, predictor) for predictor in self.predictors]
+        results, warned = [], []
+        for predictor in self.predictors:
+            result, messages = self._result(graph, predictor)
+            results.append(result)
+            warned += [(predictor.device, message) for message in messages]
+        for message in grouped(warned):
+            warn(f"{model.name}: {message}")
+        self._report(model, results)
+        return results
 
     def _result(
-        self, model: Model, graph: nx.DiGraph, predictor: LatencyPredictor
-    ) -> Explanation | Exception:
+        self, graph: nx.DiGraph, predictor: LatencyPredictor
+    ) -> tuple[Explanation | Exception, list[str]]:
+        """Return the explanation or the error, and what was warned of."""
         predictor = LatencyPredictor(predictor.pack)  # a fresh one, which has not warned about another model
+        result: Explanation | Exception
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                found = predictor.explain(graph)
+                result = predictor.explain(graph, allow_quantized=True)  # it was allowed when it was read
+                if not len(result.kernel_graph):
+                    raise GraphError(
+                        "it runs nothing, as its branches are all zero or only reshape its input, so it has "
+                        "no latency"
+                    )
                 if self.warns:
-                    predictor.check(found, self.strict)
-            except Exception as error:
-                self.exit_code = report(model, error, self.verbose)
-                return error
-        for warning in caught:
-            warn(f"{model.name}: {warning.message}")
-        return found
+                    predictor.check(result, self.strict)
+            except Exception as error:  # one device must not stop the others
+                result = error
+        return result, [str(warning.message) for warning in caught]
+
+    def _report(self, model: Model, results: Sequence[Explanation | Exception]) -> None:
+        """Print why the model failed: a bug of ours each time, any other reason once for all devices."""
+        said = []
+        for predictor, result in zip(self.predictors, results, strict=True):
+            if isinstance(result, NnMeterNasError):
+                said.append((predictor.device, str(result)))
+            elif isinstance(result, Exception):
+                self.exit_code = report(model, result, self.verbose)
+        for message in grouped(said):
+            self.exit_code = report(model, NnMeterNasError(message), self.verbose)
 
 
 def report(model: Model, error: Exception, verbose: bool) -> int:
@@ -82,12 +105,17 @@ def report(model: Model, error: Exception, verbose: bool) -> int:
     An error that is neither this package's nor the system's is a bug of ours; it too fails only its model.
     ``verbose`` shows where it was raised, and where its cause was if a reader took that for a damaged model.
     """
-    message = in_flags(str(error), ["input_shape"])
+    message = _in_flags(error)
     if not isinstance(error, NnMeterNasError | OSError):
         message = f"unexpected {type(error).__name__}: {error}; --verbose tells where it happened"
     if verbose and (error.__cause__ or not isinstance(error, NnMeterNasError | OSError)):
         traceback.print_exception(error)
     return fail(message if model.name in message else f"{model.name}: {message}")
+
+
+def _in_flags(error: Exception) -> str:
+    """Return the message of an error about a model, with flags for arguments."""
+    return in_flags(str(error), ["input_shape", "allow_quantized"])
 
 
 def note_default_device(options: argparse.Namespace) -> None:
@@ -110,14 +138,15 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
     """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
         entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
-                   "estimated_share")  # fmt: skip
-        return {**dict.fromkeys(entries), "error": str(result)}
+                   "estimated_share", "quantized")  # fmt: skip
+        return {**dict.fromkeys(entries), "error": _in_flags(result)}
     return {
-        "latency_ms": result.latency_ms,
+        "latency_ms": result.latency_ms if result.is_predicted else None,
         "unpredicted": result.unpredicted,
         "unpredicted_share": _share(result.unpredicted_share),
         "extrapolated_share": result.extrapolated_share,
         "estimated": result.estimated,
         "estimated_share": result.estimated_share,
+        "quantized": result.quantized,
         "error": None,
     }

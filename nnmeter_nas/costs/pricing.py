@@ -16,6 +16,7 @@ from ..errors import LookupTableError
 from ..kernels.configuration import FloatArray, kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse
 from ..predictor import LatencyPredictor
+from ..readers import refuse_quantized
 from ..supernet.choices import architecture_at
 from ..supernet.space import Space
 
@@ -218,6 +219,7 @@ class Pricing:
                 f"the space {self.space.name!r} gave no finished model graph for {architecture}, but one of "
                 f"type {type(graph).__name__}; pass models through nnmeter_nas.read_model"
             )
+        refuse_quantized(graph)
         return graph
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import networkx as nx
 
 from ..errors import GraphError, ShapeError
-from ..ops import OPERATORS, ROLES
+from ..ops import OPERATORS, QUANTIZED_OPS, ROLES
 from .editing import Operand, bypass, connect_all, set_operands
 from .rewrites import rewrite
 from .shapes import Shape, infer_shapes, operand_shape
@@ -76,7 +76,8 @@ def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
     """Validate ``graph``, infer shapes, prune dead branches and rewrite spellings. Readers call this last.
 
     Works in place and returns ``graph``. ``graph.graph["shape_mismatches"]`` then lists each
-    ``(operator, declared, inferred)`` where the outside format stated another shape.
+    ``(operator, declared, inferred)`` where the outside format stated another shape, and
+    ``graph.graph["quantized"]`` names the operators that tell of a quantised network.
 
     Args:
         graph: a model graph, complete except for shapes.
@@ -89,6 +90,7 @@ def finish(graph: nx.DiGraph, inferred: Container[str] = ()) -> nx.DiGraph:
     # One order is enough: adding or removing operators does not reorder the others.
     order = validate(graph)
     infer_shapes(graph, order, inferred)
+    graph.graph["quantized"] = _quantized(graph)
     # Prune first, so that no idle operator stands between those of a spelling.
     prune(graph, order)
     rewrite(graph, order)
@@ -123,6 +125,13 @@ def validate(graph: nx.DiGraph) -> list[str]:
             f"the graph is disconnected: no path leads from the inputs {inputs} to the outputs {outputs}"
         )
     return order
+
+
+def _quantized(graph: nx.DiGraph) -> list[str]:
+    """Names of the operators of quantised networks on a path to an output."""
+    found = [name for name, op in graph.nodes(data="op") if op in QUANTIZED_OPS]
+    used = reachable(graph.reverse(copy=False), output_names(graph)) if found else ()
+    return [name for name in found if name in used]
 
 
 def _check_batch(shapes: Mapping[str, Shape]) -> None:

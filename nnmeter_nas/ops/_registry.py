@@ -89,6 +89,7 @@ class Operator:
         launches: counts the kernels that it runs one after another, such as the steps of a recurrent layer;
             for such estimates only.
         rule: its name in fusion rules.
+        quantized: whether it belongs to quantised networks only.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Operator:
     passes: float
     launches: Count
     rule: str
+    quantized: bool
 
     def work(self, node: Node) -> Work:
         """Work of ``node``, one use of this operator in a finished model graph."""
@@ -133,6 +135,8 @@ RULE_NAMES: dict[str, str] = {}
 ROLES: dict[str, Role] = {}
 #: Canonical names of operators that make no kernel.
 VIEW_OPS: set[str] = set()
+#: Names, in model graphs, of operators that belong to quantised networks only.
+QUANTIZED_OPS: set[str] = set()
 
 
 def operator(
@@ -156,6 +160,7 @@ def operator(
     passes: float = 1,
     launches: Count = once,
     rule: str = "",
+    quantized: bool = False,
 ) -> Callable[[ShapeRule], ShapeRule]:
     """Declare the operator ``name``, whose shape rule is the decorated function.
 
@@ -196,6 +201,7 @@ def operator(
                 passes=passes,
                 launches=launches,
                 rule=rule or name,
+                quantized=quantized,
             )
         )
         return shape
@@ -222,6 +228,8 @@ def _add(declared: Operator) -> None:
         ROLES[declared.name] = declared.role
     if declared.kernel is None:
         VIEW_OPS.add(declared.name)
+    if declared.quantized:
+        QUANTIZED_OPS.add(declared.name)
 
 
 def kernel_of(op: str) -> str | None:

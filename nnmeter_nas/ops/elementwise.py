@@ -24,7 +24,7 @@ from ._shapes import broadcast, only
 @operator("sin", torch="sin", onnx="Sin", tensorflow="Sin", keeps_zeros=True, like="hswish")
 @operator("cos", torch="cos", onnx="Cos", tensorflow="Cos", like="hswish")
 @operator("logicalnot", torch="logical_not", onnx="Not", tensorflow="LogicalNot")
-@operator("cast", torch="_to_copy", onnx="Cast", tensorflow="Cast Dequantize", nnmeter="Cast",
+@operator("cast", torch="_to_copy", onnx="Cast", tensorflow="Cast", nnmeter="Cast",
           keeps_zeros=True)
 def _unary(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """The same shape as the input."""

@@ -13,7 +13,7 @@ from ._shapes import only
 def _input(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     """The given shape."""
     shape = attrs.get("shape")
-    if not shape or any(not isinstance(d, int) or d < 1 for d in shape):
+    if shape is None or any(not isinstance(d, int) or d < 1 for d in shape):
         raise ShapeError(f"input shape {shape} is missing or not of positive sizes; pass input_shape")
     return [tuple(shape)]
 

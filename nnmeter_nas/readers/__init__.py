@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import PurePath
@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx as nx
 
-from ..errors import ReaderError, nearest
+from ..errors import QuantizedModelError, ReaderError, nearest
 from ..graph.model_graph import finish, input_names
 from .inputs import InputShape
 
@@ -30,17 +30,24 @@ _WEIGHTS = (
     "export it to ONNX"
 )
 _KERAS = "freeze the network to a GraphDef (.pb), or export it to ONNX"
+_CONVERTED = "it is made for one runtime; pass the ONNX file or frozen GraphDef (.pb) that it was made from"
 #: Suffix of files of networks that no reader takes -> why, and the way out.
 _UNREADABLE = {
     ".tflite": "it holds the network as its converter rewrote it for the runtime; pass the frozen GraphDef "
     "(.pb) or the ONNX file that it was made from",
-    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl"), _WEIGHTS),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl", ".npz"), _WEIGHTS),
     **dict.fromkeys((".h5", ".keras"), _KERAS),
+    ".pt2": "load it with torch.export.load, and predict the program in Python",
+    ".pbtxt": "it is the text form of a GraphDef; write graph_def.SerializeToString() to a .pb file",
+    **dict.fromkeys((".xml", ".mlmodel", ".engine", ".plan"), _CONVERTED),
 }
 
 
 def read_model(
-    model: Any, model_type: str | None = None, input_shape: InputShape | None = None
+    model: Any,
+    model_type: str | None = None,
+    input_shape: InputShape | None = None,
+    allow_quantized: bool = False,
 ) -> nx.DiGraph:
     """Read ``model`` into a model graph.
 
@@ -50,12 +57,31 @@ def read_model(
         model_type: one of :data:`MODEL_TYPES`. By default it is detected from ``model``.
         input_shape: NCHW shape of the input. It overrides the model's own, and is required if the model has
             none. For several inputs, pass a list of shapes or a dict by input name.
+        allow_quantized: read a quantised network as the float network that it stands for.
 
     Raises:
         ReaderError: the format is unknown, or the model is not in that format.
+        QuantizedModelError: the model is quantised, and ``allow_quantized`` is False.
         GraphError, ShapeError: the model is malformed.
         MissingPackageError: the format needs an optional package.
     """
+    graph = _read(model, model_type, input_shape)
+    if not allow_quantized:
+        refuse_quantized(graph)
+    return graph
+
+
+def refuse_quantized(graph: nx.DiGraph) -> None:
+    """Raise a QuantizedModelError if a finished model graph was read from a quantised network."""
+    if found := graph.graph["quantized"]:
+        raise QuantizedModelError(
+            f"the model is quantised, at {len(found)} operator(s), the first {found[0]!r}, and latencies are "
+            "those of float networks; pass the float model, or allow_quantized=True to price it as one"
+        )
+
+
+def _read(model: Any, model_type: str | None, input_shape: InputShape | None) -> nx.DiGraph:
+    """Read ``model``, quantised or not."""
     if isinstance(model, nx.DiGraph):
         return _own_graph(model, input_shape)
     kind = _recognise(model) if model_type is None else model_type
@@ -66,13 +92,22 @@ def read_model(
     return graph
 
 
-def why_unreadable(path: str | PathLike[str]) -> str | None:
-    """Why no reader takes files like ``path``, and the way out; None if its suffix does not tell.
+def unknown_format(path: str | PathLike[str], suffixes: Iterable[str], way_out: str) -> ReaderError:
+    """Return the error for a file of which no reader is known.
 
-    >>> why_unreadable("model.h5")
-    'freeze the network to a GraphDef (.pb), or export it to ONNX'
+    Args:
+        path: the file.
+        suffixes: those that tell a format.
+        way_out: what else tells it, for a file whose suffix says nothing.
+
+    >>> unknown_format("model.h5", SUFFIXES, "pass model_type")
+    ReaderError("'model.h5' cannot be read: freeze the network to a GraphDef (.pb), or export it to ONNX")
     """
-    return _UNREADABLE.get(PurePath(path).suffix.lower())
+    if reason := _UNREADABLE.get(PurePath(path).suffix.lower()):
+        return ReaderError(f"{fspath(path)!r} cannot be read: {reason}")
+    return ReaderError(
+        f"cannot tell the format of {fspath(path)!r}: the suffix is none of {', '.join(suffixes)}; {way_out}"
+    )
 
 
 def _own_graph(graph: nx.DiGraph, input_shape: InputShape | None) -> nx.DiGraph:
@@ -89,6 +124,7 @@ def _own_graph(graph: nx.DiGraph, input_shape: InputShape | None) -> nx.DiGraph:
 
 def _recognise(model: Any) -> str:
     """Detect the model type of ``model`` from its attributes, or from its suffix if it is a path."""
+    way_out = f"pass model_type, one of {', '.join(MODEL_TYPES)}"
     if hasattr(model, "root_graph"):
         return "nni-ir"
     if hasattr(model, "named_modules") or hasattr(model, "graph_signature"):
@@ -98,20 +134,18 @@ def _recognise(model: Any) -> str:
     if hasattr(model, "versions") and hasattr(model, "node"):
         return "pb"
     if isinstance(model, Mapping):
-        if any(hasattr(value, "untyped_storage") for value in model.values()):
+        if _holds_weights(model):
             raise ReaderError("a state_dict holds only weights; load it into its module, and pass the module")
         return "nnmeter-ir"
     if isinstance(model, str | PathLike):
         for suffix, kind in SUFFIXES.items():
             if fspath(model).lower().endswith(suffix):
                 return kind
-        if reason := why_unreadable(model):
-            raise ReaderError(f"{fspath(model)!r} cannot be read: {reason}")
-        raise ReaderError(
-            f"cannot detect the format of {fspath(model)!r}: the suffix is none of {', '.join(SUFFIXES)}; "
-            f"pass model_type, one of {', '.join(MODEL_TYPES)}"
-        )
-    raise ReaderError(
-        f"cannot detect the format of a {type(model).__name__!r}; pass model_type, one of "
-        f"{', '.join(MODEL_TYPES)}"
-    )
+        raise unknown_format(model, SUFFIXES, way_out)
+    raise ReaderError(f"cannot tell the format of a {type(model).__name__!r}; {way_out}")
+
+
+def _holds_weights(model: Mapping[Any, Any]) -> bool:
+    """Whether a dict holds tensors, as a state_dict and a checkpoint around one do."""
+    inner = [part for part in model.values() if isinstance(part, Mapping)]
+    return any(hasattr(value, "untyped_storage") for part in (model, *inner) for value in part.values())

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from ..errors import ReaderError, nearest
 from ..graph.shapes import Shape
+
+#: Number of dimensions -> the usual input that has so many; none given stands for an image.
+_USUAL = {0: (1, 3, 224, 224), 4: (1, 3, 224, 224), 5: (1, 3, 16, 112, 112)}
+#: A length or a number of features for an example.
+_LENGTH = 128
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
@@ -44,6 +50,21 @@ def shapes_by_input(input_shape: InputShape | None, names: Sequence[str]) -> dic
     return {name: _shape(shape, input_shape) for name, shape in zip(names, shapes, strict=True)}
 
 
+def way_out(inputs: Mapping[str, Sequence[int | None]]) -> str:
+    """Tell how to give the shapes of ``inputs``, NCHW; None is a size that the model leaves open.
+
+    >>> way_out({"image": (1, 3, None, None), "scale": (1, None)})
+    "pass input_shape, for example input_shape={'image': (1, 3, 224, 224), 'scale': (1, 128)}"
+    """
+    example = {name: _example(sizes) for name, sizes in inputs.items()}
+    return f"pass input_shape, for example input_shape={example}"
+
+
+def _example(sizes: Sequence[int | None]) -> Shape:
+    usual = _USUAL.get(len(sizes), (1, *[_LENGTH] * (len(sizes) - 1)) if len(sizes) > 1 else (_LENGTH,))
+    return tuple(size or other for size, other in zip(sizes, usual, strict=True)) if sizes else usual
+
+
 def is_list_of_shapes(input_shape: Any) -> bool:
     """Whether ``input_shape`` is a list of shapes rather than one shape."""
     first = input_shape[0] if isinstance(input_shape, list | tuple) and input_shape else None
@@ -55,11 +76,11 @@ def _is_list(value: Any) -> bool:
 
 
 def _shape(shape: Any, given: Any) -> Shape:
-    if not _is_list(shape) or not shape:
+    if not _is_list(shape) or (not shape and shape is given):  # an input among several may be a number
         raise _not_a_shape(given)
-    if any(type(size) is not int or size < 1 for size in shape):
+    if any(isinstance(size, bool) or not isinstance(size, Integral) or size < 1 for size in shape):
         raise _not_a_shape(given)
-    return tuple(shape)
+    return tuple(int(size) for size in shape)
 
 
 def _not_a_shape(given: Any) -> ReaderError:

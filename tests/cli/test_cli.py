@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import nnmeter_nas
 from ir import small_cnn
 from nnmeter_nas.cli import argument_parser, main, models
 
@@ -143,3 +146,17 @@ def test_fault_of_our_own_fails_its_model_alone_and_says_so(
     assert str(tmp_path / "b.json") in out
     assert main(["predict", "-v", str(tmp_path / "a.json"), "--predictor", DEVICE]) == 1
     assert "in faulty" in capsys.readouterr().err
+
+
+def test_errors_of_the_library_name_arguments_and_no_flags() -> None:
+    """They are raised in Python too; the command turns arguments into flags."""
+    package = Path(nnmeter_nas.__file__).parent
+    commands = {package / "cli", package / "benchmarks", package / "compat"}
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        if not commands.isdisjoint(path.parents):
+            continue
+        raised = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Raise)]
+        parts = [getattr(n, "value", None) for error in raised for n in ast.walk(error)]
+        found += [text for text in parts if isinstance(text, str) and re.search(r"(?<!\w)--[a-z]", text)]
+    assert found == []

@@ -32,12 +32,12 @@ def write_ir(path: Path, ir: dict[str, Any] | None = None) -> Path:
     return path
 
 
-def write_onnx(path: Path) -> Path:
+def write_onnx(path: Path, operator: str = "Relu") -> Path:
     """Write an ONNX model of one operator."""
     pytest.importorskip("onnx")
-    from onnx_models import layer
+    from onnx_models import model, node
 
-    path.write_bytes(layer("Relu").SerializeToString())
+    path.write_bytes(model([node(operator, "x", "y")]).SerializeToString())
     return path
 
 
@@ -191,6 +191,8 @@ def test_file_of_unknown_suffix_names_the_flags(
         ("net.PTH", "predict its module in Python, or export it to ONNX"),
         ("net.safetensors", "predict its module in Python, or export it to ONNX"),
         ("net.keras", "freeze the network to a GraphDef (.pb), or export it to ONNX"),
+        ("net.pt2", "load it with torch.export.load"),
+        ("net.xml", "pass the ONNX file or frozen GraphDef (.pb) that it was made from"),
     ],
 )
 def test_file_that_no_reader_takes_says_what_to_pass_instead(
@@ -224,6 +226,79 @@ def test_operator_that_is_estimated_is_a_warning_or_under_strict_a_failure(
     out, err = capsys.readouterr()
     assert f"error: {model}: 1 kernel(s)" in err
     assert [bool(row["latency_ms"]) for row in csv.DictReader(io.StringIO(out))] == [False, True]
+
+
+def test_what_is_said_of_all_devices_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_ir(tmp_path / "odd.json", with_operator("Erf"))
+    assert main(["predict", str(model), "--predictor", CPU, GPU]) == 0
+    [estimated] = [line for line in capsys.readouterr().err.splitlines() if "estimated" in line]
+    assert re.search(rf"on {CPU} \([\d.]+% of the latency\) and {GPU} \([\d.]+% of the latency\)", estimated)
+    shapeless = write_onnx(tmp_path / "odd.onnx", "NonZero")
+    assert main(["predict", str(shapeless), "--predictor", CPU, GPU]) == 1
+    out, err = capsys.readouterr()
+    [complaint] = err.splitlines()
+    assert f"not predicted on {CPU} and {GPU}: " in complaint
+    assert out == ""
+
+
+@pytest.mark.parametrize(("operator", "why"), [("NonZero", "nothing of the model is predicted"),
+                                               ("Identity", "it runs nothing")])
+def test_no_latency_is_a_failure_and_no_number(
+    operator: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(write_onnx(tmp_path / "net.onnx", operator))
+    assert main(["predict", model, "--predictor", CPU]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert why in err
+    assert main(["predict", model, "--predictor", CPU, "--json"]) == 1
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["latency_ms"] is None
+    assert why in record["error"]
+    assert main(["explain", model, "--predictor", CPU]) == (operator == "Identity")
+    out, err = capsys.readouterr()
+    assert why in err if operator == "Identity" else f"no kernel predicted on {CPU}" in out
+    assert "0.0" not in out.replace("100.0%", "")
+
+
+def test_quantised_model_is_refused_or_priced_as_the_float_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    from onnx_models import model as model_of
+    from onnx_models import node
+
+    scale = {"scale": [0.1], "zero": [3]}
+    nodes = [
+        node("QuantizeLinear", "x scale zero", "q"), node("DequantizeLinear", "q scale zero", "d"),
+        node("Relu", "d", "y"),
+    ]  # fmt: skip
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(model_of(nodes, scale).SerializeToString())
+    for command in ("predict", "explain", "get_ir"):
+        assert main([command, str(path)]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "the model is quantised, at 2 operator(s), the first 'q'" in err
+        assert "--allow-quantized" in err
+        assert "allow_quantized" not in err
+    assert main(["predict", str(path), "--json"]) == 1
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["error"].endswith("pass the float model, or --allow-quantized to price it as one")
+    assert main(["predict", str(path), "--allow-quantized", "--predictor", CPU, GPU]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("the model is quantised; its latency is that of the float network") == 1
+    float_ms = load_latency_predictor(CPU).predict(write_onnx(tmp_path / "float.onnx"))
+    assert float(out.splitlines()[1].split()[0]) == pytest.approx(float_ms, abs=1e-4)
+    assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU]) == 0
+    assert "quantised at 2 operator(s), and priced as the float network" in capsys.readouterr().out
+    assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU, "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["quantized"] == ["q", "d"]
+    assert main(["get_ir", str(path), "--allow-quantized", "-o", str(tmp_path / "ir.json")]) == 0
+    assert predicted(tmp_path / "ir.json") == float_ms
 
 
 def test_every_device_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,36 +369,24 @@ def test_folder_of_many_models_streams_and_keeps_no_graph(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_torchvision_models_go_by_name(tmp_path: Path) -> None:
-    """A stand-in for torchvision, whose builds need another torch than tests have."""
     torch = pytest.importorskip("torch")
     from nnmeter_nas.benchmarks.networks import build_network
+    from torchvision_stand_in import write_torchvision
 
-    package = tmp_path / "torchvision" / "models"
-    package.mkdir(parents=True)
-    (tmp_path / "torchvision" / "__init__.py").write_text("")
-    (package / "__init__.py").write_text(
-        "import warnings\n"
-        "import torch\n"
-        "from nnmeter_nas.benchmarks.networks import build_network\n"
-        "class Network: pass\n"
-        "def _named(name):\n"
-        "    def build(*, weights='DEFAULT'):\n"
-        "        assert weights is None\n"
-        "        assert torch.empty(1).is_meta\n"
-        "        warnings.warn('initial weights will change')\n"
-        "        return build_network(name)\n"
-        "    return build\n"
-        "resnet18 = _named('resnet18')\n"
-        "squeezenet1_0 = inception_v3 = _named('squeezenet1_0')  # the latter for its input shape\n"
-    )
-    names = ["resnet18", "squeezenet", "inception_v3", "resnet81"]
-    command = [COMMAND, "predict", "--predictor", CPU, "--json", "--torchvision", *names]
+    write_torchvision(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 1
-    [complaint] = result.stderr.splitlines()
-    assert "torchvision has no model 'resnet81'; did you mean 'resnet18'?" in complaint
-    records = json.loads(result.stdout)
+
+    def run(*names: str) -> tuple[list[dict[str, Any]], list[str]]:
+        command = [COMMAND, "predict", "--predictor", CPU, "--json", "--torchvision", *names]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        complaints = [line for line in result.stderr.splitlines() if "error: " in line]
+        assert result.returncode == bool(complaints)
+        return json.loads(result.stdout), complaints
+
+    names = ["resnet18", "squeezenet", "inception_v3", "quantized_resnet18", "resnet81"]
+    records, [quantised, unknown] = run(*names)
+    assert "pass 'resnet18', or --allow-quantized to price it as one" in quantised
+    assert "torchvision has no model 'resnet81'; did you mean 'resnet18'?" in unknown
     assert [record["model"] for record in records] == names
     predictor = load_latency_predictor(CPU)
     expected = (("resnet18", 224), ("squeezenet1_0", 224), ("squeezenet1_0", 299))
@@ -331,6 +394,9 @@ def test_torchvision_models_go_by_name(tmp_path: Path) -> None:
         with torch.device("meta"):
             network = build_network(name)
         assert record["latency_ms"] == predictor.predict(network, "torch", (1, 3, size, size))
+    [priced], complaints = run("quantized_resnet18", "--allow-quantized")
+    assert priced["latency_ms"] == records[0]["latency_ms"]
+    assert not complaints
 
 
 def test_absent_torchvision_names_the_way_out(
@@ -374,7 +440,7 @@ def test_an_estimated_type_is_a_warning_a_column_and_under_strict_a_failure(
     model = write_ir(tmp_path / "model.json", builder.nodes)
     assert main(["predict", str(model), "--predictor", CPU, "--json"]) == 0
     out, err = capsys.readouterr()
-    assert "1 kernel(s), 100.0% of the latency, are estimated" in err
+    assert f"1 kernel(s) are estimated on {CPU} (100.0% of the latency)" in err
     [record] = json.loads(out)
     assert (record["estimated"], record["estimated_share"]) == ({"act": "relu"}, 1.0)
     assert record["unpredicted"] == {}

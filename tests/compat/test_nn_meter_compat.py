@@ -37,6 +37,7 @@ from nnmeter_nas.errors import (
     UnknownDeviceError,
 )
 from nnmeter_nas.packs import import_predictor
+from torchvision_stand_in import write_torchvision
 
 CPU = "cortexA76cpu_tflite21"
 ONE_LINE = "import nnmeter_nas.compat as c; c.install()\n"
@@ -248,12 +249,7 @@ def test_torchvision_networks_go_by_name(
     nn_meter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").touch()
-    (tmp_path / "torchvision" / "models.py").write_text(
-        "from nnmeter_nas.benchmarks.networks import build_network\n"
-        "def squeezenet1_0(weights=None): return build_network('squeezenet1_0')\n"
-    )
+    write_torchvision(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     from nnmeter_nas.benchmarks.networks import build_network
 

@@ -226,7 +226,6 @@ def test_duplicate_name_is_rejected() -> None:
     ("graph", "node", "message"),
     [
         (graph_of(("a", "relu", ["x"]), shape=(8, 3, 8, 8)), "x", "batch is 8"),
-        (graph_of(("a", "relu", ["x"]), shape=()), "x", "missing"),
         (graph_of(("a", "relu", ["x"]), shape=(1, 3, -1, 8)), "x", "positive"),
         (graph_of(("a", "nonesuch", ["x"])), "a", "no shape rule knows 'nonesuch'"),
         (graph_of(("a", "conv", ["x"], {**CONV, "in_channels": 3})), "a", "take 3 channels, its input has 4"),
@@ -251,6 +250,14 @@ def test_error_for_a_bad_shape_names_the_operator(graph: nx.DiGraph, node: str, 
     with pytest.raises(ShapeError, match=message) as error:
         finish(graph)
     assert error.value.node == node
+
+
+def test_an_input_without_a_shape_is_an_error() -> None:
+    graph = new_graph()
+    add_op(graph, "x", "input", [])
+    add_op(graph, "a", "relu", ["x"])
+    with pytest.raises(ShapeError, match="'x': input shape None is missing"):
+        finish(graph)
 
 
 def test_convolution_with_one_group_per_channel_is_depthwise() -> None:

@@ -107,5 +107,7 @@ def test_inputs_may_be_indices_and_masks() -> None:
 
 
 def test_a_state_dict_is_no_network() -> None:
-    with pytest.raises(ReaderError, match="holds only weights; load it into its module"):
-        read_model(nn.Linear(3, 4).state_dict())
+    weights = nn.Linear(3, 4).state_dict()
+    for saved in (weights, {"epoch": 3, "state_dict": weights}):
+        with pytest.raises(ReaderError, match="holds only weights; load it into its module"):
+            read_model(saved)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -143,6 +146,80 @@ def test_values_of_small_buffers_are_read_and_not_changed() -> None:
     assert ops(graph)["tanh"] == 1  # the others are not used
     assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 2, 8, 8)]
     assert module.strides.tolist() == [1.0, 2.0, 4.0]
+
+
+class Anchors(nn.Module):
+    """Keeps values beyond what counts as a setting, as detection heads keep anchors, and weights."""
+
+    anchors: torch.Tensor
+    prior: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("anchors", torch.arange(1.0, 301.0).reshape(3, 50, 2))
+        self.register_buffer("prior", torch.ones(5000, 4))
+        self.kept = {"sizes": [torch.tensor([2, 2])]}
+        self.on = nn.Parameter(torch.tensor([1.0, 0.0, 1.0]))
+        self.conv = nn.Conv2d(3, 8, 1)
+        nn.init.ones_(self.conv.weight)
+
+
+#: What ``forward`` may ask of the values that a module keeps; each is 2.
+ASKED: dict[str, Callable[[Anchors], Any]] = {
+    "one value": lambda m: m.anchors[0, 0, 1].item(),
+    "iteration": lambda m: min(a[0, 1].item() for a in m.anchors),
+    "list": lambda m: m.anchors.tolist()[0][0][1],
+    "list of a part": lambda m: m.anchors[0].reshape(-1).tolist()[1],
+    "numpy": lambda m: m.anchors.numpy()[0, 0, 1],
+    "numpy of a part": lambda m: m.anchors.detach()[0].cpu().numpy()[0, 1],
+    "largest": lambda m: m.anchors.max().item() / 150,
+    "list of a result": lambda m: (m.anchors[:, 0] * 2).mean(1).tolist()[0] - 1,
+    "condition": lambda m: 2 if (m.prior > 0).all() and bool(m.prior.any()) else 3,
+    "indices": lambda m: m.on.nonzero().numel(),
+    "mask": lambda m: m.anchors.flatten()[m.anchors.flatten() < 2.5].numel(),
+    "trained": lambda m: m.on[0].item() + m.on[2].item(),
+    "trained condition": lambda m: 2 if m.on[0] > m.on[1] else 3,
+    "weights": lambda m: m.conv.weight.abs().max().item() * 2,
+    "nested": lambda m: m.kept["sizes"][0].tolist()[0],
+    "before a write": lambda m: (m.on.sum(), m.on.add_(5))[0].item(),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_values_that_a_module_keeps_are_there_when_asked_for(asked: Callable[[Anchors], Any]) -> None:
+    module = Anchors()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(module.conv(x), int(asked(module)))
+
+    graph = read(forward, (1, 3, 8, 8))
+    assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [(1, 8, 4, 4)]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_values_made_from_weights_are_no_longer_known_after_a_write() -> None:
+    module = Anchors()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        made = module.prior * 2
+        made[0].add_(module.prior[0])
+        return x * made.max().item()
+
+    with pytest.raises(ReaderError, match="no branch and no shape in it depends on tensor values"):
+        read(forward, (1, 3, 8, 8))
+
+
+def test_a_constant_that_is_written_to_later_counts_as_it_was() -> None:
+    module = Anchors()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        steps = torch.zeros(4)
+        scaled = module.prior * 2 + steps
+        steps.add_(100)
+        return F.avg_pool2d(x, int(scaled.max().item()))
+
+    assert of(read(forward, (1, 3, 8, 8)), "avgpool")[0]["attrs"]["kernel"] == (2, 2)
 
 
 def test_branches_on_stored_values_are_followed() -> None:

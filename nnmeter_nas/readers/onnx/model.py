@@ -23,7 +23,7 @@ from ...extras import load_extra
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, shapes_by_input, way_out
 from .inference import inferred_types, static_shape
 from .operators import OnnxNode, OutputType, translate
 from .values import Value, attributes, function_attributes, sparse_weights, weights
@@ -37,7 +37,6 @@ _FIRST_OPSET = 7
 MAX_DEPTH = 32
 #: Maximum number of operators, with local functions and branches inlined.
 MAX_OPERATORS = 100_000
-_RANK_OF_IMAGES = 4
 _OWN_DOMAINS = ("", "ai.onnx")
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _BRANCHES = ("then_branch", "else_branch")
@@ -166,7 +165,7 @@ class _Reader:
         given = shapes_by_input(self._input_shape, [info.name for info in infos])
         as_declared = True
         for info in infos:
-            shape = given.get(info.name) or self._declared_shape(info)
+            shape = given[info.name] if info.name in given else self._declared_shape(info, infos, given)
             sizes = list(info.type.tensor_type.shape.dim)
             if shape and len(sizes) == len(shape):
                 for dim, size in zip(sizes, shape, strict=True):
@@ -182,26 +181,35 @@ class _Reader:
         if as_declared:  # only then are the declared shapes of other tensors valid
             self._declared = {v.name: v for v in (*self._model.graph.value_info, *self._model.graph.output)}
 
-    def _declared_shape(self, info: ValueInfoProto) -> Shape:
-        """Return the declared shape of an input: a symbolic batch is 1, other symbols as in inputs before."""
+    def _declared_shape(
+        self, info: ValueInfoProto, infos: Sequence[ValueInfoProto], given: Mapping[str, Shape]
+    ) -> Shape:
+        """Return the declared shape of an input, one of ``infos``, of which some shapes are ``given``."""
         if not info.type.HasField("tensor_type"):
             raise ReaderError(f"input {info.name!r} is a {info.type.WhichOneof('value')}, not a tensor")
+        sizes = self._declared_sizes(info, infos)
+        if None not in sizes and info.type.tensor_type.HasField("shape"):
+            return tuple(size for size in sizes if size is not None)
+        example = way_out({i.name: given.get(i.name) or self._declared_sizes(i, infos) for i in infos})
+        if None not in sizes:
+            raise ReaderError(f"input {info.name!r} has no shape; {example}")
+        axis = sizes.index(None)
+        open_as = info.type.tensor_type.shape.dim[axis].dim_param or "without a size"
+        raise ReaderError(f"input {info.name!r} leaves dimension {axis} open ({open_as}); {example}")
+
+    def _declared_sizes(self, info: ValueInfoProto, infos: Sequence[ValueInfoProto]) -> list[int | None]:
+        """Return the declared sizes of an input: a symbolic batch is 1, other symbols as in inputs before.
+
+        The first dimension is the batch; that of a vector only if it is so in another input too.
+        """
         dims = list(info.type.tensor_type.shape.dim)
         sizes = [dim.dim_value if dim.dim_value > 0 else self._symbols.get(dim.dim_param) for dim in dims]
         if sizes and sizes[0] is None:
-            sizes[0] = 1
-        if sizes and None not in sizes:
-            return tuple(size for size in sizes if size is not None)
-        usual = 224 if len(sizes) in (0, _RANK_OF_IMAGES) else 128
-        example = tuple(size or usual for size in sizes) or (1, 3, usual, usual)
-        way_out = f"pass input_shape, for example input_shape={{{info.name!r}: {example}}}"
-        if not info.type.tensor_type.HasField("shape"):
-            raise ReaderError(f"input {info.name!r} has no shape; {way_out}")
-        if not sizes:
-            return ()
-        axis = sizes.index(None)
-        open_as = dims[axis].dim_param or "without a size"
-        raise ReaderError(f"input {info.name!r} leaves dimension {axis} open ({open_as}); {way_out}")
+            others = [list(other.type.tensor_type.shape.dim) for other in infos]
+            batches = {other[0].dim_param for other in others if len(other) > 1}
+            if len(sizes) > 1 or (dims[0].dim_param and dims[0].dim_param in batches):
+                sizes[0] = 1
+        return sizes
 
     def _add_operators(self, nodes: Sequence[NodeProto], outputs: Sequence[str], scope: _Scope) -> None:
         """Read ``nodes``, producers before consumers."""
@@ -253,7 +261,10 @@ class _Reader:
             opset = scope.opsets.get("", _FIRST_OPSET)
             inferred = inferred_types(node, attrs, inputs, opset) if own else {}
             known = [(output, *inferred.get(output, (None, 0))) for output in node.output]
-            return [(shape or self._declared_as(output, scope), kind) for output, shape, kind in known]
+            return [
+                (self._declared_as(output, scope) if shape is None else shape, kind)
+                for output, shape, kind in known
+            ]
 
         return OnnxNode(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
 

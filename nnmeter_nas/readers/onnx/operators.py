@@ -24,6 +24,7 @@ from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Padding, Shape
 from ..entries import fills
 from .folding import Arithmetic, fold, slices, split_evenly
+from .quantised import FLOAT_FORMS
 from .values import Value, constant_node, folded, is_small, weights
 
 #: Type of an output: its shape (None if it depends on data), and ONNX's number of its element type.
@@ -597,3 +598,40 @@ def _tile(node: OnnxNode) -> list[Value]:
 def _depth_to_space(node: OnnxNode) -> list[Value]:
     """Either order of the channels costs the same."""
     return node.layer(NAMES["onnx"][node.op].name, factor=node.attrs["blocksize"])
+
+
+#: A scale that is found at run time; arithmetic on it stays NaN.
+_SCALE = np.array(np.nan, np.float32)
+
+
+@onnx_op("QuantizeLinear", "DequantizeLinear", "com.microsoft.QuantizeLinear",
+         "com.microsoft.DequantizeLinear")
+def _quantize(node: OnnxNode) -> list[Value]:
+    """A change to or from integers, by a constant scale."""
+    return node.layer("quantize")
+
+
+@onnx_op("DynamicQuantizeLinear")
+def _dynamic_quantize(node: OnnxNode) -> list[Value]:
+    """A change to integers; also returns its scale and its zero point."""
+    return [*node.layer("quantize"), folded(_SCALE), Value((), node.x.elem_type)]
+
+
+@onnx_op("Mul")
+def _mul(node: OnnxNode) -> list[Value]:
+    """A product; by the scale of a quantised tensor, it is a change from integers."""
+    factors = [value.numbers() for value in node.inputs if value is not None and value.is_constant]
+    if any(f is not None and f.dtype.kind == "f" and np.isnan(f).all() for f in factors):
+        return node.emit("quantize", node.operands)
+    return _as_declared(node)
+
+
+@onnx_op(*FLOAT_FORMS)
+def _integer_form(node: OnnxNode) -> list[Value]:
+    """The float operator that an integer one stands for."""
+    if node.attrs.get("channels_last"):
+        raise NoCanonicalFormError
+    op, places = FLOAT_FORMS[node.op]
+    inputs = [node.inputs[i] for i in places if i < len(node.inputs)]
+    [value] = TRANSLATIONS.get(op, _as_declared)(replace(node, op=op, inputs=inputs))
+    return node.emit("quantize", [value.operand])

@@ -14,7 +14,8 @@ from ...errors import ReaderError, ShapeError
 from ...extras import load_extra
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, shapes_by_input, way_out
+from ..nhwc import MAP_RANK
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .nodes import TfNode, naming, nodes_in_order
 from .operators import TfCall, TfValue, is_known, known, layout, translate
@@ -163,20 +164,39 @@ class _GraphDefReader:
 
     def _input(self, node: TfNode) -> TfValue:
         """Add a placeholder. An unknown batch is 1; the caller must give any other unknown size."""
-        proto = node.value("shape", "shape")
-        shape = None if proto is None else static_shape(proto)
         given = self._shapes.get(node.name)
-        if given is None and not shape:
-            raise ReaderError("the input has no shape; pass input_shape")
-        rank = len(given or shape or ())
-        order = layout(rank, self._channels_first and self._feeds_channels_first(node.name))
-        if given is not None:
-            sizes = tuple(given[order.index(axis)] for axis in range(rank))
-        else:
-            sizes = _closed(shape or ())
-        name = add_input(self._graph, node.name, [sizes[axis] for axis in order])
+        sizes = self._declared_sizes(node) if given is None else given
+        if not sizes:
+            raise ReaderError(f"the input has no shape; {self._way_out()}")
+        shape = tuple(size for size in sizes if size is not None)
+        if len(shape) < len(sizes):
+            raise ReaderError(f"its shape {_declared(node)} has unknown sizes; {self._way_out()} (NCHW)")
+        order = self._input_order(node, len(shape))
+        name = add_input(self._graph, node.name, shape)
         infer_operator(self._graph, name)
-        return TfValue(sizes, order, (name, 0))
+        return TfValue(tuple(shape[order.index(axis)] for axis in range(len(shape))), order, (name, 0))
+
+    def _way_out(self) -> str:
+        inputs = {node.name: node for node in self._nodes if node.name in self._inputs}
+        return way_out({
+            name: self._shapes.get(name) or self._declared_sizes(inputs[name]) for name in self._inputs
+        })  # fmt: skip
+
+    def _declared_sizes(self, node: TfNode) -> list[int | None]:
+        """Return the sizes of a placeholder, NCHW: None if unknown, but an unknown batch is 1."""
+        shape = _declared(node)
+        sizes: list[int | None] = [None if size < 1 else size for size in shape]
+        # The first size of an input that is a vector is its length, if there is no other input.
+        if shape[:1] == (-1,) and (len(shape) > 1 or len(self._inputs) > 1):
+            sizes[0] = 1
+        return [sizes[axis] for axis in self._input_order(node, len(sizes))]
+
+    def _input_order(self, node: TfNode, rank: int) -> Shape:
+        """Return the order of the axes of a placeholder in the model graph."""
+        if self._channels_first and self._feeds_channels_first(node.name):
+            return layout(rank, True)
+        # All further axes are those of the map, as nothing has split channels yet.
+        return (0, rank - 1, *range(1, rank - 1)) if rank >= MAP_RANK else layout(rank, False)
 
     def _feeds_channels_first(self, name: str) -> bool:
         """Whether the first layer after ``name`` reads it as NCHW, with no transpose in between."""
@@ -213,12 +233,10 @@ class _GraphDefReader:
         return fresh
 
 
-def _closed(shape: Shape) -> Shape:
-    """Return ``shape`` with an unknown batch as 1."""
-    batch, *rest = shape
-    if any(size < 1 for size in rest):
-        raise ReaderError(f"its shape {shape} has unknown sizes; pass input_shape in NCHW order")
-    return (1 if batch == -1 else batch, *rest)
+def _declared(node: TfNode) -> Shape:
+    """Return the shape of a placeholder as it is written, -1 for unknown sizes; () if there is none."""
+    proto = node.value("shape", "shape")
+    return (None if proto is None else static_shape(proto)) or ()
 
 
 def _consumers(nodes: list[TfNode]) -> dict[str, list[str]]:

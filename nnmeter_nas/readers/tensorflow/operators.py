@@ -238,11 +238,43 @@ def _as_declared(call: TfCall) -> list[TfValue] | None:
 
 
 @tensorflow("Identity", "IdentityN", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot",
-            "EnsureShape", "PlaceholderWithDefault", "Print", "FakeQuantWithMinMaxArgs",
-            "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")  # fmt: skip
+            "EnsureShape", "PlaceholderWithDefault", "Print")  # fmt: skip
 def _identity(call: TfCall) -> list[TfValue]:
-    """Return the operand; simulated quantisation leaves no operator either."""
     return call.inputs if call.node.op == "IdentityN" else call.inputs[:1]
+
+
+@tensorflow(*OPERATORS["quantize"].tensorflow)
+def _quantize(call: TfCall) -> list[TfValue]:
+    """A change to or from integers; of weights, the weights. Further outputs are the limits of the range."""
+    changed = call.inputs[:1] if call.inputs[0].constant else call.layer("quantize")
+    return changed + _limits()
+
+
+def _limits() -> list[TfValue]:
+    """The least and the greatest value of a quantised tensor: two numbers, not layers."""
+    return [TfValue((), constant=True)] * 2
+
+
+@tensorflow("RequantizationRange")
+def _range(call: TfCall) -> list[TfValue]:
+    return _limits()
+
+
+#: Integer operator -> number of its operands besides their limits. What follows "Quantized" in its name is
+#: the float operator.
+_INTEGER_FORMS = {"QuantizedConv2D": 2, "QuantizedMatMul": 2, "QuantizedBiasAdd": 2, "QuantizedRelu": 1,
+                  "QuantizedRelu6": 1, "QuantizedMaxPool": 1, "QuantizedAvgPool": 1}  # fmt: skip
+
+
+@tensorflow(*_INTEGER_FORMS)
+def _integer_form(call: TfCall) -> list[TfValue] | None:
+    """The float operator that an integer one stands for."""
+    node = replace(call.node, op=call.node.op.removeprefix("Quantized"))
+    plain = replace(call, node=node, inputs=call.inputs[: _INTEGER_FORMS[call.node.op]])
+    outputs = TRANSLATIONS.get(node.op, _as_declared)(plain)
+    if outputs is None:
+        return None
+    return call.emit("quantize", outputs, {}, outputs[0].order) + _limits()
 
 
 @tensorflow("Cast")

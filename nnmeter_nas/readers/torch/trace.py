@@ -3,8 +3,8 @@
 In inference mode, torch passes each call to a dispatch mode as the ATen operator the author wrote
 (``linear``, ``batch_norm``, ``adaptive_avg_pool2d``), before decomposing it. So this recorder sees what
 ``torch.export`` sees, including functional calls and Python control flow, in a fraction of the time. Meta
-tensors replace the tensors that existed before the trace, mostly weights, so these are never read, written
-or copied.
+tensors replace the tensors that existed before the trace, mostly weights, so these are never written or
+copied, and read only where ``forward`` asks for their values.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from ...errors import ReaderError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
+from ...ops import NAMES
 from .operators import OPAQUE, AtenCall, is_known, translate
+from .quantised import float_form, is_quantised
 from .quick import quick_result
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 #: Arguments of ATen operators that must be integers, and arguments that must be booleans.
 _INTEGER_ARGUMENTS = frozenset({"indices", "index", "offsets"})
 _BOOLEAN_ARGUMENTS = frozenset({"mask", "condition"})
+#: ATen operators that move a tensor to another device.
+_MOVES = frozenset({"to", "_to_copy"})
 #: Most memory of a tensor that a module keeps as a setting.
 _MOST_BYTES = 512
 
@@ -70,8 +74,10 @@ class _Schema:
         typed: position, name and type of the arguments that must be integers or booleans.
         returns: whether it returns anything.
         asks: whether it returns only numbers and booleans.
+        by_values: whether the values of its arguments decide the shape of its result.
+        is_random: whether each call returns another result.
         is_mutable: whether it writes to an argument.
-        hands_on: whether it writes to an argument, or returns one or a view of it.
+        is_view: whether it only returns an argument or a view of one.
     """
 
     op: str
@@ -79,8 +85,10 @@ class _Schema:
     typed: Sequence[tuple[int, str, torch.dtype]]
     returns: bool
     asks: bool
+    by_values: bool
+    is_random: bool
     is_mutable: bool
-    hands_on: bool
+    is_view: bool
 
 
 @cache
@@ -102,9 +110,18 @@ def _schema(func: Any) -> _Schema:
         typed=typed,
         returns=bool(schema.returns),
         asks=all(str(result.type) in ("bool", "number") for result in schema.returns),
+        by_values=torch.Tag.dynamic_output_shape in func.tags,
+        is_random=torch.Tag.nondeterministic_seeded in func.tags,
         is_mutable=schema.is_mutable,
-        hands_on=schema.is_mutable or any(result.alias_info for result in schema.returns),
+        is_view=not schema.is_mutable and any(result.alias_info for result in schema.returns),
     )
+
+
+def _named(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name, in the order of the schema, defaults included."""
+    named = {**_schema(func).defaults, **kwargs}
+    named.update(zip(named, args, strict=False))
+    return named
 
 
 def _floats_as(value: Any, dtype: torch.dtype) -> Any:
@@ -132,6 +149,16 @@ def _on_device(device: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tupl
     return [move(value) for value in args], {key: move(value) for key, value in kwargs.items()}
 
 
+def _tensor(values: Callable[[], Any], position: int) -> torch.Tensor:
+    return tensors_in(values())[position]
+
+
+def _is_cpu(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.device) and value.type == "cpu"
+
+
 def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
     """Return an array with the memory layout of ``view`` at a made-up address. It must never be read."""
     size = view.element_size()
@@ -147,8 +174,8 @@ class Recorder:
 
     Every tensor of the trace is one of three kinds: *computed* from a model input (it has an operand);
     *constant*, made during the trace only from numbers and from small buffers of the module (its values
-    are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (only
-    its shape is known).
+    are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (its
+    shape is known, and its values are worked out if they are asked for).
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -167,6 +194,7 @@ class Recorder:
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._copies: dict[int, torch.UntypedStorage] = {}
         self._written: set[int] = set()  # ids of the dicts in _seen
+        self._recipes: dict[int, Callable[[], torch.Tensor]] = {}  # make the values of foreign meta tensors
         # Tensors seen, by storage and id: in-place writes update these views; holding them keeps ids valid.
         self._seen: dict[int, dict[int, torch.Tensor]] = {}
 
@@ -240,10 +268,12 @@ class Recorder:
             if computed and schema.is_mutable:
                 raise NotImplementedError("it changes tensors in place and returns none")
             return None  # an assertion, for example about the device
-        if not computed and self._reads_values(schema, tensors):
-            return func(*args, **kwargs)
+        if not (computed or schema.is_mutable or schema.is_random) and all(map(self._is_known, tensors)):
+            return self._from_weights(func, args, kwargs, tensors)
         if computed and op == "_has_compatible_shallow_copy_type":  # torch asks before x.data = y
             self._take_data(*args)
+        if computed and is_quantised(op):
+            return self._in_float(op, func, args, kwargs, mode)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
         if computed and (not is_known(op) or func._overloadname == "other") and op not in OPAQUE:
@@ -254,6 +284,36 @@ class Recorder:
         result = self._run(func, args, kwargs, tensors)
         if computed:
             self._record(op, func, args, kwargs, tensors_in(result))
+        return result
+
+    def _in_float(
+        self, op: str, func: Any, args: Sequence[Any], kwargs: dict[str, Any], mode: Any
+    ) -> Any:
+        """Record a call of a quantised network as the float call, followed by what tells of quantisation."""
+        import torch
+
+        if op in NAMES["torch"]:
+            result = args[0]
+        elif (form := float_form(op, _named(func, args, kwargs))) is not None:
+            with mode:
+                result = form()
+        else:
+            raise ReaderError(
+                f"{self.where()} computes with integers, and its float form is not known; pass the float "
+                "module"
+            )
+        result = _each(self._quantised, result)
+        more = len(func._schema.returns) - 1  # such as a mask
+        return (result, *[torch.empty_like(result) for _ in range(more)]) if more else result
+
+    def _quantised(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return ``tensor`` after an operator that tells of quantisation, if it is computed."""
+        import torch
+
+        if (operand := self.operand(tensor)) is None:
+            return tensor
+        result = torch.empty_like(self._image(tensor))
+        self._bind(result, (self._add("quantize", [operand], {}, [tuple(tensor.shape)]), 0))
         return result
 
     def _write(
@@ -338,9 +398,51 @@ class Recorder:
             and self._has_values(tensor)
         )
 
-    def _reads_values(self, schema: _Schema, tensors: list[torch.Tensor]) -> bool:
-        """Whether a call returns a number or boolean that unchanged weights determine."""
-        return schema.asks and all(map(self._has_values, tensors))
+    def _from_weights(
+        self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], tensors: list[torch.Tensor]
+    ) -> Any:
+        """Run a call on unchanged weights: on their values only if these are asked for, now or later."""
+        schema = _schema(func)
+        if schema.is_view and not any(t.is_meta for t in tensors):
+            return func(*args, **kwargs)
+        # A constant may be written to before the values are asked for.
+        args = [_each(self._kept, value) for value in args]
+        kwargs = {key: _each(self._kept, value) for key, value in kwargs.items()}
+
+        @cache
+        def values() -> Any:
+            return func(*(_each(self._values, v) for v in args),
+                        **{key: _each(self._values, v) for key, v in kwargs.items()})  # fmt: skip
+
+        if schema.asks:
+            return values()
+        if schema.by_values or (schema.op in _MOVES and any(map(_is_cpu, (*args, *kwargs.values())))):
+            return _each(self._as_constant, values())
+        result = self._run(func, args, kwargs, tensors)
+        for position, tensor in enumerate(tensors_in(result)):
+            if id(tensor) not in self._recipes:  # else the call returned its argument
+                self._recipes[id(tensor)] = partial(_tensor, values, position)
+                self._see(tensor)
+        return result
+
+    def _kept(self, value: Any) -> Any:
+        """Return a copy of a constant, and any other value itself."""
+        return value.clone() if id(value) in self._constants else value
+
+    def _values(self, value: Any) -> Any:
+        """Return a foreign tensor with its values, and any other value itself."""
+        recipe = self._recipes.get(id(value))
+        return value if recipe is None else recipe()
+
+    def _as_constant(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy of a tensor with values as a constant."""
+        return self._lift(tensor.clone())
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        """Whether the values of a foreign tensor can be found out."""
+        if id(tensor) in self._recipes:
+            return id(self._sharing(tensor)) not in self._written
+        return self._has_values(tensor)
 
     def _has_values(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor's values are known: it is a constant, or unchanged since before the trace."""
@@ -379,6 +481,10 @@ class Recorder:
         if not isinstance(value, torch.Tensor) or value.device.type == "meta":
             return value
         if id(value) not in self._images:
+            if value.is_quantized:  # meta tensors hold no integers with a scale
+                self._images[id(value)] = torch.empty(value.shape, device="meta")
+                self._see(value)
+                return self._images[id(value)]
             storage = value.untyped_storage()
             # torch refuses views that mix tensors made in inference mode with others.
             with torch.inference_mode(value.is_inference()):
@@ -404,8 +510,7 @@ class Recorder:
         outputs = [tensor for tensor in outputs if tensor.numel()]
         if not outputs:
             return
-        named = {**_schema(func).defaults, **kwargs}
-        named.update(zip(named, args, strict=False))
+        named = _named(func, args, kwargs)
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
         call = AtenCall(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
                     lambda value: self._constants.get(id(value)), self._add)
