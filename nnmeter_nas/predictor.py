@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,12 +52,14 @@ class Explanation:
         kernel_graph: nodes carry ``kernel``, ``latency_ms`` (None if not predicted) and ``basis``: measured,
             extrapolated, estimated or unpredicted.
         shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
+        notes: what else the reader of the model has to say, such as which branch of a condition counts.
     """
 
     device: str
     latency_ms: float
     kernel_graph: nx.DiGraph
     shape_mismatches: list[str]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def unpredicted(self) -> dict[str, str]:
@@ -73,9 +75,9 @@ class Explanation:
     def unpredicted_share(self) -> float:
         """Share of the model's work (multiply-adds, or values written) that is not predicted.
 
-        NaN if it is unknown, because the size of a tensor is.
+        NaN if it is unknown, because the size of a tensor is, or how often an operator runs.
         """
-        if any(kernel.has_unknown_shape for kernel in self._kernels("unpredicted").values()):
+        if any(kernel.has_unknown_work for kernel in self._kernels("unpredicted").values()):
             return math.nan
         kernels = self.kernel_graph.nodes(data=True)
         found = [configuration(as_one_item(data["kernel"])) for _, data in kernels]
@@ -115,7 +117,7 @@ class Explanation:
                 f"not predicted: {len(self.unpredicted)} operator(s), {_kinds(self.unpredicted)}; "
                 f"{self.unpredicted_work}"
             )
-        return lines
+        return lines + self.notes
 
     @property
     def unpredicted_work(self) -> str:
@@ -206,7 +208,7 @@ class LatencyPredictor:
         Warns:
             LatencyWarning: once per predictor and kind of operator that is left out, or that is estimated if
                 estimates exceed :data:`ESTIMATED_SHARE` of the latency; once if a model is far outside the
-                measured range or has nothing to run.
+                measured range or has nothing to run; once per note of the reader, such as on control flow.
         """
         found = self.explain(model, model_type, input_shape)
         self.check(found, strict)
@@ -283,6 +285,8 @@ class LatencyPredictor:
             raise UnpredictedOperatorError("; ".join(not_measured))
         for message, topics in not_measured.items():
             self._warn(message, topics)
+        for note in found.notes:
+            self._warn(note, {note})
         if not len(found.kernel_graph):
             message = "the model runs nothing, as its branches are all zero or only reshape its input: 0 ms"
             self._warn(message, {"nothing to run"})
@@ -333,7 +337,7 @@ class LatencyPredictor:
         latencies = kernel_graph.nodes(data="latency_ms")
         total = math.fsum(ms for _, ms in latencies if ms is not None)
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
-        return Explanation(self.device, total, kernel_graph, mismatches)
+        return Explanation(self.device, total, kernel_graph, mismatches, graph.graph.get("notes", []))
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

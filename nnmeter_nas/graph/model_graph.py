@@ -67,6 +67,11 @@ def add_op(
     return name
 
 
+def add_note(graph: nx.DiGraph, text: str) -> None:
+    """Note what a reader of any figure of ``graph`` must know; the notes are ``graph.graph["notes"]``."""
+    graph.graph.setdefault("notes", []).append(text)
+
+
 def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
     """Declare the model's outputs. If this is never called, all operators without a consumer are outputs."""
     graph.graph["outputs"] = list(names)

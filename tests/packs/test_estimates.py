@@ -15,6 +15,7 @@ from forests import forest
 from graphs import graph_of
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.errors import UnpredictedOperatorError
+from nnmeter_nas.graph.unknown import UNKNOWN_WORK
 from nnmeter_nas.kernels.fusion import Kernel, parse_rules
 from nnmeter_nas.kernels.work import declared_work
 from nnmeter_nas.ops import OPERATORS
@@ -159,5 +160,5 @@ def test_a_pack_of_one_kernel_type_estimates_everything_by_it() -> None:
 
 
 def test_a_kernel_of_unknown_size_has_no_estimate(predictor: LatencyPredictor) -> None:
-    kernel = Kernel("onnx_odd", ["odd"], {"unknown_shape": True}, [(1, 8, 8, 8)], [()])
+    kernel = Kernel("onnx_odd", ["odd"], {UNKNOWN_WORK: "batch"}, [(1, 8, 8, 8)], [()])
     assert predictor.kernel_latencies([kernel]) == [UNPREDICTED]
