@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..inputs import InputShape, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .nodes import TfNode, naming, nodes_in_order
 from .operators import TfCall, TfValue, is_known, known, layout, translate
+from .unknown import declared_shapes, unknown
 
 _PURPOSE = "reading TensorFlow graphs"
 #: A constant of unknown shape, such as random numbers or anchors that loops compute.
@@ -47,7 +49,7 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
             dict by input name.
 
     Raises:
-        ReaderError: not a frozen graph, control flow, or an operator of unknown shape.
+        ReaderError: not a frozen graph, or control flow that is a cycle, or a choice at run time.
         GraphError, ShapeError: the graph is malformed.
         MissingPackageError: tensorboard, which provides the message classes, is not installed.
     """
@@ -107,6 +109,7 @@ class _GraphDefReader:
         self._shapes = shapes_by_input(input_shape, self._inputs)
         self._channels_first = any(_is_channels_first(node) for node in nodes)
         self._tensor_count = 0
+        self._reshaped = False  # whether an input has another shape than the graph declares for it
 
     def outputs(self) -> list[str]:
         """Return the operators that compute the outputs of the GraphDef."""
@@ -126,6 +129,8 @@ class _GraphDefReader:
         outputs = self._tensors[producer]
         if outputs is _DEAD or outputs == [_OPAQUE]:
             return outputs[0]
+        if len(outputs) == 1 and (only := outputs[0]) is not None and only.shape is None and only.operand:
+            return replace(only, operand=(only.operand[0], slot))  # nothing tells how many it has
         if not slot < len(outputs):
             raise ShapeError(f"its operand {producer!r} has no output {slot}", node.name)
         return outputs[slot]
@@ -149,17 +154,23 @@ class _GraphDefReader:
         if node.op == "Const":
             return [self._constant(node)]
         constant = all(tensor.constant for tensor in inputs)
-        unknown = [i for i, tensor in enumerate(inputs) if tensor.shape is None]
-        if constant and (unknown or not inputs):
+        unknown_shapes = any(tensor.shape is None for tensor in inputs)
+        if constant and (unknown_shapes or not inputs):
             return [_OPAQUE]
-        if unknown:
-            raise ReaderError(f"the shape of its operand {node.inputs[unknown[0]][0]!r} is unknown")
+        call = TfCall(self._graph, node, inputs, self._channels_first, self._fresh)
+        if unknown_shapes:
+            return unknown(call, self._declared(node))
         results = _static(node, inputs)
         if results is not None:
             return results
         if constant and not is_known(node.op):
             return [_OPAQUE]
-        return translate(TfCall(self._graph, node, inputs, self._channels_first, self._fresh))
+        results = translate(call)
+        return unknown(call, self._declared(node)) if results is None else results
+
+    def _declared(self, node: TfNode) -> list[Shape] | None:
+        """The shapes that the graph declares for ``node``, which hold for the inputs that it declares."""
+        return None if self._reshaped else declared_shapes(node)
 
     def _input(self, node: TfNode) -> TfValue:
         """Add a placeholder. An unknown batch is 1; the caller must give any other unknown size."""
@@ -168,6 +179,7 @@ class _GraphDefReader:
         given = self._shapes.get(node.name)
         if given is None and not shape:
             raise ReaderError("the input has no shape; pass input_shape")
+        self._reshaped |= given is not None and not _fits(given, shape, self._channels_first)
         rank = len(given or shape or ())
         order = layout(rank, self._channels_first and self._feeds_channels_first(node.name))
         if given is not None:
@@ -211,6 +223,14 @@ class _GraphDefReader:
             fresh = f"{name}_{number}"
         self._taken.add(fresh)
         return fresh
+
+
+def _fits(given: Shape, declared: Shape | None, channels_first: bool) -> bool:
+    """Whether a shape in NCHW is one that a placeholder ``declared``."""
+    if declared is None or len(declared) != len(given):
+        return declared is None
+    order = layout(len(given), channels_first)
+    return all(declared[axis] in (-1, size) for axis, size in zip(order, given, strict=True))
 
 
 def _closed(shape: Shape) -> Shape:
