@@ -28,6 +28,7 @@ UNKNOWN_WORK = "unknown_work"
 GIVEN = "given"
 #: Operators that leave one row per item of the batch.
 _MAKE_ROWS = frozenset({"globalavgpool", "flatten"})
+_ADAPTIVE_POOLS = frozenset({"adaptiveavgpool", "adaptivemaxpool"})
 #: Shape rules of operators whose result has the rows of their operands. A view of a row that only its own
 #: length shapes is taken for a row.
 _KEEP_ROWS = frozenset(
@@ -69,7 +70,7 @@ def infer_unknown(graph: nx.DiGraph, data: dict[str, Any]) -> bool:
         known: Known = "shape"
     else:
         data["out_shapes"] = [() for _ in declared or [()]]
-        known = _known_after(data["op"], unknown)
+        known = _known_after(data["op"], attrs, unknown)
     if any(unknown) or known != "shape":
         attrs.setdefault(UNKNOWN_WORK, known)
     if data["op"] in VIEW_OPS or ROLES.get(data["op"]) == "identity":
@@ -105,9 +106,11 @@ def _sizes_follow(data: dict[str, Any], unknown: Sequence[Known | None]) -> bool
     return False
 
 
-def _known_after(op: str, unknown: Sequence[Known | None]) -> Known:
+def _known_after(op: str, attrs: dict[str, Any], unknown: Sequence[Known | None]) -> Known:
     """What is known of the unknown outputs of ``op``, by what is known of its operands."""
     if "nothing" in unknown:
         return "nothing"
     keeps = op in OPERATORS and OPERATORS[op].shape in _KEEP_ROWS and {*unknown} == {"row"}
-    return "row" if op in _MAKE_ROWS or keeps else "batch"
+    pooled = attrs.get("output_size")
+    is_global = op in _ADAPTIVE_POOLS and (pooled == 1 or (isinstance(pooled, Sequence) and {*pooled} == {1}))
+    return "row" if op in _MAKE_ROWS or is_global or keeps else "batch"

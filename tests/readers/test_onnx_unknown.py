@@ -105,7 +105,7 @@ FLATTEN = {
 
 
 @pytest.mark.parametrize("view", FLATTEN)
-@pytest.mark.parametrize("pool", ["GlobalAveragePool", "ReduceMean"])
+@pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool", "ReduceMean"])
 def test_a_dense_layer_after_a_global_pool_is_predicted(
     cpu: LatencyPredictor, view: str, pool: str
 ) -> None:

@@ -17,7 +17,8 @@ import networkx as nx
 
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
-from ...graph.shapes import Shape, infer_operator
+from ...graph.shapes import Shape, infer_operator, operand_shape
+from ...graph.unknown import is_unknown
 from ...ops import OPERATORS
 from ..inputs import InputShape, shapes_by_input
 from .operators import NotLoweredError, Output, Weight, lower, operator_name, tensors_in
@@ -95,8 +96,7 @@ class GraphBuilder:
             infer_operator(self.graph, name)
         self.inferred.update(self._uninferred)
         self._uninferred.clear()
-        shapes: list[Shape] = self.graph.nodes[tensor.producer]["out_shapes"]
-        return shapes[tensor.slot]
+        return operand_shape(self.graph, self.node.name if self.node else "", tensor)
 
     def evaluate(self, graph: Any, arguments: list[Any]) -> Any:
         """Evaluate ``graph``, the root or a cell, on ``arguments`` and return its result."""
@@ -150,10 +150,18 @@ class GraphBuilder:
             raise
         # Parameters are whatever the author's code computed, and a layer's own code reads them.
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            if self._reads_unknown(operands):
+                return self._unknown(operation, operands)
             raise ReaderError(
                 f"operator {node.name!r} of type {operation.type!r} cannot be read with parameters "
                 f"{operation.parameters} ({type(error).__name__}: {error})"
             ) from error
+
+    def _reads_unknown(self, operands: list[Any]) -> bool:
+        """Whether a tensor among ``operands`` has an unknown shape, so that no rule can ask for its sizes."""
+        for tensor in tensors_in(operands):
+            self.shape(tensor)  # infers it
+        return any(is_unknown(self.graph, (t.producer, t.slot)) for t in tensors_in(operands))
 
     def _note_claim(self, operation: Any, result: Any) -> None:
         """Store the shape the IR claims for the current node's result; ``finish`` checks it."""

@@ -191,8 +191,9 @@ class OnnxNode:
 
 
 #: Operators whose translation looks at their weights and attributes, and at no shape.
-_WITHOUT_SHAPES = frozenset({"Conv", "Gemm", "MatMul", "GlobalAveragePool", "ReduceMean", "Reshape",
-                              "Flatten"})
+_WITHOUT_SHAPES = frozenset(
+    {"Conv", "Gemm", "MatMul", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "Reshape", "Flatten"}
+)
 
 
 def is_known(op: str) -> bool:
@@ -468,7 +469,8 @@ def _pool(node: OnnxNode) -> list[Value]:
 
 @onnx_op("GlobalMaxPool")
 def _global_max_pool(node: OnnxNode) -> list[Value]:
-    return node.layer("adaptivemaxpool", output_size=(1,) * (len(node.shape) - 2))
+    size = 1 if node.x.shape is None else (1,) * (node.x.rank - 2)
+    return node.layer("adaptivemaxpool", output_size=size)
 
 
 @onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
