@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import networkx as nx
+
 from ..errors import ReaderError, nearest
+from ..graph.model_graph import add_note
 from ..graph.shapes import Shape
+from ..graph.unknown import UNKNOWN_WORK
 
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
@@ -67,3 +71,13 @@ def _not_a_shape(given: Any) -> ReaderError:
         f"input_shape={given!r} is not a shape: pass a tuple such as (1, 3, 224, 224); for several inputs, a "
         "list of tuples or a dict by input name"
     )
+
+
+def note_dropped_shapes(graph: nx.DiGraph) -> None:
+    """Note why shapes in ``graph`` are unknown, if any are: those of the file are for other inputs."""
+    if any(UNKNOWN_WORK in attrs for _, attrs in graph.nodes(data="attrs")):
+        add_note(
+            graph,
+            "the shapes that the model declares hold for the input that it was exported with, not for this "
+            "input_shape; pass the shape it was exported with, or export it anew",
+        )

@@ -19,11 +19,10 @@ import networkx as nx
 
 from ...errors import GraphError, ReaderError
 from ...extras import load_extra
-from ...graph.model_graph import add_input, add_note, finish, new_graph, set_outputs
+from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
-from ...graph.unknown import UNKNOWN_WORK
 from ...ops import OPERATORS
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input
 from . import contrib as contrib  # its entries join the others
 from .control_flow import Bodies, attempt, read_control_flow
 from .inference import function_body, inferred_types, static_shape
@@ -129,13 +128,8 @@ class _Reader:
             raise GraphError("the graph is disconnected: no output depends on an input")
         set_outputs(self._graph, dict.fromkeys(computed))
         finished = finish(self._graph)
-        unknown = any(UNKNOWN_WORK in attrs for _, attrs in finished.nodes(data="attrs"))
-        if unknown and proto.value_info and not self._as_declared:
-            add_note(
-                finished,
-                "the shapes that the file declares hold for the input that it was exported with, not for "
-                "this input_shape; pass the shape it was exported with, or export it anew",
-            )
+        if proto.value_info and not self._as_declared:
+            note_dropped_shapes(finished)
         return finished
 
     def _add_initializers(self, proto: GraphProto, scope: Scope) -> None:

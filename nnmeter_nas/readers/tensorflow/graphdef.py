@@ -15,7 +15,7 @@ from ...errors import ReaderError, ShapeError
 from ...extras import load_extra
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .nodes import TfNode, naming, nodes_in_order
 from .operators import TfCall, TfValue, is_known, known, layout, translate
@@ -61,7 +61,10 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
         with naming(node):
             reader.read(node)
     set_outputs(graph, reader.outputs())
-    return finish(graph)
+    finish(graph)
+    if reader.drops_shapes():
+        note_dropped_shapes(graph)
+    return graph
 
 
 def _load(model: Any) -> tuple[str, Any]:
@@ -116,6 +119,10 @@ class _GraphDefReader:
         ends = (node.name for node in self._nodes if not self._consumers[node.name])
         tensors = (tensor for name in ends for tensor in self._tensors[name])
         return list(dict.fromkeys(t.operand[0] for t in tensors if t and t.operand and not t.constant))
+
+    def drops_shapes(self) -> bool:
+        """Whether the graph declares shapes, but for other inputs."""
+        return self._reshaped and any("_output_shapes" in node.attr for node in self._nodes)
 
     def read(self, node: TfNode) -> None:
         """Read ``node``. Its operands must have been read already."""
