@@ -181,6 +181,15 @@ def test_an_unknown_operator_in_a_chain_costs_no_known_kernel_its_latency(data: 
     assert math.isnan(found.unpredicted_share) == bool(unknown)
 
 
+def test_indices_of_a_pool_have_its_shape(cpu: LatencyPredictor) -> None:
+    window: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [node("MaxPool", "x", "p i", **window), node("MaxUnpool", "p i", "u", **window),
+             node("Conv", "u w", "y")]  # fmt: skip
+    found = cpu.explain(model(nodes, CONV))
+    assert predicted(found) == ["maxpool", "maxunpool", "conv"]
+    assert found.kernel_graph.nodes["y"]["kernel"].in_shapes == [IMAGE]
+
+
 # Operators that ONNX defines by others
 
 

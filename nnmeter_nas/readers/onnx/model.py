@@ -199,6 +199,7 @@ class _Reader:
         ]
         with error_context(name, key):
             attrs = attributes(node, scope.attributes)
+        wrapped: OnnxNode | None = None
         if key in self._functions:
             values = self._inline_function(self._functions[key], key, name, inputs, attrs, scope)
         else:
@@ -209,8 +210,8 @@ class _Reader:
                 else:
                     values = self._parts(node, wrapped, scope) or translate(wrapped)
         self._declare(node, values, scope)
-        # Further outputs are by-products, such as the indices of a max pool.
-        values += [Value(None, 0, values[0].operand)] * (len(node.output) - len(values)) if values else []
+        if values and len(values) < len(node.output):
+            values = [*values, *self._by_products(node, values[0], len(values), wrapped)]
         for output, value in zip(node.output, values, strict=False):
             if output:
                 bind(scope, output, replace(value, read_once=scope.reads[output] == 1))
@@ -252,6 +253,14 @@ class _Reader:
         """Return the declared shape of a tensor, or None. Only the main graph declares shapes."""
         declared = None if scope.prefix else self._declared.get(output)
         return static_shape(declared.type, self._symbols) if declared is not None else None
+
+    def _by_products(
+        self, node: NodeProto, first: Value, made: int, wrapped: OnnxNode | None
+    ) -> Iterator[Value]:
+        """Further outputs, such as the indices of a max pool: they stand for the ``first`` one."""
+        types = wrapped.types() if wrapped is not None else [(None, 0)] * len(node.output)
+        for shape, elem_type in types[made:]:
+            yield Value(shape if shape == first.shape else None, elem_type, first.operand)
 
     def _parts(self, node: NodeProto, wrapped: OnnxNode, scope: Scope) -> list[Value] | None:
         """Inline an operator that ONNX defines by others, unless we declare it; else return None."""
