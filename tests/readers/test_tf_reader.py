@@ -586,6 +586,30 @@ def test_branch_chosen_at_run_time_is_rejected() -> None:
         read(b)
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_of_a_choice_on_data_the_costlier_branch_counts_and_a_note_says_so(swap: bool) -> None:
+    b = TfBuilder((-1, 8, 8, 4))
+    flag = b.with_const("flag", "Greater", b.mean("mean", "input", (0, 1, 2, 3)), 0.5)
+    b.add("switch", "Switch", ["input", flag])
+    b.add("cheap", "Relu", ["switch:1"])
+    b.conv("dear", "switch", (3, 3, 4, 4))
+    b.pool("pool", b.add("merge", "Merge", ["cheap", "dear"][:: -1 if swap else 1]))
+    graph = read(b)
+    assert operators(graph) == {"mean": 1, "greater": 1, "given": 1, "conv": 1, "maxpool": 1}
+    assert "'merge' (Merge) takes one of 2 branches" in graph.graph["notes"][0]
+    assert "'dear', is counted" in graph.graph["notes"][0]
+
+
+def test_a_choice_on_data_of_different_shapes_is_unknown() -> None:
+    b = TfBuilder((-1, 8, 8, 4))
+    flag = b.with_const("flag", "Greater", b.mean("mean", "input", (0, 1, 2, 3)), 0.5)
+    b.add("switch", "Switch", ["input", flag])
+    b.conv("wide", "switch", (3, 3, 4, 6))
+    b.add("relu", "Relu", [b.add("merge", "Merge", ["switch:1", "wide"])])
+    found = load_latency_predictor("cortexA76cpu_tflite21").explain(read(b))
+    assert found.unpredicted == {"merge": "merge", "relu": "relu of unknown size"}
+
+
 def test_placeholder_with_default_is_read() -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("is_training", "PlaceholderWithDefault", [b.const("no", False)], shape=shape_proto(()))

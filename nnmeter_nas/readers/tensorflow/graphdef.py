@@ -13,8 +13,10 @@ import numpy as np
 
 from ...errors import ReaderError, ShapeError
 from ...extras import load_extra
-from ...graph.model_graph import add_input, finish, new_graph, set_outputs
+from ...graph.model_graph import add_input, add_note, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
+from ...graph.unknown import GIVEN
+from ...graph.work import flops
 from ..inputs import InputShape, note_dropped_shapes, shapes_by_input
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .nodes import TfNode, naming, nodes_in_order
@@ -49,7 +51,8 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
             dict by input name.
 
     Raises:
-        ReaderError: not a frozen graph, or control flow that is a cycle, or a choice at run time.
+        ReaderError: not a frozen graph, control flow that is a cycle, or a choice by an input such as
+            ``is_training``.
         GraphError, ShapeError: the graph is malformed.
         MissingPackageError: tensorboard, which provides the message classes, is not installed.
     """
@@ -144,14 +147,44 @@ class _GraphDefReader:
 
     def _read(self, node: TfNode, inputs: list[TfValue | None]) -> list[TfValue | None]:
         """Return the outputs of ``node``. An output is None on a branch that is not taken."""
-        if node.op in _MERGES:
-            return _merged(inputs)
         live = [tensor for tensor in inputs if tensor is not None]
+        if node.op in _MERGES:
+            return self._chosen(node, live) if len(live) > 1 else _merged(inputs)
         if len(live) < len(inputs):
             return _DEAD
         if node.op in _SWITCHES:
-            return _switched(node, live)
+            return self._forked(node, live) if live[1].depends_on_data() else _switched(node, live)
         return list(self._computed(node, live))
+
+    def _forked(self, node: TfNode, inputs: list[TfValue]) -> list[TfValue | None]:
+        """The data of a Switch on data, for either branch, once its condition is known."""
+        data, condition = inputs
+        if data.shape is None or data.constant:
+            return [data, data]
+        shape = tuple(data.shape[axis] for axis in data.order)
+        call = TfCall(self._graph, node, inputs, self._channels_first, self._fresh)
+        [passed] = call.emit(GIVEN, [data, condition], {"shapes": [shape]}, data.order)
+        return [passed, passed]
+
+    def _chosen(self, node: TfNode, branches: list[TfValue]) -> list[TfValue | None]:
+        """What a Merge on data passes on: the branch that multiplies more, if all have one shape."""
+        if any(tensor.shape is None or tensor.shape != branches[0].shape for tensor in branches):
+            call = TfCall(self._graph, node, branches, self._channels_first, self._fresh)
+            return list(unknown(call, self._declared(node)))
+        number = max(range(len(branches)), key=lambda i: self._work_before(branches[i]))
+        add_note(
+            self._graph,
+            f"operator {node.name!r} ({node.op}) takes one of {len(branches)} branches, as data decides; the "
+            f"costlier, {node.inputs[number][0]!r}, is counted",
+        )
+        return [branches[number], known(np.array(number))]
+
+    def _work_before(self, tensor: TfValue) -> tuple[int, int]:
+        """Operations and operators that lead to ``tensor``."""
+        if tensor.operand is None:
+            return 0, 0
+        before = nx.ancestors(self._graph, tensor.operand[0]) | {tensor.operand[0]}
+        return flops(self._graph.subgraph(before)), len(before)
 
     def _computed(self, node: TfNode, inputs: list[TfValue]) -> list[TfValue]:
         if node.name in self._inputs:
@@ -307,12 +340,4 @@ def _switched(node: TfNode, inputs: list[TfValue]) -> list[TfValue | None]:
 def _merged(inputs: list[TfValue | None]) -> list[TfValue | None]:
     """Return the outputs of a Merge: the operand on the taken branch, and its index."""
     live = [(i, tensor) for i, tensor in enumerate(inputs) if tensor is not None]
-    if not live:
-        return _DEAD
-    if len(live) > 1:
-        raise ReaderError(
-            "control flow: its branch is chosen at run time. When freezing the graph, replace the condition "
-            "by a constant"
-        )
-    [(number, tensor)] = live
-    return [tensor, known(np.array(number))]
+    return [live[0][1], known(np.array(live[0][0]))] if live else _DEAD

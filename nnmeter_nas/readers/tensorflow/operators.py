@@ -69,6 +69,10 @@ class TfValue:
         """``axis`` counted from the front; a ShapeError if there is none."""
         return axis_of(axis, self.rank)
 
+    def depends_on_data(self) -> bool:
+        """Whether the model graph computes it from the input."""
+        return self.operand is not None and not self.constant
+
 
 def known(value: Values) -> TfValue:
     """The tensor of a constant whose ``value`` is known."""
