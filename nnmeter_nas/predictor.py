@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
+from .graph.model_graph import notes_of
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
@@ -337,7 +338,7 @@ class LatencyPredictor:
         latencies = kernel_graph.nodes(data="latency_ms")
         total = math.fsum(ms for _, ms in latencies if ms is not None)
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
-        return Explanation(self.device, total, kernel_graph, mismatches, graph.graph.get("notes", []))
+        return Explanation(self.device, total, kernel_graph, mismatches, notes_of(graph))
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

@@ -67,9 +67,15 @@ def add_op(
     return name
 
 
+def notes_of(graph: nx.DiGraph) -> list[str]:
+    """What whoever reads a figure of ``graph`` must know."""
+    return list(graph.graph.get("notes", ()))
+
+
 def add_note(graph: nx.DiGraph, text: str) -> None:
-    """Note what a reader of any figure of ``graph`` must know; the notes are ``graph.graph["notes"]``."""
-    graph.graph.setdefault("notes", []).append(text)
+    """Add to the notes of ``graph``, unless they say ``text`` already."""
+    if text not in (notes := notes_of(graph)):
+        graph.graph["notes"] = [*notes, text]
 
 
 def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.predictor import Explanation, LatencyPredictor, LatencyWarning
 from nnmeter_nas.readers.onnx.control_flow import MAX_UNROLLED
 from nnmeter_nas.readers.onnx.model import read_onnx
-from onnx_models import FLOAT, IMAGE, ints, layer, model, node, ops, weights
+from onnx_models import FLOAT, IMAGE, INT64, ints, layer, model, node, ops, weights
 
 DOMAINS = [helper.make_opsetid("my.ops", 1), helper.make_opsetid("com.microsoft", 1)]
 
@@ -413,6 +413,19 @@ def test_a_loop_of_fixed_length_is_its_steps(cpu: LatencyPredictor) -> None:
     found = cpu.explain(loop(3))
     assert predicted(found) == ["conv-relu"] * 3 + ["conv"]
     assert not found.notes
+
+
+def test_what_is_unknown_in_a_loop_is_said_once(cpu: LatencyPredictor) -> None:
+    inner = loop(None).graph
+    body = [*(n for n in inner.node if n.name == "loop"), node("Identity", "go", "on")]
+    body[0].input[2], body[0].output[0] = "h", "r"
+    outer = loop(3, body)
+    outer.graph.node.insert(0, node("ReduceMax", "x", "max", keepdims=0))
+    outer.graph.node.insert(1, node("Cast", "max", "most", to=INT64))
+    outer.graph.node[2].attribute[0].g.node[0].input[0] = "most"
+    found = cpu.explain(outer)
+    assert list(found.unpredicted.values()) == ["loop"] * 3 + ["conv of unknown size"]
+    assert len(found.notes) == 1
 
 
 @pytest.mark.parametrize("trips", [None, MAX_UNROLLED, 10**9])

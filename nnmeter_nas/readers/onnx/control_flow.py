@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 
 from ...errors import NnMeterNasError, ReaderError
-from ...graph.model_graph import add_note, add_op
+from ...graph.model_graph import add_note, add_op, notes_of
 from ...graph.shapes import infer_operator
 from ...graph.unknown import GIVEN
 from ...graph.work import flops
@@ -48,12 +48,13 @@ class Bodies:
 
 
 def attempt(graph: nx.DiGraph, read: Callable[[], T]) -> T | None:
-    """Return what ``read`` returns; if it raises one of our errors, remove what it added and return None."""
-    before = len(graph)
+    """Return what ``read`` returns; if it raises one of our errors, undo what it added and return None."""
+    before, notes = len(graph), notes_of(graph)
     try:
         return read()
     except NnMeterNasError:
         graph.remove_nodes_from(list(graph)[before:])
+        graph.graph["notes"] = notes
         return None
 
 
@@ -138,7 +139,7 @@ def _loop(node: OnnxNode, body: GraphProto, bodies: Bodies) -> list[Value]:
     collected: list[list[Value]] = [[] for _ in body.output[1 + len(carried):]]
     for step in range(count):
         given = (folded(np.array(step)), folded(np.array(True)), *carried)
-        go_on, *outputs = _step(body, step, given, bodies)
+        go_on, *outputs = _step(node, body, step, given, bodies)
         carried = outputs[: len(carried)]
         for rows, row in zip(collected, outputs[len(carried):], strict=True):
             rows.append(row)
@@ -167,7 +168,7 @@ def _scan(node: OnnxNode, body: GraphProto, bodies: Bodies) -> list[Value]:
     collected: list[list[Value]] = [[] for _ in body.output[len(state):]]
     for step in range(steps):
         parts = [_part(node, value, axis, step) for value, axis in zip(scanned, axes, strict=True)]
-        outputs = _step(body, step, (*state, *parts), bodies)
+        outputs = _step(node, body, step, (*state, *parts), bodies)
         state = outputs[: len(state)]
         for rows, row in zip(collected, outputs[len(state):], strict=True):
             rows.append(row)
@@ -180,10 +181,17 @@ def _check_length(steps: int, body: GraphProto) -> None:
         raise ReaderError(f"its {steps} steps are too many")
 
 
-def _step(body: GraphProto, step: int, given: Sequence[Value | None], bodies: Bodies) -> list[Value]:
+def _step(
+    node: OnnxNode, body: GraphProto, step: int, given: Sequence[Value | None], bodies: Bodies
+) -> list[Value]:
+    """One step of a loop. What is to be said of its operators is said for the first step alone."""
+    notes = notes_of(node.graph)
     names = [info.name for info in body.input]
     inputs = {name: value for name, value in zip(names, given, strict=True) if value is not None}
-    return bodies.read(body, f"{step}/", inputs)
+    outputs = bodies.read(body, f"{step}/", inputs)
+    if step:
+        node.graph.graph["notes"] = notes
+    return outputs
 
 
 def _part(node: OnnxNode, value: Value, axis: int, step: int) -> Value:

@@ -51,7 +51,7 @@ def unknown(call: TfCall, declared: list[Shape] | None) -> list[TfValue]:
         mark_unknown(attrs, "shape" if declared else "nothing")
     elif is_source and declared is None:
         mark_unknown(attrs, "batch")
-    if is_source and declared is None and _ADD_SHAPES not in call.graph.graph.get("notes", []):
+    if is_source and declared is None:
         add_note(call.graph, _ADD_SHAPES)
     orders = [layout(len(shape), call.channels_first) for shape in declared or ()]
     shapes = [tuple(s[axis] for axis in order) for s, order in zip(declared or (), orders, strict=True)]
