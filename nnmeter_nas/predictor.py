@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, UnpredictedOperatorError
+from .graph.model_graph import notes_of
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
@@ -53,6 +54,7 @@ class Explanation:
             extrapolated, estimated or unpredicted.
         shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
         quantized: operators that tell of a quantised network, priced as the float network.
+        notes: what else the reader of the model has to say, such as which branch of a condition counts.
         offset_ms: what each run takes besides its kernels; calibrated packs know it.
     """
 
@@ -61,6 +63,7 @@ class Explanation:
     kernel_graph: nx.DiGraph
     shape_mismatches: list[str]
     quantized: list[str]
+    notes: list[str]
     offset_ms: float = 0.0
 
     @property
@@ -89,9 +92,9 @@ class Explanation:
     def unpredicted_share(self) -> float:
         """Share of the model's work (multiply-adds, or values written) that is not predicted.
 
-        NaN if it is unknown, because the size of a tensor is.
+        NaN if it is unknown, because the size of a tensor is, or how often an operator runs.
         """
-        if any(kernel.has_unknown_shape for kernel in self._kernels("unpredicted").values()):
+        if any(kernel.has_unknown_work for kernel in self._kernels("unpredicted").values()):
             return math.nan
         kernels = self.kernel_graph.nodes(data=True)
         found = [configuration(as_one_item(data["kernel"])) for _, data in kernels]
@@ -136,7 +139,7 @@ class Explanation:
                 f"not predicted: {len(self.unpredicted)} operator(s), {_kinds(self.unpredicted)}; "
                 f"{self.unpredicted_work}"
             )
-        return lines
+        return lines + self.notes
 
     @property
     def unpredicted_work(self) -> str:
@@ -230,7 +233,8 @@ class LatencyPredictor:
         Warns:
             LatencyWarning: once per predictor and kind of operator that is left out, or that is estimated if
                 estimates exceed :data:`ESTIMATED_SHARE` of the latency; once if a model is far outside the
-                measured range, is quantised, or has nothing to run.
+                measured range, is quantised, or has nothing to run; once per note of the reader, such as on
+                control flow.
         """
         found = self.explain(model, model_type, input_shape, allow_quantized)
         self.check(found, strict)
@@ -311,6 +315,8 @@ class LatencyPredictor:
         if found.quantized:
             message = "the model is quantised; its latency is that of the float network that it stands for"
             self._warn(message, {"quantised"})
+        for note in found.notes:
+            self._warn(note, {note})
         if not len(found.kernel_graph):
             message = "the model runs nothing, as its branches are all zero or only reshape its input: 0 ms"
             self._warn(message, {"nothing to run"})
@@ -367,7 +373,9 @@ class LatencyPredictor:
         total = math.fsum(ms for _, ms in latencies if ms is not None) + offset_ms
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         quantized = graph.graph["quantized"]
-        return Explanation(self.device, total, kernel_graph, mismatches, quantized, offset_ms)
+        return Explanation(
+            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), offset_ms
+        )
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

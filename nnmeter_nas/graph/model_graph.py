@@ -67,6 +67,17 @@ def add_op(
     return name
 
 
+def notes_of(graph: nx.DiGraph) -> list[str]:
+    """What whoever reads a figure of ``graph`` must know."""
+    return list(graph.graph.get("notes", ()))
+
+
+def add_note(graph: nx.DiGraph, text: str) -> None:
+    """Add to the notes of ``graph``, unless they say ``text`` already."""
+    if text not in (notes := notes_of(graph)):
+        graph.graph["notes"] = [*notes, text]
+
+
 def set_outputs(graph: nx.DiGraph, names: Iterable[str]) -> None:
     """Declare the model's outputs. If this is never called, all operators without a consumer are outputs."""
     graph.graph["outputs"] = list(names)

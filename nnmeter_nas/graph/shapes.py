@@ -9,6 +9,7 @@ import networkx as nx
 
 from ..errors import ShapeError
 from ..ops import OPERATORS, Shape, are_sizes
+from .unknown import infer_unknown, is_unknown
 
 __all__ = ["Shape", "infer_operator", "infer_shapes", "operand_shape"]
 
@@ -37,25 +38,17 @@ def infer_operator(graph: nx.DiGraph, name: str) -> None:
     """Fill ``in_shapes`` and ``out_shapes`` of one node; its producers must have theirs already.
 
     A convolution with as many groups as input channels becomes a ``dwconv``; an adaptive pool becomes a
-    plain or global pool.
+    plain or global pool. Shapes that nothing tells are unknown, see :mod:`nnmeter_nas.graph.unknown`.
 
     Raises:
         ShapeError: batch other than 1, missing or contradictory shapes; names the operator.
     """
     data = graph.nodes[name]
     data["in_shapes"] = [operand_shape(graph, name, operand) for operand in data["inputs"]]
-    operator = OPERATORS.get(data["op"])
-    if operator is None:
-        declared = data["declared"]
-        if not declared or not all(map(are_sizes, declared)):
-            raise ShapeError(
-                f"no shape rule knows {data['op']!r} and the model declares no shape for it "
-                f"(declared: {declared})", name
-            )
-        data["out_shapes"] = [tuple(s) for s in declared]
-        return
     try:
-        data["out_shapes"] = operator.shape(data["in_shapes"], data["attrs"])
+        if infer_unknown(graph, data):
+            return
+        data["out_shapes"] = OPERATORS[data["op"]].shape(data["in_shapes"], data["attrs"])
     except ShapeError as error:
         raise ShapeError(str(error), name) from None
     except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -76,6 +69,8 @@ def operand_shape(graph: nx.DiGraph, consumer: str, operand: tuple[str, int]) ->
     producer, slot = operand
     shapes = graph.nodes[producer]["out_shapes"]
     if not 0 <= slot < len(shapes):
+        if is_unknown(graph, operand):
+            return ()
         raise ShapeError(f"its operand {producer!r} has no output {slot}", consumer)
     return shapes[slot]
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import networkx as nx
 
 from ..graph.traversal import topological_order
+from ..graph.unknown import UNKNOWN_WORK
 from ..ops import RULE_NAMES, VIEW_OPS
 from .patterns import PATTERNS, Pattern
 
@@ -48,9 +49,9 @@ class Kernel:
         return "-".join([self.op, *self.joined])
 
     @property
-    def has_unknown_shape(self) -> bool:
-        """Whether the size of its output, and so its work, is unknown."""
-        return bool(self.attrs.get("unknown_shape"))
+    def has_unknown_work(self) -> bool:
+        """Whether nobody knows how much it does: the size of a tensor is unknown, or data decides."""
+        return UNKNOWN_WORK in self.attrs
 
     @property
     def form(self) -> Hashable:

@@ -16,6 +16,7 @@ from ._shapes import only
           tensorflow="LeakyRelu", nnmeter="LeakyRelu", keeps_zeros=True, kernel="relu")
 @operator("prelu", torch="prelu _prelu_kernel", modules="PReLU", onnx="PRelu", params=None,
           keeps_zeros=True)
+@operator("threshold", torch="threshold", modules="Threshold", onnx="ThresholdedRelu", kernel="relu")
 @operator("elu", torch="elu selu celu", modules="ELU SELU CELU", onnx="Elu Selu Celu", tensorflow="Elu Selu",
           nnmeter="Elu", keeps_zeros=True, like="hswish")
 @operator("gelu", torch="gelu", modules="GELU", nnmeter="Gelu", keeps_zeros=True,
@@ -35,6 +36,8 @@ from ._shapes import only
 @operator("softplus", torch="softplus", modules="Softplus", onnx="Softplus", tensorflow="Softplus",
           nnmeter="Softplus", like="hswish")
 @operator("softsign", torch="softsign", modules="Softsign", onnx="Softsign", tensorflow="Softsign",
+          keeps_zeros=True, like="hswish")
+@operator("shrink", torch="hardshrink softshrink", modules="Hardshrink Softshrink", onnx="Shrink",
           keeps_zeros=True, like="hswish")
 @operator("softmax", torch="softmax _softmax _safe_softmax", modules="Softmax Softmax2d", onnx="Softmax",
           tensorflow="Softmax", nnmeter="Softmax", like="hswish", passes=2)

@@ -21,7 +21,8 @@ def _bn_params(node: Node) -> int:
 @operator("norm", params=None,
           torch="instance_norm layer_norm native_layer_norm group_norm native_group_norm rms_norm",
           modules="LayerNorm GroupNorm InstanceNorm1d InstanceNorm2d InstanceNorm3d RMSNorm",
-          onnx="InstanceNormalization LayerNormalization GroupNormalization RMSNormalization",
+          onnx="InstanceNormalization LayerNormalization GroupNormalization RMSNormalization "
+               "com.microsoft.LayerNormalization com.microsoft.SimplifiedLayerNormalization",
           like="bn", passes=3)
 @operator("lrn", modules="LocalResponseNorm", onnx="LRN", tensorflow="LRN", keeps_zeros=True,
           like="hswish", passes=2)

@@ -25,6 +25,13 @@ def _constant(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     return [tuple(attrs["shape"])]
 
 
+# Costs nothing: a view of a tensor of unknown shape, or what the branch of a condition passes on.
+@operator("given", operands=None, attrs=None, read=none, written=none, kernel=None)
+def _given(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """The ``shapes`` that the model tells."""
+    return [tuple(shape) for shape in attrs["shapes"]]
+
+
 @operator("zeros_like", torch="zeros_like", tensorflow="ZerosLike", nnmeter="ZerosLike", role="zero")
 @operator("identity", torch="clone contiguous detach alias lift_fresh", modules="Identity", onnx="Identity",
           tensorflow="Identity", nnmeter="Identity BiasAdd", keeps_zeros=True, role="identity")

@@ -134,13 +134,13 @@ def _of_joined(kernel: Kernel, rates: Rates) -> float:
 def with_estimates(
     kernels: Sequence[Kernel], found: Sequence[KernelLatency], rates: Rates, predictors: KernelPredictors
 ) -> list[KernelLatency]:
-    """Give each kernel that is unpredicted in ``found`` an estimate, if the sizes of its tensors are known.
+    """Give each kernel that is unpredicted in ``found`` an estimate, if its work is known.
 
     No kernel of an unmeasured type gets less than a ReLU over the same values.
     """
     latencies = list(found)
     unsure = [i for i, latency in enumerate(found) if latency.basis in ("estimated", "unpredicted")]
-    unsure = [i for i in unsure if not kernels[i].has_unknown_shape]
+    unsure = [i for i in unsure if not kernels[i].has_unknown_work]
     floors = predictors.latencies([_relu_over(kernels[i]) for i in unsure])
     for i, floor in zip(unsure, floors, strict=True):
         ms = found[i].ms if found[i].ms is not None else estimate(kernels[i], rates)

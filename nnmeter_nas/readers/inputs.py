@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import networkx as nx
+
 from ..errors import ReaderError, nearest
+from ..graph.model_graph import add_note
 from ..graph.shapes import Shape
+from ..graph.unknown import UNKNOWN_WORK
 
 #: Number of dimensions -> the usual input that has so many; none given stands for an image.
 _USUAL = {0: (1, 3, 224, 224), 4: (1, 3, 224, 224), 5: (1, 3, 16, 112, 112)}
@@ -88,3 +92,13 @@ def _not_a_shape(given: Any) -> ReaderError:
         f"input_shape={given!r} is not a shape: pass a tuple such as (1, 3, 224, 224); for several inputs, a "
         "list of tuples or a dict by input name"
     )
+
+
+def note_dropped_shapes(graph: nx.DiGraph) -> None:
+    """Note why shapes in ``graph`` are unknown, if any are: those of the file are for other inputs."""
+    if any(UNKNOWN_WORK in attrs for _, attrs in graph.nodes(data="attrs")):
+        add_note(
+            graph,
+            "the shapes that the model declares hold for the input that it was exported with, not for this "
+            "input_shape; pass the shape it was exported with, or export it anew",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from damaged_ir import assert_read_or_rejected, damage
 from ir import IrBuilder, small_cnn
+from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.nnmeter_ir.reader import read_nnmeter_ir
@@ -157,6 +159,33 @@ def cell(zeroed: set[str]) -> dict[str, Any]:
         states.append(arriving[0])
     b.classifier(states[-1])
     return b.nodes
+
+
+def with_custom(*, told: bool) -> dict[str, Any]:
+    """A custom operator between convolutions; the file tells the shape of its output, or only later ones."""
+    b = IrBuilder((1, 16, 16, 3))
+    last = b.unary("own", "MyOperator", b.conv("first", "input", 8))
+    b.unary("relu", "Relu", last)
+    b.conv("last", "relu", 4)
+    if not told:
+        del b.nodes["own"]["attr"]["output_shape"]
+    return b.nodes
+
+
+def test_what_follows_an_operator_without_a_shape_is_predicted_from_the_next_shape_in_the_file() -> None:
+    cpu = load_latency_predictor("cortexA76cpu_tflite21")
+    assert not cpu.explain(with_custom(told=True)).unpredicted
+    found = cpu.explain(with_custom(told=False))
+    assert found.unpredicted == {"own": "myoperator", "relu": "relu of unknown size"}
+    assert math.isnan(found.unpredicted_share)
+    assert found.kernel_graph.nodes["last"]["latency_ms"] > 0
+
+
+def test_shapes_in_the_file_do_not_count_at_another_input_shape() -> None:
+    cpu = load_latency_predictor("cortexA76cpu_tflite21")
+    found = cpu.explain(with_custom(told=True), input_shape=(1, 3, 32, 32))
+    assert list(found.unpredicted) == ["own", "relu", "last"]
+    assert "pass the shape it was exported with" in found.notes[0]
 
 
 def test_candidate_multiplied_by_zero_is_pruned_from_a_cell() -> None:

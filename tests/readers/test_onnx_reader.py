@@ -625,7 +625,7 @@ def test_a_custom_operator_with_a_declared_shape_is_reported_and_the_rest_predic
 def test_operators_after_a_data_dependent_shape_are_not_predicted() -> None:
     nodes = [node("NonZero", "x", "n"), node("Cast", "n", "c", to=FLOAT), node("Relu", "c", "y")]
     graph = read_onnx(model(nodes))
-    assert ops(graph) == ["nonzero", "onnx_cast", "onnx_relu"]
+    assert ops(graph) == ["nonzero", "cast of unknown size", "relu of unknown size"]
     assert final_shapes(graph) == [()]
 
 
@@ -698,12 +698,12 @@ def test_a_detector_is_read_and_its_head_is_reported() -> None:
     assert ops(graph).count("conv") == 6
     assert found["nonmaxsuppression"] == [()]
     assert found["topk"] == [(1, 10), (1, 10)]
-    assert {"gather", "onnx_squeeze", "shape", "onnx_cast"} <= set(found)
+    assert {"gather", "cast of unknown size"} <= set(found)
     assert graph.nodes["boxes"]["out_shapes"] == [(1, 16 * 16 + 8 * 8, 4)]
     assert kernel_types(graph).count("conv-relu") == 2
     explained = load_latency_predictor("cortexA76cpu_tflite21").explain(ssd())
-    assert {"nonmaxsuppression", "gather"} <= set(explained.unpredicted.values())
-    assert {"topk", "transpose"} <= set(explained.estimated.values())
+    assert {"nonmaxsuppression", "gather", "topk"} <= set(explained.unpredicted.values())
+    assert "transpose" in explained.estimated.values()
     assert explained.latency_ms > 0
     assert "nonmaxsuppression" in str(explained)
 
@@ -793,34 +793,6 @@ SIZE_IS_1 = [
 @pytest.mark.parametrize(("height", "shape"), [(1, (8, 10)), (5, (1, 8, 5, 10))])
 def test_a_branch_decided_by_shapes_is_inlined(height: int, shape: tuple[int, ...]) -> None:
     assert final_shapes(read_onnx(branches(SIZE_IS_1, inputs={"x": (1, 8, height, 10)}))) == [shape]
-
-
-def test_a_data_dependent_branch_between_constants_is_rejected() -> None:
-    """Neither its operands nor its outputs have data-dependent shapes."""
-    def branch(value: float) -> onnx.GraphProto:
-        out = onnx.ValueInfoProto(name=f"v{value:.0f}")
-        return helper.make_graph([node("Constant", "", out.name, value_float=value)], "branch", [], [out])
-
-    nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "flag", to=TensorProto.BOOL),
-             node("If", "flag", "s", then_branch=branch(1.0), else_branch=branch(2.0)),
-             node("Mul", "x s", "y")]  # fmt: skip
-    with pytest.raises(ReaderError, match=r"operator 's' .*control flow"):
-        read_onnx(model(nodes))
-
-
-@pytest.mark.parametrize("op", ["If", "Loop", "Scan"])
-def test_error_for_data_dependent_control_flow_names_the_way_out(op: str) -> None:
-    if op == "If":
-        proto = branches(
-            [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "flag", to=TensorProto.BOOL)]
-        )
-    else:
-        body = helper.make_graph(
-            [node("Relu", "x", "i")], "body", [], [helper.make_tensor_value_info("i", 1, None)]
-        )
-        proto = model([node(op, "x", "s", name="loop", body=body), node("Relu", "s", "y")])
-    with pytest.raises(ReaderError, match=rf"({op}|'s'|'loop').*control flow \({op}\).*export the model"):
-        read_onnx(proto)
 
 
 # Constant folding

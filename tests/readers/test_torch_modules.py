@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._higher_order_ops.map import map as control_flow_map
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
@@ -125,11 +128,42 @@ def test_compiled_submodule_is_read() -> None:
     assert ops(read_torch_module(net, IMAGE)) == {"conv": 1, "relu": 1}
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_of_a_choice_on_tensor_values_the_costlier_branch_counts(swap: bool) -> None:
+    cheap, dear = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    class Choice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.true, self.false = nn.Conv2d(3, 4, 1), *((dear, cheap) if swap else (cheap, dear))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return torch.cond(x.sum() > 0, lambda t: self.true(t), lambda t: self.false(t), (x,)).relu()
+
+    graph = read_torch_module(Choice(), IMAGE)
+    assert ops(graph) == {"conv": 2, "sum": 1, "greater": 1, "given": 1, "relu": 1}
+    assert (3, 3) in [d["attrs"].get("kernel") for _, d in graph.nodes(data=True)]
+    assert f"the costlier, for {swap}, is counted" in graph.graph["notes"][0]
+
+
+def test_a_loop_on_tensor_values_is_of_unknown_work_and_keeps_its_shapes() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        (y,) = while_loop(lambda t: t.sum() < 9, lambda t: (t.relu() + 1,), (x.tanh(),))
+        return y.relu()
+
+    found = load_latency_predictor("cortexA76cpu_tflite21").explain(read(forward, IMAGE))
+    assert list(found.unpredicted.values()) == ["while_loop"]
+    assert math.isnan(found.unpredicted_share)
+    assert sorted(found.estimated.values()) == ["relu", "tanh"]
+    assert "as often as tensor values decide" in found.notes[0]
+
+
 def test_error_names_control_flow_operators() -> None:
     def forward(x: torch.Tensor) -> Any:
-        return torch.cond(x.sum() > 0, lambda t: t.relu(), lambda t: t.tanh(), (x,))
+        return control_flow_map(lambda t: t.relu(), x)
 
-    with pytest.raises(ReaderError, match="control flow operator cond, so its latency depends on tensor"):
+    with pytest.raises(ReaderError, match="control flow operator map_impl, so its latency depends on tensor"):
         read(forward, IMAGE)
 
 

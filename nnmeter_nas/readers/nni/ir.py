@@ -17,9 +17,10 @@ import networkx as nx
 
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
-from ...graph.shapes import Shape, infer_operator
+from ...graph.shapes import Shape, infer_operator, operand_shape
+from ...graph.unknown import is_unknown
 from ...ops import OPERATORS
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input
 from .operators import NotLoweredError, Output, Weight, lower, operator_name, tensors_in
 
 _UNPACK = ("prim::ListUnpack", "prim::TupleUnpack")
@@ -51,11 +52,17 @@ def read_nni_ir(model: Any, input_shape: InputShape | None = None) -> nx.DiGraph
             "the NNI model carries no operators, as under the py engine; build the candidate and read it "
             "as a torch module, or use the graph engine"
         )
-    build = GraphBuilder(model)
-    inputs = [build.add_input(name, shape) for name, shape in root_inputs(model, input_shape)]
+    shapes = root_inputs(model, input_shape)
+    traced = [_traced_shape(model, root, slot) for slot in range(len(shapes))] if input_shape else []
+    as_traced = all(shape in (None, given) for shape, (_, given) in zip(traced, shapes, strict=False))
+    build = GraphBuilder(model, as_traced)
+    inputs = [build.add_input(name, shape) for name, shape in shapes]
     result = build.evaluate(root, [Output(name) for name in inputs])
     set_outputs(build.graph, dict.fromkeys(tensor.producer for tensor in tensors_in(result)))
-    return finish(build.graph, build.inferred)
+    finish(build.graph, build.inferred)
+    if not as_traced:
+        note_dropped_shapes(build.graph)
+    return build.graph
 
 
 class GraphBuilder:
@@ -63,6 +70,8 @@ class GraphBuilder:
 
     Args:
         model: NNI's model, as in :func:`read_nni_ir`.
+        as_traced: whether its inputs have the shapes with which NNI traced the base model. Only then are the
+            shapes in the IR those of an operator that no rule knows.
 
     Attributes:
         model: NNI's model.
@@ -72,8 +81,9 @@ class GraphBuilder:
         inferred: operators whose shapes are already inferred.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, as_traced: bool) -> None:
         self.model = model
+        self._as_traced = as_traced
         self.graph = new_graph(getattr(getattr(model, "python_class", None), "__name__", ""))
         self.node: Any = None
         self.added: list[str] = []
@@ -95,8 +105,7 @@ class GraphBuilder:
             infer_operator(self.graph, name)
         self.inferred.update(self._uninferred)
         self._uninferred.clear()
-        shapes: list[Shape] = self.graph.nodes[tensor.producer]["out_shapes"]
-        return shapes[tensor.slot]
+        return operand_shape(self.graph, self.node.name if self.node else "", tensor)
 
     def evaluate(self, graph: Any, arguments: list[Any]) -> Any:
         """Evaluate ``graph``, the root or a cell, on ``arguments`` and return its result."""
@@ -150,29 +159,38 @@ class GraphBuilder:
             raise
         # Parameters are whatever the author's code computed, and a layer's own code reads them.
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            if self._reads_unknown(operands):
+                return self._unknown(operation, operands)
             raise ReaderError(
                 f"operator {node.name!r} of type {operation.type!r} cannot be read with parameters "
                 f"{operation.parameters} ({type(error).__name__}: {error})"
             ) from error
+
+    def _reads_unknown(self, operands: list[Any]) -> bool:
+        """Whether a tensor among ``operands`` has an unknown shape, so that no rule can ask for its sizes."""
+        for tensor in tensors_in(operands):
+            self.shape(tensor)  # infers it
+        return any(is_unknown(self.graph, (t.producer, t.slot)) for t in tensors_in(operands))
 
     def _note_claim(self, operation: Any, result: Any) -> None:
         """Store the shape the IR claims for the current node's result; ``finish`` checks it."""
         # A node that adds no operator, such as a slice that keeps everything, returns another node's result.
         if type(result) is not Output or result.producer not in self.added:
             return
-        claimed = _claimed_shapes(operation)
+        claimed = _claimed_shapes(operation) if self._as_traced else []
         if len(claimed) == 1:
             self.graph.nodes[result.producer]["declared"] = [tuple(claimed[0])]
 
     def _unknown(self, operation: Any, operands: list[Any]) -> Any:
         """Add an operator that no table knows, with the shapes the IR claims for it."""
-        declared = [tuple(map(int, shape)) for shape in _claimed_shapes(operation)]
+        claimed = _claimed_shapes(operation)
+        declared = [tuple(map(int, shape)) for shape in claimed] if self._as_traced else []
         path = operator_name(operation.type).lower().replace("::", ".")
         name = path.rpartition(".")[2]
         # A user's module may have the name of one of our operators without being that operator.
         name = path if name in OPERATORS else name
         first = self._add(name, list(tensors_in(operands)), dict(operation.parameters or {}), declared)
-        return first if len(declared) < 2 else [Output(first.producer, i) for i in range(len(declared))]
+        return first if len(claimed) < 2 else [Output(first.producer, i) for i in range(len(claimed))]
 
     def _add(self, op: str, operands: Sequence[Output], attrs: dict[str, Any],
              declared: list[Shape] | None) -> Output:

@@ -13,7 +13,7 @@ import networkx as nx
 from ...errors import GraphError, NnMeterNasError, ReaderError
 from ...graph.model_graph import add_input, add_op, finish, new_graph
 from ...ops import NAMES, OPERATORS, Shape
-from ..inputs import InputShape, shapes_by_input
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input
 from ..nhwc import MAP_RANK, axis_to_nchw, perm_to_nchw, to_nchw
 from .onnx_dialect import from_onnx_dialect, is_onnx_dialect
 
@@ -62,6 +62,7 @@ def read_nnmeter_ir(
     constants = _constants(nodes)
     inputs = [n for n, record in nodes.items() if _type(n, record) in _INPUT_TYPES]
     shapes = shapes_by_input(input_shape, inputs)
+    as_declared = all(_own_shape(nodes[n]) in (None, shape) for n, shape in shapes.items())
     for node, record in nodes.items():
         kind = _type(node, record)
         if node in constants:
@@ -70,7 +71,7 @@ def read_nnmeter_ir(
             if kind in _INPUT_TYPES:
                 add_input(graph, node, shapes.get(node) or _input_shape(node, record))
             else:
-                _add_operator(graph, node, kind, nodes, constants)
+                _add_operator(graph, node, kind, nodes, constants, as_declared)
         except NnMeterNasError:
             raise
         except _ATTRIBUTE_ERRORS as error:
@@ -78,13 +79,24 @@ def read_nnmeter_ir(
                 f"operator {node!r} ({kind}): attribute {error} is missing or malformed "
                 f"({type(error).__name__})"
             ) from error
-    return finish(graph)
+    finish(graph)
+    if not as_declared:
+        note_dropped_shapes(graph)
+    return graph
 
 
 def _add_operator(
-    graph: nx.DiGraph, node: str, kind: str, nodes: Mapping[str, Any], constants: set[str]
+    graph: nx.DiGraph,
+    node: str,
+    kind: str,
+    nodes: Mapping[str, Any],
+    constants: set[str],
+    as_declared: bool,
 ) -> None:
-    """Add ``node`` with its computed operands. Constant operands become attributes."""
+    """Add ``node`` with its computed operands. Constant operands become attributes.
+
+    The shape that the file declares holds only for inputs ``as_declared``.
+    """
     record = nodes[node]
     inbounds = _inbounds(node, record)
     found = [operand for operand in (_operand(i, nodes) for i in inbounds) if operand is not None]
@@ -95,7 +107,7 @@ def _add_operator(
     attrs = _attrs(op, record, [_constant(nodes[name]) for name, _ in found if name in constants])
     if op in ("sub", "div") and found[0][0] in constants:
         attrs["const_first"] = True
-    declared = None if op == "split" else _declared(record)
+    declared = _declared(record) if as_declared and op != "split" else None
     add_op(graph, node, op, operands, attrs, declared)
 
 
@@ -167,6 +179,14 @@ def _type(node: str, record: Mapping[str, Any]) -> str:
         return str(record["attr"]["type"])
     except (KeyError, TypeError):
         raise ReaderError(f"operator {node!r} has no type; is this nn-Meter IR?") from None
+
+
+def _own_shape(record: Mapping[str, Any]) -> Shape | None:
+    """The shape that the file declares for an input, if it does."""
+    try:
+        return _input_shape("", record)
+    except (NnMeterNasError, *_ATTRIBUTE_ERRORS):
+        return None
 
 
 def _input_shape(node: str, record: Mapping[str, Any]) -> Shape:

@@ -1,4 +1,4 @@
-"""Infer the shapes of single operators with ONNX itself, for operators without a shape rule of ours."""
+"""What ONNX itself knows of single operators, for operators that we do not declare: shapes, and parts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from ...graph.shapes import Shape
 from .values import Value
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto, TypeProto
+    from onnx import FunctionProto, NodeProto, TensorProto, TypeProto
 
 #: Operators whose inference can take unbounded time or memory, because an attribute sets the amount.
 _UNBOUNDED = frozenset({"Split", "SplitToSequence"})
+_LOOPS = frozenset({"Loop", "Scan"})
 
 
 def inferred_types(
@@ -29,7 +30,7 @@ def inferred_types(
         return {}
     given = {name: value for name, value in zip(node.input, inputs, strict=True) if value is not None}
     try:
-        schema = defs.get_schema(node.op_type, min(opset, defs.onnx_opset_version()), "")
+        schema = _schema(node.op_type, opset)
         if any(attribute.ref_attr_name for attribute in node.attribute):
             node = helper.make_node(node.op_type, node.input, node.output, **attrs)
         found = shape_inference.infer_node_outputs(
@@ -50,6 +51,48 @@ def inferred_types(
     ):
         return {}
     return {name: (static_shape(proto, {}), proto.tensor_type.elem_type) for name, proto in found.items()}
+
+
+def _schema(op: str, opset: int) -> Any:  # its type lacks what it tells of functions
+    from onnx import defs
+
+    return defs.get_schema(op, min(opset, defs.onnx_opset_version()), "")
+
+
+def function_body(
+    node: NodeProto, inputs: Sequence[Value | None], opset: int
+) -> tuple[FunctionProto, dict[str, Any]] | None:
+    """Return the function by which ONNX defines ``node``, and the defaults of its attributes.
+
+    None if ONNX defines it otherwise, or by a loop.
+    """
+    from onnx import FunctionProto, TypeProto, defs, helper
+
+    try:
+        schema = _schema(node.op_type, opset)
+    except defs.SchemaError:
+        return None
+    plain, by_types = schema.function_opset_versions, schema.context_dependent_function_opset_versions
+    versions = [version for version in plain or by_types if version <= max(opset, schema.since_version)]
+    if not versions:
+        return None
+    if plain:
+        content = schema.get_function_with_opset_version(max(versions))
+    else:
+        types = [TypeProto() if value is None else _type(value) for value in inputs]
+        content = schema.get_context_dependent_function_with_opset_version(
+            max(versions), node.SerializeToString(), [proto.SerializeToString() for proto in types]
+        )
+    body = FunctionProto.FromString(content)
+    if not body.node or any(inner.op_type in _LOOPS for inner in body.node):
+        return None
+    del body.output[len(node.output) :]  # the body need not make what nobody asks for
+    defaults = {
+        name: helper.get_attribute_value(attribute.default_value)
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name
+    }
+    return body, defaults
 
 
 def _type(value: Value) -> TypeProto:

@@ -8,9 +8,8 @@ operator, so ``Shape`` of a computed tensor is a constant.
 from __future__ import annotations
 
 from collections import ChainMap, Counter
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,31 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from ...errors import GraphError, NnMeterNasError, ReaderError
+from ...errors import GraphError, ReaderError
 from ...extras import load_extra
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
-from ..inputs import InputShape, shapes_by_input, way_out
-from .inference import inferred_types, static_shape
-from .operators import OnnxNode, OutputType, translate
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input, way_out
+from . import contrib as contrib  # its entries join the others
+from .control_flow import Bodies, attempt, read_control_flow
+from .inference import function_body, inferred_types, static_shape
+from .operators import CONTROL_FLOW, OnnxNode, OutputType, is_known, translate
+from .scope import MAX_DEPTH, Scope, bind, error_context, lookup, valid_name
 from .values import Value, attributes, function_attributes, sparse_weights, weights
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 #: The first opset whose operators broadcast as NumPy does.
 _FIRST_OPSET = 7
-#: Maximum nesting depth of local functions and branches.
-MAX_DEPTH = 32
 #: Maximum number of operators, with local functions and branches inlined.
 MAX_OPERATORS = 100_000
 _OWN_DOMAINS = ("", "ai.onnx")
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
-_BRANCHES = ("then_branch", "else_branch")
-#: Errors that a damaged file can raise: an attribute is missing, has the wrong type or is out of range. A bug
-#: of ours may raise one too, so the message names the type and keeps the cause.
-_ATTRIBUTE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
 def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape | None = None) -> nx.DiGraph:
@@ -61,7 +56,7 @@ def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape |
         their shapes depend on data (such as the boxes selected by a detection head).
 
     Raises:
-        ReaderError: not an ONNX model, a damaged one, control flow that depends on data, or an unknown size.
+        ReaderError: not an ONNX model, a damaged one, or an input of unknown size.
         GraphError: the operators do not connect the inputs to the outputs, or form a cycle.
         ShapeError: shapes contradict each other, or the batch is not 1.
         MissingPackageError: the package onnx is not installed.
@@ -99,45 +94,25 @@ def _load(model: Any) -> ModelProto:
     return proto
 
 
-@dataclass(slots=True)
-class _Scope:
-    """The names that are visible in a graph, a branch or a local function.
-
-    Attributes:
-        values: tensors by name.
-        opsets: opset version by domain.
-        prefix: prefix of operator names; empty in the main graph.
-        attributes: attributes of the operator that called the function.
-        calls: local functions being read, outermost first.
-        reads: how often each tensor is read, by name.
-    """
-
-    values: MutableMapping[str, Value]
-    opsets: Mapping[str, int]
-    prefix: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    calls: tuple[str, ...] = ()
-    reads: Counter[str] = field(default_factory=Counter)
-
-
 class _Reader:
     """Reads one model."""
 
     def __init__(self, model: ModelProto, input_shape: InputShape | None) -> None:
         self._model = model
         self._input_shape = input_shape
-        self._graph = new_graph(_valid_name(model.graph.name))
+        self._graph = new_graph(valid_name(model.graph.name))
         self._functions = {_function_key(f.domain, f.name, f.overload): f for f in model.functions}
         self._node_names = Counter(node.name for node in model.graph.node)
         self._declared: dict[str, ValueInfoProto] = {}
         self._symbols: dict[str, int] = {}
+        self._as_declared = True  # whether the inputs have the shapes that the model declares for them
         self._batch = 1
         self._operators = 0
 
     def read(self) -> nx.DiGraph:
         """Return the finished model graph."""
         proto = self._model.graph
-        scope = _Scope({}, _opsets(self._model.opset_import))
+        scope = Scope({}, _opsets(self._model.opset_import))
         if scope.opsets.get("", _FIRST_OPSET) < _FIRST_OPSET:
             raise ReaderError(
                 f"the model has opset {scope.opsets['']}; the oldest readable opset is {_FIRST_OPSET}; "
@@ -146,24 +121,26 @@ class _Reader:
         self._add_initializers(proto, scope)
         self._add_inputs([info for info in proto.input if info.name not in scope.values], scope)
         self._add_operators(proto.node, [info.name for info in proto.output], scope)
-        outputs = [_lookup(scope, info.name, "the model's outputs") for info in proto.output]
+        outputs = [lookup(scope, info.name, "the model's outputs") for info in proto.output]
         computed = [value.operand[0] for value in outputs if value.operand is not None]
         if outputs and not computed:
             raise GraphError("the graph is disconnected: no output depends on an input")
         set_outputs(self._graph, dict.fromkeys(computed))
-        return finish(self._graph)
+        finished = finish(self._graph)
+        if proto.value_info and not self._as_declared:
+            note_dropped_shapes(finished)
+        return finished
 
-    def _add_initializers(self, proto: GraphProto, scope: _Scope) -> None:
+    def _add_initializers(self, proto: GraphProto, scope: Scope) -> None:
         """Bind the weights. Older models list them among the inputs too."""
         for tensor in proto.initializer:
-            _bind(scope, tensor.name, weights(tensor))
+            bind(scope, tensor.name, weights(tensor))
         for sparse in proto.sparse_initializer:
-            _bind(scope, sparse.values.name, sparse_weights(sparse))
+            bind(scope, sparse.values.name, sparse_weights(sparse))
 
-    def _add_inputs(self, infos: Sequence[ValueInfoProto], scope: _Scope) -> None:
+    def _add_inputs(self, infos: Sequence[ValueInfoProto], scope: Scope) -> None:
         """Add the model inputs, and resolve the model's symbolic sizes."""
         given = shapes_by_input(self._input_shape, [info.name for info in infos])
-        as_declared = True
         for info in infos:
             shape = given[info.name] if info.name in given else self._declared_shape(info, infos, given)
             sizes = list(info.type.tensor_type.shape.dim)
@@ -171,15 +148,15 @@ class _Reader:
                 for dim, size in zip(sizes, shape, strict=True):
                     if dim.dim_param:
                         self._symbols.setdefault(dim.dim_param, size)
-                    as_declared &= dim.dim_value in (0, -1, size)
+                    self._as_declared &= dim.dim_value in (0, -1, size)
                 if sizes[0].dim_value > shape[0] == 1:
                     self._batch = sizes[0].dim_value
             elif sizes:
-                as_declared = False
+                self._as_declared = False
             infer_operator(self._graph, add_input(self._graph, info.name, shape))
-            _bind(scope, info.name, Value(shape, info.type.tensor_type.elem_type, (info.name, 0)))
-        if as_declared:  # only then are the declared shapes of other tensors valid
-            self._declared = {v.name: v for v in (*self._model.graph.value_info, *self._model.graph.output)}
+            bind(scope, info.name, Value(shape, info.type.tensor_type.elem_type, (info.name, 0)))
+        if self._as_declared:  # only then are the declared shapes of other tensors valid
+            self._declared = {v.name: v for v in (*self._model.graph.output, *self._model.graph.value_info)}
 
     def _declared_shape(
         self, info: ValueInfoProto, infos: Sequence[ValueInfoProto], given: Mapping[str, Shape]
@@ -211,7 +188,7 @@ class _Reader:
                 sizes[0] = 1
         return sizes
 
-    def _add_operators(self, nodes: Sequence[NodeProto], outputs: Sequence[str], scope: _Scope) -> None:
+    def _add_operators(self, nodes: Sequence[NodeProto], outputs: Sequence[str], scope: Scope) -> None:
         """Read ``nodes``, producers before consumers."""
         scope.reads.update(name for node in nodes for name in node.input)
         scope.reads.update(outputs)
@@ -221,37 +198,43 @@ class _Reader:
                 raise ReaderError(f"the model has more than {MAX_OPERATORS} operators")
             self._add_operator(node, scope)
 
-    def _add_operator(self, node: NodeProto, scope: _Scope) -> None:
+    def _add_operator(self, node: NodeProto, scope: Scope) -> None:
         """Read one operator and bind its outputs."""
         name, key = self._name(node, scope), _function_key(node.domain, node.op_type, node.overload)
-        inputs = [_lookup(scope, i, f"operator {name!r}") if i else None for i in node.input]
-        with _error_context(name, key):
+        inputs = [
+            lookup(scope, given, f"operator {name!r}") if given and given not in scope.absent else None
+            for given in node.input
+        ]
+        with error_context(name, key):
             attrs = attributes(node, scope.attributes)
+        wrapped: OnnxNode | None = None
         if key in self._functions:
-            values = self._inline_function(key, name, inputs, attrs, scope)
-        elif node.domain in _OWN_DOMAINS and node.op_type in _CONTROL_FLOW:
-            values = self._control_flow(node, name, inputs, attrs, scope)
+            values = self._inline_function(self._functions[key], key, name, inputs, attrs, scope)
         else:
-            with _error_context(name, key):
-                values = translate(self._node(node, name, inputs, attrs, scope))
+            with error_context(name, key):
+                wrapped = self._node(node, name, inputs, attrs, scope)
+                if wrapped.op in CONTROL_FLOW:
+                    values = read_control_flow(wrapped, self._bodies(name, scope))
+                else:
+                    values = self._parts(node, wrapped, scope) or translate(wrapped)
         self._declare(node, values, scope)
-        # Further outputs are by-products, such as the indices of a max pool.
-        values += [Value(None, 0, values[0].operand)] * (len(node.output) - len(values)) if values else []
+        if values and len(values) < len(node.output):
+            values = [*values, *self._by_products(node, values[0], len(values), wrapped)]
         for output, value in zip(node.output, values, strict=False):
             if output:
-                _bind(scope, output, replace(value, read_once=scope.reads[output] == 1))
+                bind(scope, output, replace(value, read_once=scope.reads[output] == 1))
 
-    def _name(self, node: NodeProto, scope: _Scope) -> str:
+    def _name(self, node: NodeProto, scope: Scope) -> str:
         """Return a unique name: the operator's own, or that of its first output if its own is not unique."""
         own = node.name if scope.prefix or self._node_names[node.name] == 1 else ""
-        name = base = scope.prefix + _valid_name(own or next((o for o in node.output if o), node.op_type))
+        name = base = scope.prefix + valid_name(own or next((o for o in node.output if o), node.op_type))
         while name in self._graph:
             self._node_names[base] += 1
             name = f"{base}_{self._node_names[base]}"
         return name
 
     def _node(
-        self, node: NodeProto, name: str, inputs: list[Value | None], attrs: dict[str, Any], scope: _Scope
+        self, node: NodeProto, name: str, inputs: list[Value | None], attrs: dict[str, Any], scope: Scope
     ) -> OnnxNode:
         """Wrap an operator for its translation."""
         own = node.domain in _OWN_DOMAINS
@@ -268,7 +251,7 @@ class _Reader:
 
         return OnnxNode(self._graph, op, name, attrs, inputs, len(node.output), self._batch, types)
 
-    def _declare(self, node: NodeProto, values: Sequence[Value], scope: _Scope) -> None:
+    def _declare(self, node: NodeProto, values: Sequence[Value], scope: Scope) -> None:
         """Store the shapes that the model declares for an operator; ``finish`` checks them."""
         makers = {value.operand[0] for value in values if value.operand is not None}
         shapes = [self._declared_as(output, scope) for output in node.output]
@@ -277,17 +260,50 @@ class _Reader:
             if len(data["out_shapes"]) == len(shapes) and data["op"] in OPERATORS and data["op"] != "input":
                 data["declared"] = shapes
 
-    def _declared_as(self, output: str, scope: _Scope) -> Shape | None:
+    def _declared_as(self, output: str, scope: Scope) -> Shape | None:
         """Return the declared shape of a tensor, or None. Only the main graph declares shapes."""
         declared = None if scope.prefix else self._declared.get(output)
         return static_shape(declared.type, self._symbols) if declared is not None else None
 
+    def _by_products(
+        self, node: NodeProto, first: Value, made: int, wrapped: OnnxNode | None
+    ) -> Iterator[Value]:
+        """Further outputs, such as the indices of a max pool: they stand for the ``first`` one."""
+        types = wrapped.types() if wrapped is not None else [(None, 0)] * len(node.output)
+        for shape, elem_type in types[made:]:
+            yield Value(shape if shape == first.shape else None, elem_type, first.operand)
+
+    def _parts(self, node: NodeProto, wrapped: OnnxNode, scope: Scope) -> list[Value] | None:
+        """Inline an operator that ONNX defines by others, unless we declare it; else return None."""
+        inputs = wrapped.inputs
+        unsized = any(value is not None and value.shape is None for value in inputs)
+        if node.domain not in _OWN_DOMAINS or is_known(wrapped.op) or unsized or not wrapped.operands:
+            return None
+        found = function_body(node, inputs, scope.opsets.get("", _FIRST_OPSET))
+        if found is None:
+            return None
+        body, defaults = found
+        attrs = {**defaults, **wrapped.attrs}
+
+        def inline() -> list[Value]:
+            values = self._inline_function(body, wrapped.op, wrapped.name, inputs, attrs, scope)
+            if any(value.shape is None for value in values):
+                raise ReaderError("its parts have no known shape, while the whole may have one")
+            return values
+
+        return attempt(self._graph, inline)
+
     def _inline_function(
-        self, key: str, name: str, inputs: list[Value | None], attrs: Mapping[str, Any], scope: _Scope
+        self,
+        function: FunctionProto,
+        key: str,
+        name: str,
+        inputs: list[Value | None],
+        attrs: Mapping[str, Any],
+        scope: Scope,
     ) -> list[Value]:
-        """Inline a local function and return its outputs."""
-        function = self._functions[key]
-        with _error_context(name, key):
+        """Inline a function and return its outputs."""
+        with error_context(name, key):
             if key in scope.calls or len(scope.calls) >= MAX_DEPTH:
                 calls = " -> ".join([*scope.calls[-3:], key])
                 raise ReaderError(
@@ -295,99 +311,61 @@ class _Reader:
                 )
             opsets = _opsets(function.opset_import) or scope.opsets
             inner_attrs = function_attributes(function, attrs)
-            inner = _Scope({}, opsets, f"{name}/", inner_attrs, (*scope.calls, key))
-            absent = [None] * (len(function.input) - len(inputs))
-            for parameter, value in zip(function.input, [*inputs, *absent], strict=True):
+            given = [*inputs, *[None] * (len(function.input) - len(inputs))]
+            pairs = list(zip(function.input, given, strict=True))
+            absent = frozenset(parameter for parameter, value in pairs if value is None)
+            inner = Scope({}, opsets, f"{name}/", inner_attrs, (*scope.calls, key), absent=absent)
+            for parameter, value in pairs:
                 if value is not None:
-                    _bind(inner, parameter, replace(value, read_once=False))
+                    bind(inner, parameter, replace(value, read_once=False))
         self._add_operators(function.node, function.output, inner)
-        return [_lookup(inner, output, f"the function {key!r}") for output in function.output]
+        return [lookup(inner, output, f"the function {key!r}") for output in function.output]
 
-    def _control_flow(
-        self,
-        node: NodeProto,
-        name: str,
-        inputs: list[Value | None],
-        attrs: Mapping[str, Any],
-        scope: _Scope,
-    ) -> list[Value]:
-        """Inline the taken branch of an ``If`` with a constant condition and return its outputs.
+    def _bodies(self, name: str, scope: Scope) -> Bodies:
+        """How to read the graphs inside the operator ``name``."""
 
-        The ``If`` stays an operator if its condition is not constant and every tensor its branches use has a
-        data-dependent shape, as in the head of a detector.
-        """
-        with _error_context(name, node.op_type):
-            flag = inputs[0] if node.op_type == "If" and inputs else None
-            condition = flag.numbers() if flag is not None else None
-            if flag is not None and condition is None and (used := _data_dependent_operands(attrs, scope)):
-                types: list[OutputType] = [(self._declared_as(output, scope), 0) for output in node.output]
-                operands = [*inputs, *used]
-                return translate(
-                    OnnxNode(self._graph, "If", name, {}, operands, len(types), self._batch, lambda: types)
-                )
-            if condition is None or condition.size != 1:
-                raise ReaderError(
-                    f"control flow ({node.op_type}) that depends on data has no fixed latency; export the "
-                    "model with a fixed input shape and without control flow, for example with "
-                    "torch.onnx.export(..., dynamo=True), or cut that part off with onnx.utils.extract_model"
-                )
+        def read(body: GraphProto, part: str, inputs: Mapping[str, Value]) -> list[Value]:
             if len(scope.calls) >= MAX_DEPTH:
                 raise ReaderError(f"branches are nested more than {MAX_DEPTH} deep")
-            branch: GraphProto = attrs[_BRANCHES[0 if condition.any() else 1]]
-            inner = replace(scope, values=ChainMap({}, scope.values), prefix=f"{name}/", reads=Counter())
-            inner.calls = (*scope.calls, name)
-            self._add_initializers(branch, inner)
-            outputs = [info.name for info in branch.output]
-        self._add_operators(branch.node, outputs, inner)
-        return [_lookup(inner, output, f"the branch of {name!r}") for output in outputs]
+            inner = replace(
+                scope, values=ChainMap({}, scope.values), prefix=f"{name}/{part}", reads=Counter(),
+                calls=(*scope.calls, name),
+            )  # fmt: skip
+            for parameter, value in inputs.items():
+                bind(inner, parameter, replace(value, read_once=False))
+            self._add_initializers(body, inner)
+            outputs = [info.name for info in body.output]
+            self._add_operators(body.node, outputs, inner)
+            return [lookup(inner, output, f"a graph inside {name!r}") for output in outputs]
 
+        def captured(body: GraphProto) -> list[Value]:
+            names = dict.fromkeys(name for name in _tensors_read(body) if name in scope.values)
+            return [value for name in names if not (value := scope.values[name]).is_constant]
 
-def _data_dependent_operands(attrs: Mapping[str, Any], scope: _Scope) -> list[Value]:
-    """Return the computed tensors that an ``If``'s branches use; none if the shape of any is known."""
-    names = {name for key in _BRANCHES for name in _tensors_read(attrs[key])} & scope.values.keys()
-    computed = [value for name in sorted(names) if not (value := scope.values[name]).is_constant]
-    return computed if all(value.shape is None for value in computed) else []
+        def types(body: GraphProto) -> list[OutputType]:
+            # Sizes in a body are those of the input that the model declares.
+            return [
+                (static_shape(info.type, self._symbols) if self._as_declared else None,
+                 info.type.tensor_type.elem_type)
+                for info in body.output
+            ]  # fmt: skip
+
+        return Bodies(read, captured, types)
 
 
 def _tensors_read(graph: GraphProto) -> Iterator[str]:
-    """Yield the names of tensors that the operators of a branch read, nested branches included."""
+    """Yield the names of tensors that the operators of a graph read, graphs inside them included."""
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _tensors_read(attribute.g)
-
-
-@contextmanager
-def _error_context(name: str, op: str) -> Iterator[None]:
-    """Add the operator's name to errors raised inside the ``with`` block."""
-    try:
-        yield
-    except GraphError:  # names it already
-        raise
-    except NnMeterNasError as error:
-        raise ReaderError(f"operator {name!r} ({op}): {error}") from error
-    except _ATTRIBUTE_ERRORS as error:
-        raise ReaderError(
-            f"operator {name!r} ({op}): an attribute or input is missing or malformed "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    yield from (info.name for info in graph.output)
 
 
 def _function_key(domain: str, name: str, overload: str) -> str:
     """Return the key of a local function, by which operators refer to it."""
-    return "::".join(_valid_name(part) for part in (domain, name, overload) if part)
-
-
-def _valid_name(name: Any) -> str:
-    """Return ``name`` if it is a string; protobuf returns invalid UTF-8 as bytes.
-
-    Raises:
-        ReaderError: the name is not valid UTF-8.
-    """
-    if not isinstance(name, str):
-        raise ReaderError(f"the model is damaged: the name {name!r} is not text")
-    return name
+    return "::".join(valid_name(part) for part in (domain, name, overload) if part)
 
 
 def _opsets(imports: Any) -> dict[str, int]:
@@ -395,29 +373,7 @@ def _opsets(imports: Any) -> dict[str, int]:
     return {"" if i.domain in _OWN_DOMAINS else i.domain: i.version for i in imports}
 
 
-def _lookup(scope: _Scope, name: str, reader: str) -> Value:
-    """Return the tensor called ``name``; errors name the ``reader``.
-
-    Raises:
-        GraphError: no earlier operator makes it.
-    """
-    if name not in scope.values:
-        raise GraphError(f"{reader} read the tensor {name!r}, which nothing in the model makes before that")
-    return scope.values[name]
-
-
-def _bind(scope: _Scope, name: str, value: Value) -> None:
-    """Bind ``name`` to ``value``.
-
-    Raises:
-        GraphError: the name is already bound.
-    """
-    if name in scope.values:
-        raise GraphError(f"the tensor {name!r} is made twice")
-    scope.values[_valid_name(name)] = value
-
-
-def _ordered(nodes: Sequence[NodeProto], scope: _Scope) -> Iterator[NodeProto]:
+def _ordered(nodes: Sequence[NodeProto], scope: Scope) -> Iterator[NodeProto]:
     """Return ``nodes`` with producers before consumers; sort them if they are not, as ONNX requires.
 
     Raises:

@@ -21,7 +21,8 @@ from ...errors import ReaderError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_op
 from ...graph.shapes import infer_operator
-from ...ops import NAMES, OPERATORS, Padding, Shape
+from ...graph.unknown import GIVEN, is_unknown, mark_unknown
+from ...ops import NAMES, OPERATORS, VIEW_OPS, Padding, Shape
 from ..entries import fills
 from .folding import Arithmetic, fold, slices, split_evenly
 from .quantised import FLOAT_FORMS
@@ -36,6 +37,10 @@ onnx_op = fills(TRANSLATIONS)
 
 #: Operators that return a constant even if their inputs are computed.
 _CONSTANTS = frozenset({"Constant", "ConstantOfShape", "Shape", "Size"})
+#: Operators that cost nothing, as they only ask for sizes.
+_SIZES = frozenset({"Shape", "Size"})
+#: Operators that run other graphs.
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
 class NoCanonicalFormError(Exception):
@@ -156,8 +161,16 @@ class OnnxNode:
             name = f"{base}_{repeats}"
         add_op(self.graph, name, op, operands, attrs, None if shape is None else [shape])
         infer_operator(self.graph, name)
+        elem_type = self.x.elem_type if self.inputs and self.inputs[0] is not None else 0
+        return self.results(name, [elem_type] * len(self.graph.nodes[name]["out_shapes"]))
+
+    def results(self, name: str, elem_types: Sequence[int]) -> list[Value]:
+        """The outputs of the operator ``name``, by the types of their elements."""
         shapes = self.graph.nodes[name]["out_shapes"]
-        return [Value(shape, self.x.elem_type, (name, slot)) for slot, shape in enumerate(shapes)]
+        return [
+            Value(None if is_unknown(self.graph, (name, slot)) else shapes[slot], elem_type, (name, slot))
+            for slot, elem_type in enumerate(elem_types)
+        ]
 
     def layer(self, op: str, **attrs: Any) -> list[Value]:
         """One operator over the first input; the others must be weights."""
@@ -178,17 +191,42 @@ class OnnxNode:
         return axis % rank
 
 
+#: Operators whose translation looks at their weights and attributes, and at no shape.
+_WITHOUT_SHAPES = frozenset(
+    {"Conv", "Gemm", "MatMul", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "Reshape", "Flatten"}
+)
+
+
+def is_known(op: str) -> bool:
+    """Whether ONNX's ``op`` is declared, or has an entry here."""
+    return op in TRANSLATIONS or op in NAMES["onnx"]
+
+
 def translate(node: OnnxNode) -> list[Value]:
     """Add ``node`` to its model graph, unless it is constant, and return its outputs' values."""
-    translation = TRANSLATIONS.get(node.op) or (_as_declared if node.op in NAMES["onnx"] else None)
+    translation = TRANSLATIONS.get(node.op) or (as_declared if node.op in NAMES["onnx"] else None)
     if node.op not in _CONSTANTS and not node.operands:
         return _constant(node)
-    if translation and all(value is None or value.shape is not None for value in node.inputs):
+    known = all(value is None or value.shape is not None for value in node.inputs)
+    if translation and (known or node.op in _WITHOUT_SHAPES):
         try:
-            return translation(node)
+            return _with_told_shape(node, translation(node))
         except NoCanonicalFormError:
             pass
     return _unknown(node) if node.operands else _weights(node)
+
+
+def _with_told_shape(node: OnnxNode, values: list[Value]) -> list[Value]:
+    """Give an operator on a tensor of unknown shape the output shape that the model tells."""
+    if values[0].shape is not None or values[0].operand is None:
+        return values
+    [(shape, elem_type), *_] = node.types()
+    if shape is None:
+        return values
+    name, _ = values[0].operand
+    node.graph.nodes[name]["declared"] = [shape]
+    infer_operator(node.graph, name)
+    return node.results(name, [elem_type])
 
 
 def _constant(node: OnnxNode) -> list[Value]:
@@ -208,16 +246,28 @@ def _weights(node: OnnxNode) -> list[Value]:
 
 
 def _unknown(node: OnnxNode) -> list[Value]:
-    """An operator without a canonical form, under its own name.
-
-    An unknown shape, such as one that depends on data, is written as that of a scalar and marked.
-    """
+    """An operator without a canonical form, under its own name, or one that reads an unknown shape."""
     types, op = node.types(), node.op.lower()
-    op = f"onnx_{op}" if op in OPERATORS or "." in op else op
-    attrs = {"unknown_shape": True} if any(shape is None for shape, _ in types) else {}
-    add_op(node.graph, node.name, op, node.operands, attrs, [shape or () for shape, _ in types])
+    shapes = [shape for shape, _ in types]
+    attrs: dict[str, Any] = {}
+    unsized = [value for value in node.inputs if value is not None and value.shape is None]
+    if node.op in NAMES["onnx"] and unsized and not any(value.is_constant for value in unsized):
+        op = NAMES["onnx"][node.op].name
+    elif node.op in _SIZES:
+        op = GIVEN
+    else:
+        op = f"onnx_{op}" if op in OPERATORS or "." in op else op
+        if None in shapes:
+            # ONNX tells the shapes of its own operators, unless they depend on data.
+            mark_unknown(attrs, "batch" if "." in node.op else "nothing")
+        elif node.op in CONTROL_FLOW:
+            mark_unknown(attrs, "shape")
+    declared = [shape or () for shape in shapes] if any(shapes) or None not in shapes else None
+    # A view waits for no arithmetic on sizes, which then leads nowhere.
+    operands = node.operands[:1] if op in VIEW_OPS else node.operands
+    add_op(node.graph, node.name, op, operands, attrs, declared)
     infer_operator(node.graph, node.name)
-    return [Value(shape, elem_type, (node.name, slot)) for slot, (shape, elem_type) in enumerate(types)]
+    return node.results(node.name, [elem_type for _, elem_type in types])
 
 
 @onnx_op("Constant")
@@ -257,7 +307,7 @@ _TRUTHS = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"
 _BOOL = 9
 
 
-def _as_declared(node: OnnxNode) -> list[Value]:
+def as_declared(node: OnnxNode) -> list[Value]:
     """An operator whose attributes need no translation."""
     operator = NAMES["onnx"][node.op]
     if operator.attrs is None or (operator.operands is not None and len(node.operands) != operator.operands):
@@ -352,7 +402,7 @@ def _kernel(node: OnnxNode, kernel: list[int]) -> tuple[int, ...]:
 
 
 @onnx_op("Conv")
-def _conv(node: OnnxNode) -> list[Value]:
+def conv(node: OnnxNode) -> list[Value]:
     """Weights are ``(out, in / groups, *kernel)``."""
     out_channels, channels, *kernel = node.weights(1)
     rank, groups = len(kernel), node.attrs.get("group", 1)
@@ -379,21 +429,8 @@ def _conv_transpose(node: OnnxNode) -> list[Value]:
                       out_channels=channels * groups, **({} if node.input(2) is None else {"bias": True}))
 
 
-@onnx_op("com.microsoft.FusedConv")
-def _fused_conv(node: OnnxNode) -> list[Value]:
-    """A convolution, the addition of a computed tensor if there is one, and an activation."""
-    added = node.input(3)
-    [value] = _conv(replace(node, inputs=node.inputs[:3]))
-    if added is not None:
-        [value] = node.emit("add", [value.operand, added.operand])
-    after = replace(node, op=node.attrs["activation"], inputs=[value])
-    if after.op == "Clip":
-        after.attrs = dict(zip(("min", "max"), node.attrs["activation_params"], strict=True))
-    return TRANSLATIONS.get(after.op, _as_declared)(after)
-
-
 @onnx_op("Gemm")
-def _gemm(node: OnnxNode) -> list[Value]:
+def gemm(node: OnnxNode) -> list[Value]:
     """A dense layer; the added operand is a bias if it is constant."""
     rows, columns = node.weights(1)
     in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
@@ -412,10 +449,10 @@ def _gemm(node: OnnxNode) -> list[Value]:
 def _matmul(node: OnnxNode) -> list[Value]:
     """A dense layer if the second factor is a matrix of weights, else a product of two computed operands."""
     left, right = node.required(0), node.required(1)
-    if right.is_constant and right.rank == 2:
+    if right.is_constant and right.shape is not None and right.rank == 2:
         in_features, out_features = node.weights(1)
         return node.layer("fc", in_features=in_features, out_features=out_features, bias=False)
-    if len(node.operands) != 2 or min(left.rank, right.rank) < 2:
+    if len(node.operands) != 2 or left.shape is None or right.shape is None or min(left.rank, right.rank) < 2:
         raise NoCanonicalFormError
     return node.emit("matmul", node.operands)
 
@@ -433,7 +470,8 @@ def _pool(node: OnnxNode) -> list[Value]:
 
 @onnx_op("GlobalMaxPool")
 def _global_max_pool(node: OnnxNode) -> list[Value]:
-    return node.layer("adaptivemaxpool", output_size=(1,) * (len(node.shape) - 2))
+    size = 1 if node.x.shape is None else (1,) * (node.x.rank - 2)
+    return node.layer("adaptivemaxpool", output_size=size)
 
 
 @onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
@@ -446,6 +484,10 @@ def _reduction(node: OnnxNode) -> list[Value]:
     rank, op = len(node.shape), NAMES["onnx"][node.op].name
     if not given and node.attrs.get("noop_with_empty_axes"):
         return node.layer("identity")
+    if node.x.shape is None:
+        if not given or set(given) not in ({2, 3}, {-1, -2}):
+            raise NoCanonicalFormError
+        return node.layer("globalavgpool", keepdims=keepdims)
     axes = given or tuple(range(rank))
     if op != "max" or rank < 3 or {node.dimension(axis) for axis in axes} != set(range(2, rank)):
         return node.layer(op, axes=axes, keepdims=keepdims)
@@ -508,6 +550,10 @@ def _gather(node: OnnxNode) -> list[Value]:
 def _reshape(node: OnnxNode) -> list[Value]:
     """Size 0 copies the input's, -1 takes the rest; the batch size of the export becomes 1."""
     given = list(node.ints("shape", 1) or ())
+    if node.x.shape is None:  # only the shape of a matrix with a row for each item goes without it
+        if len(given) != 2 or given[1] != -1:
+            raise NoCanonicalFormError
+        return node.layer("flatten")
     if 0 in given and node.attrs.get("allowzero"):
         raise ReaderError(f"its shape {given} leaves an empty tensor")
     target = [node.shape[i] if size == 0 else size for i, size in enumerate(given)]
@@ -525,6 +571,8 @@ def _flatten(node: OnnxNode) -> list[Value]:
     axis = node.attrs.get("axis", 1)
     if axis == 1:
         return node.layer("flatten", start=1, end=-1)
+    if node.x.shape is None:
+        raise NoCanonicalFormError
     return node.layer("reshape", shape=(math.prod(node.shape[:axis]), math.prod(node.shape[axis:])))
 
 
@@ -623,7 +671,7 @@ def _mul(node: OnnxNode) -> list[Value]:
     factors = [value.numbers() for value in node.inputs if value is not None and value.is_constant]
     if any(f is not None and f.dtype.kind == "f" and np.isnan(f).all() for f in factors):
         return node.emit("quantize", node.operands)
-    return _as_declared(node)
+    return as_declared(node)
 
 
 @onnx_op(*FLOAT_FORMS)
@@ -633,5 +681,5 @@ def _integer_form(node: OnnxNode) -> list[Value]:
         raise NoCanonicalFormError
     op, places = FLOAT_FORMS[node.op]
     inputs = [node.inputs[i] for i in places if i < len(node.inputs)]
-    [value] = TRANSLATIONS.get(op, _as_declared)(replace(node, op=op, inputs=inputs))
+    [value] = TRANSLATIONS.get(op, as_declared)(replace(node, op=op, inputs=inputs))
     return node.emit("quantize", [value.operand])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 
 from ...errors import ReaderError, ShapeError
 from ...extras import load_extra
-from ...graph.model_graph import add_input, finish, new_graph, set_outputs
+from ...graph.model_graph import add_input, add_note, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
-from ..inputs import InputShape, shapes_by_input, way_out
+from ...graph.unknown import GIVEN
+from ...graph.work import flops
+from ..inputs import InputShape, note_dropped_shapes, shapes_by_input, way_out
 from ..nhwc import MAP_RANK
 from .constants import MAX_VALUES, decoded, folded, static_shape
 from .nodes import TfNode, naming, nodes_in_order
 from .operators import TfCall, TfValue, is_known, known, layout, translate
+from .unknown import declared_shapes, unknown
 
 _PURPOSE = "reading TensorFlow graphs"
 #: A constant of unknown shape, such as random numbers or anchors that loops compute.
@@ -48,7 +52,8 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
             dict by input name.
 
     Raises:
-        ReaderError: not a frozen graph, control flow, or an operator of unknown shape.
+        ReaderError: not a frozen graph, control flow that is a cycle, or a choice by an input such as
+            ``is_training``.
         GraphError, ShapeError: the graph is malformed.
         MissingPackageError: tensorboard, which provides the message classes, is not installed.
     """
@@ -60,7 +65,10 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
         with naming(node):
             reader.read(node)
     set_outputs(graph, reader.outputs())
-    return finish(graph)
+    finish(graph)
+    if reader.drops_shapes():
+        note_dropped_shapes(graph)
+    return graph
 
 
 def _load(model: Any) -> tuple[str, Any]:
@@ -108,12 +116,17 @@ class _GraphDefReader:
         self._shapes = shapes_by_input(input_shape, self._inputs)
         self._channels_first = any(_is_channels_first(node) for node in nodes)
         self._tensor_count = 0
+        self._reshaped = False  # whether an input has another shape than the graph declares for it
 
     def outputs(self) -> list[str]:
         """Return the operators that compute the outputs of the GraphDef."""
         ends = (node.name for node in self._nodes if not self._consumers[node.name])
         tensors = (tensor for name in ends for tensor in self._tensors[name])
         return list(dict.fromkeys(t.operand[0] for t in tensors if t and t.operand and not t.constant))
+
+    def drops_shapes(self) -> bool:
+        """Whether the graph declares shapes, but for other inputs."""
+        return self._reshaped and any("_output_shapes" in node.attr for node in self._nodes)
 
     def read(self, node: TfNode) -> None:
         """Read ``node``. Its operands must have been read already."""
@@ -127,20 +140,52 @@ class _GraphDefReader:
         outputs = self._tensors[producer]
         if outputs is _DEAD or outputs == [_OPAQUE]:
             return outputs[0]
+        if len(outputs) == 1 and (only := outputs[0]) is not None and only.shape is None and only.operand:
+            return replace(only, operand=(only.operand[0], slot))  # nothing tells how many it has
         if not slot < len(outputs):
             raise ShapeError(f"its operand {producer!r} has no output {slot}", node.name)
         return outputs[slot]
 
     def _read(self, node: TfNode, inputs: list[TfValue | None]) -> list[TfValue | None]:
         """Return the outputs of ``node``. An output is None on a branch that is not taken."""
-        if node.op in _MERGES:
-            return _merged(inputs)
         live = [tensor for tensor in inputs if tensor is not None]
+        if node.op in _MERGES:
+            return self._chosen(node, live) if len(live) > 1 else _merged(inputs)
         if len(live) < len(inputs):
             return _DEAD
         if node.op in _SWITCHES:
-            return _switched(node, live)
+            return self._forked(node, live) if live[1].depends_on_data() else _switched(node, live)
         return list(self._computed(node, live))
+
+    def _forked(self, node: TfNode, inputs: list[TfValue]) -> list[TfValue | None]:
+        """The data of a Switch on data, for either branch, once its condition is known."""
+        data, condition = inputs
+        if data.shape is None or data.constant:
+            return [data, data]
+        shape = tuple(data.shape[axis] for axis in data.order)
+        call = TfCall(self._graph, node, inputs, self._channels_first, self._fresh)
+        [passed] = call.emit(GIVEN, [data, condition], {"shapes": [shape]}, data.order)
+        return [passed, passed]
+
+    def _chosen(self, node: TfNode, branches: list[TfValue]) -> list[TfValue | None]:
+        """What a Merge on data passes on: the branch that multiplies more, if all have one shape."""
+        if any(tensor.shape is None or tensor.shape != branches[0].shape for tensor in branches):
+            call = TfCall(self._graph, node, branches, self._channels_first, self._fresh)
+            return list(unknown(call, self._declared(node)))
+        number = max(range(len(branches)), key=lambda i: self._work_before(branches[i]))
+        add_note(
+            self._graph,
+            f"operator {node.name!r} ({node.op}) takes one of {len(branches)} branches, as data decides; the "
+            f"costlier, {node.inputs[number][0]!r}, is counted",
+        )
+        return [branches[number], known(np.array(number))]
+
+    def _work_before(self, tensor: TfValue) -> tuple[int, int]:
+        """Operations and operators that lead to ``tensor``."""
+        if tensor.operand is None:
+            return 0, 0
+        before = nx.ancestors(self._graph, tensor.operand[0]) | {tensor.operand[0]}
+        return flops(self._graph.subgraph(before)), len(before)
 
     def _computed(self, node: TfNode, inputs: list[TfValue]) -> list[TfValue]:
         if node.name in self._inputs:
@@ -150,17 +195,23 @@ class _GraphDefReader:
         if node.op == "Const":
             return [self._constant(node)]
         constant = all(tensor.constant for tensor in inputs)
-        unknown = [i for i, tensor in enumerate(inputs) if tensor.shape is None]
-        if constant and (unknown or not inputs):
+        unknown_shapes = any(tensor.shape is None for tensor in inputs)
+        if constant and (unknown_shapes or not inputs):
             return [_OPAQUE]
-        if unknown:
-            raise ReaderError(f"the shape of its operand {node.inputs[unknown[0]][0]!r} is unknown")
+        call = TfCall(self._graph, node, inputs, self._channels_first, self._fresh)
+        if unknown_shapes:
+            return unknown(call, self._declared(node))
         results = _static(node, inputs)
         if results is not None:
             return results
         if constant and not is_known(node.op):
             return [_OPAQUE]
-        return translate(TfCall(self._graph, node, inputs, self._channels_first, self._fresh))
+        results = translate(call)
+        return unknown(call, self._declared(node)) if results is None else results
+
+    def _declared(self, node: TfNode) -> list[Shape] | None:
+        """The shapes that the graph declares for ``node``, which hold for the inputs that it declares."""
+        return None if self._reshaped else declared_shapes(node)
 
     def _input(self, node: TfNode) -> TfValue:
         """Add a placeholder. An unknown batch is 1; the caller must give any other unknown size."""
@@ -172,6 +223,7 @@ class _GraphDefReader:
         if len(shape) < len(sizes):
             raise ReaderError(f"its shape {_declared(node)} has unknown sizes; {self._way_out()} (NCHW)")
         order = self._input_order(node, len(shape))
+        self._reshaped |= given is not None and not _fits(given, _declared(node), order)
         name = add_input(self._graph, node.name, shape)
         infer_operator(self._graph, name)
         return TfValue(tuple(shape[order.index(axis)] for axis in range(len(shape))), order, (name, 0))
@@ -239,6 +291,13 @@ def _declared(node: TfNode) -> Shape:
     return (None if proto is None else static_shape(proto)) or ()
 
 
+def _fits(given: Shape, declared: Shape, order: Shape) -> bool:
+    """Whether a shape in NCHW is one that a placeholder ``declared``, whose axes are in ``order``."""
+    if len(declared) != len(given):
+        return not declared
+    return all(declared[axis] in (-1, size) for axis, size in zip(order, given, strict=True))
+
+
 def _consumers(nodes: list[TfNode]) -> dict[str, list[str]]:
     """Return the names of each node's consumers."""
     consumers: dict[str, list[str]] = {node.name: [] for node in nodes}
@@ -298,12 +357,4 @@ def _switched(node: TfNode, inputs: list[TfValue]) -> list[TfValue | None]:
 def _merged(inputs: list[TfValue | None]) -> list[TfValue | None]:
     """Return the outputs of a Merge: the operand on the taken branch, and its index."""
     live = [(i, tensor) for i, tensor in enumerate(inputs) if tensor is not None]
-    if not live:
-        return _DEAD
-    if len(live) > 1:
-        raise ReaderError(
-            "control flow: its branch is chosen at run time. When freezing the graph, replace the condition "
-            "by a constant"
-        )
-    [(number, tensor)] = live
-    return [tensor, known(np.array(number))]
+    return [live[0][1], known(np.array(live[0][0]))] if live else _DEAD

@@ -21,11 +21,14 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _VARIABLES = frozenset(
     {"Variable", "VariableV2", "AutoReloadVariable", "VarHandleOp", "ReadVariableOp", "RestoreV2"}
 )
-_CONTROL_FLOW = frozenset(
-    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "For", "Enter", "RefEnter",
-     "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond", "MapDefun"}
-)  # fmt: skip
-_CONTROL_FLOW_PREFIXES = ("TensorArray", "TensorList", "Stack")
+#: Operators that run functions, as often as data decides.
+CONTROL_FLOW = frozenset(
+    {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "For", "MapDefun"}
+)
+#: Operators of loops that are cycles in the graph.
+_CYCLES = frozenset(
+    {"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond"}
+)
 #: Output arguments of operators with several outputs. Operands inside functions refer to them by name.
 _OUTPUT_ARGUMENTS = {
     "FusedBatchNorm": ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2"),
@@ -137,7 +140,7 @@ def nodes_in_order(graph_def: Any) -> list[TfNode]:
                 "with tf.compat.v1.graph_util.convert_variables_to_constants; a TensorFlow 2 function with "
                 "convert_variables_to_constants_v2 of tensorflow.python.framework.convert_to_constants"
             )
-        if node.op in _CONTROL_FLOW or node.op.startswith(_CONTROL_FLOW_PREFIXES):
+        if node.op in _CYCLES:
             raise ReaderError(
                 f"operator {node.name!r} ({node.op}) is control flow: it depends on data. Export the "
                 "network without its loops and conditions"

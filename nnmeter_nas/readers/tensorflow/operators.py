@@ -24,7 +24,7 @@ from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, axis_of, broadcast, window_out
 from ..entries import fills
 from ..nhwc import MAP_RANK, to_nchw
-from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, static_shape, whole
+from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, whole
 from .nodes import TfNode
 
 Translation = Callable[["TfCall"], "list[TfValue] | None"]
@@ -68,6 +68,10 @@ class TfValue:
     def axis(self, axis: int) -> int:
         """``axis`` counted from the front; a ShapeError if there is none."""
         return axis_of(axis, self.rank)
+
+    def depends_on_data(self) -> bool:
+        """Whether the model graph computes it from the input."""
+        return self.operand is not None and not self.constant
 
 
 def known(value: Values) -> TfValue:
@@ -201,24 +205,13 @@ def is_known(op: str) -> bool:
     return op in TRANSLATIONS or op in NAMES["tensorflow"]
 
 
-def translate(call: TfCall) -> list[TfValue]:
-    """Add ``call`` to its model graph; return one tensor per output.
+def translate(call: TfCall) -> list[TfValue] | None:
+    """Add ``call`` to its model graph; return one tensor per output, or None if it has no canonical form.
 
     Raises:
-        ReaderError: it has no canonical form and no shape is known for it.
         GraphError, ShapeError: it contradicts its operands.
     """
-    outputs = TRANSLATIONS.get(call.node.op, _as_declared)(call)
-    if outputs is None:
-        listed = call.node.value("_output_shapes", "list")
-        shapes = [] if listed is None else [static_shape(shape) for shape in listed.shape]
-        if not shapes or any(shape is None for shape in shapes):
-            raise ReaderError(
-                "this use of it is not known, nor does the graph tell its output shape; export the graph "
-                "with as_graph_def(add_shapes=True), or without this operator"
-            )
-        outputs = call.opaque(*((1, *s[1:]) if s[:1] == (-1,) else s for s in shapes if s is not None))
-    return outputs
+    return TRANSLATIONS.get(call.node.op, _as_declared)(call)
 
 
 def _canonical(call: TfCall) -> str:

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from ...errors import ReaderError
 from ...graph.editing import Operand
-from ...graph.model_graph import add_input, add_op, new_graph
+from ...graph.model_graph import add_input, add_note, add_op, new_graph
 from ...graph.shapes import Shape
-from ...ops import NAMES
+from ...graph.unknown import GIVEN, mark_unknown
+from ...ops import NAMES, OPERATORS
 from .operators import OPAQUE, AtenCall, is_known, translate
 from .quantised import float_form, is_quantised
 from .quick import quick_result
@@ -225,6 +226,9 @@ class Recorder:
 
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 if not hasattr(func, "_schema"):
+                    if str(func) in ("cond", "while_loop"):
+                        act: Any = recorder.choose if str(func) == "cond" else recorder.repeat
+                        return act(*args, self)
                     raise ReaderError(
                         f"{recorder.where()} uses torch's control flow operator {func}, so its latency "
                         "depends on tensor values; read a module that takes one of the branches"
@@ -232,6 +236,65 @@ class Recorder:
                 return recorder.call(func, args, kwargs or {}, self)
 
         return Recording()
+
+    def choose(self, flag: Any, taken: Any, other: Any, operands: Sequence[Any], mode: Any) -> Any:
+        """Record ``torch.cond`` as the branch that multiplies more, after its condition; note which."""
+        results, macs = [], []
+        for branch in (taken, other):
+            before = len(self.graph)
+            with mode:
+                results.append(branch(*operands))
+            macs.append(sum(map(self._macs, list(self.graph)[before:])))
+        costlier = int(macs[1] > macs[0])
+        self._func = "torch.cond"
+        add_note(
+            self.graph,
+            f"{self.where()} runs one of two branches, as tensor values decide; the costlier, for "
+            f"{('True', 'False')[costlier]}, is counted",
+        )
+        outputs = [tensor for tensor in tensors_in(results[costlier]) if tensor.numel()]
+        # The branch that is not counted leads nowhere.
+        self._pass_on(GIVEN, [flag, *outputs], outputs, {"shapes": [tuple(t.shape) for t in outputs]})
+        return results[costlier]
+
+    def repeat(
+        self, condition: Any, body: Any, carried: Sequence[Any], others: Sequence[Any], mode: Any
+    ) -> Any:
+        """Record ``while_loop`` as one operator of unknown work. It keeps the shapes that it carries."""
+        import torch
+
+        self._func = "while_loop"
+        add_note(
+            self.graph,
+            f"{self.where()} runs as often as tensor values decide, so its work is unknown; to be sure, read "
+            "a module without it",
+        )
+        results = tuple(torch.empty_like(self._image(tensor), device="meta") for tensor in carried)
+        attrs: dict[str, Any] = {}
+        mark_unknown(attrs, "shape")
+        self._pass_on("while_loop", [*carried, *others], list(results), attrs)
+        return results
+
+    def _pass_on(self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], attrs: dict[str, Any]) -> None:
+        """Add an operator from the tensors ``inputs`` to the tensors ``outputs``."""
+        operands = [operand for operand in map(self.operand, inputs) if operand is not None]
+        if not operands or not outputs:
+            return
+        name = self._add(op, operands, attrs, [tuple(tensor.shape) for tensor in outputs])
+        for slot, tensor in enumerate(outputs):
+            self._bind(tensor, (name, slot))
+
+    def _macs(self, name: str) -> int:
+        """Multiply-adds of a recorded operator, whose shapes are those that torch gave it."""
+        data = self.graph.nodes[name]
+        if data["op"] not in OPERATORS:
+            return 0
+        sources = [(self.graph.nodes[producer], slot) for producer, slot in data["inputs"]]
+        shapes = [
+            source["attrs"]["shape"] if source["declared"] is None else source["declared"][slot]
+            for source, slot in sources
+        ]
+        return OPERATORS[data["op"]].macs({**data, "in_shapes": shapes, "out_shapes": data["declared"]})
 
     @contextmanager
     def module_paths(self) -> Iterator[None]:
