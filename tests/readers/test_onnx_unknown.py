@@ -330,15 +330,6 @@ def test_embeddings_and_the_sum_before_a_norm_are_read(cpu: LatencyPredictor) ->
     assert not found.unpredicted
 
 
-@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearSigmoid"])
-def test_a_quantised_operator_by_value_keeps_the_shape(cpu: LatencyPredictor, op: str) -> None:
-    constants = {**CONV, "s": np.float32(1.0), "z": np.uint8(0)}
-    inputs = "x s z x s z s z" if op == "QLinearAdd" else "x s z s z"
-    nodes = [node(op, inputs, "q", domain="com.microsoft"), node("Conv", "q v", "y")]
-    found = cpu.explain(model(nodes, constants, domains=DOMAINS))
-    assert predicted(found) == [f"onnx_com.microsoft.{op.lower()}", "conv"]
-
-
 # Control flow
 
 
