@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Operator, Shape
+from ..products import Add, Factor, NoProductError, einsum, is_dense, product
 
 
 class Output(NamedTuple):
@@ -322,6 +324,57 @@ def _linear(call: NniCall) -> Output:
     return call.emit("fc", call.x, in_features=call.args["in_features"],
                      out_features=call.args["out_features"],
                      **({} if call.args.get("bias", True) else {"bias": False}))
+
+
+def _adder(call: NniCall) -> Add:
+    """What adds operators for ``call``."""
+
+    def add(op: str, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Operand:
+        return call.emit(op, *(Output(*operand) for operand in operands), **attrs)
+
+    return add
+
+
+def _factor(call: NniCall, value: Any) -> Factor:
+    """A tensor to multiply; the IR may not tell the shape of a constant one."""
+    if isinstance(value, Output):
+        return Factor(value, call.shape(value))
+    if not isinstance(value, Weight) or value.shape is None:
+        raise NotLoweredError("a factor of unknown shape")
+    return Factor(None, value.shape)
+
+
+@lowers("left right", "matmul", "mm", "bmm", "mv", "dot")
+@lowers("summand left right", "addmm", "addmv", "baddbmm", "addbmm")
+def _product(call: NniCall) -> Output:
+    """A product of matrices, and a summand."""
+    left, right = (_factor(call, call.args[key]) for key in ("left", "right"))
+    if left.operand is None and right.operand is None:
+        raise NotLoweredError("a product of constants")
+    summand = call.args.get("summand")
+    has_bias = summand is not None and not isinstance(summand, Output) and is_dense(left, right)
+    value = Output(*product(_adder(call), left, right, has_bias))
+    if call.name == "addbmm":
+        value = call.emit("sum", value, axes=(0,))
+    return value if has_bias or summand is None else _binary("add", [value, summand], call.builder)
+
+
+@lowers("x weight bias", "linear")
+def _functional_linear(call: NniCall) -> Output:
+    """A dense layer as a function; only computed weights have a shape that the IR tells."""
+    call.args["left"], call.args["summand"] = call.x, call.args.get("bias")
+    call.args["right"] = call.emit("transpose", call.tensor("weight"), perm=(1, 0))
+    return _product(call)
+
+
+@lowers("equation tensors", "einsum")
+def _einsum(call: NniCall) -> Output:
+    """A sum of products."""
+    factors = [_factor(call, value) for value in call.args["tensors"]]
+    try:
+        return Output(*einsum(_adder(call), call.args["equation"], factors))
+    except NoProductError as error:
+        raise NotLoweredError("a diagonal") from error
 
 
 @lowers("x kernel_size stride padding dilation ceil_mode", "MaxPool1d", "MaxPool2d", "MaxPool3d",

@@ -1,1 +1,5 @@
 """Reader of ONNX models."""
+
+from . import products
+
+__all__ = ["products"]

@@ -391,34 +391,6 @@ def _fused_conv(node: OnnxNode) -> list[Value]:
     return TRANSLATIONS.get(after.op, _as_declared)(after)
 
 
-@onnx_op("Gemm")
-def _gemm(node: OnnxNode) -> list[Value]:
-    """A dense layer; the added operand is a bias if it is constant."""
-    rows, columns = node.weights(1)
-    in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
-    summand, operand = node.input(2), node.x.operand
-    if node.attrs.get("transA"):
-        operand = node.emit("transpose", [operand], {"perm": (1, 0)})[0].operand
-    attrs = {"in_features": in_features, "out_features": out_features}
-    is_bias = summand is not None and summand.operand is None
-    dense = node.emit("fc", [operand], attrs if is_bias else {**attrs, "bias": False})
-    if summand is None or is_bias:
-        return dense
-    return node.emit("add", [dense[0].operand, summand.operand])
-
-
-@onnx_op("MatMul")
-def _matmul(node: OnnxNode) -> list[Value]:
-    """A dense layer if the second factor is a matrix of weights, else a product of two computed operands."""
-    left, right = node.required(0), node.required(1)
-    if right.is_constant and right.rank == 2:
-        in_features, out_features = node.weights(1)
-        return node.layer("fc", in_features=in_features, out_features=out_features, bias=False)
-    if len(node.operands) != 2 or min(left.rank, right.rank) < 2:
-        raise NoCanonicalFormError
-    return node.emit("matmul", node.operands)
-
-
 @onnx_op("MaxPool", "AveragePool")
 def _pool(node: OnnxNode) -> list[Value]:
     """Its stride defaults to 1."""

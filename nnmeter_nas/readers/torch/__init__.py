@@ -1,1 +1,5 @@
 """Reader of torch modules."""
+
+from . import products
+
+__all__ = ["products"]

@@ -152,7 +152,7 @@ def _clip(call: AtenCall) -> list[Operand] | None:
     value = call.operand(call.args["self"])
     for op, limit in (("maximum", low), ("minimum", high)):
         if value is not None and limit is not None:
-            value = _joined(call, op, [value], [limit], {})
+            value = joined(call, op, [value], [limit], {})
     return None if value is None else [value]
 
 
@@ -190,10 +190,10 @@ def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) ->
     attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
     if op in _ORDERED and call.operand(left) is None:
         attrs["const_first"] = True
-    return [_joined(call, op, [], (left, right), attrs)]
+    return [joined(call, op, [], (left, right), attrs)]
 
 
-def _joined(
+def joined(
     call: AtenCall, op: str, operands: list[Operand], values: Sequence[Any], attrs: dict[str, Any]
 ) -> Operand:
     """``op`` over ``operands`` and ``values``: computed operands, constant tensors or numbers."""
@@ -273,47 +273,15 @@ def _conv_transpose(call: AtenCall) -> list[Operand] | None:
                       in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
 
 
-def _bias(call: AtenCall, usual: bool = False) -> dict[str, bool]:
-    """The attribute ``bias``, if it differs from the operator's usual one."""
-    found = call.args.get("bias") is not None
-    return {} if found is usual else {"bias": found}
+def _bias(call: AtenCall) -> dict[str, bool]:
+    """The attribute ``bias``, if there is one."""
+    return {} if call.args.get("bias") is None else {"bias": True}
 
 
 @aten("convolution", "_convolution")
 def _convolution(call: AtenCall) -> list[Operand] | None:
     """The primitive of convolutions and transposed convolutions."""
     return (_conv_transpose if call.args["transposed"] else _conv)(call)
-
-
-@reads("fc")
-def _linear(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(out, in)``."""
-    out_features, in_features = call.shape("weight")
-    return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
-
-
-@reads("matmul")
-def _matmul(call: AtenCall) -> list[Operand] | None:
-    return _product(call, call.args["self"], call.args["other" if call.op == "matmul" else "mat2"])
-
-
-@aten("addmm")
-def _addmm(call: AtenCall) -> list[Operand] | None:
-    """A product of matrices with a bias."""
-    return _product(call, call.args["mat1"], call.args["mat2"])
-
-
-def _product(call: AtenCall, left: Any, right: Any) -> list[Operand] | None:
-    """A dense layer if ``right`` is one matrix of weights, else a product of two computed operands."""
-    if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
-        *batch, inp, out = right.shape
-        if math.prod(batch) == 1 and call.out_shapes[0] == (*left.shape[:-1], out):
-            without = {} if call.op == "addmm" else {"bias": False}
-            return call.layer("fc", in_features=inp, out_features=out, **without)
-    both_computed = call.operand(left) is not None and call.operand(right) is not None
-    if both_computed and len(call.inputs) == 2 and min(left.dim(), right.dim()) > 1:
-        return [call.emit("matmul", call.inputs, {}, call.out_shapes[0])]
-    return None
 
 
 @reads("maxpool", "avgpool")

@@ -1,0 +1,127 @@
+"""What a format spells in its own way has the multiply-adds of its formula, and the same price in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from onnx import helper
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnmeter_nas import load_latency_predictor, read_model
+from nnmeter_nas.graph.work import flops, params
+from nnmeter_nas.ops import OPERATORS
+from nnmeter_nas.packs.registry import devices
+from onnx_models import model, node, ops, weights
+from tf_graphs import TfBuilder
+
+pytestmark = pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")
+MAP, TOKENS, HEADS = (1, 8, 9, 11), (1, 6, 16), (1, 4, 6, 8)
+ONE = np.float32(1)
+MICROSOFT = [helper.make_opsetid("com.microsoft", 1)]
+
+
+def latencies(graph: nx.DiGraph) -> list[float]:
+    """Latency in ms on each device; nothing in it is left out."""
+    found = [load_latency_predictor(device).explain(graph) for device in sorted(devices())]
+    assert not any(explanation.unpredicted for explanation in found)
+    return [explanation.latency_ms for explanation in found]
+
+
+def works(graph: nx.DiGraph, macs: int, *expected: str) -> None:
+    """The graph has so many multiply-adds, the expected operators, and a price."""
+    assert flops(graph) == 2 * macs
+    assert [op for op in ops(graph) if OPERATORS[op].kernel] == list(expected)
+    assert min(latencies(graph)) > 0
+
+
+# ONNX
+
+
+def one(
+    op: str, inputs: str, constants: Mapping[str, Any], opset: int = 22, domain: str = "", **kwargs: Any
+) -> Any:
+    """A model of one operator; ``inputs`` that are no constants have a shape among ``kwargs``."""
+    shapes = {name: kwargs.pop(name) for name in inputs.split() if name in kwargs and name not in constants}
+    nodes = [node(op, inputs, kwargs.pop("outputs", "out"), domain=domain, **kwargs)]
+    outputs = [name for name in nodes[0].output if name]
+    return model(nodes, constants, shapes, outputs, opset, domains=MICROSOFT)
+
+
+def test_products_of_whole_numbers() -> None:
+    w, scales = np.ones((16, 5), np.int8), dict.fromkeys(("s", "z", "ws", "wz", "ys", "yz"), ONE)
+    for proto in (
+        one("MatMulInteger", "x w", {"w": w}, x=TOKENS),
+        one("QLinearMatMul", "x s z w ws wz ys yz", {"w": w, **scales}, x=TOKENS),
+        one("DynamicQuantizeMatMul", "x w ws", {"w": w, "ws": ONE}, domain="com.microsoft", x=TOKENS),
+        one("MatMulIntegerToFloat", "x w s ws", {"w": w, **scales}, domain="com.microsoft", x=TOKENS),
+    ):
+        works(read_model(proto), 6 * 16 * 5, "qfc")
+    gemm = one("QGemm", "x s z w ws wz b ys", {"w": w.T, "b": np.ones(5, np.int32), **scales},
+               domain="com.microsoft", x=(1, 16), transB=1)  # fmt: skip
+    works(read_model(gemm), 16 * 5, "qfc")
+    assert params(read_model(gemm)) == 16 * 5 + 5
+    works(read_model(one("MatMulInteger", "x w", {}, x=HEADS, w=(1, 4, 8, 3))), 4 * 6 * 8 * 3, "qmatmul")
+
+
+# TensorFlow
+
+
+def in_tensorflow(
+    op: str, inputs: Mapping[str, tuple[int, ...]], constants: Mapping[str, Any], **attrs: Any
+) -> Any:
+    """A GraphDef of one operator; ``constants`` are arrays, or shapes of weights."""
+    b = TfBuilder(None)
+    for name, shape in inputs.items():
+        b.placeholder(name, shape)
+    for name, value in constants.items():
+        b.weights(name, *value) if isinstance(value, tuple) else b.const(name, value)
+    b.add("out", op, [*attrs.pop("order", [*inputs, *constants])], **attrs)
+    return b.graph_def
+
+
+def test_products_of_tensorflow_with_weights() -> None:
+    batch = read_model(in_tensorflow("BatchMatMulV2", {"x": HEADS}, {"w": (4, 8, 3)}), "pb")
+    works(batch, 4 * 6 * 8 * 3, "matmul")
+    assert params(batch) == 4 * 8 * 3
+    left = read_model(in_tensorflow("MatMul", {"x": (1, 16)}, {"w": (3, 1)}, order=["w", "x"]), "pb")
+    works(left, 3 * 16, "matmul")
+
+
+@pytest.mark.parametrize(
+    ("equation", "inputs", "weight"),
+    [
+        ("abc,cde->abde", {"x": TOKENS}, (16, 2, 3)),
+        ("bhqd,bhkd->bhqk", {"x": HEADS, "y": HEADS}, None),
+        ("bgd,gdk->bgk", {"x": TOKENS}, (6, 16, 3)),
+        ("...d,dk->...k", {"x": TOKENS}, (16, 3)),
+    ],
+)
+def test_einsum_is_the_same_in_every_format(
+    equation: str, inputs: dict[str, tuple[int, ...]], weight: tuple[int, ...] | None
+) -> None:
+    class Einsum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.ParameterList([torch.zeros(weight)] if weight else [])
+
+        def forward(self, *tensors: Tensor) -> Tensor:
+            return torch.einsum(equation, *tensors, *self.w)
+
+    constants = {"w": weights(*weight)} if weight else {}
+    names = " ".join([*inputs, *constants])
+    found = [
+        read_model(Einsum(), input_shape=list(inputs.values())),
+        read_model(one("Einsum", names, constants, equation=equation, **inputs)),
+        read_model(in_tensorflow("Einsum", inputs, {"w": weight} if weight else {}, equation=equation), "pb"),
+    ]
+    with FlopCounterMode(display=False) as counter:
+        Einsum()(*map(torch.zeros, inputs.values()))
+    assert {flops(graph) for graph in found} == {counter.get_total_flops()}
+    for graph in found[1:]:
+        assert latencies(graph) == pytest.approx(latencies(found[0]), rel=1e-9)
