@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import networkx as nx
@@ -53,6 +53,23 @@ def one(
     return model(nodes, constants, shapes, outputs, opset, domains=MICROSOFT)
 
 
+W8 = np.ones((12, 8, 3, 3), np.int8)
+
+
+def test_convolutions_of_whole_numbers() -> None:
+    scales = dict.fromkeys(("s", "z", "ws", "wz", "ys", "yz"), ONE)
+    macs = 12 * 7 * 9 * 8 * 9
+    linear = one("QLinearConv", "x s z w ws wz ys yz", {"w": W8, **scales}, x=MAP)
+    works(read_model(linear), macs, "qconv")
+    integer = one("ConvInteger", "x w z", {"w": W8, "z": np.uint8(3)}, x=MAP)
+    works(read_model(integer), macs, "qconv")
+    constants = {"w": W8, "b": np.ones(12, np.int32), **scales}
+    biased = one("QLinearConv", "x s z w ws wz ys yz b", constants, x=MAP)
+    assert params(read_model(biased)) == params(read_model(linear)) + 12 == params(read_model(integer)) + 12
+    grouped = one("ConvInteger", "x w", {"w": np.ones((8, 1, 3, 3), np.int8)}, x=MAP, group=8)
+    works(read_model(grouped), 8 * 7 * 9 * 9, "qconv")
+
+
 def test_products_of_whole_numbers() -> None:
     w, scales = np.ones((16, 5), np.int8), dict.fromkeys(("s", "z", "ws", "wz", "ys", "yz"), ONE)
     for proto in (
@@ -67,6 +84,60 @@ def test_products_of_whole_numbers() -> None:
     works(read_model(gemm), 16 * 5, "qfc")
     assert params(read_model(gemm)) == 16 * 5 + 5
     works(read_model(one("MatMulInteger", "x w", {}, x=HEADS, w=(1, 4, 8, 3))), 4 * 6 * 8 * 3, "qmatmul")
+
+
+def test_a_deformable_convolution() -> None:
+    proto = one("DeformConv", "x w o b m", {"w": weights(12, 4, 3, 3), "b": weights(12)},
+                x=MAP, o=(1, 18, 9, 11), m=(1, 9, 9, 11), pads=[1] * 4, group=2)  # fmt: skip
+    works(read_model(proto), 12 * 9 * 11 * 4 * 9, "deformconv")
+    assert params(read_model(proto)) == 12 * 4 * 9 + 12
+    plain = one("DeformConv", "x w o", {"w": weights(12, 8, 3, 3)}, x=MAP, o=(1, 18, 7, 9))
+    works(read_model(plain), 12 * 7 * 9 * 8 * 9, "deformconv")
+
+
+# torch
+
+
+@pytest.fixture
+def _deform_conv() -> Iterator[None]:
+    """An operator of the name and with the arguments of torchvision's."""
+    windows = [f"{name}_{axis}" for name in ("stride", "pad", "dilation") for axis in "hw"]
+    arguments = ", ".join([f"Tensor {name}" for name in ("input", "weight", "offset", "mask", "bias")]
+                          + [f"SymInt {name}" for name in (*windows, "groups", "offset_groups")]
+                          + ["bool use_mask"])  # fmt: skip
+    with torch.library._scoped_library("torchvision", "FRAGMENT") as library:
+        library.define(f"deform_conv2d({arguments}) -> Tensor")
+
+        def shape(x: Tensor, weight: Tensor, offset: Tensor, *others: Any) -> Tensor:
+            return x.new_empty((x.shape[0], weight.shape[0], *offset.shape[2:]))
+
+        library.impl("deform_conv2d", shape, "Meta")
+        yield
+
+
+@pytest.mark.usefixtures("_deform_conv")
+@pytest.mark.parametrize("use_mask", [False, True])
+def test_the_deformable_convolution_of_torchvision(use_mask: bool) -> None:
+    class Deformable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset, self.mask = nn.Conv2d(8, 18, 3, 2, 1), nn.Conv2d(8, 9, 3, 2, 1)
+            self.weight, self.bias = nn.Parameter(torch.zeros(12, 4, 3, 3)), nn.Parameter(torch.zeros(12))
+
+        def forward(self, x: Tensor) -> Tensor:
+            mask = self.mask(x).sigmoid() if use_mask else torch.zeros(1, 1)
+            return torch.ops.torchvision.deform_conv2d(
+                x, self.weight, self.offset(x), mask, self.bias, 2, 2, 1, 1, 1, 1, 2, 1, use_mask
+            )
+
+    graph = read_model(Deformable(), input_shape=MAP)
+    [layer] = [data for _, data in graph.nodes(data=True) if data["op"] == "deformconv"]
+    assert layer["out_shapes"] == [(1, 12, 5, 6)]
+    assert len(layer["in_shapes"]) == 2 + use_mask
+    offsets = (18 + 9 * use_mask) * 5 * 6 * 8 * 9
+    assert flops(graph) == 2 * (12 * 5 * 6 * 4 * 9 + offsets)
+    assert OPERATORS["deformconv"].params_of(layer) == 12 * 4 * 9 + 12
+    assert min(latencies(graph)) > 0
 
 
 # TensorFlow

@@ -229,10 +229,10 @@ def test_the_product_of_two_computed_matrices_is_not_a_dense_layer() -> None:
     assert final_shapes(graph) == [(1, 8, 12, 12)]
 
 
-def test_convolutions_with_computed_weights_are_reported_as_not_predicted() -> None:
+def test_a_convolution_with_computed_weights_is_not_one_with_weights() -> None:
     nodes = [node("Relu", "w", "v"), node("Conv", "x v", "y")]
     graph = read_onnx(model(nodes, None, {"x": IMAGE, "w": (1, 8, 3, 3)}))
-    assert ops(graph) == ["relu", "onnx_conv"]
+    assert ops(graph) == ["relu", "dynamicconv"]
     assert final_shapes(graph) == [(1, 1, 10, 8)]
 
 

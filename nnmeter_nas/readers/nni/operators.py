@@ -302,6 +302,27 @@ def _weights(call: NniCall) -> dict[str, Any]:
     return weights
 
 
+@lowers("x weight bias stride padding dilation groups", "conv1d", "conv2d", "conv3d")
+@lowers("x weight bias stride padding output_padding groups dilation", "conv_transpose1d", "conv_transpose2d",
+        "conv_transpose3d")
+def _dynamic_conv(call: NniCall) -> Output:
+    """A convolution as a function; only computed weights have a shape that the IR tells."""
+    weights, bias = call.tensor("weight"), call.args.get("bias")
+    attrs: dict[str, Any] = {
+        "stride": call.per_dimension("stride", 1), "dilation": call.per_dimension("dilation", 1),
+        "groups": call.args.get("groups") or 1, "padding": call.args.get("padding") or 0,
+    }  # fmt: skip
+    if attrs["padding"] == "same":
+        totals = [d * (k - 1) for d, k in zip(attrs["dilation"], call.shape(weights)[2:], strict=True)]
+        attrs["padding"] = [(total // 2, total - total // 2) for total in totals]
+    elif attrs["padding"] != "valid":
+        attrs["padding"] = _pairs(call)
+    op = "dynamicconv"
+    if "transpose" in call.name:
+        op, attrs["output_padding"] = "dynamicconvtranspose", call.per_dimension("output_padding", 0)
+    return call.emit(op, call.x, weights, *([bias] if isinstance(bias, Output) else []), **attrs)
+
+
 @lowers("x", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 def _convtranspose(call: NniCall) -> Output:
     """Transposed convolution."""

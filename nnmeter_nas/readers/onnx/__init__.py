@@ -1,5 +1,5 @@
 """Reader of ONNX models."""
 
-from . import products
+from . import convolutions, products
 
-__all__ = ["products"]
+__all__ = ["convolutions", "products"]

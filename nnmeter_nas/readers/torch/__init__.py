@@ -1,5 +1,5 @@
 """Reader of torch modules."""
 
-from . import products
+from . import convolutions, products
 
-__all__ = ["products"]
+__all__ = ["convolutions", "products"]

@@ -3,8 +3,8 @@
 :mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose arguments ATen
 spells in its own way, and for those that become several operators. An entry takes the traced
 :class:`AtenCall`, adds its operators to the model graph, and returns one operand per output tensor. It
-returns None if this use has no canonical form (computed convolution weights, for example); the call then
-stays a node with ATen's own name.
+returns None if this use has no canonical form (a division that rounds, for example); the call then stays a
+node with ATen's own name.
 """
 
 from __future__ import annotations
@@ -235,64 +235,25 @@ def _copy(call: AtenCall) -> list[Operand] | None:
     return [source] if call.shape("src") == call.shape() else None
 
 
-def _per_dimension(value: int | Sequence[int], rank: int) -> Shape:
+def per_dimension(value: int | Sequence[int], rank: int) -> Shape:
     """A number, or a sequence of one, stands for every spatial dimension."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * rank if len(values) == 1 else values
 
 
-def _symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]:
-    return [(p, p) for p in _per_dimension(padding, rank)]
-
-
-@reads("conv")
-def _conv(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(out, in / groups, *kernel)``; "same" is torch's, with the odd element after."""
-    args, (out_channels, channels, *kernel) = call.args, call.shape("weight")
-    rank = len(kernel)
-    dilation, padding = _per_dimension(args["dilation"], rank), args["padding"]
-    if padding == "same":
-        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        padding = [(r // 2, r - r // 2) for r in reach]
-    elif padding != "valid":
-        padding = _symmetric(padding, rank)
-    return call.layer("conv", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
-                      dilation=dilation, padding=padding, groups=args["groups"],
-                      in_channels=channels * args["groups"], out_channels=out_channels, **_bias(call))
-
-
-@reads("convtranspose")
-def _conv_transpose(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(in, out / groups, *kernel)``."""
-    args, (in_channels, channels, *kernel) = call.args, call.shape("weight")
-    rank = len(kernel)
-    return call.layer("convtranspose", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
-                      dilation=_per_dimension(args["dilation"], rank),
-                      padding=_symmetric(args["padding"], rank), groups=args["groups"],
-                      output_padding=_per_dimension(args["output_padding"], rank),
-                      in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
-
-
-def _bias(call: AtenCall) -> dict[str, bool]:
-    """The attribute ``bias``, if there is one."""
-    return {} if call.args.get("bias") is None else {"bias": True}
-
-
-@aten("convolution", "_convolution")
-def _convolution(call: AtenCall) -> list[Operand] | None:
-    """The primitive of convolutions and transposed convolutions."""
-    return (_conv_transpose if call.args["transposed"] else _conv)(call)
+def symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]:
+    return [(p, p) for p in per_dimension(padding, rank)]
 
 
 @reads("maxpool", "avgpool")
 def _pool(call: AtenCall) -> list[Operand] | None:
     """A pool; the stride defaults to the kernel."""
     args, rank = call.args, len(call.shape()) - 2
-    kernel = _per_dimension(args["kernel_size"], rank)
+    kernel = per_dimension(args["kernel_size"], rank)
     return call.layer(_canonical(call), kernel=kernel,
-                      stride=_per_dimension(args["stride"] or kernel, rank),
-                      padding=_symmetric(args["padding"], rank),
-                      dilation=_per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
+                      stride=per_dimension(args["stride"] or kernel, rank),
+                      padding=symmetric(args["padding"], rank),
+                      dilation=per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
 
 
 @reads("adaptiveavgpool", "adaptivemaxpool")
