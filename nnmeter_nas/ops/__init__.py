@@ -14,6 +14,7 @@ from . import (
     layout,
     normalisation,
     pooling,
+    recurrent,
     reductions,
     sources,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "only",
     "operator",
     "pooling",
+    "recurrent",
     "reductions",
     "sources",
     "spatial_attrs",

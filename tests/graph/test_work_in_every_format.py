@@ -7,6 +7,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import helper
@@ -17,6 +18,7 @@ from nnmeter_nas import load_latency_predictor, read_model
 from nnmeter_nas.graph.work import flops, params
 from nnmeter_nas.ops import OPERATORS
 from nnmeter_nas.packs.registry import devices
+from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from onnx_models import model, node, ops, weights
 from tf_graphs import TfBuilder
 
@@ -93,6 +95,20 @@ def test_a_deformable_convolution() -> None:
     assert params(read_model(proto)) == 12 * 4 * 9 + 12
     plain = one("DeformConv", "x w o", {"w": weights(12, 8, 3, 3)}, x=MAP, o=(1, 18, 7, 9))
     works(read_model(plain), 12 * 7 * 9 * 8 * 9, "deformconv")
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_in_both_layouts(op: str, gates: int, layout: int) -> None:
+    constants = {"w": weights(2, gates * 5, 16), "r": weights(2, gates * 5, 5), "b": weights(2, gates * 10)}
+    proto = one(op, "x w r b", constants, opset=14, x=TOKENS if layout else (1, 6, 16), hidden_size=5,
+                direction="bidirectional", layout=layout, outputs="y h")  # fmt: skip
+    graph = read_model(proto)
+    works(graph, 6 * 2 * gates * 5 * 21, op.lower(), *[] if layout else ["transpose"])
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph.output
+    expected = {tuple(d.dim_value for d in out.type.tensor_type.shape.dim) for out in inferred}
+    outputs = graph.graph["outputs"]
+    assert expected <= {shape for name in outputs for shape in graph.nodes[name]["out_shapes"]}
 
 
 # torch
@@ -196,3 +212,34 @@ def test_einsum_is_the_same_in_every_format(
     assert {flops(graph) for graph in found} == {counter.get_total_flops()}
     for graph in found[1:]:
         assert latencies(graph) == pytest.approx(latencies(found[0]), rel=1e-9)
+
+
+def test_recurrent_layers_of_tensorflow() -> None:
+    rest = {"wci": (5,), "wcf": (5,), "wco": (5,), "b": (20,)}
+    state = {"c": (1, 5), "h": (1, 5)}
+    block = in_tensorflow("BlockLSTM", {"x": (1, 6, 16)}, {"n": np.array(1), **dict.fromkeys("ch", (6, 5)),
+                          "w": (21, 20), **rest}, order=["n", "x", "c", "h", "w", *rest])  # fmt: skip
+    works(read_model(block, "pb"), 6 * 4 * 5 * 21, "lstm")
+    cell = in_tensorflow("LSTMBlockCell", {"x": (1, 16), **state}, {"w": (21, 20), **rest})
+    works(read_model(cell, "pb"), 4 * 5 * 21, "lstm")
+    gru = in_tensorflow("GRUBlockCell", {"x": (1, 16), "h": (1, 5)}, {"w": (21, 10), "v": (21, 5), "a": (10,),
+                        "b": (5,)})  # fmt: skip
+    works(read_model(gru, "pb"), 3 * 5 * 21, "gru")
+    for mode, gates in (("lstm", 4), ("gru", 3), ("rnn_relu", 1)):
+        constants = {"h": np.zeros((4, 6, 5)), "c": np.zeros((4, 6, 5)), "p": (999,)}
+        attrs = {"rnn_mode": mode, "direction": "bidirectional"}
+        graph = read_model(in_tensorflow("CudnnRNN", {"x": (1, 6, 16)}, constants, **attrs), "pb")
+        op = mode.split("_")[0]
+        states = ["concat"] * (2 if op == "lstm" else 1)
+        works(graph, 6 * 2 * gates * 5 * (16 + 5 + 10 + 5), op, op, *states)
+
+
+# nn-Meter IR
+
+
+@pytest.mark.parametrize("module", [nn.LSTM(16, 5, 2, bidirectional=True, batch_first=True), nn.GRU(16, 5)])
+def test_recurrent_layers_go_through_nn_meter_ir(module: nn.Module) -> None:
+    graph = read_model(module, input_shape=TOKENS)
+    other = read_model(to_nnmeter_ir(graph))
+    assert flops(other) == flops(graph) > 0
+    assert latencies(other) == pytest.approx(latencies(graph), rel=1e-9)

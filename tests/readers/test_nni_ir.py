@@ -227,6 +227,22 @@ def test_a_module_applied_twice_is_counted_twice() -> None:
     assert ops(read_nni_ir(convert(Applied(), (1, 8, 10, 6)))).count("conv") == 6
 
 
+class Recurrent(nn.Module):
+    """Recurrent layers over the rows of a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(input_size=8, hidden_size=5, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(input_size=10, hidden_size=6, batch_first=True)
+        self.rnn = nn.RNN(input_size=6, hidden_size=3)
+
+    def forward(self, x):
+        y, (h, c) = self.lstm(x)
+        y, last = self.gru(y)
+        z, _ = self.rnn(y.transpose(0, 1))
+        return z.sum(0) + h.sum() + c.sum() + last.sum()
+
+
 class Computed(nn.Module):
     """Convolutions, a dense layer and products by tensors that the network computes."""
 
@@ -244,13 +260,26 @@ class Computed(nn.Module):
         return F.linear(mixed, mixed[0])
 
 
-@pytest.mark.parametrize(("module", "shape"), [(Computed(), (1, 8, 9, 11))])
+@pytest.mark.parametrize(("module", "shape"), [(Recurrent(), (1, 7, 8)), (Computed(), (1, 8, 9, 11))])
 def test_work_is_that_of_the_module(module: Any, shape: Shape) -> None:
     graph, own = read_nni_ir(convert(module, shape), shape), read_model(module, input_shape=shape)
     assert output_shapes(graph) == [tuple(module.eval()(torch.zeros(shape)).shape)]
     assert flops(graph) == flops(own) > 0
     predictor = load_latency_predictor("cortexA76cpu_tflite21")
     assert predictor.explain(graph).latency_ms == pytest.approx(predictor.explain(own).latency_ms)
+
+
+def test_error_for_a_recurrent_layer_of_unknown_size_says_how_to_write_it() -> None:
+    class Positional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(8, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(x)[0]
+
+    with pytest.raises(ReaderError, match=r"GRU.*named arguments.*hidden_size=\.\.\."):
+        read_nni_ir(convert(Positional(), (1, 7, 8)), (1, 7, 8))
 
 
 class Zero(nn.Module):

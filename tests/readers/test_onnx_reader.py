@@ -127,7 +127,6 @@ LAYERS = [
     ("lrn", layer("LRN", size=5)),
     ("argmax", layer("ArgMax", axis=1)),
     ("quantizelinear", layer("QuantizeLinear", {"s": np.float32(0.1), "z": np.uint8(3)})),
-    ("lstm", layer("LSTM", {"w": weights(1, 20, 8), "r": weights(1, 20, 5)}, shape=(1, 3, 8), hidden_size=5)),
 ]  # fmt: skip
 
 

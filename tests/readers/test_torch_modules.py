@@ -229,7 +229,7 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "unpredicted"),
+    ("module", "estimated"),
     [
         (Recurrent(nn.LSTM), "lstm"),
         (Recurrent(nn.GRU), "gru"),
@@ -238,10 +238,10 @@ class Recurrent(nn.Module):
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*outside the range measured:nnmeter_nas.LatencyWarning")
-def test_operators_that_are_not_predicted_are_reported(module: nn.Module, unpredicted: str) -> None:
+def test_operators_that_were_not_measured_are_reported(module: nn.Module, estimated: str) -> None:
     predictor = load_latency_predictor("cortexA76cpu_tflite21")
-    assert unpredicted in predictor.explain(module, input_shape=(1, 5, 16)).unpredicted.values()
-    with pytest.warns(LatencyWarning, match="are not predicted on cortexA76cpu"):
+    assert estimated in predictor.explain(module, input_shape=(1, 5, 16)).estimated.values()
+    with pytest.warns(LatencyWarning, match="are estimated on cortexA76cpu"):
         assert predictor.predict(module, input_shape=(1, 5, 16)) > 0
 
 

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from ...errors import ReaderError
 from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Operator, Shape
 from ..products import Add, Factor, NoProductError, einsum, is_dense, product
+from ..recurrent import Stack
 
 
 class Output(NamedTuple):
@@ -345,6 +347,34 @@ def _linear(call: NniCall) -> Output:
     return call.emit("fc", call.x, in_features=call.args["in_features"],
                      out_features=call.args["out_features"],
                      **({} if call.args.get("bias", True) else {"bias": False}))
+
+
+@lowers("x states", "LSTM", "GRU", "RNN")
+def _recurrent(call: NniCall) -> list[Any]:
+    """Recurrent layers; the result, and the last states (a pair if they are two)."""
+    args, op = call.args, call.name.lower()
+    if "hidden_size" not in args:
+        raise ReaderError(
+            f"the IR does not tell the sizes of {call.name}, since NNI keeps only its named arguments; write "
+            f"nn.{call.name}(input_size=..., hidden_size=...)"
+        )
+    hidden, projected = args["hidden_size"], args.get("proj_size", 0)
+    stack = Stack(op, hidden, args.get("num_layers", 1), 2 if args.get("bidirectional") else 1, projected,
+                  args.get("bias", True), args.get("batch_first", False))
+    x, batched = call.x, len(call.shape()) == 3
+    if not batched:
+        if args.get("states") is not None:
+            raise NotLoweredError("states without a batch")
+        x = call.emit("unsqueeze", x, axes=(0 if stack.batch_first else 1,))
+
+    def add(op: str, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> str:
+        return call.emit(op, *(Output(*operand) for operand in operands), **attrs).producer
+
+    result, *last = (Output(*o) for o in stack.build(add, x, list(tensors_in(args.get("states")))))
+    if not batched:
+        result = call.emit("squeeze", result, axes=(0 if stack.batch_first else 1,))
+        last = [call.emit("squeeze", state, axes=(1,)) for state in last]
+    return [result, last if op == "lstm" else last[0]]
 
 
 def _adder(call: NniCall) -> Add:

@@ -1,5 +1,5 @@
 """Reader of torch modules."""
 
-from . import convolutions, products
+from . import convolutions, products, recurrent
 
-__all__ = ["convolutions", "products"]
+__all__ = ["convolutions", "products", "recurrent"]

@@ -28,9 +28,6 @@ Translation = Callable[["AtenCall"], "list[Operand] | None"]
 TRANSLATIONS: dict[str, Translation] = {}
 aten = fills(TRANSLATIONS)
 
-#: Composite operators that are kept whole, because their parts would not show what they are.
-OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
-
 
 @dataclass(slots=True)
 class AtenCall:

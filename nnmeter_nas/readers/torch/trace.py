@@ -23,7 +23,7 @@ from ...errors import ReaderError
 from ...graph.editing import Operand
 from ...graph.model_graph import add_input, add_op, new_graph
 from ...graph.shapes import Shape
-from .operators import OPAQUE, AtenCall, is_known, translate
+from .operators import AtenCall, is_known, translate
 from .quick import quick_result
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Recorder:
             self._take_data(*args)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
-        if computed and (not is_known(op) or func._overloadname == "other") and op not in OPAQUE:
+        if computed and (not is_known(op) or func._overloadname == "other"):
             with mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
