@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -109,6 +110,54 @@ def test_recurrent_layers_in_both_layouts(op: str, gates: int, layout: int) -> N
     expected = {tuple(d.dim_value for d in out.type.tensor_type.shape.dim) for out in inferred}
     outputs = graph.graph["outputs"]
     assert expected <= {shape for name in outputs for shape in graph.nodes[name]["out_shapes"]}
+
+
+class Grouped(nn.Module):
+    """Attention whose queries share keys and values in pairs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, q: Tensor, k: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, k, **self.options)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize("heads", [4, 2])
+def test_attention_as_one_operator_is_that_of_torch(heads: int, causal: int) -> None:
+    keys = (1, heads, 6, 8)
+    graph = read_model(one("Attention", "q k v", {}, 23, q=HEADS, k=keys, v=keys, is_causal=causal))
+    layer = Grouped(is_causal=bool(causal), enable_gqa=heads != 4)
+    other = read_model(layer, input_shape=[HEADS, keys])
+    assert flops(graph) == flops(other) == 2 * 2 * 4 * 6 * 6 * 8
+    assert latencies(graph) == pytest.approx(latencies(other), rel=1e-9)
+
+
+def test_attention_over_tokens_with_a_past() -> None:
+    past = dict.fromkeys(("pk", "pv"), (1, 2, 3, 4))
+    graph = read_model(one("Attention", "q k v - pk pv", {}, 23, q=TOKENS, k=(1, 6, 8), v=(1, 6, 8), **past,
+                           q_num_heads=4, kv_num_heads=2, softcap=30.0, outputs="y pk2 pv2"))  # fmt: skip
+    assert flops(graph) == 2 * 2 * 4 * 6 * 9 * 4
+    assert [graph.nodes[name]["out_shapes"] for name in graph.graph["outputs"]] == [
+        [TOKENS], [(1, 2, 9, 4)], [(1, 2, 9, 4)]
+    ]  # fmt: skip
+
+
+def test_attention_of_onnxruntime() -> None:
+    macs = 2 * 4 * 6 * 6 * 4
+    for proto, more in (
+        (one("MultiHeadAttention", "q k v b", {"b": weights(48)}, domain="com.microsoft", q=TOKENS, k=TOKENS,
+             v=TOKENS, num_heads=4), 0),
+        (one("GroupQueryAttention", "q k v - - n t", {"n": np.int32([5]), "t": np.int32(6)}, q=TOKENS,
+             k=(1, 6, 8), v=(1, 6, 8), domain="com.microsoft", num_heads=4, kv_num_heads=2), 0),
+        (one("Attention", "x w b", {"w": weights(16, 48), "b": weights(48)}, domain="com.microsoft", x=TOKENS,
+             num_heads=4), 6 * 16 * 48),
+    ):  # fmt: skip
+        graph = read_model(proto)
+        assert flops(graph) == 2 * (macs + more)
+        assert graph.nodes[graph.graph["outputs"][0]]["out_shapes"] == [TOKENS]
+        assert min(latencies(graph)) > 0
 
 
 # torch
