@@ -163,6 +163,27 @@ def test_attention_of_onnxruntime() -> None:
 # torch
 
 
+def test_attention_in_an_exported_program_with_decompositions() -> None:
+    layer, inputs = Grouped(is_causal=True), (torch.zeros(HEADS), torch.zeros(HEADS))
+    program = torch.export.export(layer, inputs).run_decompositions()
+    assert flops(read_model(program, "torch")) == 2 * 2 * 4 * 6 * 6 * 8
+
+
+@pytest.mark.parametrize("name", [
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+])  # fmt: skip
+def test_chosen_attention(name: str) -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rest = (None, False) if "efficient" in name else ()
+            return getattr(torch.ops.aten, name)(x, x, x, *rest)[0]
+
+    graph, other = read_model(Chosen(), input_shape=HEADS), read_model(Grouped(), input_shape=[HEADS, HEADS])
+    assert flops(graph) == flops(other)
+    assert latencies(graph) == pytest.approx(latencies(other), rel=1e-9)
+
+
 @pytest.fixture
 def _deform_conv() -> Iterator[None]:
     """An operator of the name and with the arguments of torchvision's."""

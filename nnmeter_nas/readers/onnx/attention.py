@@ -1,4 +1,4 @@
-"""Attention of ONNX as one operator: the products, scales and softmax that torch's is made of."""
+"""Attention that is one operator, of ONNX itself and of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from ...graph.editing import Operand
 from ...ops import Shape
+from ..attention import attend
+from ..products import Factor
 from .operators import NoCanonicalFormError, OnnxNode, onnx_op
 from .products import adder, value_of
 from .values import Value
@@ -51,36 +53,16 @@ class _Attention:
         split = self.add("reshape", tensor, shape=(batch, positions, number, features // number))
         return self.add("transpose", split, perm=(0, 2, 1, 3))
 
-    def repeated(self, tensor: Operand, heads: int) -> Operand:
-        """``tensor`` with a copy of its heads for each of the query's that share them."""
-        batch, shared, *rest = self.shape(tensor)
-        if shared == heads:
-            return tensor
-        tensor = self.add("unsqueeze", tensor, axes=(2,))
-        tensor = self.add("expand", tensor, shape=(batch, shared, heads // shared, *rest))
-        return self.add("reshape", tensor, shape=(batch, heads, *rest))
-
     def after(self, tensor: Operand, past: int) -> Operand:
         """``tensor`` behind that of earlier positions, which is input ``past``."""
         earlier = self.input(past)
         return tensor if earlier is None else self.add("concat", earlier, tensor, axis=2)
 
-    def attend(self, query: Operand, key: Operand, value: Operand, masked: Operand | bool) -> Operand:
-        """``softmax(query x key) x value``; ``masked`` is the summand, or says whether a constant one is."""
-        heads = self.shape(query)[1]
-        key, value = self.repeated(key, heads), self.repeated(value, heads)
-        # As torch does, it scales both factors by the root of the scale.
-        scale = (self.node.attrs.get("scale") or self.shape(query)[-1] ** -0.5) ** 0.5
-        turned = self.add("transpose", key, perm=(0, 1, 3, 2))
-        query, turned = self.add("mul", query, const=scale), self.add("mul", turned, const=scale)
-        weights = self.add("matmul", query, turned)
-        if cap := self.node.attrs.get("softcap"):
-            weights = self.add("mul", self.add("tanh", self.add("div", weights, const=cap)), const=cap)
-        if isinstance(masked, tuple):
-            weights = self.add("add", weights, masked)
-        elif masked:
-            weights = self.add("add", weights, const_shape=self.shape(weights)[2:])
-        return self.add("matmul", self.add("softmax", weights), value)
+    def attend(self, query: Operand, key: Operand, value: Operand, mask: Operand | bool) -> Operand:
+        """The attention itself, with the scale and the limit that the operator says."""
+        add, attrs = adder(self.node), self.node.attrs
+        first, second, third = (Factor(operand, self.shape(operand)) for operand in (query, key, value))
+        return attend(add, first, second, third, attrs.get("scale"), mask, attrs.get("softcap"))
 
     def joined(self, tensor: Operand) -> Operand:
         """``(batch, heads, positions, features of one)`` as ``(batch, positions, features)``."""

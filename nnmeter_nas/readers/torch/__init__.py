@@ -1,5 +1,5 @@
 """Reader of torch modules."""
 
-from . import convolutions, products, recurrent
+from . import attention, convolutions, products, recurrent
 
-__all__ = ["convolutions", "products", "recurrent"]
+__all__ = ["attention", "convolutions", "products", "recurrent"]
