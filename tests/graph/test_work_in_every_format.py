@@ -250,6 +250,23 @@ def test_products_of_tensorflow_with_weights() -> None:
     works(left, 3 * 16, "matmul")
 
 
+def test_convolutions_of_tensorflow_by_computed_weights() -> None:
+    b = TfBuilder((1, 9, 11, 8))
+    b.add("mean", "Mean", ["input", b.const("axes", [1, 2])])
+    b.add("flat", "MatMul", ["mean", b.weights("w", 8, 3 * 3 * 8 * 12)])
+    b.with_const("kernel", "Reshape", "flat", [3, 3, 8, 12])
+    b.add("conv", "Conv2D", ["input", "kernel"], strides=[1, 2, 2, 1], padding="SAME")
+    b.add("columns", "MatMul", ["mean", b.weights("v", 8, 3 * 3 * 8)])
+    b.with_const("each", "Reshape", "columns", [3, 3, 8, 1])
+    b.add("depthwise", "DepthwiseConv2dNative", ["input", "each"], strides=[1, 1, 1, 1], padding="VALID")
+    graph = read_model(b.graph_def, "pb")
+    dense = 8 * 3 * 3 * 8 * 13
+    assert flops(graph) == 2 * (5 * 6 * 12 * 8 * 9 + 7 * 9 * 8 * 9 + dense)
+    shapes = {name: graph.nodes[name]["out_shapes"] for name in graph.graph["outputs"]}
+    assert shapes == {"conv": [(1, 12, 5, 6)], "depthwise": [(1, 8, 7, 9)]}
+    assert min(latencies(graph)) > 0
+
+
 @pytest.mark.parametrize(
     ("equation", "inputs", "weight"),
     [

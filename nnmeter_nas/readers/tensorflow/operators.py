@@ -316,9 +316,9 @@ def _map(call: TfCall) -> TfValue:
 
 
 def _weights(call: TfCall) -> Shape | None:
-    """Shape of the weights, or None if they are computed."""
+    """Shape of the weights, or None if they alone are computed."""
     weights = call.inputs[1]
-    if not weights.constant:
+    if call.inputs[0].constant and not weights.constant:
         return None
     if weights.rank != call.inputs[0].rank:
         raise ShapeError(f"its weights of shape {weights.shape} do not fit its input {call.inputs[0].shape}")
@@ -362,7 +362,13 @@ def _convolved(
         "in_channels": _permuted(source.sizes, source.order)[1],
         "out_channels": out_channels,
     }
-    return _with_fused(call, call.emit("conv", [source], attrs, source.order))
+    if call.inputs[1].constant:
+        return _with_fused(call, call.emit("conv", [source], attrs, source.order))
+    shape = (out_channels, attrs["in_channels"] // groups, *kernel)
+    dynamic = {key: attrs[key] for key in ("stride", "dilation", "padding", "groups")}
+    # Which of its axes come first changes nothing of the work.
+    weights = call.arranged(call.as_listed(call.inputs[1]), tuple(range(len(shape))), shape)
+    return _with_fused(call, call.emit("dynamicconv", [source, weights], dynamic, source.order))
 
 
 _FUSED = {"BiasAdd": None, "FusedBatchNorm": "bn", "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu",
