@@ -97,7 +97,7 @@ def einsum(
             if 1 != sizes.get(label, 1) != size != 1:
                 raise ShapeError(f"sizes of {label!r} differ in {equation!r}")
             sizes[label] = max(size, sizes.get(label, 1))
-    terms = [_without_ones(add, *pair, sizes) for pair in zip(factors, inputs, strict=True)]
+    terms = [_without_ones(add, *pair, sizes, result) for pair in zip(factors, inputs, strict=True)]
     build, steps = _Einsum(add, sizes), list(path) or [(0, 1)] * (len(terms) - 1)
     for one, other in steps:
         others = [term for i, term in enumerate(terms) if i not in (one, other)]
@@ -123,9 +123,10 @@ def _labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     return named, result.replace("...", dots)
 
 
-def _without_ones(add: Add, factor: Factor, labels: str, sizes: Mapping[str, int]) -> _Term:
-    """``factor`` without the axes of size 1 that broadcast."""
-    kept = "".join(c for c, size in zip(labels, factor.shape, strict=True) if size == sizes[c])
+def _without_ones(add: Add, factor: Factor, labels: str, sizes: Mapping[str, int], result: str) -> _Term:
+    """``factor`` without the axes of size 1 that broadcast, or that would be summed over."""
+    axes = zip(labels, factor.shape, strict=True)
+    kept = "".join(c for c, size in axes if size == sizes[c] and (size > 1 or c in result))
     operand = factor.operand
     if kept != labels and operand is not None:
         operand = add("reshape", [operand], {"shape": tuple(sizes[c] for c in kept)})
