@@ -169,6 +169,17 @@ def test_attention_in_an_exported_program_with_decompositions() -> None:
     assert flops(read_model(program, "torch")) == 2 * 2 * 4 * 6 * 6 * 8
 
 
+def test_an_einsum_that_does_nothing_leaves_its_operand_alone() -> None:
+    class Same(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = x.relu().split([2, 4], 1)
+            return torch.einsum("abc->abc", second) * first[:, :1]
+
+    graph = read_model(Same(), input_shape=TOKENS)
+    assert graph.graph["shape_mismatches"] == []
+    assert sorted(ops(graph)) == ["mul", "relu", "slice", "split"]
+
+
 @pytest.mark.parametrize("name", [
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention",

@@ -16,6 +16,13 @@ def add_to(call: AtenCall, op: str, inputs: Sequence[Operand], attrs: Mapping[st
     return call.add(op, inputs, attrs, []), 0
 
 
+def _checked(call: AtenCall, value: Operand) -> list[Operand]:
+    """The result ``value``, the shape of which is checked against that of torch."""
+    if value not in call.inputs:  # an einsum may do nothing
+        call.graph.nodes[value[0]]["declared"] = call.out_shapes[:1]
+    return [value]
+
+
 def factor(call: AtenCall, tensor: Any) -> Factor:
     """``tensor`` as a factor of a product."""
     return Factor(call.operand(tensor), tuple(tensor.shape))
@@ -56,7 +63,9 @@ def _with_summand(call: AtenCall, left: Factor, right: Factor, summand: Any) -> 
         value = add("sum", [value], {"axes": (0,), "keepdims": False})
     if alpha != 1:
         value = add("mul", [value], {"const": float(alpha)})
-    return [value if has_bias or summand is None else joined(call, "add", [value], [summand], {})]
+    if has_bias or summand is None:
+        return _checked(call, value)
+    return [joined(call, "add", [value], [summand], {})]
 
 
 @aten("einsum")
@@ -65,7 +74,7 @@ def _einsum(call: AtenCall) -> list[Operand] | None:
     path = list(zip(flat[::2], flat[1::2], strict=True))
     try:
         factors = [factor(call, tensor) for tensor in call.args["tensors"]]
-        return [einsum(partial(add_to, call), call.args["equation"], factors, path)]
+        return _checked(call, einsum(partial(add_to, call), call.args["equation"], factors, path))
     except NoProductError:
         return None
 
@@ -76,4 +85,4 @@ def _bilinear(call: AtenCall) -> list[Operand] | None:
     factors = [factor(call, call.args[name]) for name in ("input1", "weight", "input2")]
     value = einsum(partial(add_to, call), "...i,oij,...j->...o", factors)
     bias = call.args["bias"]
-    return [value if bias is None else joined(call, "add", [value], [bias], {})]
+    return _checked(call, value) if bias is None else [joined(call, "add", [value], [bias], {})]
