@@ -199,12 +199,24 @@ def prune(graph: nx.DiGraph, order: Iterable[str]) -> None:
             bypass(graph, name, live[0])
             outputs = [live[0][0] if o == name else o for o in outputs]
         elif len(live) < len(data["inputs"]):
+            _keep_shape_of_constant(data, live)
             set_operands(graph, name, live)
     alive = reachable(graph, input_names(graph)) - constant
     needed = reachable(graph.reverse(copy=False), [o for o in outputs if o in alive])
     kept = alive & needed
     graph.remove_nodes_from([n for n in list(graph) if n not in kept and nodes[n]["op"] != "input"])
     graph.graph["outputs"] = [o for o in dict.fromkeys(outputs) if o in graph]
+
+
+def _keep_shape_of_constant(data: dict[str, Any], live: Sequence[Operand]) -> None:
+    """Write the shape of an operand that is about to go among the attributes of an operator that needs it."""
+    operator = OPERATORS.get(data["op"])
+    if operator is None or "const_shape" not in (operator.attrs or ()) or len(live) != 1:
+        return
+    slot = next(slot for slot, operand in enumerate(data["inputs"]) if operand not in live)
+    data["attrs"]["const_shape"] = data["in_shapes"][slot]
+    if slot == 0:
+        data["attrs"]["const_first"] = True
 
 
 def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .fusion import Kernel
+from .work import declared_work
 
 
 def has_batch(kernel: Kernel) -> bool:
@@ -17,14 +18,19 @@ def has_batch(kernel: Kernel) -> bool:
 
 
 def as_one_item(kernel: Kernel) -> Kernel:
-    """``kernel`` with its batch moved into the map; the kernel itself if it has no batch."""
+    """``kernel`` with its batch moved into the map; the kernel itself if it has no batch.
+
+    It also stays itself if its work would change, since then the first size is no batch: heads of an
+    attention, or the steps of a recurrent layer.
+    """
     if not has_batch(kernel):
         return kernel
-    return replace(
+    moved = replace(
         kernel,
         in_shapes=[_one_item(shape, kernel.op) for shape in kernel.in_shapes],
         out_shapes=[_one_item(shape, kernel.op) for shape in kernel.out_shapes],
     )
+    return moved if declared_work(moved) == declared_work(kernel) else kernel
 
 
 def _one_item(shape: tuple[int, ...], op: str) -> tuple[int, ...]:

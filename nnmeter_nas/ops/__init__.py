@@ -15,6 +15,7 @@ from . import (
     normalisation,
     pooling,
     quantisation,
+    recurrent,
     reductions,
     sources,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "operator",
     "pooling",
     "quantisation",
+    "recurrent",
     "reductions",
     "sources",
     "spatial_attrs",

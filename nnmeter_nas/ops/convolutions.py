@@ -71,3 +71,47 @@ def _convtranspose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
         reach = dilation[i] * (kernel[i] - 1) + extra[i] + 1
         out.append((size - 1) * stride[i] - before - after + reach)
     return [(batch, attrs["out_channels"], *out)]
+
+
+def _sampled(node: Node) -> int:
+    """Each window takes its values between four neighbours, from where the offsets say."""
+    inputs, positions = node["in_shapes"], math.prod(node["out_shapes"][0][2:])
+    window = math.prod(node["attrs"]["kernel"]) * inputs[0][1]
+    return 4 * positions * inputs[0][0] * window + sum(map(math.prod, inputs[1:]))
+
+
+@operator("deformconv", operands=2, attrs=None, torch="torchvision::deform_conv2d", onnx="DeformConv",
+          macs=_macs, params=_params, read=_sampled, like="conv")
+def _deformconv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """A convolution whose windows take values at computed offsets, and may weigh them by a computed mask."""
+    source, *placement = shapes
+    out = _conv([source], attrs)
+    if not placement or any(shape[2:] != out[0][2:] for shape in placement):
+        raise ShapeError(f"offsets and masks {placement} do not fit its output {out[0]}")
+    return out
+
+
+def _weights(shapes: list[Shape], attrs: dict[str, Any]) -> Shape:
+    """Shape of the computed weights, the second operand; with their kernel among the attributes."""
+    weights = shapes[1]
+    attrs["kernel"] = weights[2:]
+    return weights
+
+
+# Convolutions whose weights the network computes from its input (CondConv, https://arxiv.org/abs/1904.04971).
+@operator("dynamicconv", operands=2, attrs=None, macs=_macs, like="conv")
+def _dynamicconv(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """A convolution with the computed weights ``(out, in / groups, *kernel)``; a computed bias may follow."""
+    out_channels, channels, *_ = _weights(shapes, attrs)
+    if channels * attrs.get("groups", 1) != shapes[0][1]:
+        raise ShapeError(f"weights {shapes[1]} do not fit its input {shapes[0]}")
+    return _conv(shapes[:1], {**attrs, "out_channels": out_channels})
+
+
+@operator("dynamicconvtranspose", operands=2, attrs=None, macs=_transposed_macs, like="conv")
+def _dynamicconvtranspose(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """A transposed convolution with the computed weights ``(in, out / groups, *kernel)``."""
+    in_channels, channels, *_ = _weights(shapes, attrs)
+    if in_channels != shapes[0][1]:
+        raise ShapeError(f"weights {shapes[1]} do not fit its input {shapes[0]}")
+    return _convtranspose(shapes[:1], {**attrs, "out_channels": channels * attrs.get("groups", 1)})

@@ -11,7 +11,7 @@ from ._shapes import broadcast, only
 
 
 def _macs(node: Node) -> int:
-    """Each output value takes one row of the first operand."""
+    """Each output value takes one row of the input."""
     return math.prod(node["out_shapes"][0]) * int(node["in_shapes"][0][-1])
 
 
@@ -31,14 +31,34 @@ def _fc(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
     return [(*lead, attrs["out_features"])]
 
 
-# With a matrix of weights, each of these is a dense layer.
-@operator("matmul", operands=2, torch="matmul mm bmm", onnx="MatMul",
-          tensorflow="MatMul _FusedMatMul BatchMatMul BatchMatMulV2 BatchMatMulV3",
-          nnmeter="BatchMatMulV2", macs=_macs, like="conv")
+def _factors(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
+    """Shapes of the left and the right factor; that of a constant one is the attribute ``const_shape``."""
+    factors = list(shapes)
+    if "const_shape" in attrs:
+        factors.insert(0 if attrs.get("const_first") else 1, tuple(attrs["const_shape"]))
+    return factors
+
+
+def _product_macs(node: Node) -> int:
+    """Each output value takes one row of the left factor."""
+    left = _factors(node["in_shapes"], node["attrs"])[0]
+    return math.prod(node["out_shapes"][0]) * int(left[-1])
+
+
+def _constant_factor(node: Node) -> int:
+    """Values of the constant factor, if one is."""
+    return math.prod(node["attrs"]["const_shape"]) if "const_shape" in node["attrs"] else 0
+
+
+# With a matrix of weights on the right, each of these is a dense layer.
+@operator("matmul", operands=2, attrs="const_shape const_first", torch="matmul mm bmm mv dot",
+          onnx="MatMul", tensorflow="MatMul _FusedMatMul BatchMatMul BatchMatMulV2 BatchMatMulV3",
+          nnmeter="BatchMatMulV2", macs=_product_macs, params=_constant_factor, like="conv")
 def _matmul(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
-    """Product of two computed matrices, batched as in NumPy."""
-    left, right = shapes
-    if left[-1] != right[-2]:
+    """Product of two matrices, batched as in NumPy; a vector is a row on the left, a column on the right."""
+    left, right = _factors(shapes, attrs)
+    rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
+    if left[-1] != right[-2:][0]:
         raise ShapeError(f"inner sizes differ: {left} x {right}")
     # A product without batch dimensions counts as a batch of one.
-    return [(*broadcast([left[:-2], right[:-2]]), left[-2], right[-1])]
+    return [(*broadcast([left[:-2], right[:-2]]), *rows, *columns)]

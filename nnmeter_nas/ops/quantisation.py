@@ -36,7 +36,7 @@ def _unchanged(shapes: list[Shape], attrs: dict[str, Any]) -> list[Shape]:
 
 
 # What integer operators are called in a model graph where no reader knows their float form.
-QUANTIZED_OPS |= {"qlinearconv", "convinteger", "qlinearmatmul", "matmulinteger", "qconv", "qfc", "qmatmul"}
+QUANTIZED_OPS |= {"qlinearconv", "convinteger", "qlinearmatmul", "matmulinteger"}
 QUANTIZED_OPS |= {
     f"onnx_com.microsoft.{name}"
     for name in (

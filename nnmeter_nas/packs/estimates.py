@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..kernels.batch import as_one_item
 from ..kernels.configuration import FloatArray
 from ..kernels.fusion import Kernel
 from ..kernels.work import declared_work
@@ -155,7 +156,7 @@ def _relu_over(kernel: Kernel) -> Kernel:
     most = max(work.read, work.written)
     whole = [s for s in (*kernel.in_shapes, *kernel.out_shapes) if math.prod(s) <= most]
     shape = max(whole, key=math.prod, default=(1,))
-    return Kernel("relu", ["relu"], {}, [shape], [shape])
+    return as_one_item(Kernel("relu", ["relu"], {}, [shape], [shape]))
 
 
 def _terms(kernel: Kernel) -> tuple[float, float, float]:

@@ -109,11 +109,12 @@ def test_a_network_gets_no_faster_by_an_activation_that_was_not_measured(
 
 def test_every_declared_operator_that_makes_a_kernel_has_a_price(predictor: LatencyPredictor) -> None:
     window = {"kernel": (2, 2), "stride": (2, 2), "out_channels": 8, "output_size": (1, 1), "out_features": 4,
-              "axes": (1,), "perm": (0, 1, 2, 3), "size": (8, 8)}  # fmt: skip
+              "axes": (1,), "perm": (0, 1, 2, 3), "size": (8, 8), "hidden": 4}  # fmt: skip
     for name, operator in DECLARED.items():
         if operator.kernel is None or operator.operands == 0:
             continue
-        shapes = [(1, 8, 16, 16)] * (operator.operands or 2)
+        shape = (8, 1, 16) if "hidden" in (operator.attrs or ()) else (1, 8, 16, 16)
+        shapes = [shape] * (operator.operands or 2)
         [latency] = predictor.kernel_latencies([one(name, *shapes, **window)])
         assert latency.ms, name
 

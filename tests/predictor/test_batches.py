@@ -104,3 +104,17 @@ def test_what_is_no_batch_may_have_any_size(shapes: tuple[tuple[int, ...], ...])
 def test_several_items_of_an_input_are_refused(shapes: tuple[tuple[int, ...], ...], name: str) -> None:
     with pytest.raises(ShapeError, match=rf"operator '{name}'.*batch is .*pass batch 1"):
         finish(inputs_of(*shapes))
+
+
+def test_heads_are_multiplied_each_for_itself(predictor: LatencyPredictor) -> None:
+    """A batch of products costs what its multiply-adds cost, wherever its axis is."""
+    latencies = []
+    for lead in ((1, 12), (12,)):
+        graph = new_graph()
+        factors = []
+        for name, matrix in (("q", (196, 64)), ("k", (64, 196))):
+            source = add_input(graph, name, (1, 12, *matrix))
+            factors.append(add_op(graph, f"{name} seen", "reshape", [source], {"shape": (*lead, *matrix)}))
+        add_op(graph, "scores", "matmul", factors)
+        latencies.append(latency_of(predictor, finish(graph), "scores"))
+    assert latencies[0] == pytest.approx(latencies[1], rel=0.05)

@@ -23,10 +23,12 @@ from nni.nas.nn.pytorch.mutator import process_inline_mutation  # noqa: E402
 from nni.nas.strategy.utils import dry_run_for_search_space, get_targeted_model  # noqa: E402
 from nni.retiarii import basic_unit, model_wrapper  # noqa: E402
 
+from nnmeter_nas import load_latency_predictor, read_model  # noqa: E402
 from nnmeter_nas.errors import GraphError, ReaderError, ShapeError  # noqa: E402
 from nnmeter_nas.graph import shapes  # noqa: E402
 from nnmeter_nas.graph.model_graph import output_names  # noqa: E402
 from nnmeter_nas.graph.shapes import infer_operator  # noqa: E402
+from nnmeter_nas.graph.work import flops  # noqa: E402
 from nnmeter_nas.ops import OPERATORS  # noqa: E402
 from nnmeter_nas.readers.nni import ir as nni_ir  # noqa: E402
 from nnmeter_nas.readers.nni.ir import read_nni_ir  # noqa: E402
@@ -223,6 +225,61 @@ def test_limits_in_tensors_are_a_maximum_and_a_minimum() -> None:
 
 def test_a_module_applied_twice_is_counted_twice() -> None:
     assert ops(read_nni_ir(convert(Applied(), (1, 8, 10, 6)))).count("conv") == 6
+
+
+class Recurrent(nn.Module):
+    """Recurrent layers over the rows of a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(input_size=8, hidden_size=5, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(input_size=10, hidden_size=6, batch_first=True)
+        self.rnn = nn.RNN(input_size=6, hidden_size=3)
+
+    def forward(self, x):
+        y, (h, c) = self.lstm(x)
+        y, last = self.gru(y)
+        z, _ = self.rnn(y.transpose(0, 1))
+        return z.sum(0) + h.sum() + c.sum() + last.sum()
+
+
+class Computed(nn.Module):
+    """Convolutions, a dense layer and products by tensors that the network computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.routing = nn.Linear(8, 4 * 8 * 3 * 3)
+
+    def forward(self, x):
+        weight = self.routing(F.adaptive_avg_pool2d(x, 1).flatten(1)).reshape(4, 8, 3, 3)
+        y = F.conv2d(x, weight, None, stride=2, padding=1)
+        z = F.conv_transpose2d(y, weight, None, stride=2)
+        tokens = z.flatten(2)
+        scores = torch.einsum("bcd,bed->bce", tokens, tokens)
+        mixed = torch.baddbmm(scores, scores, scores)
+        return F.linear(mixed, mixed[0])
+
+
+@pytest.mark.parametrize(("module", "shape"), [(Recurrent(), (1, 7, 8)), (Computed(), (1, 8, 9, 11))])
+def test_work_is_that_of_the_module(module: Any, shape: Shape) -> None:
+    graph, own = read_nni_ir(convert(module, shape), shape), read_model(module, input_shape=shape)
+    assert output_shapes(graph) == [tuple(module.eval()(torch.zeros(shape)).shape)]
+    assert flops(graph) == flops(own) > 0
+    predictor = load_latency_predictor("cortexA76cpu_tflite21")
+    assert predictor.explain(graph).latency_ms == pytest.approx(predictor.explain(own).latency_ms)
+
+
+def test_error_for_a_recurrent_layer_of_unknown_size_says_how_to_write_it() -> None:
+    class Positional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(8, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(x)[0]
+
+    with pytest.raises(ReaderError, match=r"GRU.*named arguments.*hidden_size=\.\.\."):
+        read_nni_ir(convert(Positional(), (1, 7, 8)), (1, 7, 8))
 
 
 class Zero(nn.Module):

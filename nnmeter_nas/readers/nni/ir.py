@@ -187,8 +187,9 @@ class GraphBuilder:
         declared = [tuple(map(int, shape)) for shape in claimed] if self._as_traced else []
         path = operator_name(operation.type).lower().replace("::", ".")
         name = path.rpartition(".")[2]
-        # A user's module may have the name of one of our operators without being that operator.
-        name = path if name in OPERATORS else name
+        # A module, or this use of it, may have the name of one of our operators without being that operator.
+        if name in OPERATORS:
+            name = path if path != name else f"nni_{name}"
         first = self._add(name, list(tensors_in(operands)), dict(operation.parameters or {}), declared)
         return first if len(claimed) < 2 else [Output(first.producer, i) for i in range(len(claimed))]
 

@@ -15,12 +15,16 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from ...errors import ReaderError
+from ...graph.editing import Operand
 from ...ops import NAMES, OPERATORS, Operator, Shape
+from ..products import Add, Factor, NoProductError, einsum, is_dense, product
+from ..recurrent import Stack
 
 
 class Output(NamedTuple):
@@ -300,6 +304,27 @@ def _weights(call: NniCall) -> dict[str, Any]:
     return weights
 
 
+@lowers("x weight bias stride padding dilation groups", "conv1d", "conv2d", "conv3d")
+@lowers("x weight bias stride padding output_padding groups dilation", "conv_transpose1d", "conv_transpose2d",
+        "conv_transpose3d")
+def _dynamic_conv(call: NniCall) -> Output:
+    """A convolution as a function; only computed weights have a shape that the IR tells."""
+    weights, bias = call.tensor("weight"), call.args.get("bias")
+    attrs: dict[str, Any] = {
+        "stride": call.per_dimension("stride", 1), "dilation": call.per_dimension("dilation", 1),
+        "groups": call.args.get("groups") or 1, "padding": call.args.get("padding") or 0,
+    }  # fmt: skip
+    if attrs["padding"] == "same":
+        totals = [d * (k - 1) for d, k in zip(attrs["dilation"], call.shape(weights)[2:], strict=True)]
+        attrs["padding"] = [(total // 2, total - total // 2) for total in totals]
+    elif attrs["padding"] != "valid":
+        attrs["padding"] = _pairs(call)
+    op = "dynamicconv"
+    if "transpose" in call.name:
+        op, attrs["output_padding"] = "dynamicconvtranspose", call.per_dimension("output_padding", 0)
+    return call.emit(op, call.x, weights, *([bias] if isinstance(bias, Output) else []), **attrs)
+
+
 @lowers("x", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 def _convtranspose(call: NniCall) -> Output:
     """Transposed convolution."""
@@ -322,6 +347,85 @@ def _linear(call: NniCall) -> Output:
     return call.emit("fc", call.x, in_features=call.args["in_features"],
                      out_features=call.args["out_features"],
                      **({} if call.args.get("bias", True) else {"bias": False}))
+
+
+@lowers("x states", "LSTM", "GRU", "RNN")
+def _recurrent(call: NniCall) -> list[Any]:
+    """Recurrent layers; the result, and the last states (a pair if they are two)."""
+    args, op = call.args, call.name.lower()
+    if "hidden_size" not in args:
+        raise ReaderError(
+            f"the IR does not tell the sizes of {call.name}, since NNI keeps only its named arguments; write "
+            f"nn.{call.name}(input_size=..., hidden_size=...)"
+        )
+    hidden, projected = args["hidden_size"], args.get("proj_size", 0)
+    stack = Stack(op, hidden, args.get("num_layers", 1), 2 if args.get("bidirectional") else 1, projected,
+                  args.get("bias", True), args.get("batch_first", False))
+    x, batched = call.x, len(call.shape()) == 3
+    if not batched:
+        if args.get("states") is not None:
+            raise NotLoweredError("states without a batch")
+        x = call.emit("unsqueeze", x, axes=(0 if stack.batch_first else 1,))
+
+    def add(op: str, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> str:
+        return call.emit(op, *(Output(*operand) for operand in operands), **attrs).producer
+
+    result, *last = (Output(*o) for o in stack.build(add, x, list(tensors_in(args.get("states")))))
+    if not batched:
+        result = call.emit("squeeze", result, axes=(0 if stack.batch_first else 1,))
+        last = [call.emit("squeeze", state, axes=(1,)) for state in last]
+    return [result, last if op == "lstm" else last[0]]
+
+
+def _adder(call: NniCall) -> Add:
+    """What adds operators for ``call``."""
+
+    def add(op: str, operands: Sequence[Operand], attrs: Mapping[str, Any]) -> Operand:
+        return call.emit(op, *(Output(*operand) for operand in operands), **attrs)
+
+    return add
+
+
+def _factor(call: NniCall, value: Any) -> Factor:
+    """A tensor to multiply; the IR may not tell the shape of a constant one."""
+    if isinstance(value, Output):
+        return Factor(value, call.shape(value))
+    if not isinstance(value, Weight) or value.shape is None:
+        raise NotLoweredError("a factor of unknown shape")
+    return Factor(None, value.shape)
+
+
+@lowers("left right", "matmul", "mm", "bmm", "mv", "dot")
+@lowers("summand left right", "addmm", "addmv", "baddbmm", "addbmm")
+def _product(call: NniCall) -> Output:
+    """A product of matrices, and a summand."""
+    left, right = (_factor(call, call.args[key]) for key in ("left", "right"))
+    if left.operand is None and right.operand is None:
+        raise NotLoweredError("a product of constants")
+    summand = call.args.get("summand")
+    has_bias = summand is not None and not isinstance(summand, Output) and is_dense(left, right)
+    value = Output(*product(_adder(call), left, right, has_bias))
+    if call.name == "addbmm":
+        value = call.emit("sum", value, axes=(0,))
+    return value if has_bias or summand is None else _binary("add", [value, summand], call.builder)
+
+
+@lowers("x weight bias", "linear")
+def _functional_linear(call: NniCall) -> Output:
+    """A dense layer as a function; only computed weights have a shape that the IR tells."""
+    call.args["left"], call.args["summand"] = call.x, call.args.get("bias")
+    call.args["right"] = call.emit("transpose", call.tensor("weight"), perm=(1, 0))
+    return _product(call)
+
+
+@lowers("equation tensors", "einsum")
+def _einsum(call: NniCall) -> Output:
+    """A sum of products."""
+    factors = [_factor(call, value) for value in call.args["tensors"]]
+    try:
+        return Output(*einsum(_adder(call), call.args["equation"], factors))
+    except NoProductError as error:
+        raise NotLoweredError("a diagonal") from error
 
 
 @lowers("x kernel_size stride padding dilation ceil_mode", "MaxPool1d", "MaxPool2d", "MaxPool3d",

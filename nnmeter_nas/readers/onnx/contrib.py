@@ -7,15 +7,13 @@ shapes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...ops import Shape
-from .operators import TRANSLATIONS, NoCanonicalFormError, OnnxNode, as_declared, conv, gemm, onnx_op
+from .operators import TRANSLATIONS, NoCanonicalFormError, OnnxNode, as_declared, conv, onnx_op
+from .products import gemm
 from .values import Value
 
 
@@ -162,55 +160,3 @@ def _bias_split_gelu(node: OnnxNode) -> list[Value]:
     one, other = node.emit("split", [total.operand], attrs)
     [gate] = node.emit("gelu", [other.operand])
     return node.emit("mul", [one.operand, gate.operand])
-
-
-@_microsoft("Attention")
-def _attention(node: OnnxNode) -> list[Value]:
-    """Self-attention with its dense layer before it."""
-    inner, outer = node.weights(1)
-    if node.input(4) is not None:  # states of earlier calls
-        raise NoCanonicalFormError
-    sizes = list(node.attrs.get("qkv_hidden_sizes") or [outer // 3] * 3)
-    attrs: dict[str, Any] = {"in_features": inner, "out_features": outer}
-    attrs |= {} if node.input(2) is not None else {"bias": False}
-    [dense] = node.emit("fc", [node.x.operand], attrs)
-    parts = node.emit("split", [dense.operand], {"axis": dense.rank - 1, "sections": sizes})
-    return _attended(node, parts, (node.input(3), node.input(5)))
-
-
-@_microsoft("MultiHeadAttention")
-def _multi_head_attention(node: OnnxNode) -> list[Value]:
-    """Attention between three tensors, which a bias of all three precedes."""
-    parts = [node.required(0), node.input(1), node.input(2)]
-    found = [part for part in parts if part is not None and part.operand is not None and part.rank == 3]
-    if len(found) < 3 or any(node.input(i) is not None for i in (6, 7)):
-        raise NoCanonicalFormError
-    if node.input(3) is not None:
-        found = [_plus(node, part, Value((part.shape or ())[-1:], 0)) for part in found]
-    return _attended(node, found, (node.input(4), node.input(5)))
-
-
-def _attended(node: OnnxNode, parts: Sequence[Value], masks: Sequence[Value | None]) -> list[Value]:
-    """Softmax of query times key, times value, for each head."""
-    heads = int(node.attrs["num_heads"])
-    query, key, value = (
-        _arranged(node, part, heads, perm)
-        for part, perm in zip(parts, ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)), strict=True)
-    )
-    [scores] = node.emit("matmul", [query.operand, key.operand])
-    [scores] = node.emit("mul", [scores.operand], {"const": 1 / math.sqrt((query.shape or (1,))[-1])})
-    for mask in masks:
-        if mask is not None:  # of any form; it holds a number for each key at least
-            scores = _plus(node, scores, Value((scores.shape or ())[-1:], 0))
-    [weights] = node.emit("softmax", [scores.operand])
-    [found] = node.emit("matmul", [weights.operand, value.operand])
-    [found] = node.emit("transpose", [found.operand], {"perm": (0, 2, 1, 3)})
-    batch, length, *rest = found.shape or ()
-    return node.emit("reshape", [found.operand], {"shape": (batch, length, math.prod(rest))})
-
-
-def _arranged(node: OnnxNode, part: Value, heads: int, perm: Shape) -> Value:
-    """``part`` as a matrix for each head."""
-    batch, length, features = part.shape or ()
-    [split] = node.emit("reshape", [part.operand], {"shape": (batch, length, heads, features // heads)})
-    return node.emit("transpose", [split.operand], {"perm": perm})[0]

@@ -3,8 +3,8 @@
 :mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose attributes
 ONNX spells in its own way, and for those that become several operators. An entry takes the :class:`Node` that
 was read, adds its operators to the model graph, and returns one value per output. If a use has no canonical
-form (computed convolution weights, for example), the entry raises :class:`NoCanonicalFormError`, and the node
-keeps ONNX's own name.
+form (a gather of scattered positions, for example), the entry raises :class:`NoCanonicalFormError`, and the
+node keeps ONNX's own name.
 """
 
 from __future__ import annotations
@@ -401,60 +401,52 @@ def _kernel(node: OnnxNode, kernel: list[int]) -> tuple[int, ...]:
     return tuple(kernel)
 
 
+def window(node: OnnxNode, weights: int = 1) -> dict[str, Any]:
+    """Attributes of the window of a convolution, of which input ``weights`` is ``(*channels, *kernel)``."""
+    kernel = (node.required(weights).shape or ())[2:]
+    return {"kernel": _kernel(node, list(kernel)), "stride": _per_dimension(node, "strides", len(kernel)),
+            "dilation": _per_dimension(node, "dilations", len(kernel)),
+            "padding": _padding(node, len(kernel)), "groups": node.attrs.get("group", 1)}  # fmt: skip
+
+
 @onnx_op("Conv")
 def conv(node: OnnxNode) -> list[Value]:
     """Weights are ``(out, in / groups, *kernel)``."""
-    out_channels, channels, *kernel = node.weights(1)
-    rank, groups = len(kernel), node.attrs.get("group", 1)
-    return node.layer("conv", kernel=_kernel(node, kernel), stride=_per_dimension(node, "strides", rank),
-                      dilation=_per_dimension(node, "dilations", rank), padding=_padding(node, rank),
-                      groups=groups, in_channels=channels * groups, out_channels=out_channels,
-                      **({} if node.input(2) is None else {"bias": True}))
+    out_channels, channels, *_ = node.required(1).shape or ()
+    attrs = window(node)
+    return _convolved(node, "conv", attrs, channels * attrs["groups"], out_channels)
 
 
 @onnx_op("ConvTranspose")
 def _conv_transpose(node: OnnxNode) -> list[Value]:
     """Weights are ``(in, out / groups, *kernel)``; ``output_shape`` asks for the pads that make it."""
-    in_channels, channels, *kernel = node.weights(1)
-    rank, groups = len(kernel), node.attrs.get("group", 1)
-    stride, dilation = (_per_dimension(node, name, rank) for name in ("strides", "dilations"))
-    extra = tuple(node.attrs.get("output_padding") or (0,) * rank)
-    padding, wanted = _padding(node, rank), node.attrs.get("output_shape")
+    in_channels, channels, *kernel = node.required(1).shape or ()
+    attrs, rank, wanted = window(node), len(kernel), node.attrs.get("output_shape")
+    extra = attrs["output_padding"] = tuple(node.attrs.get("output_padding") or (0,) * rank)
     if wanted:
         full = [(size - 1) * s + d * (k - 1) + 1 + e for size, s, d, k, e in
-                zip(node.shape[2:], stride, dilation, kernel, extra, strict=True)]
-        padding = [(0, have - want) for have, want in zip(full, wanted[-rank:], strict=True)]
-    return node.layer("convtranspose", kernel=_kernel(node, kernel), stride=stride, dilation=dilation,
-                      padding=padding, groups=groups, output_padding=extra, in_channels=in_channels,
-                      out_channels=channels * groups, **({} if node.input(2) is None else {"bias": True}))
+                zip(node.shape[2:], attrs["stride"], attrs["dilation"], kernel, extra, strict=True)]
+        attrs["padding"] = [(0, have - want) for have, want in zip(full, wanted[-rank:], strict=True)]
+    return _convolved(node, "convtranspose", attrs, in_channels, channels * attrs["groups"])
 
 
-@onnx_op("Gemm")
-def gemm(node: OnnxNode) -> list[Value]:
-    """A dense layer; the added operand is a bias if it is constant."""
-    rows, columns = node.weights(1)
-    in_features, out_features = (columns, rows) if node.attrs.get("transB") else (rows, columns)
-    summand, operand = node.input(2), node.x.operand
-    if node.attrs.get("transA"):
-        operand = node.emit("transpose", [operand], {"perm": (1, 0)})[0].operand
-    attrs = {"in_features": in_features, "out_features": out_features}
-    is_bias = summand is not None and summand.operand is None
-    dense = node.emit("fc", [operand], attrs if is_bias else {**attrs, "bias": False})
-    if summand is None or is_bias:
-        return dense
-    return node.emit("add", [dense[0].operand, summand.operand])
+def _convolved(
+    node: OnnxNode, op: str, attrs: dict[str, Any], in_channels: int, out_channels: int
+) -> list[Value]:
+    """A convolution, whose weights and bias may be computed."""
+    weights, bias, rank = node.required(1), node.input(2), len(attrs["kernel"])
+    if weights.operand is not None:
+        del attrs["kernel"]
+        operands = node.operands if node.x.operand else [None]
+        return node.emit(f"dynamic{op}", operands, attrs)
+    attrs |= {"in_channels": in_channels, "out_channels": out_channels}
+    if bias is None or bias.operand is None:
+        return node.emit(op, [node.x.operand], attrs if bias is None else {**attrs, "bias": True})
+    [value] = node.emit(op, [node.x.operand], attrs)
+    [column] = node.emit("reshape", [bias.operand], {"shape": (out_channels, *[1] * rank)})
+    return node.emit("add", [value.operand, column.operand])
 
 
-@onnx_op("MatMul")
-def _matmul(node: OnnxNode) -> list[Value]:
-    """A dense layer if the second factor is a matrix of weights, else a product of two computed operands."""
-    left, right = node.required(0), node.required(1)
-    if right.is_constant and right.shape is not None and right.rank == 2:
-        in_features, out_features = node.weights(1)
-        return node.layer("fc", in_features=in_features, out_features=out_features, bias=False)
-    if len(node.operands) != 2 or left.shape is None or right.shape is None or min(left.rank, right.rank) < 2:
-        raise NoCanonicalFormError
-    return node.emit("matmul", node.operands)
 
 
 @onnx_op("MaxPool", "AveragePool")

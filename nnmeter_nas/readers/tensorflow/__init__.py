@@ -1,1 +1,5 @@
 """Reader of frozen TensorFlow graphs, without TensorFlow."""
+
+from . import recurrent
+
+__all__ = ["recurrent"]

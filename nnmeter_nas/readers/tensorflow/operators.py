@@ -24,6 +24,7 @@ from ...graph.shapes import infer_operator
 from ...ops import NAMES, OPERATORS, Shape, axis_of, broadcast, window_out
 from ..entries import fills
 from ..nhwc import MAP_RANK, to_nchw
+from ..products import Factor, NoProductError, einsum
 from .constants import MAX_ELEMENTS, SLICE_MASKS, Values, whole
 from .nodes import TfNode
 
@@ -152,17 +153,33 @@ class TfCall:
         Raises:
             GraphError, ShapeError: the operands do not fit, or the result is larger than any tensor.
         """
-        name = self.node.name if self.node.name not in self.graph else self.fresh(f"{self.node.name}/{op}")
         shapes = None if declared is None else [_permuted(shape, order) for shape in declared]
-        add_op(self.graph, name, op, [self._operand(t) for t in inputs], attrs, shapes)
-        infer_operator(self.graph, name)
-        if any(math.prod(shape) > MAX_ELEMENTS for shape in self.graph.nodes[name]["out_shapes"]):
-            raise ShapeError(f"its output {self.graph.nodes[name]['out_shapes']} is larger than any tensor")
+        name = self.add(op, [self._operand(t) for t in inputs], attrs, shapes)
         back = np.argsort(order)
         return [
             TfValue(_permuted(shape, tuple(back)), order, (name, slot), all(t.constant for t in self.inputs))
             for slot, shape in enumerate(self.graph.nodes[name]["out_shapes"])
         ]
+
+    def add(
+        self, op: str, inputs: Sequence[Operand], attrs: Mapping[str, Any], declared: Any = None
+    ) -> str:
+        """Add an operator in the terms of the model graph; return its name. Errors as :meth:`emit`."""
+        name = self.node.name if self.node.name not in self.graph else self.fresh(f"{self.node.name}/{op}")
+        add_op(self.graph, name, op, inputs, attrs, declared)
+        infer_operator(self.graph, name)
+        if any(math.prod(shape) > MAX_ELEMENTS for shape in self.graph.nodes[name]["out_shapes"]):
+            raise ShapeError(f"its output {self.graph.nodes[name]['out_shapes']} is larger than any tensor")
+        return name
+
+    def as_listed(self, tensor: TfValue) -> TfValue:
+        """``tensor`` with its axes in the model graph in TensorFlow's order."""
+        return self.arranged(tensor, tuple(range(tensor.rank)))
+
+    def value_of(self, operand: Operand) -> TfValue:
+        """The tensor of an operator whose axes are in TensorFlow's order."""
+        shape = self.graph.nodes[operand[0]]["out_shapes"][operand[1]]
+        return TfValue(shape, tuple(range(len(shape))), operand)
 
     def layer(self, op: str, **attrs: Any) -> list[TfValue]:
         """Add one operator over the first operand; it keeps the order of the axes."""
@@ -324,9 +341,9 @@ def _map(call: TfCall) -> TfValue:
 
 
 def _weights(call: TfCall) -> Shape | None:
-    """Shape of the weights, or None if they are computed."""
+    """Shape of the weights, or None if they alone are computed."""
     weights = call.inputs[1]
-    if not weights.constant:
+    if call.inputs[0].constant and not weights.constant:
         return None
     if weights.rank != call.inputs[0].rank:
         raise ShapeError(f"its weights of shape {weights.shape} do not fit its input {call.inputs[0].shape}")
@@ -370,7 +387,13 @@ def _convolved(
         "in_channels": _permuted(source.sizes, source.order)[1],
         "out_channels": out_channels,
     }
-    return _with_fused(call, call.emit("conv", [source], attrs, source.order))
+    if call.inputs[1].constant:
+        return _with_fused(call, call.emit("conv", [source], attrs, source.order))
+    shape = (out_channels, attrs["in_channels"] // groups, *kernel)
+    dynamic = {key: attrs[key] for key in ("stride", "dilation", "padding", "groups")}
+    # Which of its axes come first changes nothing of the work.
+    weights = call.arranged(call.as_listed(call.inputs[1]), tuple(range(len(shape))), shape)
+    return _with_fused(call, call.emit("dynamicconv", [source, weights], dynamic, source.order))
 
 
 _FUSED = {"BiasAdd": None, "FusedBatchNorm": "bn", "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leakyrelu",
@@ -588,7 +611,14 @@ def _matmul(call: TfCall) -> list[TfValue]:
     )
     if right.constant and not left.constant and right.rank == 2:
         return _with_fused(call, _dense(call, left, right.sizes))
-    return _with_fused(call, call.emit("matmul", [left, right], {}, tuple(range(max(left.rank, right.rank)))))
+    factors: list[TfValue] = [left, right]
+    attrs: dict[str, Any] = {}
+    if left.constant != right.constant:
+        constant, computed = (left, right) if left.constant else (right, left)
+        factors, attrs = [computed], {"const_shape": constant.sizes}
+        if left.constant:
+            attrs["const_first"] = True
+    return _with_fused(call, call.emit("matmul", factors, attrs, tuple(range(max(left.rank, right.rank)))))
 
 
 def _matrix(call: TfCall, tensor: TfValue, transposed: bool) -> TfValue:
@@ -597,7 +627,7 @@ def _matrix(call: TfCall, tensor: TfValue, transposed: bool) -> TfValue:
         raise ShapeError(f"its operand of shape {tensor.shape} is no matrix")
     *lead, rows, columns = tensor.sizes
     shape = (*lead, columns, rows) if transposed else tensor.sizes
-    return call.arranged(call.arranged(tensor, tuple(range(tensor.rank))), tuple(range(tensor.rank)), shape)
+    return call.arranged(call.as_listed(tensor), tuple(range(tensor.rank)), shape)
 
 
 def _dense(call: TfCall, source: TfValue, weights: Shape) -> list[TfValue]:
@@ -613,20 +643,15 @@ def _dense(call: TfCall, source: TfValue, weights: Shape) -> list[TfValue]:
 
 @tensorflow("Einsum")
 def _einsum(call: TfCall) -> list[TfValue] | None:
-    """A dense layer if it sums the last axis with a matrix of weights; else it has no canonical name."""
-    terms, arrow, result = call.node.text("equation").partition("->")
-    operands = terms.split(",")
-    if not arrow or "." in terms or [len(o) for o in operands] != [t.rank for t in call.inputs]:
+    """Dense layers, products and transposes."""
+    if all(tensor.constant for tensor in call.inputs):
         return None
-    first, second = operands[0], operands[-1]
-    with_weights = len(operands) == 2 and call.inputs[1].constant and not call.inputs[0].constant
-    is_matrix = len(second) == 2 and len(first) > 1 and first[-1] == second[0]
-    if with_weights and is_matrix and result == first[:-1] + second[1]:
-        return _dense(call, _matrix(call, call.inputs[0], False), call.inputs[1].sizes)
-    sizes: dict[str, int] = {}
-    for labels, tensor in zip(operands, call.inputs, strict=True):
-        sizes.update(zip(labels, tensor.sizes, strict=True))
-    return call.opaque(tuple(sizes[label] for label in result))
+    factors = [Factor(None if t.constant else call.as_listed(t).operand, t.sizes) for t in call.inputs]
+    try:
+        done = einsum(lambda *operator: (call.add(*operator), 0), call.node.text("equation"), factors)
+    except NoProductError:
+        return None
+    return [call.value_of(done)]
 
 
 # Joining and cutting

@@ -3,8 +3,8 @@
 :mod:`nnmeter_nas.ops` declares the operators. This module has entries only for operators whose arguments ATen
 spells in its own way, and for those that become several operators. An entry takes the traced
 :class:`AtenCall`, adds its operators to the model graph, and returns one operand per output tensor. It
-returns None if this use has no canonical form (computed convolution weights, for example); the call then
-stays a node with ATen's own name.
+returns None if this use has no canonical form (a division that rounds, for example); the call then stays a
+node with ATen's own name.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ Translation = Callable[["AtenCall"], "list[Operand] | None"]
 
 TRANSLATIONS: dict[str, Translation] = {}
 aten = fills(TRANSLATIONS)
-
-#: Composite operators that are kept whole, because their parts would not show what they are.
-OPAQUE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 @dataclass(slots=True)
@@ -152,7 +149,7 @@ def _clip(call: AtenCall) -> list[Operand] | None:
     value = call.operand(call.args["self"])
     for op, limit in (("maximum", low), ("minimum", high)):
         if value is not None and limit is not None:
-            value = _joined(call, op, [value], [limit], {})
+            value = joined(call, op, [value], [limit], {})
     return None if value is None else [value]
 
 
@@ -190,10 +187,10 @@ def _binary(call: AtenCall, op: str, left: Any, right: Any, alpha: float = 1) ->
     attrs: dict[str, Any] = {} if alpha == 1 else {"alpha": float(alpha)}
     if op in _ORDERED and call.operand(left) is None:
         attrs["const_first"] = True
-    return [_joined(call, op, [], (left, right), attrs)]
+    return [joined(call, op, [], (left, right), attrs)]
 
 
-def _joined(
+def joined(
     call: AtenCall, op: str, operands: list[Operand], values: Sequence[Any], attrs: dict[str, Any]
 ) -> Operand:
     """``op`` over ``operands`` and ``values``: computed operands, constant tensors or numbers."""
@@ -235,96 +232,25 @@ def _copy(call: AtenCall) -> list[Operand] | None:
     return [source] if call.shape("src") == call.shape() else None
 
 
-def _per_dimension(value: int | Sequence[int], rank: int) -> Shape:
+def per_dimension(value: int | Sequence[int], rank: int) -> Shape:
     """A number, or a sequence of one, stands for every spatial dimension."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * rank if len(values) == 1 else values
 
 
-def _symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]:
-    return [(p, p) for p in _per_dimension(padding, rank)]
-
-
-@reads("conv")
-def _conv(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(out, in / groups, *kernel)``; "same" is torch's, with the odd element after."""
-    args, (out_channels, channels, *kernel) = call.args, call.shape("weight")
-    rank = len(kernel)
-    dilation, padding = _per_dimension(args["dilation"], rank), args["padding"]
-    if padding == "same":
-        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        padding = [(r // 2, r - r // 2) for r in reach]
-    elif padding != "valid":
-        padding = _symmetric(padding, rank)
-    return call.layer("conv", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
-                      dilation=dilation, padding=padding, groups=args["groups"],
-                      in_channels=channels * args["groups"], out_channels=out_channels, **_bias(call))
-
-
-@reads("convtranspose")
-def _conv_transpose(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(in, out / groups, *kernel)``."""
-    args, (in_channels, channels, *kernel) = call.args, call.shape("weight")
-    rank = len(kernel)
-    return call.layer("convtranspose", kernel=tuple(kernel), stride=_per_dimension(args["stride"], rank),
-                      dilation=_per_dimension(args["dilation"], rank),
-                      padding=_symmetric(args["padding"], rank), groups=args["groups"],
-                      output_padding=_per_dimension(args["output_padding"], rank),
-                      in_channels=in_channels, out_channels=channels * args["groups"], **_bias(call))
-
-
-def _bias(call: AtenCall, usual: bool = False) -> dict[str, bool]:
-    """The attribute ``bias``, if it differs from the operator's usual one."""
-    found = call.args.get("bias") is not None
-    return {} if found is usual else {"bias": found}
-
-
-@aten("convolution", "_convolution")
-def _convolution(call: AtenCall) -> list[Operand] | None:
-    """The primitive of convolutions and transposed convolutions."""
-    return (_conv_transpose if call.args["transposed"] else _conv)(call)
-
-
-@reads("fc")
-def _linear(call: AtenCall) -> list[Operand] | None:
-    """Weights are ``(out, in)``."""
-    out_features, in_features = call.shape("weight")
-    return call.layer("fc", in_features=in_features, out_features=out_features, **_bias(call, usual=True))
-
-
-@reads("matmul")
-def _matmul(call: AtenCall) -> list[Operand] | None:
-    return _product(call, call.args["self"], call.args["other" if call.op == "matmul" else "mat2"])
-
-
-@aten("addmm")
-def _addmm(call: AtenCall) -> list[Operand] | None:
-    """A product of matrices with a bias."""
-    return _product(call, call.args["mat1"], call.args["mat2"])
-
-
-def _product(call: AtenCall, left: Any, right: Any) -> list[Operand] | None:
-    """A dense layer if ``right`` is one matrix of weights, else a product of two computed operands."""
-    if call.operand(left) is not None and call.operand(right) is None and right.dim() > 1:
-        *batch, inp, out = right.shape
-        if math.prod(batch) == 1 and call.out_shapes[0] == (*left.shape[:-1], out):
-            without = {} if call.op == "addmm" else {"bias": False}
-            return call.layer("fc", in_features=inp, out_features=out, **without)
-    both_computed = call.operand(left) is not None and call.operand(right) is not None
-    if both_computed and len(call.inputs) == 2 and min(left.dim(), right.dim()) > 1:
-        return [call.emit("matmul", call.inputs, {}, call.out_shapes[0])]
-    return None
+def symmetric(padding: int | Sequence[int], rank: int) -> list[tuple[int, int]]:
+    return [(p, p) for p in per_dimension(padding, rank)]
 
 
 @reads("maxpool", "avgpool")
 def _pool(call: AtenCall) -> list[Operand] | None:
     """A pool; the stride defaults to the kernel."""
     args, rank = call.args, len(call.shape()) - 2
-    kernel = _per_dimension(args["kernel_size"], rank)
+    kernel = per_dimension(args["kernel_size"], rank)
     return call.layer(_canonical(call), kernel=kernel,
-                      stride=_per_dimension(args["stride"] or kernel, rank),
-                      padding=_symmetric(args["padding"], rank),
-                      dilation=_per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
+                      stride=per_dimension(args["stride"] or kernel, rank),
+                      padding=symmetric(args["padding"], rank),
+                      dilation=per_dimension(args.get("dilation", 1), rank), ceil_mode=args["ceil_mode"])
 
 
 @reads("adaptiveavgpool", "adaptivemaxpool")

@@ -25,7 +25,7 @@ from ...graph.model_graph import add_input, add_note, add_op, new_graph
 from ...graph.shapes import Shape
 from ...graph.unknown import GIVEN, mark_unknown
 from ...ops import NAMES, OPERATORS
-from .operators import OPAQUE, AtenCall, is_known, translate
+from .operators import AtenCall, is_known, translate
 from .quantised import float_form, is_quantised
 from .quick import quick_result
 
@@ -339,7 +339,7 @@ class Recorder:
             return self._in_float(op, func, args, kwargs, mode)
         if schema.is_mutable:
             return self._write(func, op.removesuffix("_"), args, kwargs, tensors)
-        if computed and (not is_known(op) or func._overloadname == "other") and op not in OPAQUE:
+        if computed and (not is_known(op) or func._overloadname == "other"):
             with mode:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
