@@ -281,8 +281,9 @@ MICROSOFT = {
         [node("MatMul", "a qkv", "d"), node("Add", "d bias24", "s"), node("Split", "s", "q_ k_ v_", axis=2),
          *[node("Reshape", f"{n}_ heads", f"{n}h") for n in "qkv"],
          node("Transpose", "qh", "qt", perm=[0, 2, 1, 3]), node("Transpose", "kh", "kt", perm=[0, 2, 3, 1]),
-         node("Transpose", "vh", "vt", perm=[0, 2, 1, 3]), node("MatMul", "qt kt", "m"),
-         node("Mul", "m half", "n"), node("Softmax", "n", "o"), node("MatMul", "o vt", "z"),
+         node("Transpose", "vh", "vt", perm=[0, 2, 1, 3]), node("Mul", "qt half", "qs"),
+         node("Mul", "kt half", "ks"), node("MatMul", "qs ks", "n"), node("Softmax", "n", "o"),
+         node("MatMul", "o vt", "z"),
          node("Transpose", "z", "zt", perm=[0, 2, 1, 3]), node("Reshape", "zt rest", "y")],
     ),
 }  # fmt: skip
