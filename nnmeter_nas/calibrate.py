@@ -236,8 +236,8 @@ def _constants(names: Sequence[str], amounts: FloatArray, measured: FloatArray) 
     wanted = 1 - amounts[:, 0] / measured
     found = _ridge_fit(terms, wanted)
     if found[-1] < 0:  # no run takes less than its kernels
-        found = np.append(_ridge_fit(terms[:, :-1], wanted), 0.0)
-    *changes, offset_ms = (found * units).tolist()
+        found = [*_ridge_fit(terms[:, :-1], wanted), 0.0]
+    *changes, offset_ms = (np.array(found) * units).tolist()
     scale, launch_ms, *own = changes
     own_by_name = zip(names, own[::2], own[1::2], strict=True)
     return Calibration(
@@ -248,11 +248,10 @@ def _constants(names: Sequence[str], amounts: FloatArray, measured: FloatArray) 
     )
 
 
-def _ridge_fit(terms: FloatArray, wanted: FloatArray) -> FloatArray:
+def _ridge_fit(terms: FloatArray, wanted: FloatArray) -> list[float]:
     """The weights of ``terms [n, m]`` that come closest to ``wanted [n]``, under the ridge."""
-    found: FloatArray = np.linalg.solve(
-        terms.T @ terms + _RIDGE * np.eye(terms.shape[1]), terms.T @ wanted
-    )
+    normal = terms.T @ terms + _RIDGE * np.eye(terms.shape[1])
+    found: list[float] = np.linalg.solve(normal, terms.T @ wanted).tolist()
     return found
 
 

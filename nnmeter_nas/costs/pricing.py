@@ -98,9 +98,10 @@ def _priced(
                 left_out[name] = kernels[name].op
             elif latency.basis == "estimated":
                 left_out[name] = f"{kernel_type(kernels[name])} (estimated)"
-        parts.append({name: latency.ms for name, latency in latencies.items() if latency.ms is not None})
+        known = {name: latency.ms for name, latency in latencies.items() if latency.ms is not None}
         if kernels and predictor.pack.offset_ms:
-            parts[-1][OFFSET] = predictor.pack.offset_ms
+            known[OFFSET] = predictor.pack.offset_ms
+        parts.append(known)
     return parts
 
 

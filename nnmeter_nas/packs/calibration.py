@@ -53,8 +53,9 @@ class Calibration:
             PackError: a constant is missing or is not a finite number.
         """
         try:
-            own = {str(n): (float(scale), float(ms)) for n, (scale, ms) in entry["kernel_types"].items()}
-            found = cls(*(float(entry[name]) for name in ("scale", "launch_ms", "offset_ms")), own)
+            own = {str(n): (float(one), float(ms)) for n, (one, ms) in entry["kernel_types"].items()}
+            scale, launch_ms, offset_ms = (float(entry[n]) for n in ("scale", "launch_ms", "offset_ms"))
+            found = cls(scale, launch_ms, offset_ms, own)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PackError(f"the card has no usable calibration: {error!r}") from error
         numbers = [found.scale, found.launch_ms, found.offset_ms, *chain.from_iterable(own.values())]
