@@ -19,8 +19,8 @@ from ..networks import build_network, input_shape
 from .figures import Figure, Sample, measured
 from .nnmeter import TOLERANCE, Both, DisagreementError
 
-#: Number of candidates for a median, and number that a warm predictor has seen before them.
-CANDIDATES, _SEEN = 20, 20
+#: Number of candidates for a median, and number before them that are not timed.
+CANDIDATES, _WARM_UP = 20, 2
 _SHAPE = (1, 3, 224, 224)
 _NETWORK = "mobilenet_v2"
 
@@ -44,32 +44,20 @@ def spos_candidates(engine: str) -> Iterator[Any]:
 
 
 def candidate_figures(both: Both) -> Iterator[Figure]:
-    """Time a candidate from graph IR to ms: warm, on a fresh predictor, and with our own pack."""
-    drawn = list(itertools.islice(spos_candidates("graph"), _SEEN + CANDIDATES))
-    seen, candidates = drawn[:_SEEN], drawn[_SEEN:]
+    """Time a candidate that is read whole, from graph IR to ms, on a predictor that has seen nothing."""
+    candidates = list(itertools.islice(spos_candidates("graph"), _WARM_UP + CANDIDATES))
     # The results need not agree. nn-Meter knows channel shuffles, splits, concats and the pool by other names
     # than NNI's graph IR does, so it leaves them out at 0 ms.
-    rival = "nn-Meter 2.0"
-    note = "same forests and rules; nn-Meter leaves operators out"
-    warm = f"on candidates that are new to a predictor which has seen {_SEEN} others"
-    theirs = both.theirs()
-    theirs_warm = _each(lambda candidate: _nn_meter(theirs, candidate), seen[:2], candidates)
     yield Figure(
-        "one SPOS candidate, graph IR to ms, warm", "ms",
-        ours=_each(both.ours().predict, seen, candidates), rival=theirs_warm,
-        rival_name=rival, at_least=100, limit=3, note=f"{warm}; {note}",
+        "one SPOS candidate read whole, graph IR to ms, first call", "ms",
+        ours=_each(lambda candidate: both.ours().predict(candidate), candidates),
+        rival=_each(lambda candidate: _nn_meter(both.theirs(), candidate), candidates),
+        rival_name="nn-Meter 2.0", at_least=40, note="same forests and rules; nn-Meter leaves operators out",
     )  # fmt: skip
+    own = load_latency_predictor(both.pack.name, 2.0).pack
     yield Figure(
-        "the same, first call on a fresh predictor", "ms",
-        ours=_each(lambda candidate: both.ours().predict(candidate), seen[:2], candidates),
-        rival=_each(lambda candidate: _nn_meter(both.theirs(), candidate), seen[:2], candidates),
-        rival_name=rival, at_least=40, note=note,
-    )  # fmt: skip
-    own = load_latency_predictor(both.pack.name, 2.0)
-    yield Figure(
-        "the same, warm, our own pack", "ms",
-        ours=_each(own.predict, seen, candidates), rival=theirs_warm,
-        rival_name=rival, at_least=100, limit=3, note=f"{warm}; other predictors, so other results",
+        "the same, our own pack", "ms",
+        ours=_each(lambda candidate: LatencyPredictor(own).predict(candidate), candidates), limit=6,
     )  # fmt: skip
 
 
@@ -111,9 +99,9 @@ def _by_onnx(predictor: Any, module: torch.nn.Module, shape: Sequence[int], path
     return float(predictor.predict(simple, "onnx"))
 
 
-def _each(function: Callable[[Any], Any], seen: Sequence[Any], candidates: Sequence[Any]) -> Sample:
-    """Measure the milliseconds that ``function`` takes for each of ``candidates``, after all of ``seen``."""
-    for candidate in seen:
-        function(candidate)
+def _each(function: Callable[[Any], Any], candidates: Sequence[Any]) -> Sample:
+    """Measure the milliseconds that ``function`` takes for each of ``candidates`` after the first few."""
     turn = iter(candidates)
-    return measured(lambda: function(next(turn)), len(candidates), 1e3, warm=False)
+    for candidate in itertools.islice(turn, _WARM_UP):
+        function(candidate)
+    return measured(lambda: function(next(turn)), len(candidates) - _WARM_UP, 1e3, warm=False)
