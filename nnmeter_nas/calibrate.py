@@ -212,14 +212,19 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
+def fit_constants(models: Sequence[Kernels], measured: FloatArray) -> Calibration:
+    """The constants for models of these kernels, which took ``measured`` ms, ``[n]``."""
+    names = _types(models)
+    return _constants(names, _amounts(models, names), measured)
+
+
 def _fit(models: Sequence[Kernels], measured: FloatArray) -> Fit:
     names = _types(models)
-    amounts = np.array([[_amounts(kernels, name) for name in (None, *names)] for kernels in models])
-    amounts = amounts.reshape(len(models), -1)  # of all kernels, then of each type: ms and their number
+    amounts = _amounts(models, names)
     after = []
     for i, kernels in enumerate(models):
         others = np.arange(len(models)) != i
-        after.append(_predicted(_constants(names, amounts[others], measured[others]), kernels))
+        after.append(_constants(names, amounts[others], measured[others]).model_ms(kernels))
     before = np.array([math.fsum(ms for _, ms in kernels) for kernels in models])
     return Fit(_constants(names, amounts, measured), measured, before, np.array(after))
 
@@ -264,14 +269,13 @@ def _types(models: Sequence[Kernels]) -> list[str]:
     return sorted(kind for kind, total in totals.items() if total > least)
 
 
-def _amounts(kernels: Kernels, kind: str | None) -> tuple[float, float]:
-    """Latency in ms and number of the kernels of one type, or of all if ``kind`` is None."""
-    latencies = [ms for its_kind, ms in kernels if kind in (None, its_kind)]
-    return math.fsum(latencies), float(len(latencies))
-
-
-def _predicted(calibration: Calibration, kernels: Kernels) -> float:
-    return calibration.offset_ms + math.fsum(calibration.kernel_ms(*kernel) for kernel in kernels)
+def _amounts(models: Sequence[Kernels], names: Sequence[str]) -> FloatArray:
+    """Latency in ms and number of all kernels, then of those of each type, ``[n, 2 + 2 types]``."""
+    rows = []
+    for kernels in models:
+        by_type = [[ms for kind, ms in kernels if name in (None, kind)] for name in (None, *names)]
+        rows.append([amount for found in by_type for amount in (math.fsum(found), float(len(found)))])
+    return np.array(rows)
 
 
 def _errors(predicted: FloatArray, measured: FloatArray) -> FloatArray:

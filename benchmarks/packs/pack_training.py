@@ -17,15 +17,18 @@ import numpy.typing as npt
 import torch
 
 import nnmeter_nas
+from nnmeter_nas.calibrate import fit_constants
 from nnmeter_nas.errors import DatasetError, PackError, UnknownDeviceError, nearest
 from nnmeter_nas.files import digest, write_npz
 from nnmeter_nas.graph import model_graph as graph
 from nnmeter_nas.graph import shapes
 from nnmeter_nas.kernels import configuration as kernels
 from nnmeter_nas.kernels import fusion, work
+from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.kernels.fusion import parse_rules
 from nnmeter_nas.packs import features, save_pack, vocabulary
 from nnmeter_nas.packs import network as network_module
+from nnmeter_nas.packs.estimates import fit_rates, rates_to_card
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
 from nnmeter_nas.parallel.bulk import spread
@@ -43,6 +46,8 @@ VERSION = 2.0
 _HELD_OUT_ONE_IN = 10
 #: Share of the data for a leave-one-family-out fit, which also has fewer epochs and one member.
 _LOFO_SHARE = 0.5
+#: Numbers of models of a left-out family to calibrate with, draws of them, and others to judge each by.
+_CALIBRATED_WITH, _DRAWS, _JUDGED_BY = (10, 20), 50, 200
 DATASET = {
     "name": "nn-Meter benchmark dataset (MobiSys'21)",
     "licence": "Open Use of Data Agreement v1.0",
@@ -212,11 +217,17 @@ def _assemble(
     random_ids = accuracy_by(
         list(table.families[test]), predicted_latency(ensemble, table)[test], measured[test]
     )
+    by_network = accuracy_by(
+        list(map(network_of, table.ids[test])), predicted_latency(ensemble, table)[test], measured[test]
+    )
     by_family: dict[str, Any] = {}
     for fit, network in networks.items():
         if fit.left_out:
             mine = there & (table.families == fit.left_out)
-            by_family[fit.left_out] = accuracy(predicted_latency(network, table)[mine], measured[mine])
+            by_family[fit.left_out] = {
+                **accuracy(predicted_latency(network, table)[mine], measured[mine]),
+                **_calibrated_accuracy(network, table, np.flatnonzero(mine), measured),
+            }
     trained = np.flatnonzero(there & ~held_out(table.ids))
     card = {
         "name": device,
@@ -229,6 +240,7 @@ def _assemble(
         "trained_on": {**DATASET, "models": len(trained), "fingerprint": fingerprint},
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "code_version": importlib.metadata.version(nnmeter_nas.__name__),
+        "rates": rates_to_card(fit_rates(ensemble)),
         "training": {
             "members": plan.members,
             "seed": plan.seed,
@@ -236,6 +248,7 @@ def _assemble(
         },
         "accuracy": {
             "held_out_ids": _rounded(random_ids),
+            "held_out_networks": _with_mean(_rounded(by_network)),
             "leave_one_family_out": {
                 "training": {
                     "share_of_models": _LOFO_SHARE,
@@ -255,10 +268,37 @@ def _assemble(
 
 def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray[np.float64]:
     """Predict each model's latency in ms, ``[models]``; omit kernels that the network has no weights for."""
+    return table.sums(_kernel_latency(network, table))
+
+
+def _kernel_latency(network: KernelNetwork, table: KernelTable) -> FloatArray:
+    """Predict each distinct kernel's latency in ms, ``[kernels]``; 0 without weights for its type."""
     known = network.names.kinds_of(table.configurations) >= 0
     kernel_latency = np.zeros(len(known))
     kernel_latency[known] = network.predict(table.configurations[known])
-    return table.sums(kernel_latency)
+    return kernel_latency
+
+
+def _calibrated_accuracy(
+    network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64], measured: FloatArray
+) -> dict[str, float]:
+    """Calibrate with a few of ``models``; return the mean share of the others within ±10 %, over draws."""
+    kernel_latency = _kernel_latency(network, table)
+    parts = {}
+    for model in models:
+        kernels = table.index[table.start[model] : table.start[model + 1]]
+        parts[model] = list(zip(table.types[kernels].tolist(), kernel_latency[kernels].tolist(), strict=True))
+    rng, found = np.random.default_rng(0), {}
+    for count in (few for few in _CALIBRATED_WITH if few < len(models)):
+        shares = []
+        for _ in range(_DRAWS):
+            order = rng.permutation(models)
+            fit = fit_constants([parts[model] for model in order[:count]], measured[order[:count]])
+            others = order[count : count + _JUDGED_BY]
+            predicted = np.array([fit.model_ms(parts[model]) for model in others])
+            shares.append(accuracy(predicted, measured[others])["within_10"])
+        found[f"calibrated_with_{count}_within_10"] = float(np.mean(shares))
+    return found
 
 
 def _notes(table: KernelTable, measured: npt.NDArray[np.bool_]) -> list[str]:
@@ -273,6 +313,23 @@ def _notes(table: KernelTable, measured: npt.NDArray[np.bool_]) -> list[str]:
         for name, found in sorted(families_of.items())
         if len(found) == 1
     ]
+
+
+def network_of(model_id: str) -> str:
+    """Return the network that a model of the dataset is a variation of.
+
+    >>> network_of("resnet50_17")
+    'resnet50'
+    """
+    return model_id.rpartition("_")[0] or model_id
+
+
+def _with_mean(by_network: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Replace the figures of all models by the mean over networks, which an average over ids hides."""
+    networks = {name: figures for name, figures in by_network.items() if name != "all"}
+    shares = ("within_5", "within_10", "mape")
+    mean = {key: round(float(np.mean([found[key] for found in networks.values()])), 4) for key in shares}
+    return {"mean": mean, **networks}
 
 
 def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -169,6 +169,7 @@ def _info(options: argparse.Namespace) -> int:
     if isinstance(pack.predictors, KernelNetwork):
         out.print(_range_table(pack.predictors))
     for kind, heading in (("held_out_ids", "models held out of training"),
+                          ("held_out_networks", "the same models by network"),
                           ("leave_one_family_out", "families held out of training")):
         if kind in accuracy:
             out.print(_accuracy_table(heading, accuracy[kind].get("families", accuracy[kind])))
@@ -198,7 +199,8 @@ def _accuracy_table(heading: str, families: Mapping[str, Mapping[str, Any]]) -> 
     for column in table.columns[1:]:
         column.justify = "right"
     for family, figures in families.items():
-        table.add_row(family, str(figures["models"]), *_figures(figures), end_section=family == "all")
+        total = family in ("all", "mean")
+        table.add_row(family, str(figures.get("models", "")), *_figures(figures), end_section=total)
     return table
 
 

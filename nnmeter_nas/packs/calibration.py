@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -35,6 +35,10 @@ class Calibration:
         """Latency in ms of a kernel that takes ``ms`` by the original pack."""
         scale, launch_ms = self.kernel_types.get(kernel_type, (self.scale, self.launch_ms))
         return max(scale * ms + launch_ms, _LEAST * ms)
+
+    def model_ms(self, kernels: Iterable[tuple[str, float]]) -> float:
+        """Latency in ms of a model, of whose kernels are given the type and the ms by the original pack."""
+        return self.offset_ms + math.fsum(self.kernel_ms(*kernel) for kernel in kernels)
 
     def to_card(self) -> dict[str, Any]:
         """The constants as they stand on a card."""

@@ -49,6 +49,23 @@ class Rate(NamedTuple):
 Rates = Mapping[str, Rate]
 
 
+def rates_to_card(rates: Rates) -> dict[str, list[float]]:
+    """Rates as they stand on a card: by kernel type, in the order of :class:`Rate`."""
+    return {name: [float(f"{cost:.4g}") for cost in rate] for name, rate in rates.items()}
+
+
+def rates_from_card(entry: Any) -> dict[str, Rate]:
+    """Inverse of :func:`rates_to_card`.
+
+    Raises:
+        TypeError, ValueError, AttributeError: a rate is not three finite numbers of at least 0.
+    """
+    rates = {str(name): Rate(*map(float, costs)) for name, costs in entry.items()}
+    if not all(0 <= cost < math.inf for rate in rates.values() for cost in rate):
+        raise ValueError("a cost is not a finite number of at least 0")
+    return rates
+
+
 def fit_rates(predictors: KernelPredictors) -> dict[str, Rate]:
     """Fit the rate of each kernel type that ``predictors`` price, to predictions over a range of sizes.
 

@@ -28,7 +28,7 @@ from ..files import sha256, write_bytes, write_npz
 from ..kernels.configuration import kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
 from .calibration import Calibration
-from .estimates import Rates, fit_rates, with_estimates
+from .estimates import Rates, fit_rates, rates_from_card, with_estimates
 from .format1 import with_names
 from .latency import KernelLatency, KernelPredictors
 from .network import Arrays, KernelNetwork
@@ -47,6 +47,8 @@ _REQUIRED = {
     "network": ("format", "name", "version", "category", "fusion_rules", "kernel_types"),
     "forests": ("format", "name", "version", "category", "forests", "kernel_types"),
 }
+#: Entries that a card may have.
+_OPTIONAL = {"calibration", "rates"}
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 #: Parses the same as SafeLoader but many times faster, where PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -91,8 +93,9 @@ class Pack:
 
     @cached_property
     def rates(self) -> Rates:
-        """Costs of work on the device, which estimates rest on."""
-        return fit_rates(self.predictors)
+        """Costs of work on the device, which estimates rest on; those on the card count."""
+        entry = self.card.get("rates")
+        return fit_rates(self.predictors) if entry is None else rates_from_card(entry)
 
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
         """Latency of each kernel, with an estimate where the pack has no predictor for its type."""
@@ -136,10 +139,11 @@ def read_card(folder: Path) -> dict[str, Any]:
         "kernel_types": _names,
         "forests": _forest_sizes,
         "calibration": Calibration.from_card,
+        "rates": rates_from_card,
     }
     for entry, parse in parsers.items():
         try:
-            if entry in _REQUIRED[kind] or (entry == "calibration" and entry in card):
+            if entry in _REQUIRED[kind] or entry in _OPTIONAL & set(card):
                 parse(card[entry])
         # People write cards: an entry may hold anything that YAML can.
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:

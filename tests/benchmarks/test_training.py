@@ -28,6 +28,7 @@ from nnmeter_nas.errors import DatasetError, UnknownDeviceError
 from nnmeter_nas.kernels.configuration import COLUMNS
 from nnmeter_nas.kernels.fusion import parse_rules
 from nnmeter_nas.packs import load_pack
+from nnmeter_nas.packs.estimates import fit_rates
 from nnmeter_nas.packs.network import member_latency
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
@@ -211,12 +212,33 @@ def test_card_says_what_prediction_really_reaches(trained: Path, bench: Path, de
 
 
 @pytest.mark.parametrize("device", PLAN.devices)
+def test_card_tells_the_accuracy_by_network_too(trained: Path, device: str) -> None:
+    accuracy = load_pack(trained / "packs" / device / "2.0").card["accuracy"]
+    networks = {name: found for name, found in accuracy["held_out_networks"].items() if name != "mean"}
+    assert sum(found["models"] for found in networks.values()) == accuracy["held_out_ids"]["all"]["models"]
+    mean = np.mean([found["within_10"] for found in networks.values()])
+    assert accuracy["held_out_networks"]["mean"]["within_10"] == pytest.approx(mean, abs=0.01)
+
+
+@pytest.mark.parametrize("device", PLAN.devices)
+def test_card_carries_the_rates_of_its_estimates(trained: Path, device: str) -> None:
+    pack = load_pack(trained / "packs" / device / "2.0")
+    fitted = fit_rates(pack.predictors)
+    assert set(pack.rates) == set(pack.card["rates"]) == set(fitted)
+    for name, rate in pack.rates.items():
+        assert rate == pytest.approx(fitted[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("device", PLAN.devices)
 def test_card_carries_leave_one_family_out_for_every_family(trained: Path, device: str) -> None:
     card = load_pack(trained / "packs" / device / "2.0").card
     left_out = card["accuracy"]["leave_one_family_out"]
     assert set(left_out["families"]) == {"plainnet", "wideception"}
     within = [figures["within_10"] for figures in left_out["families"].values()]
     assert left_out["mean_within_10"] == pytest.approx(np.mean(within), abs=0.01)
+    for figures in left_out["families"].values():
+        # Two passes over the data teach so little that ten networks of the family itself teach more.
+        assert figures["within_10"] < figures["calibrated_with_10_within_10"]
     assert any("concat kernels occur in wideception alone" in note for note in left_out["notes"])
     assert any("dwconv kernels occur in plainnet alone" in note for note in left_out["notes"])
     # One model in seven has no figure of the VPU.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from nnmeter_nas.kernels.fusion import Kernel, parse_rules
 from nnmeter_nas.kernels.work import declared_work
 from nnmeter_nas.ops import OPERATORS
 from nnmeter_nas.packs import Pack
-from nnmeter_nas.packs.estimates import Rate, estimate, fit_rates
+from nnmeter_nas.packs.estimates import Rate, estimate, fit_rates, rates_from_card, rates_to_card
 from nnmeter_nas.packs.latency import UNPREDICTED, KernelLatency
 from nnmeter_nas.packs.nnmeter1.predictors import ForestPredictors
 from nnmeter_nas.packs.registry import devices
@@ -164,6 +165,19 @@ def test_a_pack_of_one_kernel_type_estimates_everything_by_it() -> None:
     assert set(pack.rates) == {"relu"}
     found = LatencyPredictor(pack).explain(attention())
     assert len(found.estimated) == len(found.kernel_graph) == 4
+
+
+def test_rates_on_the_card_count(predictor: LatencyPredictor) -> None:
+    pack = predictor.pack
+    card = {**pack.card, "rates": rates_to_card({"hswish": Rate(100.0, 0.0, 0.0)})}
+    [latency] = LatencyPredictor(replace(pack, card=card)).kernel_latencies([one("tanh", (1, 8, 8, 8))])
+    assert latency == KernelLatency(100.0, "estimated")
+
+
+@pytest.mark.parametrize("entry", [[], {"a": [1, 2]}, {"a": [1, -2, 0]}, {"a": [1, "x", 0]}, {"a": 3}])
+def test_unusable_rates_are_refused(entry: Any) -> None:
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        rates_from_card(entry)
 
 
 def test_a_kernel_of_unknown_size_has_no_estimate(predictor: LatencyPredictor) -> None:
