@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import statistics
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nnmeter_nas.errors import DatasetError
+from nnmeter_nas.errors import DatasetError, NnMeterNasError
 from nnmeter_nas.files import write_bytes
 
 
@@ -140,6 +142,25 @@ def load(path: Path) -> tuple[list[Result], dict[str, Any]]:
         raise DatasetError(
             f"{path} holds no figures of this version ({type(error).__name__}: {error}); measure them again"
         ) from error
+
+
+class MeasurementError(NnMeterNasError):
+    """A process that measures figures failed."""
+
+
+def measured_under(python: Path, module: str, arguments: Sequence[str | Path], topic: str) -> list[Result]:
+    """Run ``python -m module *arguments FOLDER`` under another interpreter; return what it saved in FOLDER.
+
+    Raises:
+        MeasurementError: the process failed; the message ends with the last line that it printed.
+    """
+    with tempfile.TemporaryDirectory() as output:
+        command = [python, "-W", "ignore", "-m", module, *arguments, output]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            last = (run.stderr.splitlines() or ["?"])[-1]
+            raise MeasurementError(f"{python} measured no {topic}: {last}")
+        return load(Path(output) / f"{topic}.json")[0]
 
 
 def _figure(row: dict[str, Any]) -> Figure:

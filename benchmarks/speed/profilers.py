@@ -11,7 +11,6 @@ import contextlib
 import io
 import itertools
 import logging
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,21 +24,16 @@ from unittest.mock import patch
 import torch
 
 from nnmeter_nas import LatencyPredictor
-from nnmeter_nas.errors import NnMeterNasError
 
 from ..parity.comparison import import_forests
 from ..parity.reference import forests
-from .figures import Figure, Result, Sample, Unmeasured, load, measured, save
+from .figures import Figure, Result, Sample, Unmeasured, measured, measured_under, save
 from .nnmeter import TOLERANCE, DisagreementError, import_nn_meter
 
 _TOPIC = "profilers"
 _SHAPE = (1, 3, 224, 224)
 #: Number of samples whose profiles are compared.
 _SAMPLES = 10
-
-
-class ProfilersError(NnMeterNasError):
-    """The process that measures the profilers failed."""
 
 
 def profiler_figures(folder: Path, device: str, environment: Path, python: Path) -> Iterator[Result]:
@@ -52,21 +46,15 @@ def profiler_figures(folder: Path, device: str, environment: Path, python: Path)
         python: interpreter of an environment with NNI 3.0.
 
     Raises:
-        ProfilersError: nothing could be measured; the message says why.
+        MeasurementError: nothing could be measured; the message says why.
     """
     if not python.is_file():
         yield Unmeasured(
             "profile of ProxylessNAS, NNI 3.0", f"takes an environment with NNI 3.0, and {python} is none"
         )
         return
-    with tempfile.TemporaryDirectory() as output:
-        options: list[str | Path] = [device, folder.absolute(), environment.absolute(), output]
-        run = subprocess.run(
-            [python, "-W", "ignore", "-m", __name__, *options], capture_output=True, text=True, check=False
-        )
-        if run.returncode:
-            raise ProfilersError(f"{python} measured no profilers: {(run.stderr.splitlines() or ['?'])[-1]}")
-        yield from load(Path(output) / f"{_TOPIC}.json")[0]
+    arguments = [device, folder.absolute(), environment.absolute()]
+    yield from measured_under(python, __name__, arguments, _TOPIC)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,21 +18,16 @@ from unittest.mock import patch
 
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.costs.measures import latencies
-from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.files import HOME
 from nnmeter_nas.nni.line import NAS, nni_line
 from nnmeter_nas.supernet.named import load_space, make_space
 
-from .figures import Figure, Result, Unmeasured, load, measured, save
+from .figures import Figure, Result, Unmeasured, measured, measured_under, save
 
 _TOPIC = "spaces"
 #: A space with choices of values, depths and layers; of 10 to the power of 30 architectures.
 _SPACE = "hub-mobilenetv3"
 _LIMIT_S = 12.0
-
-
-class SpacesError(NnMeterNasError):
-    """The process that measures spaces failed."""
 
 
 def space_figures(device: str, lines: Sequence[tuple[str, Path]]) -> Iterator[Result]:
@@ -44,21 +38,14 @@ def space_figures(device: str, lines: Sequence[tuple[str, Path]]) -> Iterator[Re
         lines: NNI lines, and the interpreter of an environment with each.
 
     Raises:
-        SpacesError: nothing could be measured; the message says why.
+        MeasurementError: nothing could be measured; the message says why.
     """
     for line, python in lines:
         if not python.is_file():
             reason = f"takes an environment with NNI {line}, and {python} is none"
             yield Unmeasured(f"first latency measure of {_SPACE}, NNI {line}", reason)
             continue
-        with tempfile.TemporaryDirectory() as output:
-            run = subprocess.run(
-                [python, "-W", "ignore", "-m", __name__, device, output],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            if run.returncode:
-                raise SpacesError(f"{python} measured no spaces: {(run.stderr.splitlines() or ['?'])[-1]}")
-            yield from load(Path(output) / f"{_TOPIC}.json")[0]
+        yield from measured_under(python, __name__, [device], _TOPIC)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -158,11 +158,21 @@ def _made_quickly() -> Iterator[None]:
         for owner, name in itertools.product((init, torch.Tensor), _RANDOM):
             if hasattr(owner, name):
                 patches.enter_context(patch.object(owner, name, _as_it_is))
-        patches.enter_context(patch.object(inspect, "signature", _signature))
+        patches.enter_context(patch.object(inspect, "signature", _remembered(inspect.signature)))
         yield
 
 
-_signature = functools.cache(inspect.signature)
+def _remembered(signature: Callable[..., inspect.Signature]) -> Callable[..., inspect.Signature]:
+    """``signature`` with a memory of what it returned."""
+    known = functools.cache(signature)
+
+    def look_up(function: Any, **options: Any) -> inspect.Signature:
+        try:
+            return known(function, **options)
+        except TypeError:  # it cannot be hashed, or has no signature
+            return signature(function, **options)
+
+    return look_up
 
 
 def _as_it_is(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:

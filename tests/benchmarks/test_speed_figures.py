@@ -16,9 +16,9 @@ pytest.importorskip("nni.nas.nn.pytorch", reason="needs NNI and torch")
 
 from layout import REPOSITORY
 from nnmeter_nas import load_latency_predictor
-from nnmeter_nas.benchmarks.speed.figures import Unmeasured
+from nnmeter_nas.benchmarks.speed.figures import MeasurementError, Unmeasured
 from nnmeter_nas.benchmarks.speed.nnmeter import DisagreementError
-from nnmeter_nas.benchmarks.speed.profilers import ProfilersError, check_profiles, profiler_figures
+from nnmeter_nas.benchmarks.speed.profilers import check_profiles, profiler_figures
 from nnmeter_nas.benchmarks.speed.spaces import measure_space, space_figures
 from nnmeter_nas.benchmarks.speed.tables import check_prices
 from nnmeter_nas.costs import FactorTable, build_table
@@ -100,7 +100,7 @@ def test_a_space_is_measured_each_time_anew() -> None:
 
 @pytest.mark.slow
 def test_profilers_that_cannot_run_say_why(tmp_path: Path) -> None:
-    with pytest.raises(ProfilersError, match="has no nn-Meter"):
+    with pytest.raises(MeasurementError, match="has no nn-Meter"):
         list(profiler_figures(tmp_path, CPU, tmp_path, Path(sys.executable)))
 
 
