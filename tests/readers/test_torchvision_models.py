@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("torch", reason="builds torch modules")
+
 from nnmeter_nas.errors import QuantizedModelError, ReaderError
 from nnmeter_nas.readers.torch.torchvision_models import read_torchvision
 from torchvision_stand_in import write_torchvision
