@@ -53,7 +53,7 @@ def profiler_figures(folder: Path, device: str, environment: Path, python: Path)
             "profile of ProxylessNAS, NNI 3.0", f"takes an environment with NNI 3.0, and {python} is none"
         )
         return
-    arguments = [device, folder.absolute(), environment.absolute()]
+    arguments: list[str | Path] = [device, folder.absolute(), environment.absolute()]
     yield from measured_under(python, __name__, arguments, _TOPIC)
 
 
