@@ -214,12 +214,9 @@ def _assemble(
     measured = table.measured(device)
     there = ~np.isnan(measured)
     test = there & held_out(table.ids)
-    random_ids = accuracy_by(
-        list(table.families[test]), predicted_latency(ensemble, table)[test], measured[test]
-    )
-    by_network = accuracy_by(
-        list(map(network_of, table.ids[test])), predicted_latency(ensemble, table)[test], measured[test]
-    )
+    predicted = predicted_latency(ensemble, table)[test]
+    random_ids = accuracy_by(list(table.families[test]), predicted, measured[test])
+    by_network = accuracy_by(list(map(network_of, table.ids[test])), predicted, measured[test])
     by_family: dict[str, Any] = {}
     for fit, network in networks.items():
         if fit.left_out:
