@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     readme.add_argument("--output", type=Path, default=Path("README.md"), metavar="FILE",
                         help="file whose marked sections are replaced")
 
+    page = command("accuracy", _accuracy, "write the tables and charts of the page on accuracy")
+    _add_dataset(page)
+    _add_devices(page)
+    page.add_argument("--page", type=Path, default=Path("docs/accuracy.md"), metavar="FILE",
+                      help="file whose marked sections are replaced; charts go beside it")
+    add_worker_arguments(page)
+
     parity = command("parity", _parity,
                      "compare kernels and totals with nn-Meter 2.0, with the same forests and rules")
     parity.add_argument("--nnmeter", type=Path, default=Path(".venv-nnmeter/bin/python"), metavar="PYTHON",
@@ -200,6 +207,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _accuracy(options: argparse.Namespace, console: Console) -> None:
+    from .packs.accuracy_page import write_accuracy_page  # late: it loads torch
+
+    with using_workers(options):
+        write_accuracy_page(options.bench, options.predictor, options.page)
 
 
 def _parity(options: argparse.Namespace, console: Console) -> None:

@@ -26,6 +26,7 @@ from .metrics import latency_metrics
 from .packs import pack_folders
 from .packs.calibration import Calibration
 from .packs.fingerprint import pack_fingerprint
+from .packs.intervals import conformal_half_widths
 from .packs.network import KernelNetwork
 from .packs.pack import read_checksums, save_pack, write_card, write_checksums
 from .packs.registry import devices
@@ -59,12 +60,14 @@ class Fit:
         measured: latency of each model in ms, ``[n]``.
         before: as the original pack predicts it, ``[n]``.
         after: as the constants fitted without that model predict it, ``[n]``.
+        scales: how many times wider the model's interval is than that of a model without doubt, ``[n]``.
     """
 
     calibration: Calibration
     measured: FloatArray
     before: FloatArray
     after: FloatArray
+    scales: FloatArray
 
     @property
     def helps(self) -> bool:
@@ -129,18 +132,21 @@ def fit_calibration(
         raise CalibrationError(f"{predictor.device} is calibrated already; calibrate {origin} instead")
     models: list[Kernels] = []
     latencies: list[float] = []
+    scales: list[float] = []
     for model, ms in measured:
         if not 0 < ms < math.inf:
             raise CalibrationError(f"a latency of {ms!r} ms is not a positive number; give ms at batch 1")
-        nodes = predictor.explain(read_model(model, model_type, input_shape)).kernel_graph.nodes(data=True)
+        explained = predictor.explain(read_model(model, model_type, input_shape))
+        nodes, intervals = explained.kernel_graph.nodes(data=True), predictor.pack.intervals
         found = [(kernel_type(data["kernel"]), data["latency_ms"]) for _, data in nodes]
+        scales.append(1.0 if intervals is None or not explained.doubt else intervals.scale(explained.doubt))
         models.append([(kind, its_ms) for kind, its_ms in found if its_ms is not None])
         latencies.append(float(ms))
         if not models[-1]:
             raise CalibrationError(f"model {len(models)} has nothing that {predictor.device} predicts")
     if len(models) < FEWEST:
         raise CalibrationError(f"calibration takes at least {FEWEST} models, and {len(models)} are given")
-    return _fit(models, np.array(latencies))
+    return _fit(models, np.array(latencies), np.array(scales))
 
 
 def with_calibration(predictor: LatencyPredictor, fit: Fit, name: str | None = None) -> LatencyPredictor:
@@ -171,6 +177,9 @@ def with_calibration(predictor: LatencyPredictor, fit: Fit, name: str | None = N
             **fit.calibration.to_card(),
         },
     }
+    if pack.intervals is not None:
+        halves = conformal_half_widths(_errors(fit.after, fit.measured) / fit.scales)
+        card["intervals"] = replace(pack.intervals, half_widths=halves).to_card()
     return LatencyPredictor(replace(pack, card=card))
 
 
@@ -189,7 +198,7 @@ def store(predictor: LatencyPredictor) -> Path:
     folder = user_pack(pack.name, pack.version)
     with locked(f"{pack.name}-{pack.version}"), written_pack(folder) as partial:
         if isinstance(pack.predictors, KernelNetwork):
-            save_pack(partial, pack.card, pack.predictors)
+            save_pack(partial, pack.card, pack.predictors, pack.prototypes)
         else:
             _save_forests(partial, pack.card)
     return folder
@@ -218,7 +227,7 @@ def fit_constants(models: Sequence[Kernels], measured: FloatArray) -> Calibratio
     return _constants(names, _amounts(models, names), measured)
 
 
-def _fit(models: Sequence[Kernels], measured: FloatArray) -> Fit:
+def _fit(models: Sequence[Kernels], measured: FloatArray, scales: FloatArray) -> Fit:
     names = _types(models)
     amounts = _amounts(models, names)
     after = []
@@ -226,7 +235,7 @@ def _fit(models: Sequence[Kernels], measured: FloatArray) -> Fit:
         others = np.arange(len(models)) != i
         after.append(_constants(names, amounts[others], measured[others]).model_ms(kernels))
     before = np.array([math.fsum(ms for _, ms in kernels) for kernels in models])
-    return Fit(_constants(names, amounts, measured), measured, before, np.array(after))
+    return Fit(_constants(names, amounts, measured), measured, before, np.array(after), scales)
 
 
 def _constants(names: Sequence[str], amounts: FloatArray, measured: FloatArray) -> Calibration:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from .errors import NnMeterNasError, UnpredictedOperatorError
+from .errors import NnMeterNasError, PackError, UnpredictedOperatorError
 from .graph.model_graph import notes_of
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
 from .packs import Pack, find_pack, pack_cards
+from .packs.doubt import Doubt
+from .packs.intervals import Interval
 from .packs.latency import Basis, KernelLatency
 from .readers import read_model
 from .readers.inputs import InputShape
@@ -33,6 +36,8 @@ ESTIMATED_SHARE = 0.05
 REMEMBERED = 200_000
 #: Number of models that `predict_many` holds at a time.
 BATCH = 16
+#: Level of confidence of intervals, unless another is asked for.
+LEVEL = 0.9
 
 
 #: Mark of a latency in tables and charts, by its basis.
@@ -55,7 +60,7 @@ class Explanation:
         shape_mismatches: operators whose shape in the outside format differs from the inferred shape.
         quantized: operators that tell of a quantised network, priced as the float network.
         notes: what else the reader of the model has to say, such as which branch of a condition counts.
-        offset_ms: what each run takes besides its kernels; calibrated packs know it.
+        pack: the pack that predicted.
     """
 
     device: str
@@ -64,7 +69,32 @@ class Explanation:
     shape_mismatches: list[str]
     quantized: list[str]
     notes: list[str]
-    offset_ms: float = 0.0
+    pack: Pack = field(repr=False)
+
+    @property
+    def offset_ms(self) -> float:
+        """Latency in ms that each run takes besides its kernels; calibrated packs know it."""
+        return self.pack.offset_ms if len(self.kernel_graph) else 0.0
+
+    def interval(self, level: float = LEVEL) -> Interval | None:
+        """The latency in ms, and the limits that hold the measured one at a level of confidence.
+
+        None if the pack knows no intervals, or the latency leaves an operator out: then nothing tells how
+        far it is off.
+
+        Raises:
+            ValueError: ``level`` is not between 0.5 and 0.99.
+        """
+        if self.pack.intervals is None or self.unpredicted or not self.latency_ms or self.doubt is None:
+            return None
+        return self.pack.intervals.around(self.latency_ms, self.doubt, level)
+
+    @cached_property
+    def doubt(self) -> Doubt | None:
+        """How far the model is from what was measured; None if the pack does not know what was."""
+        nodes = [data for _, data in self.kernel_graph.nodes(data=True)]
+        kernels = [as_one_item(data["kernel"]) for data in nodes]
+        return self.pack.doubt(kernels, [KernelLatency(data["latency_ms"], data["basis"]) for data in nodes])
 
     @property
     def is_predicted(self) -> bool:
@@ -75,7 +105,10 @@ class Explanation:
     @property
     def title(self) -> str:
         """Latency and device in one line."""
-        told = f"{self.latency_ms:.3f} ms" if self.is_predicted else "no kernel predicted"
+        if not self.is_predicted:
+            return f"no kernel predicted on {self.device}"
+        interval = self.interval()
+        told = f"{self.latency_ms:.3f} ms" if interval is None else str(interval)
         return f"{told} on {self.device}"
 
     @property
@@ -120,6 +153,14 @@ class Explanation:
     def remarks(self) -> list[str]:
         """Lines that a reader of the figures must know; marks as in :data:`MARKS`."""
         lines = []
+        if (interval := self.interval()) is not None and (doubt := self.doubt) is not None:
+            assert self.pack.intervals is not None
+            lines.append(
+                f"9 of 10 such models take {interval.low:.4g} to {interval.high:.4g} ms when measured: "
+                f"{self.pack.intervals.scale(doubt):.1f} times the least width, as kernels are "
+                f"{doubt.distance:.2g} octaves from those measured, their mix is {doubt.unlikeness:.0%} "
+                f"unlike the nearest model's, and the pack's members are {doubt.disagreement:.1%} apart"
+            )
         if self.offset_ms:
             share = self.offset_ms / self.latency_ms
             lines.append(f"besides the kernels: {self.offset_ms:.3f} ms, {share:.1%} of the latency")
@@ -239,6 +280,49 @@ class LatencyPredictor:
         found = self.explain(model, model_type, input_shape, allow_quantized)
         self.check(found, strict)
         return found.latency_ms
+
+    def predict_interval(
+        self,
+        model: Any,
+        level: float = LEVEL,
+        model_type: str | None = None,
+        input_shape: InputShape | None = None,
+        strict: bool = False,
+        allow_quantized: bool = False,
+    ) -> Interval:
+        """Latency of ``model`` in ms with its interval: ``(low, ms, high)``, batch 1.
+
+        The measured latency is within the limits for a share of models of about ``level``. The card says how
+        often it was on models held out of training, and on families held out. The interval is wider the more
+        of the latency is extrapolated or estimated, the further the kernels are from those measured, and the
+        less the members of the pack agree.
+
+        Args:
+            level: share of models from 0.5 to 0.99.
+            model, model_type, input_shape, strict, allow_quantized: as :meth:`predict` takes them.
+
+        Raises:
+            ValueError: ``level`` is out of range.
+            PackError: the pack knows no intervals, as packs before 2.1 and nn-Meter's.
+            UnpredictedOperatorError: the latency would leave out an operator.
+            ReaderError, GraphError, ShapeError: the model cannot be read.
+
+        Warns:
+            LatencyWarning: as :meth:`predict`.
+        """
+        found = self.explain(model, model_type, input_shape, allow_quantized)
+        if self.pack.intervals is None:
+            raise PackError(
+                f"version {self.version} of {self.device} knows no intervals; use a version from 2.1 on"
+            )
+        self.check(found, strict)
+        if not found.latency_ms:
+            return Interval(0.0, 0.0, 0.0)
+        interval = found.interval(level)
+        if interval is None:
+            self.check(found, strict=True)
+            raise PackError(f"the pack of {self.device} lacks the prototypes that its intervals need")
+        return interval
 
     def predict_many(
         self,
@@ -369,12 +453,12 @@ class LatencyPredictor:
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """Sum up the latencies on the nodes of ``kernel_graph``."""
         latencies = kernel_graph.nodes(data="latency_ms")
-        offset_ms = self.pack.offset_ms if len(kernel_graph) else 0.0
-        total = math.fsum(ms for _, ms in latencies if ms is not None) + offset_ms
+        total = math.fsum(ms for _, ms in latencies if ms is not None)
+        total += self.pack.offset_ms if len(kernel_graph) else 0.0
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         quantized = graph.graph["quantized"]
         return Explanation(
-            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), offset_ms
+            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack
         )
 
     def _warn(self, message: str, topics: set[str]) -> None:

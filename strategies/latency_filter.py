@@ -63,6 +63,10 @@ class LatencyFilter:
             returns ms.
         predictor_version: version of the device's predictor pack; the newest by default.
         reverse: accept only candidates slower than ``threshold``.
+        confident: accept only candidates whose whole interval is within ``threshold`` (slower than it, with
+            ``reverse``): of ten candidates, the measured latency of about nine lies in the interval. A
+            candidate without an interval is rejected, as an operator is not predicted. Reads each candidate
+            whole that the table has within ``threshold``. Needs a predictor that knows intervals.
         patience: rejections in a row after which the search stops. Keep it below the number of
             candidates in the space: a strategy that runs out of new candidates stops asking the filter.
         strict: raise if a candidate cannot be read; by default the filter logs and rejects it.
@@ -79,7 +83,8 @@ class LatencyFilter:
         candidates: the accepted :class:`Candidate` objects, in order.
 
     Raises:
-        ValueError: ``threshold`` is not a positive number, or ``patience`` not a positive integer.
+        ValueError: ``threshold`` is not a positive number, or ``patience`` not a positive integer; or
+            ``confident``, and the predictor knows no intervals.
         UnknownDeviceError: no predictor pack has this ``predictor`` and ``predictor_version``.
     """
 
@@ -90,6 +95,7 @@ class LatencyFilter:
         predictor_version: float | None = None,
         reverse: bool = False,
         *,
+        confident: bool = False,
         patience: int = 500,
         strict: bool = False,
         input_shape: Sequence[int] | None = None,
@@ -103,6 +109,7 @@ class LatencyFilter:
         self.predictor = predictor
         self.predictor_version = predictor_version
         self.reverse = reverse
+        self.confident = confident
         self.patience = patience
         self.strict = strict
         self.input_shape = input_shape
@@ -114,6 +121,11 @@ class LatencyFilter:
         self._rejected_in_a_row = 0
         self._reading_error = ""
         self._predictor = _load(predictor, predictor_version)
+        if confident and getattr(getattr(self._predictor, "pack", None), "intervals", None) is None:
+            raise ValueError(
+                f"confident=True needs a predictor that knows intervals: a pack from version 2.1 on, not "
+                f"{self._predictor!r}"
+            )
         self._table = _table(self._predictor, space, input_shape)
         nni_lines.patch_when_experiment_starts(self)
 
@@ -127,7 +139,7 @@ class LatencyFilter:
         self.seen += 1
         sample = nni_lines.sample_of(model)
         latency = self._latency(model, sample)
-        if latency is not None and (latency > self.threshold) == self.reverse:
+        if latency is not None and self._is_within(latency) and self._is_sure(model):
             self.accepted += 1
             self._rejected_in_a_row = 0
             self.candidates.append(Candidate(sample, latency))
@@ -171,7 +183,8 @@ class LatencyFilter:
         self.candidates = [Candidate(dict(sample), ms) for sample, ms in state_dict["candidates"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {name: getattr(self, name) for name in ("patience", "strict", "input_shape", "space")}
+        names = ("confident", "patience", "strict", "input_shape", "space")
+        options = {name: getattr(self, name) for name in names}
         make = functools.partial(LatencyFilter, **options)
         return make, (self.threshold, self.predictor, self.predictor_version, self.reverse)
 
@@ -208,9 +221,23 @@ class LatencyFilter:
 
     def _read_whole(self, model: Any) -> float:
         """Read a candidate's model and predict its latency in ms with our own predictor."""
-        if nni_lines.carries_operators(model):  # the predictor reads only parts that are new
-            return float(self._predictor.predict(model, "nni-ir", self.input_shape))
-        return float(self._predictor.predict(_read(model, self.input_shape)))
+        return float(self._predictor.predict(*self._readable(model)))
+
+    def _readable(self, model: Any) -> tuple[Any, ...]:
+        """Return the first arguments for our own predictor to read a candidate whole."""
+        if nni_lines.carries_operators(model):
+            return model, "nni-ir", self.input_shape
+        return (_read(model, self.input_shape),)
+
+    def _is_within(self, latency: float) -> bool:
+        return (latency > self.threshold) == self.reverse
+
+    def _is_sure(self, model: Any) -> bool:
+        """Whether the limit holds for the candidate's whole interval, if this filter asks for that."""
+        if not self.confident:
+            return True
+        interval = self._predictor.explain(*self._readable(model)).interval()
+        return interval is not None and self._is_within(interval.low) and self._is_within(interval.high)
 
     def _verdict(self) -> str:
         """Say why the search cannot go on."""

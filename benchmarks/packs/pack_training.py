@@ -28,6 +28,7 @@ from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.kernels.fusion import parse_rules
 from nnmeter_nas.packs import features, save_pack, vocabulary
 from nnmeter_nas.packs import network as network_module
+from nnmeter_nas.packs.doubt import Prototypes
 from nnmeter_nas.packs.estimates import fit_rates, rates_to_card
 from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices as known_devices
@@ -36,16 +37,19 @@ from nnmeter_nas.readers import nhwc
 from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
 
 from . import kernel_table, training, training_settings
+from .interval_training import LEVEL, Errors, choose_prototypes, coverage, errors_of, fit_intervals
 from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
 from .metrics import accuracy, accuracy_by
 from .training import fit_member
 from .training_settings import SETTINGS, Settings
 
-VERSION = 2.0
+VERSION = 2.1
 #: One in this many models is held out, chosen by a hash of its id.
 _HELD_OUT_ONE_IN = 10
-#: Share of the data for a leave-one-family-out fit, which also has fewer epochs and one member.
-_LOFO_SHARE = 0.5
+#: Share of the data for a leave-one-family-out fit, which also has fewer epochs and fewer members.
+_LOFO_SHARE, _LOFO_MEMBERS = 0.5, 2
+#: Fewest held-out models to fit intervals to; a half of them judges the other.
+_FEWEST_HELD_OUT = 4
 #: Numbers of models of a left-out family to calibrate with, draws of them, and others to judge each by.
 _CALIBRATED_WITH, _DRAWS, _JUDGED_BY = (10, 20), 50, 200
 DATASET = {
@@ -56,7 +60,7 @@ DATASET = {
 
 @dataclass(frozen=True)
 class Fit:
-    """One network to train for a device: without the family ``left_out``, or a pack member if it is None."""
+    """One member to train for a device: without the family ``left_out``, or of the pack if it is None."""
 
     device: str
     seed: int
@@ -65,7 +69,7 @@ class Fit:
     @property
     def label(self) -> str:
         """Stem of the file name, and progress text."""
-        return f"{self.device}-{f'without-{self.left_out}' if self.left_out else f'member{self.seed}'}"
+        return f"{self.device}-{f'without-{self.left_out}-' if self.left_out else ''}member{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,9 @@ def train_packs(bench: Path, output: Path, work: Path, plan: Plan) -> list[Path]
     folders = []
     for device in plan.devices:
         mine = {fit: network for fit, network in networks.items() if fit.device == device}
-        card, network = _assemble(device, catalogue[device], tables[device], mine, plan, fingerprint)
+        assembled = _assemble(device, catalogue[device], tables[device], mine, plan, fingerprint)
         folders.append(output / device / f"{VERSION:.1f}")
-        save_pack(folders[-1], card, network)
+        save_pack(folders[-1], *assembled)
     return folders
 
 
@@ -142,7 +146,9 @@ def _fits(device: str, table: KernelTable, plan: Plan) -> list[Fit]:
     measured = ~np.isnan(table.measured(device))
     families = sorted(set(table.families[measured]))
     return [Fit(device, plan.seed + i) for i in range(plan.members)] + [
-        Fit(device, plan.seed, family) for family in (families if len(families) > 1 else [])
+        Fit(device, plan.seed + i, family)
+        for family in (families if len(families) > 1 else [])
+        for i in range(_LOFO_MEMBERS)
     ]
 
 
@@ -207,24 +213,34 @@ def _assemble(
     networks: Mapping[Fit, KernelNetwork],
     plan: Plan,
     fingerprint: str,
-) -> tuple[dict[str, Any], KernelNetwork]:
-    """Return the card and the ensemble of one device."""
-    singles = [networks[fit] for fit in sorted(networks, key=lambda f: f.seed) if fit.left_out is None]
-    ensemble = replace(singles[0], members=[n.members[0] for n in singles])
+) -> tuple[dict[str, Any], KernelNetwork, Prototypes]:
+    """Return the card, the ensemble and the prototypes of one device."""
+    ensemble = _ensemble(networks, None)
+    prototypes = _prototypes(ensemble, Fit(device, plan.seed), table, plan)
     measured = table.measured(device)
     there = ~np.isnan(measured)
     test = there & held_out(table.ids)
     predicted = predicted_latency(ensemble, table)[test]
     random_ids = accuracy_by(list(table.families[test]), predicted, measured[test])
     by_network = accuracy_by(list(map(network_of, table.ids[test])), predicted, measured[test])
+    test_errors = errors_of(ensemble, prototypes, table, np.flatnonzero(test), measured)
     by_family: dict[str, Any] = {}
-    for fit, network in networks.items():
-        if fit.left_out:
-            mine = there & (table.families == fit.left_out)
-            by_family[fit.left_out] = {
-                **accuracy(predicted_latency(network, table)[mine], measured[mine]),
-                **_calibrated_accuracy(network, table, np.flatnonzero(mine), measured),
-            }
+    family_errors: dict[str, Errors] = {}
+    for family in sorted({fit.left_out for fit in networks if fit.left_out}):
+        without, fit = _ensemble(networks, family), Fit(device, plan.seed, family)
+        mine = np.flatnonzero(there & (table.families == family))
+        by_family[family] = {
+            **accuracy(predicted_latency(without, table)[mine], measured[mine]),
+            **_calibrated_accuracy(without, table, mine, measured),
+        }
+        family_errors[family] = errors_of(
+            without, _prototypes(without, fit, table, plan), table, mine, measured
+        )
+    intervals: dict[str, Any] = {}
+    if test.sum() >= _FEWEST_HELD_OUT:
+        fitted = fit_intervals(test_errors, list(family_errors.values()))
+        covered = _rounded(coverage(test_errors, family_errors))
+        intervals = {"intervals": {**fitted.to_card(), "level_of_coverage": LEVEL, "coverage": covered}}
     trained = np.flatnonzero(there & ~held_out(table.ids))
     card = {
         "name": device,
@@ -238,6 +254,7 @@ def _assemble(
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "code_version": importlib.metadata.version(nnmeter_nas.__name__),
         "rates": rates_to_card(fit_rates(ensemble)),
+        **intervals,
         "training": {
             "members": plan.members,
             "seed": plan.seed,
@@ -250,7 +267,7 @@ def _assemble(
                 "training": {
                     "share_of_models": _LOFO_SHARE,
                     "epochs": plan.lofo_epochs,
-                    "members": 1,
+                    "members": _LOFO_MEMBERS,
                 },
                 "mean_within_10": round(float(np.mean([a["within_10"] for a in by_family.values()])), 2)
                 if by_family
@@ -260,7 +277,18 @@ def _assemble(
             },
         },
     }
-    return card, ensemble
+    return card, ensemble, prototypes
+
+
+def _ensemble(networks: Mapping[Fit, KernelNetwork], left_out: str | None) -> KernelNetwork:
+    """Join the members that were trained without the family ``left_out``, in the order of their seeds."""
+    fits = sorted((fit for fit in networks if fit.left_out == left_out), key=lambda fit: fit.seed)
+    return replace(networks[fits[0]], members=[networks[fit].members[0] for fit in fits])
+
+
+def _prototypes(network: KernelNetwork, fit: Fit, table: KernelTable, plan: Plan) -> Prototypes:
+    """Choose prototypes of what ``network`` learnt from."""
+    return choose_prototypes(network, table, _training_models(fit, table, plan.seed))
 
 
 def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray[np.float64]:

@@ -21,6 +21,7 @@ from .training_settings import Settings
 _INITIAL_WEIGHT = -4.0
 #: Terms with the same cost in every kind of kernel: a launch, a pass over a tensor.
 _COMMON = ("launch", "elementwise", "fused_passes", "fused_launches")
+_LAUNCHES = ("launch", "fused_launches")
 
 
 class _Network(nn.Module):
@@ -31,6 +32,7 @@ class _Network(nn.Module):
         kinds, terms, descriptors = len(names.kinds), len(names.terms), len(names.descriptors)
         self._group_of_kind = torch.from_numpy(names.group_of_kind)
         self._is_common = torch.tensor([term in _COMMON for term in names.terms])
+        self._is_launch = torch.tensor([term in _LAUNCHES for term in names.terms])
         self.common_weights = nn.Parameter(torch.full((terms,), _INITIAL_WEIGHT))
         self.group_weights = nn.Parameter(torch.full((len(names.groups), terms), _INITIAL_WEIGHT))
         self.kind_weights = nn.Parameter(torch.zeros(kinds, terms))
@@ -45,10 +47,17 @@ class _Network(nn.Module):
         """Return base weights by group, ``[groups, terms]``; all groups share the weights of common terms."""
         return torch.where(self._is_common, self.common_weights, self.group_weights)
 
+    def weights(self) -> Tensor:
+        """Return the cost of each term by kind in ms, ``[kinds, terms]``."""
+        return nn.functional.softplus(self.shared_weights()[self._group_of_kind] + self.kind_weights)
+
+    def launch_ms(self) -> Tensor:
+        """Return the mean cost of a launch over kinds."""
+        return self.weights()[:, self._is_launch].mean()
+
     def forward(self, kinds: Tensor, terms: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latency in ms and the correction of each configuration, both ``[n]``."""
-        weights = nn.functional.softplus(self.shared_weights()[self._group_of_kind] + self.kind_weights)
-        base = (weights[kinds] * terms).sum(1)
+        base = (self.weights()[kinds] * terms).sum(1)
         hidden = nn.functional.silu(inputs @ self.input_weights + self.kind_bias[kinds])
         hidden = nn.functional.silu(hidden @ self.hidden_weights + self.hidden_bias)
         raw = hidden @ self.output_weights + self.output_bias
@@ -92,6 +101,7 @@ def fit_member(
     smaller, larger = (_inputs(blank, found) for found in growth_pairs(seen, rng))
     log_latency = torch.from_numpy(np.log(table.measured(device))).float()
     index = torch.from_numpy(table.index.astype(np.int64))
+    kernel_ms = float(np.median(table.measured(device)[models] / np.diff(table.start)[models]))
 
     network = _Network(blank.names, settings.hidden)
     base = [network.common_weights, network.group_weights, network.kind_weights]
@@ -121,6 +131,7 @@ def fit_member(
                 0.1 * torch.log1p((error / settings.loss_scale).square()).mean()
                 + settings.correction_penalty * correction.square().mean()
                 + settings.kind_penalty * network.kind_weights.square().mean()
+                + settings.launch_penalty * network.launch_ms() / kernel_ms
                 + settings.monotony_penalty * shrinkage.mean()
             )
             optimizer.zero_grad()

@@ -15,6 +15,9 @@ class Settings:
         correction_penalty: penalty on the squared correction; it makes the base, which extrapolates, explain
             most of the latency.
         kind_penalty: penalty on a kind's deviation from its group.
+        launch_penalty: penalty on the cost of a launch, in mean latencies of a kernel. Only kernels with
+            little work tell launches from work. Where the data has few of them, launches would stand in for
+            what larger kernels lose elsewhere, and small networks would look slow.
         monotony_penalty: penalty on kernels that would get faster by growing.
     """
 
@@ -26,6 +29,7 @@ class Settings:
     loss_scale: float = 0.1
     correction_penalty: float = 1e-3
     kind_penalty: float = 1e-3
+    launch_penalty: float = 0.02
     monotony_penalty: float = 10.0
     growth_pairs: int = 256
 
@@ -33,7 +37,7 @@ class Settings:
 #: Settings by category of device, chosen because they generalised best to left-out families. The noisier the
 #: measurements, the more the fit relies on the base instead of the correction.
 SETTINGS = {
-    "cpu": Settings(loss_scale=0.2, correction_penalty=1e-2, kind_penalty=3e-2),
+    "cpu": Settings(loss_scale=0.2, correction_penalty=1e-2, kind_penalty=3e-2, launch_penalty=1.0),
     "gpu": Settings(),
     "vpu": Settings(correction_penalty=1e-1, kind_penalty=5e-2),
 }

@@ -11,12 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ..costs import FactorTable
+from ..costs.files import is_table_file
 from ..costs.table import IntArray
 from ..errors import SearchError
+from ..predictor import load_latency_predictor
 from ..solve.ranking import closest, fastest, latency_reach, slowest
 from ..solve.sampling import UniformSampler
 from ..solve.survey import survey
 from ..supernet.choices import architecture_at
+from ..supernet.named import load_space
 from .arguments import (
     add_format_arguments,
     check_format,
@@ -30,7 +33,7 @@ from .messages import console, note
 from .results import written
 from .workers import add_worker_arguments, spreads, using_workers
 
-_FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms")
+_FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms", "low_ms", "high_ms")
 _EPILOG = """\
 The fastest and the slowest are those of the whole space, which is never listed. So many lie next to a latency
 that --closest, and --slowest under a limit, give some of them; --sample ranks random ones.
@@ -67,6 +70,9 @@ def add_parser(actions: Any) -> None:
     ranking.add_argument("--every", action="store_true",
                          help="evaluate every architecture: for quantiles of all, and where too many choices "
                          "interact to rank them otherwise")
+    ranking.add_argument("--intervals", action="store_true",
+                         help="read each architecture named, and tell from where to where 9 of 10 such "
+                         "networks are when measured; needs the name of a space")
     add_worker_arguments(parser)
     add_format_arguments(parser)
 
@@ -76,19 +82,24 @@ def run(options: argparse.Namespace) -> int:
     check_format(options)
     if options.every and (options.slowest or options.closest or options.sample):
         options.parser.error("argument --every: goes with --fastest alone")
+    if options.intervals and (files := [name for name in options.table if is_table_file(name)]):
+        options.parser.error(f"argument --intervals: needs the name of a space, and {files[0]} is a file")
     if spreads(options) and not options.every:
         options.parser.error("argument --every: is what workers are for; without it, none are needed")
     with using_workers(options):
         found = [(named, *_ranked(named.table, options)) for named in tables(options)]
     if not options.format:
         for named, chosen, summary in found:
-            _print(named, chosen, summary or latency_range(named.table))
+            _print(named, chosen, summary or latency_range(named.table), options)
         return 0
     labels = dict.fromkeys(label for named, *_ in found for label in named.table.labels)
     with written(options, (*_FIXED, *labels, "error")) as write:
         for named, chosen, _ in found:
-            for rank, ms, architecture in _rows(named.table, chosen):
-                record = {**named.identity, "rank": rank, "latency_ms": ms, "error": None}
+            intervals = _intervals(named, chosen, options)
+            for (rank, ms, architecture), limits in zip(_rows(named.table, chosen), intervals, strict=True):
+                low, high = limits or (None, None)
+                record = {**named.identity, "rank": rank, "latency_ms": ms, "low_ms": low, "high_ms": high}
+                record["error"] = None
                 choices = architecture if options.format == "csv" else {"architecture": architecture}
                 write({**record, **choices})
     return 0
@@ -146,13 +157,34 @@ def _rows(table: FactorTable, chosen: IntArray) -> list[tuple[int, float, dict[s
     return [(rank, float(ms), architecture_at(row, table.candidates)) for rank, (ms, row) in ranked]
 
 
-def _print(named: NamedTable, chosen: IntArray, summary: str) -> None:
+def _intervals(
+    named: NamedTable, chosen: IntArray, options: argparse.Namespace
+) -> list[tuple[float, float] | None]:
+    """Return the limits in ms of each architecture's interval; None without ``--intervals``.
+
+    Raises:
+        PackError: the pack knows no intervals.
+    """
+    if not options.intervals:
+        return [None] * len(chosen)
+    header = named.table.header
+    predictor = load_latency_predictor(header.device, header.pack_version)
+    space = load_space(named.name, list(header.input_shape))
+    architectures = [architecture for *_, architecture in _rows(named.table, chosen)]
+    found = [predictor.predict_interval(space.model_graph(one)) for one in architectures]
+    return [(interval.low, interval.high) for interval in found]
+
+
+def _print(named: NamedTable, chosen: IntArray, summary: str, options: argparse.Namespace) -> None:
     out = console()
     out.print(Text(named.title, style="bold"))
     out.print(summary)
     first, last = named.table.labels[0], named.table.labels[-1]
-    shown = Table("rank", "ms", first if first == last else f"{first} ... {last}")
+    columns = ["rank", "ms", *(["9 of 10"] if options.intervals else [])]
+    shown = Table(*columns, first if first == last else f"{first} ... {last}")
     shown.columns[0].justify = shown.columns[1].justify = "right"
-    for rank, ms, architecture in _rows(named.table, chosen):
-        shown.add_row(str(rank), f"{ms:.4f}", " ".join(architecture.values()))
+    intervals = _intervals(named, chosen, options)
+    for (rank, ms, architecture), limits in zip(_rows(named.table, chosen), intervals, strict=True):
+        told = [f"{limits[0]:.4g} to {limits[1]:.4g}"] if limits else []
+        shown.add_row(str(rank), f"{ms:.4f}", *told, " ".join(architecture.values()))
     out.print(shown)

@@ -21,15 +21,17 @@ from .results import written
 from .runs import Run, findings, identity, note_default_device
 
 COLUMNS = (
-    "model", "predictor", "version", "latency_ms",
+    "model", "predictor", "version", "latency_ms", "low_ms", "high_ms",
     "unpredicted_share", "extrapolated_share", "estimated_share", "error",
 )  # fmt: skip
 _EPILOG = """\
 output:
   one model on one device   its latency in ms: the number alone, so that a script can take it;
-                            on a terminal with the names of model and device
-  several                   a line each as soon as it is known: ms on each device, then the model
+                            on a terminal with its 90 % interval, and the names of model and device
+  several                   a line each as soon as it is known: ms on each device (on a terminal with its
+                            90 % interval), then the model
   --json, --csv             a record a model and device: {columns};
+                            the measured latency is from low_ms to high_ms for 9 of 10 models;
                             shares are 0 to 1: what is not predicted of the work, the others of the latency
 
 examples:
@@ -45,7 +47,7 @@ A model that fails is named on stderr with the reason, and the others still run;
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
-    columns = ", ".join(COLUMNS[:4]) + ",\n" + 28 * " " + ", ".join(COLUMNS[4:])
+    columns = ", ".join(COLUMNS[:6]) + ",\n" + 28 * " " + ", ".join(COLUMNS[6:])
     set_command(parser, run, _EPILOG.format(columns=columns))
     add_model_arguments(parser)
     add_device_arguments(parser)
@@ -93,12 +95,19 @@ class _Lines:
     def _write_number(self, model: Model, found: Sequence[Explanation | None]) -> None:
         for result in found:
             if result is not None:
-                told = f"{model.name}: {result.latency_ms:.4f} ms on {result.device}"
+                told = f"{model.name}: {result.title}"
                 print(told if sys.stdout.isatty() else result.latency_ms)
 
     def _write_row(self, model: Model, found: Sequence[Explanation | None]) -> None:
         if not self.written:
             print(*self._headings, "model", sep="  ")
-        figures = ["failed" if result is None else f"{result.latency_ms:.4f}" for result in found]
+        figures = ["failed" if result is None else _figure(result) for result in found]
         aligned = [f.rjust(len(heading)) for f, heading in zip(figures, self._headings, strict=True)]
         print(*aligned, model.name, sep="  ", flush=True)
+
+
+def _figure(result: Explanation) -> str:
+    """Latency in ms; on a terminal with its limits, if they are known."""
+    interval = result.interval() if sys.stdout.isatty() else None
+    told = f"{result.latency_ms:.4f}"
+    return told if interval is None else f"{told} ({interval.low:.4g} to {interval.high:.4g})"

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .. import list_latency_predictors
 from ..packs import find_pack, pack_folders
+from ..packs.intervals import Intervals
 from ..packs.network import KernelNetwork
 from ..packs.pack import read_card, verify_pack
 from ..packs.registry import bundled_packs
@@ -160,7 +161,7 @@ def _info(options: argparse.Namespace) -> int:
     facts = Table(show_header=False, box=None)
     accuracy = card.get("accuracy", {})
     for key, value in card.items():
-        if key != "accuracy":
+        if key not in ("accuracy", "intervals", "rates"):
             facts.add_row(key.replace("_", " "), _text(value))
     facts.add_row("stored in", str(folder))
     if options.verify:
@@ -173,6 +174,8 @@ def _info(options: argparse.Namespace) -> int:
                           ("leave_one_family_out", "families held out of training")):
         if kind in accuracy:
             out.print(_accuracy_table(heading, accuracy[kind].get("families", accuracy[kind])))
+    if pack.intervals is not None:
+        out.print(_interval_table(pack.intervals, card["intervals"].get("coverage", {})))
     return 0
 
 
@@ -201,6 +204,21 @@ def _accuracy_table(heading: str, families: Mapping[str, Mapping[str, Any]]) -> 
     for family, figures in families.items():
         total = family in ("all", "mean")
         table.add_row(family, str(figures.get("models", "")), *_figures(figures), end_section=total)
+    return table
+
+
+def _interval_table(intervals: Intervals, coverage: Mapping[str, Mapping[str, float]]) -> Table:
+    """Make a table of how often 90 % intervals held, with what widens them as its caption."""
+    columns = ("models", "inside (%)", "median half-width (%)")
+    table = Table(*columns, title="90 % intervals", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, found in coverage.items():
+        row = (f"{found['coverage']:.1f}", f"{found['half_width']:.1f}")
+        table.add_row(name.replace("_", " "), *row, end_section=name == "held_out_ids")
+    slopes = ", ".join(f"{name} {slope:.3g}" for name, slope in intervals.slopes.items())
+    table.caption = f"half-width = least half-width x (1 + sum of each doubt x its slope); slopes: {slopes}"
+    table.caption_justify = "left"
     return table
 
 

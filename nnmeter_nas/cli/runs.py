@@ -137,11 +137,14 @@ def _share(share: float) -> float | None:
 def findings(result: Explanation | Exception) -> dict[str, Any]:
     """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
-        entries = ("latency_ms", "unpredicted", "unpredicted_share", "extrapolated_share", "estimated",
-                   "estimated_share", "quantized")  # fmt: skip
+        entries = ("latency_ms", "low_ms", "high_ms", "unpredicted", "unpredicted_share",
+                   "extrapolated_share", "estimated", "estimated_share", "quantized")  # fmt: skip
         return {**dict.fromkeys(entries), "error": _in_flags(result)}
+    interval = result.interval()
     return {
         "latency_ms": result.latency_ms if result.is_predicted else None,
+        "low_ms": interval and interval.low,
+        "high_ms": interval and interval.high,
         "unpredicted": result.unpredicted,
         "unpredicted_share": _share(result.unpredicted_share),
         "extrapolated_share": result.extrapolated_share,

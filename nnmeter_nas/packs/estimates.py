@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import dropwhile, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,7 +172,8 @@ def _relu_over(kernel: Kernel) -> Kernel:
     work = declared_work(kernel)
     most = max(work.read, work.written)
     whole = [s for s in (*kernel.in_shapes, *kernel.out_shapes) if math.prod(s) <= most]
-    shape = max(whole, key=math.prod, default=(1,))
+    sizes = list(dropwhile(lambda size: size == 1, max(whole, key=math.prod, default=(1,))))
+    shape = (1, *sizes)  # the same, however many axes of size 1 come first
     return as_one_item(Kernel("relu", ["relu"], {}, [shape], [shape]))
 
 

@@ -177,6 +177,21 @@ def _intensity(found: Configurations) -> FloatArray:
     return np.log2(np.maximum(work.macs, 1)) - np.log2(np.maximum(moved, 1))
 
 
+def _reach(found: Configurations) -> FloatArray:
+    """Input values that one output value of a convolution reads."""
+    window = found.size("kh") * found.size("kw")
+    return np.where(found.is_type("conv"), window * found.size("cin") / found.size("groups"), 1.0)
+
+
+def _pieces(most: int, found: Configurations) -> FloatArray:
+    """Pieces of a convolution's sum, if one piece adds up at most ``most`` values."""
+    return np.log2(np.ceil(_reach(found) / most))
+
+
+def _aligned(column: str, width: int, found: Configurations) -> FloatArray:
+    return np.asarray(found.size(column) % width == 0, dtype=np.float64)
+
+
 def _waste(amount: Feature, width: int, found: Configurations) -> FloatArray:
     """How many times larger an amount is after rounding up to a multiple of ``width``."""
     return np.log2(_padded(amount(found), width) / amount(found))
@@ -201,6 +216,7 @@ _LOGS: dict[str, Feature] = {
     "written": lambda found: found.work.written,
     "weights": lambda found: found.work.weights,
     "unfolded": _unfolded,
+    "reach": _reach,
     **_sizes("squeezed"),
 }
 DESCRIPTORS: dict[str, Feature] = {
@@ -214,6 +230,14 @@ DESCRIPTORS: dict[str, Feature] = {
     },
     **{f"hout_waste_{width}": partial(_waste, partial(_size, "hout"), width) for width in (2, 4, 8)},
     "pixels_waste_8": partial(_waste, _pixels, 8),
+    # Large layers are cut into pieces, and wide ones are split evenly, on devices with little memory near
+    # their processors (seen on the Myriad VPU).
+    **{f"pieces_{most}": partial(_pieces, most) for most in (1024, 2048, 4096)},
+    **{
+        f"{side}_aligned_{width}": partial(_aligned, side, width)
+        for side in ("cin", "cout")
+        for width in (16, 32, 64, 128, 256)
+    },
 }
 
 

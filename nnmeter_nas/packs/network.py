@@ -81,7 +81,13 @@ class KernelNetwork:
         return [known[rows[i]] if i in rows else UNPREDICTED for i in range(len(kernels))]
 
     def predict(self, found: Configurations) -> FloatArray:
-        """Latency of each kernel in ms, ``[n]``; always finite and above zero.
+        """Mean of :meth:`by_member`, ``[n]``; errors as there."""
+        return np.asarray(self.by_member(found).mean(axis=0))
+
+    def by_member(self, found: Configurations) -> FloatArray:
+        """Latency of each kernel in ms as each member predicts it, ``[members, n]``.
+
+        It is always finite and above zero.
 
         Raises:
             PackError: the pack has no weights for the type of a kernel.
@@ -92,7 +98,7 @@ class KernelNetwork:
             raise PackError(f"the pack has no weights for kernels of type {missing}")
         inputs = self.standardise(seen.descriptors)
         groups = self.names.group_of_kind
-        return np.mean([member_latency(m, groups, seen, inputs) for m in self.members], axis=0)
+        return np.stack([member_latency(m, groups, seen, inputs) for m in self.members])
 
     def features(self, found: Configurations) -> Features:
         """Features of kernels; descriptors are not yet standardised."""

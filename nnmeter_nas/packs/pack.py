@@ -28,8 +28,10 @@ from ..files import sha256, write_bytes, write_npz
 from ..kernels.configuration import kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
 from .calibration import Calibration
+from .doubt import Doubt, Prototypes, doubt_of
 from .estimates import Rates, fit_rates, rates_from_card, with_estimates
 from .format1 import with_names
+from .intervals import Intervals
 from .latency import KernelLatency, KernelPredictors
 from .network import Arrays, KernelNetwork
 from .nnmeter1.forest import SUFFIX, Forest, read_forest
@@ -48,7 +50,7 @@ _REQUIRED = {
     "forests": ("format", "name", "version", "category", "forests", "kernel_types"),
 }
 #: Entries that a card may have.
-_OPTIONAL = {"calibration", "rates"}
+_OPTIONAL = {"calibration", "intervals", "rates"}
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 #: Parses the same as SafeLoader but many times faster, where PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -97,6 +99,23 @@ class Pack:
         entry = self.card.get("rates")
         return fit_rates(self.predictors) if entry is None else rates_from_card(entry)
 
+    @cached_property
+    def intervals(self) -> Intervals | None:
+        """What tells how far its latencies may be off; None for packs before 2.1 and nn-Meter's."""
+        entry = self.card.get("intervals")
+        return None if entry is None else Intervals.from_card(entry)
+
+    @cached_property
+    def prototypes(self) -> Prototypes | None:
+        """Kernels that stand for all that were measured; None if the pack has none."""
+        return Prototypes.from_arrays(self.weights)
+
+    def doubt(self, kernels: Sequence[Kernel], latencies: Sequence[KernelLatency]) -> Doubt | None:
+        """Doubt about a model of these kernels, each of batch 1; None if the pack has no prototypes."""
+        if self.prototypes is None or not isinstance(self.predictors, KernelNetwork):
+            return None
+        return doubt_of(kernels, latencies, self.predictors, self.prototypes)
+
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
         """Latency of each kernel, with an estimate where the pack has no predictor for its type."""
         found = self.predictors.latencies(kernels)
@@ -139,6 +158,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         "kernel_types": _names,
         "forests": _forest_sizes,
         "calibration": Calibration.from_card,
+        "intervals": Intervals.from_card,
         "rates": rates_from_card,
     }
     for entry, parse in parsers.items():
@@ -290,10 +310,13 @@ def _forest_sizes(forests: dict[str, dict[str, Any]]) -> dict[str, int]:
     return {kernel: int(facts["bytes"]) for kernel, facts in forests.items()}
 
 
-def save_pack(folder: str | Path, card: dict[str, Any], network: KernelNetwork) -> None:
+def save_pack(
+    folder: str | Path, card: dict[str, Any], network: KernelNetwork, prototypes: Prototypes | None = None
+) -> None:
     """Write a pack into ``folder``. Checksums are written last, so a partial pack does not load."""
     folder = Path(folder)
-    write_npz(folder / WEIGHTS, network.to_arrays())
+    more = {} if prototypes is None else prototypes.to_arrays()
+    write_npz(folder / WEIGHTS, {**network.to_arrays(), **more})
     write_card(folder, card)
     write_checksums(folder, [CARD, WEIGHTS])
 

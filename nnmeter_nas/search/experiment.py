@@ -130,6 +130,14 @@ class Search:
             note=note,
             settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
+        report = replace(report, intervals={
+            name: {
+                trial.number: interval
+                for trial in report.trials
+                if (interval := self._interval(p.device, tuple(trial.choices.items())))
+            }
+            for name, p in zip(hardware, self.predictors, strict=True)
+        })  # fmt: skip
         if not report.front:
             return report
         choices = report.best.choices
@@ -142,6 +150,15 @@ class Search:
     def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
         predictor = next(p for p in self.predictors if p.device == device)
         return latency_by_block(self.space, predictor, dict(choices))
+
+    @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a process has one search
+    def _interval(self, device: str, choices: tuple[tuple[str, str], ...]) -> tuple[float, float] | None:
+        """Limits in ms of an architecture's interval; None if the pack knows none."""
+        predictor = next(p for p in self.predictors if p.device == device)
+        if predictor.pack.intervals is None:
+            return None
+        interval = predictor.explain(self.space.model_graph(dict(choices))).interval()
+        return interval and (interval.low, interval.high)
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:

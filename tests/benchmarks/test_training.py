@@ -78,7 +78,7 @@ def test_same_seed_gives_the_same_network(table: KernelTable) -> None:
 def test_same_command_gives_the_same_packs(trained: Path, bench: Path, tmp_path: Path) -> None:
     train(bench, tmp_path)
     for device in PLAN.devices:
-        first, second = (load_pack(folder / "packs" / device / "2.0") for folder in (trained, tmp_path))
+        first, second = (load_pack(folder / "packs" / device / "2.1") for folder in (trained, tmp_path))
         for name, array in first.predictors.to_arrays().items():
             np.testing.assert_array_equal(second.predictors.to_arrays()[name], array)
         assert second.card == first.card
@@ -128,11 +128,12 @@ def test_interrupted_training_goes_on_where_it_stopped(
     assert len(done) == 3
 
     train(bench, tmp_path)
-    # Two devices, each with two members and two families to leave out; the fourth was begun twice.
-    assert calls == 2 * (2 + 2) + 1
+    # Two devices, each with two members, and two for each of two families to leave out; the fourth was begun
+    # twice.
+    assert calls == 2 * (2 + 2 * 2) + 1
     assert {path: path.stat().st_mtime_ns for path in done} == done
     for device in PLAN.devices:
-        resumed, whole = (load_pack(folder / "packs" / device / "2.0") for folder in (tmp_path, trained))
+        resumed, whole = (load_pack(folder / "packs" / device / "2.1") for folder in (tmp_path, trained))
         for name, array in whole.predictors.to_arrays().items():
             np.testing.assert_array_equal(resumed.predictors.to_arrays()[name], array)
 
@@ -163,7 +164,7 @@ def test_other_seed_does_not_take_over_finished_fits(bench: Path, trained: Path,
     shutil.copytree(trained / "work", tmp_path / "work")
     plan = replace(PLAN, devices=(CPU,), members=1, seed=5)
     train(bench, tmp_path, plan)
-    first, other = (load_pack(folder / "packs" / CPU / "2.0").predictors for folder in (trained, tmp_path))
+    first, other = (load_pack(folder / "packs" / CPU / "2.1").predictors for folder in (trained, tmp_path))
     assert not np.array_equal(first.members[0]["kind_bias"], other.members[0]["kind_bias"])
 
 
@@ -188,15 +189,13 @@ def test_held_out_models_and_left_out_families_are_not_trained_on(
     train(bench, tmp_path, replace(PLAN, devices=(CPU,), members=1))
     [member, *left_out] = seen
     assert not held_out(member[0]).any()
-    assert sorted(families.pop() for _, families in left_out if len(families) == 1) == [
-        "plainnet",
-        "wideception",
-    ]
+    twice = ["plainnet", "plainnet", "wideception", "wideception"]
+    assert sorted(families.pop() for _, families in left_out if len(families) == 1) == twice
 
 
 @pytest.mark.parametrize("device", PLAN.devices)
 def test_card_says_what_prediction_really_reaches(trained: Path, bench: Path, device: str) -> None:
-    pack = load_pack(trained / "packs" / device / "2.0")
+    pack = load_pack(trained / "packs" / device / "2.1")
     predictor = LatencyPredictor(pack)
     pairs = [
         (predictor.predict(model.graph), model.latency_ms[device])
@@ -213,7 +212,7 @@ def test_card_says_what_prediction_really_reaches(trained: Path, bench: Path, de
 
 @pytest.mark.parametrize("device", PLAN.devices)
 def test_card_tells_the_accuracy_by_network_too(trained: Path, device: str) -> None:
-    accuracy = load_pack(trained / "packs" / device / "2.0").card["accuracy"]
+    accuracy = load_pack(trained / "packs" / device / "2.1").card["accuracy"]
     networks = {name: found for name, found in accuracy["held_out_networks"].items() if name != "mean"}
     assert sum(found["models"] for found in networks.values()) == accuracy["held_out_ids"]["all"]["models"]
     mean = np.mean([found["within_10"] for found in networks.values()])
@@ -222,7 +221,7 @@ def test_card_tells_the_accuracy_by_network_too(trained: Path, device: str) -> N
 
 @pytest.mark.parametrize("device", PLAN.devices)
 def test_card_carries_the_rates_of_its_estimates(trained: Path, device: str) -> None:
-    pack = load_pack(trained / "packs" / device / "2.0")
+    pack = load_pack(trained / "packs" / device / "2.1")
     fitted = fit_rates(pack.predictors)
     assert set(pack.rates) == set(pack.card["rates"]) == set(fitted)
     for name, rate in pack.rates.items():
@@ -231,7 +230,7 @@ def test_card_carries_the_rates_of_its_estimates(trained: Path, device: str) -> 
 
 @pytest.mark.parametrize("device", PLAN.devices)
 def test_card_carries_leave_one_family_out_for_every_family(trained: Path, device: str) -> None:
-    card = load_pack(trained / "packs" / device / "2.0").card
+    card = load_pack(trained / "packs" / device / "2.1").card
     left_out = card["accuracy"]["leave_one_family_out"]
     assert set(left_out["families"]) == {"plainnet", "wideception"}
     within = [figures["within_10"] for figures in left_out["families"].values()]
@@ -244,6 +243,17 @@ def test_card_carries_leave_one_family_out_for_every_family(trained: Path, devic
     # One model in seven has no figure of the VPU.
     measured = 60 if device == CPU else 50
     assert sum(figures["models"] for figures in left_out["families"].values()) == measured
+
+
+@pytest.mark.parametrize("device", PLAN.devices)
+def test_card_tells_how_often_intervals_hold(trained: Path, device: str) -> None:
+    pack = load_pack(trained / "packs" / device / "2.1")
+    assert pack.intervals is not None
+    assert pack.prototypes is not None
+    assert set(pack.prototypes.points) == set(pack.card["kernel_types"])
+    covered = pack.card["intervals"]["coverage"]
+    assert set(covered) == {"held_out_ids", "plainnet", "wideception"}
+    assert all(0 <= found["coverage"] <= 100 and found["half_width"] > 0 for found in covered.values())
 
 
 def test_device_without_figures_is_named(bench: Path, tmp_path: Path) -> None:
@@ -271,7 +281,7 @@ def test_command_trains_and_says_where_packs_are(
     arguments = ["train", str(bench), "--predictor", CPU, "--output", str(tmp_path / "packs")]
     arguments += ["--work", str(tmp_path / "work"), "--members", "1", "--epochs", "1", "--lofo-epochs", "1"]
     assert main([*arguments, "--workers", "1"]) == 0
-    assert load_pack(tmp_path / "packs" / CPU / "2.0").name == CPU
+    assert load_pack(tmp_path / "packs" / CPU / "2.1").name == CPU
     assert "wrote" in capsys.readouterr().err
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import nnmeter_nas
 from ir import small_cnn
+from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import argument_parser, main, models
 
 DEVICE = "cortexA76cpu_tflite21"
@@ -77,7 +78,9 @@ def test_predict_prints_milliseconds_and_explain_adds_up_to_them(
     latency = float(capsys.readouterr().out)
     assert latency > 0
     assert main(["explain", sample, "--predictor", DEVICE]) == 0
-    assert f"{latency:.3f} ms on {DEVICE}" in capsys.readouterr().out
+    interval = load_latency_predictor(DEVICE).predict_interval(sample)
+    assert interval.ms == latency
+    assert f"{interval} on {DEVICE}" in capsys.readouterr().out
 
 
 def test_predictors_list_names_all_devices(

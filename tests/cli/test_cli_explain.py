@@ -126,14 +126,14 @@ def test_an_estimated_kernel_is_marked_in_every_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     builder = IrBuilder((1, 16, 16, 8))
-    builder.unary("act", "Relu", "input")
+    builder.unary("act", "Sigmoid", "input")
     path = tmp_path / "model.json"
     path.write_text(json.dumps(builder.nodes), encoding="utf-8")
     for options in ([], ["--top", "1"]):
         assert main(["explain", str(path), "--predictor", CPU, *options]) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert " ~ " in printed
-        assert "~ estimated, as relu was never measured on the device: 100.0% of the latency" in printed
+        assert "~ estimated, as sigmoid was never measured on the device: 100.0% of the latency" in printed
     assert main(["explain", str(path), "--predictor", CPU, "--csv"]) == 0
     [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["estimated"], row["extrapolated"]) == ("True", "False")

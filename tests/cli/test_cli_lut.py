@@ -65,7 +65,7 @@ def write_spaces(folder: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") 
 
 
 def built(folder: Path, space: str, shape: str, device: str = CPU) -> Path:
-    return folder / f"tables/{space}_{shape}/{device}_2.0.npz"
+    return folder / f"tables/{space}_{shape}/{device}_2.1.npz"
 
 
 def assert_same(found: FactorTable, expected: FactorTable) -> None:
@@ -217,7 +217,7 @@ assert "torch" not in sys.modules and "nni" not in sys.modules
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     for device in DEVICES:
         for space in ("spos,ShuffleNetV2OneShot", "proxylessnas,ProxylessNASSpace"):
-            assert f"\n{space},{device},2.0,1x3x224x224,layer_1," in found
+            assert f"\n{space},{device},2.1,1x3x224x224,layer_1," in found
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -225,7 +225,7 @@ def test_stale_or_damaged_table_in_the_package_is_never_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damaged: bool
 ) -> None:
     fresh = build_table(load_space("spos-small"), load_latency_predictor(CPU))
-    path = tmp_path / f"spos-small_1x3x32x32/{CPU}_2.0.npz"
+    path = tmp_path / f"spos-small_1x3x32x32/{CPU}_2.1.npz"
     save_table(dataclasses.replace(with_header(fresh, pack_fingerprint="0"), constant=99.0), path)
     if damaged:
         path.write_bytes(path.read_bytes()[:-100])
@@ -307,6 +307,19 @@ def ranked(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[dict[str
     records: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     assert [record["rank"] for record in records] == list(range(1, len(records) + 1))
     return records
+
+
+def test_ranking_tells_intervals_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "nasbench201-small"
+    plain, sure = (
+        ranked(capsys, name, "--top", 2, "--predictor", CPU, *more) for more in ([], ["--intervals"])
+    )
+    for without, record in zip(plain, sure, strict=True):
+        assert without["low_ms"] is without["high_ms"] is None
+        assert record["latency_ms"] == without["latency_ms"]
+        assert record["low_ms"] < record["latency_ms"] < record["high_ms"]
+    assert main(["lut", "rank", name, "--top", "2", "--predictor", CPU, "--intervals"]) == 0
+    assert f"{sure[0]['low_ms']:.4g} to {sure[0]['high_ms']:.4g}" in capsys.readouterr().out
 
 
 def test_ranking_is_that_of_listing_all_architectures(

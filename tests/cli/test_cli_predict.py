@@ -106,11 +106,26 @@ def test_json_has_a_record_for_each_model_and_device(
     for record in records:
         assert record["version"] == load_latency_predictor(record["predictor"]).version
         if record["model"].endswith("a.json"):
-            assert record["latency_ms"] is None
+            assert record["latency_ms"] is record["low_ms"] is record["high_ms"] is None
             assert "not valid JSON" in record["error"]
         else:
             assert record["latency_ms"] == predicted(Path(record["model"]), record["predictor"])
+            interval = load_latency_predictor(record["predictor"]).predict_interval(record["model"])
+            assert (record["low_ms"], record["latency_ms"], record["high_ms"]) == interval
             assert record["error"] is None
+
+
+def test_a_terminal_shows_the_interval_and_a_script_gets_the_number(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "b.json"
+    interval = load_latency_predictor(CPU).predict_interval(path)
+    assert main(["predict", str(path), "--predictor", CPU]) == 0
+    assert float(capsys.readouterr().out) == interval.ms
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert main(["predict", str(path), "--predictor", CPU]) == 0
+    assert f"{path}: {interval} on {CPU}" in capsys.readouterr().out
+    assert re.fullmatch(r"[\d.]+ ms \([\d.]+ to [\d.]+\)", str(interval))
 
 
 def test_csv_has_a_header_and_goes_to_a_file_by_its_suffix(
@@ -436,16 +451,16 @@ def test_an_estimated_type_is_a_warning_a_column_and_under_strict_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     builder = IrBuilder((1, 16, 16, 8))
-    builder.unary("act", "Relu", "input")
+    builder.unary("act", "Sigmoid", "input")
     model = write_ir(tmp_path / "model.json", builder.nodes)
     assert main(["predict", str(model), "--predictor", CPU, "--json"]) == 0
     out, err = capsys.readouterr()
     assert f"1 kernel(s) are estimated on {CPU} (100.0% of the latency)" in err
     [record] = json.loads(out)
-    assert (record["estimated"], record["estimated_share"]) == ({"act": "relu"}, 1.0)
+    assert (record["estimated"], record["estimated_share"]) == ({"act": "sigmoid"}, 1.0)
     assert record["unpredicted"] == {}
     assert main(["predict", str(model), "--predictor", CPU, "--csv"]) == 0
     [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (row["estimated_share"], row["extrapolated_share"]) == ("1.0", "0.0")
     assert main(["predict", str(model), "--predictor", CPU, "--strict"]) == 1
-    assert "act (relu)" in capsys.readouterr().err
+    assert "act (sigmoid)" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_imported_predictor_predicts_the_same_as_its_pickles(
 
 def test_imported_version_is_not_the_default(release: Path) -> None:
     import_predictor(release)
-    assert load_latency_predictor(DEVICE).version == 2.0
+    assert load_latency_predictor(DEVICE).version == 2.1
     imported = load_latency_predictor(DEVICE.upper(), predictor_version=1.0)
     assert (imported.device, imported.version) == (DEVICE, 1.0)
     assert {(card["name"], card["version"]) for card in pack_cards()} >= {(DEVICE, 1.0), (DEVICE, 2.0)}
@@ -406,7 +406,7 @@ def test_only_imported_packs_are_removed(release: Path, home: Path) -> None:
     for name, version in ((DEVICE, None), (DEVICE, 2.0), ("nobody", None)):
         with pytest.raises(UnknownDeviceError, match="no imported predictor"):
             remove_predictor(name, version)
-    assert find_pack(DEVICE).version == 2.0
+    assert find_pack(DEVICE).version == 2.1
     assert bundled_packs().is_dir()
 
 

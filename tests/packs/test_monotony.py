@@ -27,6 +27,12 @@ RANGES = {"usual": ((3, 10), (0, 7.8)), "far outside": ((3, 14), (4, 12))}
 #: Runtimes change algorithm as sizes grow, so some measured latencies drop, and predictions follow. In this
 #: share of configurations a doubling may make a kernel more than 5 % faster, but never beyond the limit.
 DROPS, LIMIT = 0.02, 0.8
+#: The VPU runs some widths up to 45 % faster than their neighbours, such as multiples of 128. Its pack 2.1
+#: follows, and drops elsewhere too. That of the CPU makes some concats on larger maps a little faster.
+VPU = "myriadvpu_openvino2019r2"
+VPU_DROPS, VPU_LIMIT, CPU_CONCAT_DROPS = 0.15, 0.4, 0.06
+#: Least ratio for a kernel four times as wide on a larger map, and share of those below 0.95.
+VPU_WIDER, VPU_WIDER_DROPS = 0.35, 0.06
 
 Sizes = npt.NDArray[np.float64]
 
@@ -103,11 +109,14 @@ def growths(kind: str, rows: Configurations) -> dict[str, Configurations]:
 def test_larger_kernels_do_not_get_faster(predictor: LatencyPredictor, kind: str, span: str) -> None:
     rows = configurations(kind, span)
     before = predictor.pack.predictors.predict(rows)
+    drops, limit = (VPU_DROPS, VPU_LIMIT) if predictor.device == VPU else (DROPS, LIMIT)
+    if (predictor.device, kind) == ("cortexA76cpu_tflite21", "concat"):
+        drops = CPU_CONCAT_DROPS
     for what, larger in growths(kind, rows).items():
         ratio = predictor.pack.predictors.predict(larger) / before
-        assert np.mean(ratio < 0.95) <= DROPS, f"more {what} lose more than 5 % too often"
+        assert np.mean(ratio < 0.95) <= drops, f"more {what} lose more than 5 % too often"
         worst = rows.sizes[ratio.argmin()]
-        assert ratio.min() >= LIMIT, (
+        assert ratio.min() >= limit, (
             f"more {what} of {dict(zip(COLUMNS, worst, strict=True))}: x{ratio.min():.2f}"
         )
 
@@ -123,8 +132,8 @@ def test_kernel_four_times_as_wide_on_a_larger_map_takes_no_less(
         wide = growths(kind, growths(kind, rows)["channels"])["channels"]
         larger = growths(kind, wide).get("map", wide)
         ratio = predictor.pack.predictors.predict(larger) / predictor.pack.predictors.predict(rows)
-        assert ratio.min() > least
-        assert np.mean(ratio < 0.95) <= 0.03
+        assert ratio.min() > (VPU_WIDER if predictor.device == VPU else least)
+        assert np.mean(ratio < 0.95) <= (VPU_WIDER_DROPS if predictor.device == VPU else 0.03)
 
 
 @pytest.mark.parametrize("kind", FORMULA_TYPES)

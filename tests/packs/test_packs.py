@@ -34,7 +34,7 @@ from nnmeter_nas.packs.registry import PackWarning, devices
 
 DEVICES = sorted(devices())
 DEVICE = "cortexA76cpu_tflite21"
-VERSION = 2.0
+VERSION = 2.1
 FILES = ("pack.yaml", "weights.npz", "SHA256SUMS")
 
 
@@ -52,7 +52,7 @@ def bundled(device: str) -> Path:
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
     """A copy of a bundled pack that tests may damage."""
-    return shutil.copytree(bundled(DEVICE), tmp_path / DEVICE / "2.0")
+    return shutil.copytree(bundled(DEVICE), tmp_path / DEVICE / "2.1")
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +108,7 @@ def test_pack_is_at_most_a_megabyte_and_has_no_code(device: str) -> None:
     content = list(bundled(device).iterdir())
     assert sorted(path.name for path in content) == sorted(FILES)
     assert sum(path.stat().st_size for path in content) <= 1_000_000
-    assert all(array.dtype.kind == "f" for array in weights_of(bundled(device)).values())
+    assert {array.dtype.kind for array in weights_of(bundled(device)).values()} == {"f", "U"}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -144,9 +144,17 @@ def test_device_names_match_in_any_case(name: str) -> None:
     assert load_latency_predictor(name).device == DEVICE
 
 
-@pytest.mark.parametrize("version", [None, 2, 2.0, "2.0"])
+@pytest.mark.parametrize("version", [None, 2.1, "2.1"])
 def test_version_is_optional(version: Any) -> None:
     assert load_latency_predictor(DEVICE, predictor_version=version).version == VERSION
+
+
+@pytest.mark.parametrize("version", [2, 2.0, "2.0"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_version_before_stays_loadable(device: str, version: Any) -> None:
+    old = load_latency_predictor(device, predictor_version=version)
+    assert old.version == 2.0
+    verify_pack(pack_folders()[device, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -379,7 +387,8 @@ def test_checksums_without_a_forest_are_found(forests: Path) -> None:
 
 def test_user_packs_are_listed_with_the_bundled_ones(forests: Path) -> None:
     assert pack_folders()[DEVICE, 1.0] == forests
-    assert [key for key in pack_folders() if key[0] == DEVICE] == [(DEVICE, 2.0), (DEVICE, 1.0)]
+    versions = [version for device, version in pack_folders() if device == DEVICE]
+    assert versions == [2.1, 2.0, 1.0]
     cards = [(card["name"], card["version"]) for card in pack_cards()]
     assert cards == list(pack_folders())
     assert set(load_latency_predictor(DEVICE, 1.0).pack.card["kernel_types"]) == set(KERNELS)
@@ -403,7 +412,7 @@ def test_damaged_user_pack_does_not_stop_others_from_loading(
     others = set(DEVICES) - {DEVICE}
     if damage in ("not a version", "not a pack"):
         assert load_latency_predictor(DEVICE).version == VERSION
-        assert len(pack_cards()) == len(DEVICES)
+        assert len(pack_cards()) == 2 * len(DEVICES)
         return
     with pytest.warns(PackWarning, match="left out"):
         assert load_latency_predictor(DEVICE).version == VERSION

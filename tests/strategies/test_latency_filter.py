@@ -67,6 +67,34 @@ def test_only_candidates_within_the_limit_pass_and_all_are_counted(candidates: l
     assert (accept.fastest_ms, accept.slowest_ms) == (min(known), max(known))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_confident_filter_keeps_what_is_within_the_limit_with_its_whole_interval(
+    candidates: list[Any], reverse: bool
+) -> None:
+    predictor = load_latency_predictor(CPU)
+    every = LatencyFilter(1e9, predictor)
+    assert all(every(model) for model in candidates)
+    known = [candidate.latency_ms for candidate in every.candidates]
+    limit = sorted(known)[8 if reverse else 3] * (0.999 if reverse else 1.001)
+    bold, sure = (
+        LatencyFilter(limit, predictor, reverse=reverse, confident=confident) for confident in (False, True)
+    )
+    kept_by_bold, kept_by_sure = ([accept(model) for model in candidates] for accept in (bold, sure))
+    assert any(kept_by_bold)
+    assert kept_by_sure != kept_by_bold
+    assert all(kept for kept, is_sure in zip(kept_by_bold, kept_by_sure, strict=True) if is_sure)
+    factor = 0.5 if reverse else 2.0
+    assert LatencyFilter(limit * factor, predictor, reverse=reverse, confident=True)(candidates[0])
+    assert pickle.loads(pickle.dumps(sure)).confident
+
+
+def test_a_confident_filter_needs_a_predictor_that_knows_intervals() -> None:
+    with pytest.raises(ValueError, match=r"confident=True needs .* from version 2\.1"):
+        LatencyFilter(5.0, CPU, 2.0, confident=True)
+    with pytest.raises(ValueError, match="confident=True"):
+        LatencyFilter(5.0, WorkPredictor(), confident=True)
+
+
 def test_reverse_really_reverses(candidates: list[Any]) -> None:
     limit = sorted(latencies(candidates))[5]
     accept, reverse = (LatencyFilter(limit, WorkPredictor(), reverse=flag) for flag in (False, True))

@@ -64,6 +64,11 @@ def _architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[st
         "input_shape": list(report.input_shape),
         "choices": dict(trial.choices),
         "values": dict(trial.values),
+        "intervals": {
+            name: list(of_trials[trial.number])
+            for name, of_trials in report.intervals.items()
+            if trial.number in of_trials
+        },
         "metric": trial.metric,
         "metric_name": report.metric,
         "devices": {name: asdict(hardware) for name, hardware in report.hardware.items()},
@@ -123,12 +128,14 @@ def _csv(report: SearchReport) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     measures, labels = report.measures, report.labels
+    sure = [name for name, of_trials in report.intervals.items() if of_trials]
     writer.writerow(
         [
             "trial",
             "state",
             report.metric,
             *measures,
+            *(f"{name}_{end}" for name in sure for end in ("low", "high")),
             "seconds",
             "pareto_front",
             *labels,
@@ -143,6 +150,7 @@ def _csv(report: SearchReport) -> str:
                 trial.state,
                 trial.metric,
                 *(trial.values.get(name, "") for name in measures),
+                *(limit for name in sure for limit in report.intervals[name].get(trial.number, ("", ""))),
                 trial.seconds,
                 int(trial.number in front),
                 *(trial.choices.get(label, "") for label in labels),

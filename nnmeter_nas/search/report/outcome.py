@@ -40,6 +40,8 @@ class SearchReport:
         units: units of measures; the unit of a latency is ms.
         rejected: number of architectures that the search did not submit, by the reason, in words for users.
         latency_by_block: for each measure that is a latency: the best trial's latency in ms by label.
+        intervals: for each measure that is a latency: limits in ms that hold nine of ten measured latencies,
+            by the number of the trial; empty if the pack knows none.
         asked: number of trials asked for; None if no number was given.
         note: why the search ended early, if it did.
         settings: everything else needed to repeat the search; JSON values.
@@ -58,6 +60,7 @@ class SearchReport:
     units: Mapping[str, str] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
     asked: int | None = None
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -70,7 +70,14 @@ def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
     least, most = report.limits(name)
     remarks = [f"{best.values[name] / most:.0%} of the limit {figure(most)}"] if name in report.maxima else []
     remarks += [f"at least {figure(least)}"] if name in report.minima else []
+    remarks += filter(None, [_interval_words(report, name, best)])
     return f"its {report.title(name)}", figure(best.values[name]), ", ".join(remarks)
+
+
+def _interval_words(report: SearchReport, name: str, trial: Trial) -> str:
+    """Return the limits of a trial's latency in words; empty if it has none."""
+    found = report.intervals.get(name, {}).get(trial.number)
+    return f"{figure(found[0])} to {figure(found[1])}" if found else ""
 
 
 def _pareto(report: SearchReport) -> str:
@@ -93,7 +100,10 @@ def _pareto(report: SearchReport) -> str:
             f"<td><code>best/{place}.json</code></td>",
             _number(trial.number, "d"),
             _number(trial.metric, ".4f"),
-            *(_number(trial.values.get(name)) for name in report.measures),
+            *(
+                _number(trial.values.get(name), remark=_interval_words(report, name, trial))
+                for name in report.measures
+            ),
             _choices(trial),
         ]
         for place, trial in enumerate(front, 1)
@@ -277,12 +287,13 @@ def _table(
     return f'<div class="wide" role="region" tabindex="0" aria-label="{name}">{table}</div>'
 
 
-def _number(value: float | None, form: str = "") -> str:
-    """Make a cell with a number; ``form`` is its format, four digits if empty."""
+def _number(value: float | None, form: str = "", remark: str = "") -> str:
+    """Make a cell with a number and a remark; ``form`` is its format, four digits if empty."""
     if value is None:
         return '<td class="number" data-value=""></td>'
     words = format(value, form) if form else figure(value, zeros=True)
-    return f'<td class="number" data-value="{value}">{words}</td>'
+    small = f" <small>{escaped(remark)}</small>" if remark else ""
+    return f'<td class="number" data-value="{value}">{words}{small}</td>'
 
 
 def _choices(trial: Trial) -> str:
