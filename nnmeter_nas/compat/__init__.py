@@ -31,7 +31,7 @@ def install() -> None:
     >>> install()
     >>> import nn_meter
     >>> nn_meter.load_latency_predictor("cortexA76cpu_tflite21").version
-    2.0
+    2.1
     >>> uninstall()
     """
     if _finder in sys.meta_path:

@@ -312,13 +312,14 @@ def ranked(capsys: pytest.CaptureFixture[str], *arguments: Any) -> list[dict[str
 def test_ranking_tells_intervals_when_asked(capsys: pytest.CaptureFixture[str]) -> None:
     name = "nasbench201-small"
     plain, sure = (
-        ranked(capsys, name, "--top", 2, "--predictor", CPU, *more) for more in ([], ["--intervals"])
+        ranked(capsys, name, "--slowest", "--top", 2, "--predictor", CPU, *more)
+        for more in ([], ["--intervals"])
     )
     for without, record in zip(plain, sure, strict=True):
         assert without["low_ms"] is without["high_ms"] is None
         assert record["latency_ms"] == without["latency_ms"]
         assert record["low_ms"] < record["latency_ms"] < record["high_ms"]
-    assert main(["lut", "rank", name, "--top", "2", "--predictor", CPU, "--intervals"]) == 0
+    assert main(["lut", "rank", name, "--slowest", "--top", "2", "--predictor", CPU, "--intervals"]) == 0
     assert f"{sure[0]['low_ms']:.4g} to {sure[0]['high_ms']:.4g}" in capsys.readouterr().out
 
 

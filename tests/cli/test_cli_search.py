@@ -69,7 +69,7 @@ def test_resuming_what_is_no_search_says_so(
     ("limits", "named"),
     [
         (["--max-latency", "0.001"], ["0.001", "fastest"]),
-        (["--max-latency", "1.7", "--min-latency", "1.8"], ["1.7", "1.8"]),
+        (["--max-latency", "0.7", "--min-latency", "0.8"], ["0.7", "0.8"]),
         (["--max-params", "10"], ["params", "10"]),
     ],
 )

@@ -213,7 +213,7 @@ def test_fusing_does_not_change_the_model_graph(graph: nx.DiGraph, device: str) 
 
 
 FUSES = {
-    ("bn", "relu"): {CPU, GPU, GPU_630},
+    ("bn", "relu"): {CPU, GPU, GPU_630, VPU},
     ("conv", "bn"): set(DEVICES),
     ("dwconv", "bn"): set(DEVICES),
     ("conv", "relu"): set(DEVICES),

@@ -155,7 +155,7 @@ def test_a_loop_on_tensor_values_is_of_unknown_work_and_keeps_its_shapes() -> No
     found = load_latency_predictor("cortexA76cpu_tflite21").explain(read(forward, IMAGE))
     assert list(found.unpredicted.values()) == ["while_loop"]
     assert math.isnan(found.unpredicted_share)
-    assert sorted(found.estimated.values()) == ["relu", "tanh"]
+    assert list(found.estimated.values()) == ["tanh"]
     assert "as often as tensor values decide" in found.notes[0]
 
 
