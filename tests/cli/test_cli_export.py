@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.nni3,
     pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning"),  # the networks are small
 ]
-DEVICES = {f"latency_ms_{device}": Hardware(device, 2.0) for device in (CPU, GPU)}
+DEVICES = {f"latency_ms_{device}": Hardware(device, 2.1) for device in (CPU, GPU)}
 
 torch.set_num_threads(1)
 
