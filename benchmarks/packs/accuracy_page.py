@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from .pack_training import held_out
 
 #: Family, measured ms and predicted ms of a model.
 _Point = tuple[str, float, float]
+#: Figures by the name of a network, a family or other models.
+_Figures = Mapping[str, Mapping[str, float]]
 
 
 def write_accuracy_page(bench: Path, devices: Sequence[str], page: Path) -> None:
@@ -60,41 +62,53 @@ def _coverage(predictor: LatencyPredictor) -> dict[str, dict[str, float]]:
     return found
 
 
-def _header(predictors: Sequence[LatencyPredictor], first: str) -> list[str]:
-    return [first, *(f"`{predictor.device}`" for predictor in predictors)]
+def _table(predictors: Sequence[LatencyPredictor], first: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table with a column for each device."""
+    header = [first, *(f"`{predictor.device}`" for predictor in predictors)]
+    return markdown_table(header, range(1, len(header)), rows)
+
+
+def _rows(
+    cards: Sequence[_Figures], cell: Callable[[Mapping[str, float]], str], headings: Mapping[str, str]
+) -> list[list[str]]:
+    """A row for each name in ``cards``, under its heading if it has one; a cell for each card."""
+    names = dict.fromkeys(name for card in cards for name in card)
+    return [
+        [headings.get(name, name), *(cell(card[name]) if name in card else "–" for card in cards)]
+        for name in names
+    ]
 
 
 def _networks(predictors: Sequence[LatencyPredictor]) -> list[str]:
     """Share of held-out models within 10 and within 5 %, by network."""
+
+    def cell(figures: Mapping[str, float]) -> str:
+        return f"{figures['within_10']:.1f} / {figures['within_5']:.1f}"
+
     cards = [_accuracy(predictor)["held_out_networks"] for predictor in predictors]
-    rows = []
-    for name in dict.fromkeys(name for card in cards for name in card):
-        found = [card.get(name) for card in cards]
-        cells = [f"{f['within_10']:.1f} / {f['within_5']:.1f}" if f else "–" for f in found]
-        rows.append(["**mean of networks**" if name == "mean" else name, *cells])
-    return markdown_table(_header(predictors, "network"), range(1, len(predictors) + 1), rows)
+    return _table(predictors, "network", _rows(cards, cell, {"mean": "**mean of networks**"}))
 
 
 def _families(predictors: Sequence[LatencyPredictor]) -> list[str]:
     """Share within 10 % and mean error of each family, by packs that never saw it."""
+
+    def cell(figures: Mapping[str, float]) -> str:
+        return f"{figures['within_10']:.1f} ({figures['mape']:.1f} %)"
+
     cards = [_accuracy(predictor)["leave_one_family_out"] for predictor in predictors]
-    rows = [["**mean of families**", *(f"{card['mean_within_10']:.1f}" for card in cards)]]
-    for name in sorted({name for card in cards for name in card["families"]}):
-        found = [card["families"].get(name) for card in cards]
-        cells = [f"{f['within_10']:.1f} ({f['mape']:.1f} %)" if f else "–" for f in found]
-        rows.append([name, *cells])
-    return markdown_table(_header(predictors, "family left out"), range(1, len(predictors) + 1), rows)
+    mean = ["**mean of families**", *(f"{card['mean_within_10']:.1f}" for card in cards)]
+    rows = sorted(_rows([card["families"] for card in cards], cell, {}))
+    return _table(predictors, "family left out", [mean, *rows])
 
 
 def _intervals(predictors: Sequence[LatencyPredictor]) -> list[str]:
     """Coverage and median half-width of 90 % intervals."""
-    cards = list(map(_coverage, predictors))
-    rows = []
-    for name in dict.fromkeys(name for card in cards for name in card):
-        found = [card.get(name) for card in cards]
-        cells = [f"{f['coverage']:.1f} % (± {f['half_width']:.1f} %)" if f else "–" for f in found]
-        rows.append(["**held-out models**" if name == "held_out_ids" else name, *cells])
-    return markdown_table(_header(predictors, "models"), range(1, len(predictors) + 1), rows)
+
+    def cell(figures: Mapping[str, float]) -> str:
+        return f"{figures['coverage']:.1f} % (± {figures['half_width']:.1f} %)"
+
+    rows = _rows(list(map(_coverage, predictors)), cell, {"held_out_ids": "**held-out models**"})
+    return _table(predictors, "models", rows)
 
 
 def _calibration(predictors: Sequence[LatencyPredictor]) -> list[str]:
