@@ -11,9 +11,9 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog
 
-from nnmeter_nas.kernels.configuration import FloatArray
+from nnmeter_nas.kernels.configuration import Configurations, FloatArray
 from nnmeter_nas.packs.doubt import Doubt, Prototypes, points_of
-from nnmeter_nas.packs.intervals import LEVELS, Intervals, conformal_half_width, shares_within
+from nnmeter_nas.packs.intervals import LEVELS, Intervals, conformal_half_width
 from nnmeter_nas.packs.network import KernelNetwork
 
 from .kernel_table import KernelTable
@@ -54,12 +54,12 @@ def choose_prototypes(
     network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64]
 ) -> Prototypes:
     """Choose kernels and models that stand for ``models`` (indices) and their kernels."""
-    seen = table.configurations[table.kernels_of(models)]
-    found = {}
+    chosen = _models(table, models)
+    seen, found = chosen.configurations, {}
     for name in network.names.measured:
         points = np.unique(points_of(seen[np.flatnonzero(seen.is_type(name))]), axis=0)
         found[name] = points[_far_apart(points)]
-    mixes = _of_models(network, table, models).mixes.astype(np.float16)
+    mixes = chosen.mixes(network, _by_member(network, seen).mean(axis=0)).astype(np.float16)
     return Prototypes(found, mixes[_far_apart(mixes)])
 
 
@@ -76,50 +76,46 @@ def _far_apart(points: npt.NDArray[Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Models:
-    """What a network says of models: kernels ``[k]`` that occur, and figures of models ``[n]``.
+    """Models of a table: the kernels ``[k]`` that occur in them, and sums over those of each model ``[n]``.
 
     Attributes:
-        kernels: index of each kernel.
-        kernel_ms: latency of each kernel by each member, ``[members, k]``.
-        total: latency of each model in ms.
-        mixes: share of each kind of kernel in the latency, ``[n, kinds]``.
+        table: all models.
+        models: indices of these models.
+        kernels: indices of the kernels.
     """
 
     table: KernelTable
     models: npt.NDArray[np.int64]
     kernels: npt.NDArray[np.int32]
-    kernel_ms: FloatArray
-    total: FloatArray
-    mixes: FloatArray
+
+    @property
+    def configurations(self) -> Configurations:
+        """The kernels' configurations."""
+        return self.table.configurations[self.kernels]
 
     def sums(self, of_kernels: FloatArray) -> FloatArray:
-        """Sum figures of kernels over those of each model."""
-        return _sums(self.table, self.models, self.kernels, of_kernels)
+        """Sum figures of kernels ``[k]`` over those of each model."""
+        every = np.zeros(len(self.table.types))
+        every[self.kernels] = of_kernels
+        return self.table.sums(every)[self.models]
+
+    def mixes(self, network: KernelNetwork, ms: FloatArray) -> FloatArray:
+        """Share of each kind of kernel in the latency, ``[n, kinds]``; kernels take ``ms [k]``."""
+        kinds = network.names.kinds_of(self.configurations)
+        of_kinds = [self.sums(ms * (kinds == kind)) for kind in range(len(network.names.kinds))]
+        return np.stack(of_kinds, axis=1) / self.sums(ms)[:, None]
 
 
-def _sums(
-    table: KernelTable,
-    models: npt.NDArray[np.int64],
-    kernels: npt.NDArray[np.int32],
-    of_kernels: FloatArray,
-) -> FloatArray:
-    every = np.zeros(len(table.types))
-    every[kernels] = of_kernels
-    return table.sums(every)[models]
+def _models(table: KernelTable, models: npt.NDArray[np.int64]) -> _Models:
+    return _Models(table, models, table.kernels_of(models))
 
 
-def _of_models(network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64]) -> _Models:
-    kernels = table.kernels_of(models)
-    found = table.configurations[kernels]
-    kinds = network.names.kinds_of(found)
+def _by_member(network: KernelNetwork, found: Configurations) -> FloatArray:
+    """Latency of each kernel by each member, ``[members, k]``; 0 without weights for its type."""
     kernel_ms = np.zeros((len(network.members), len(found)))
-    kernel_ms[:, kinds >= 0] = network.by_member(found[np.flatnonzero(kinds >= 0)])
-    ms = kernel_ms.mean(axis=0)
-    total = _sums(table, models, kernels, ms)
-    of_kinds = [
-        _sums(table, models, kernels, ms * (kinds == kind)) for kind in range(len(network.names.kinds))
-    ]
-    return _Models(table, models, kernels, kernel_ms, total, np.stack(of_kinds, axis=1) / total[:, None])
+    known = network.names.kinds_of(found) >= 0
+    kernel_ms[:, known] = network.by_member(found[np.flatnonzero(known)])
+    return kernel_ms
 
 
 def errors_of(
@@ -130,15 +126,19 @@ def errors_of(
     measured: FloatArray,
 ) -> Errors:
     """Errors of ``network`` on ``models`` (indices), which took ``measured`` ms, ``[all models]``."""
-    said = _of_models(network, table, models)
-    found, ms = table.configurations[said.kernels], said.kernel_ms.mean(axis=0)
+    chosen = _models(table, models)
+    found = chosen.configurations
+    by_member = _by_member(network, found)
+    ms = by_member.mean(axis=0)
+    total = chosen.sums(ms)
     estimated = ~found.is_type(*network.names.measured)
     extrapolated = network.outside_range(found) & ~estimated
     parts = (extrapolated, estimated, prototypes.distances(found))
-    shares = [said.sums(ms * part) / said.total for part in parts]
-    disagreement = np.log([said.sums(one) for one in said.kernel_ms]).std(axis=0)
-    doubts = np.stack([*shares, prototypes.unlikeness(said.mixes), disagreement], axis=1)
-    return Errors(np.abs(np.log(said.total / measured[models])), doubts)
+    shares = [chosen.sums(ms * part) / total for part in parts]
+    unlikeness = prototypes.unlikeness(chosen.mixes(network, ms))
+    disagreement = np.log([chosen.sums(one) for one in by_member]).std(axis=0)
+    doubts = np.stack([*shares, unlikeness, disagreement], axis=1)
+    return Errors(np.abs(np.log(total / measured[models])), doubts)
 
 
 def fit_intervals(held_out: Errors, families: Sequence[Errors]) -> Intervals:
@@ -186,7 +186,7 @@ def _judged(intervals: Intervals, errors: Errors) -> dict[str, float]:
     half = intervals.half_widths[LEVEL]
     widths = np.sinh(half * scales)  # (high - low) / 2, as a share of the latency
     return {
-        "coverage": shares_within(errors.absolute / scales, half),
+        "coverage": 100 * float(np.mean(errors.absolute / scales <= half)),
         "half_width": 100 * float(np.median(widths)),
     }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.table import Table
@@ -14,6 +15,7 @@ from ..costs import FactorTable
 from ..costs.files import is_table_file
 from ..costs.table import IntArray
 from ..errors import SearchError
+from ..packs.intervals import Interval
 from ..predictor import load_latency_predictor
 from ..solve.ranking import closest, fastest, latency_reach, slowest
 from ..solve.sampling import UniformSampler
@@ -47,6 +49,15 @@ examples:
 
 #: Evaluating this many architectures takes minutes.
 _LONG = 10**10
+
+
+class _Row(NamedTuple):
+    """What is told of an architecture; ``rank`` starts at 1, ``architecture`` is in NNI's export format."""
+
+    rank: int
+    ms: float
+    architecture: dict[str, str]
+    interval: Interval | None
 
 
 def add_parser(actions: Any) -> None:
@@ -90,17 +101,16 @@ def run(options: argparse.Namespace) -> int:
         found = [(named, *_ranked(named.table, options)) for named in tables(options)]
     if not options.format:
         for named, chosen, summary in found:
-            _print(named, chosen, summary or latency_range(named.table), options)
+            _print(named, _rows(named, chosen, options), summary or latency_range(named.table))
         return 0
     labels = dict.fromkeys(label for named, *_ in found for label in named.table.labels)
     with written(options, (*_FIXED, *labels, "error")) as write:
         for named, chosen, _ in found:
-            intervals = _intervals(named, chosen, options)
-            for (rank, ms, architecture), limits in zip(_rows(named.table, chosen), intervals, strict=True):
-                low, high = limits or (None, None)
-                record = {**named.identity, "rank": rank, "latency_ms": ms, "low_ms": low, "high_ms": high}
-                record["error"] = None
-                choices = architecture if options.format == "csv" else {"architecture": architecture}
+            for row in _rows(named, chosen, options):
+                low, high = (row.interval.low, row.interval.high) if row.interval else (None, None)
+                record = {**named.identity, "rank": row.rank, "latency_ms": row.ms}
+                record.update(low_ms=low, high_ms=high, error=None)
+                choices = row.architecture if options.format == "csv" else {"architecture": row.architecture}
                 write({**record, **choices})
     return 0
 
@@ -151,40 +161,38 @@ def _chosen(table: FactorTable, options: argparse.Namespace) -> IntArray:
     return found[within]
 
 
-def _rows(table: FactorTable, chosen: IntArray) -> list[tuple[int, float, dict[str, str]]]:
-    """Return rank (from 1), latency in ms, and the architecture in NNI's export format."""
-    ranked = enumerate(zip(table.latencies(chosen), chosen.tolist(), strict=True), 1)
-    return [(rank, float(ms), architecture_at(row, table.candidates)) for rank, (ms, row) in ranked]
-
-
-def _intervals(
-    named: NamedTable, chosen: IntArray, options: argparse.Namespace
-) -> list[tuple[float, float] | None]:
-    """Return the limits in ms of each architecture's interval; None without ``--intervals``.
+def _rows(named: NamedTable, chosen: IntArray, options: argparse.Namespace) -> list[_Row]:
+    """Return what is told of each architecture.
 
     Raises:
-        PackError: the pack knows no intervals.
+        PackError: ``--intervals`` of a pack that knows none.
     """
-    if not options.intervals:
-        return [None] * len(chosen)
+    table = named.table
+    latencies = table.latencies(chosen).tolist()
+    architectures = [architecture_at(row, table.candidates) for row in chosen.tolist()]
+    intervals = _intervals(named, architectures) if options.intervals else [None] * len(chosen)
+    ranks = range(1, len(chosen) + 1)
+    return list(map(_Row, ranks, latencies, architectures, intervals))
+
+
+def _intervals(named: NamedTable, architectures: Sequence[Mapping[str, str]]) -> list[Interval]:
+    """Return the interval of each architecture."""
     header = named.table.header
     predictor = load_latency_predictor(header.device, header.pack_version)
     space = load_space(named.name, list(header.input_shape))
-    architectures = [architecture for *_, architecture in _rows(named.table, chosen)]
-    found = [predictor.predict_interval(space.model_graph(one)) for one in architectures]
-    return [(interval.low, interval.high) for interval in found]
+    return [predictor.predict_interval(space.model_graph(one)) for one in architectures]
 
 
-def _print(named: NamedTable, chosen: IntArray, summary: str, options: argparse.Namespace) -> None:
+def _print(named: NamedTable, rows: Sequence[_Row], summary: str) -> None:
     out = console()
     out.print(Text(named.title, style="bold"))
     out.print(summary)
     first, last = named.table.labels[0], named.table.labels[-1]
-    columns = ["rank", "ms", *(["9 of 10"] if options.intervals else [])]
+    with_intervals = any(row.interval for row in rows)
+    columns = ["rank", "ms", *(["9 of 10"] if with_intervals else [])]
     shown = Table(*columns, first if first == last else f"{first} ... {last}")
     shown.columns[0].justify = shown.columns[1].justify = "right"
-    intervals = _intervals(named, chosen, options)
-    for (rank, ms, architecture), limits in zip(_rows(named.table, chosen), intervals, strict=True):
-        told = [f"{limits[0]:.4g} to {limits[1]:.4g}"] if limits else []
-        shown.add_row(str(rank), f"{ms:.4f}", *told, " ".join(architecture.values()))
+    for row in rows:
+        told = [f"{row.interval.low:.4g} to {row.interval.high:.4g}"] if row.interval else []
+        shown.add_row(str(row.rank), f"{row.ms:.4f}", *told, " ".join(row.architecture.values()))
     out.print(shown)

@@ -10,7 +10,7 @@ quantile of the scaled errors on held-out models: split conformal prediction wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -110,8 +110,3 @@ def conformal_half_width(scores: FloatArray, level: float, weights: FloatArray |
     place = int(np.searchsorted(np.cumsum(shares) / (n + 1), level - 1e-12))
     beyond = math.log(1 / (1 - level)) / math.log(n + 1) if place == n else 1.0
     return float(scores[order[min(place, n - 1)]] * max(1.0, beyond))
-
-
-def shares_within(scores: Sequence[float] | FloatArray, half_width: float) -> float:
-    """Share of models whose error over scale is within ``half_width``, in %."""
-    return 100 * float(np.mean(np.asarray(scores) <= half_width))
