@@ -365,7 +365,7 @@ def test_penalty_moves_the_architecture_to_either_side(name: str, make: Callable
         profiler = LatencyProfiler(space, space.input_shape, CPU)
         penalty = ExpectationProfilerPenalty(profiler, baseline, scale=10 * baseline, nonlinear="absolute")
         strategy = getattr(strategies, name)(arc_learning_rate=0.2, penalty=penalty)
-        train(strategy, space, steps=10)
+        train(strategy, space, steps=20)
         expected.append(float(penalty.profile(strategy.oneshot_module.export_probs())))
     latencies = all_latencies(profiler)
     quarter = (latencies[-1] - latencies[0]) / 4
