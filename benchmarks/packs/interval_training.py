@@ -27,7 +27,7 @@ _TOO_MUCH = 0.4
 #: What families that the pack never saw count against held-out models, for the width of intervals.
 _UNSEEN = 0.5
 #: Prototypes of a kernel type at most, models of a family at most to fit slopes to.
-_PROTOTYPES, _FITTED_TO = 1024, 150
+_PROTOTYPES, _FITTED_TO = 2048, 150
 
 
 @dataclass(frozen=True)

@@ -189,9 +189,13 @@ def growth_pairs(
 ) -> tuple[Configurations, Configurations]:
     """Draw ``count`` configurations inside and outside the range of ``found``, and grow each of them.
 
-    The second of a pair has more input or output channels, a larger map or a larger window.
+    The second of a pair has more input or output channels, a larger map or a larger window. Half of the pairs
+    are spread evenly over kernel types, so that rare ones are among them.
     """
-    chosen = found[rng.integers(0, len(found), count)]
+    by_type = [np.flatnonzero(found.is_type(name)) for name in np.unique(found.types)]
+    even = [rng.choice(mine, count // (2 * len(by_type))) for mine in by_type]
+    rest = rng.integers(0, len(found), count - sum(map(len, even)))
+    chosen = found[np.concatenate([*even, rest])]
     sizes = chosen.sizes.copy()
     for columns in _GROWING:
         _scale(sizes, columns, np.where(rng.random(count) < 0.5, 2.0 ** rng.uniform(-3, 2, count), 1.0))

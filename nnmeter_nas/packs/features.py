@@ -188,10 +188,6 @@ def _pieces(most: int, found: Configurations) -> FloatArray:
     return np.log2(np.ceil(_reach(found) / most))
 
 
-def _aligned(column: str, width: int, found: Configurations) -> FloatArray:
-    return np.asarray(found.size(column) % width == 0, dtype=np.float64)
-
-
 def _waste(amount: Feature, width: int, found: Configurations) -> FloatArray:
     """How many times larger an amount is after rounding up to a multiple of ``width``."""
     return np.log2(_padded(amount(found), width) / amount(found))
@@ -230,14 +226,9 @@ DESCRIPTORS: dict[str, Feature] = {
     },
     **{f"hout_waste_{width}": partial(_waste, partial(_size, "hout"), width) for width in (2, 4, 8)},
     "pixels_waste_8": partial(_waste, _pixels, 8),
-    # Large layers are cut into pieces, and wide ones are split evenly, on devices with little memory near
-    # their processors (seen on the Myriad VPU).
+    # Large layers are cut into pieces on devices with little memory near their processors (seen on the Myriad
+    # VPU).
     **{f"pieces_{most}": partial(_pieces, most) for most in (1024, 2048, 4096)},
-    **{
-        f"{side}_aligned_{width}": partial(_aligned, side, width)
-        for side in ("cin", "cout")
-        for width in (16, 32, 64, 128, 256)
-    },
 }
 
 

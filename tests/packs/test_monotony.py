@@ -30,9 +30,9 @@ DROPS, LIMIT = 0.02, 0.8
 #: The VPU runs some widths up to 45 % faster than their neighbours, such as multiples of 128. Its pack 2.1
 #: follows, and drops elsewhere too. That of the CPU makes some concats on larger maps a little faster.
 VPU = "myriadvpu_openvino2019r2"
-VPU_DROPS, VPU_LIMIT, CPU_CONCAT_DROPS = 0.15, 0.4, 0.06
+VPU_DROPS, VPU_LIMIT, CPU_CONCAT_DROPS = 0.13, 0.74, 0.02
 #: Least ratio for a kernel four times as wide on a larger map, and share of those below 0.95.
-VPU_WIDER, VPU_WIDER_DROPS = 0.35, 0.06
+VPU_WIDER, VPU_WIDER_DROPS = 0.75, 0.03
 
 Sizes = npt.NDArray[np.float64]
 
