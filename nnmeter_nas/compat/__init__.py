@@ -3,7 +3,8 @@
     import nnmeter_nas.compat as compat; compat.install()
 
 From then on, ``import nn_meter`` imports :mod:`nnmeter_nas.compat.interface`, whether or not nn-Meter is
-installed, and NNI 3.0's ``NnMeterProfiler`` works on today's torch. To run a script unchanged, call
+installed, NNI 3.0's ``NnMeterProfiler`` works on today's torch, and NNI is patched as for this package's own
+filters and profilers (:mod:`nnmeter_nas.compat.nni_mended`). To run a script unchanged, call
 ``python -m nnmeter_nas.compat script.py [argument ...]``.
 """
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from .imports import PACKAGE, PROFILER, Finder
-from .nni_profiler import patch_profiler, restore_profiler
+from .imports import PACKAGE, Finder
+from .nni_mended import mend_loaded, restore_all
 
 __all__ = ["install", "uninstall"]
 
@@ -26,7 +27,8 @@ def install() -> None:
     """Make ``import nn_meter`` import this package, in this process. Calling it again changes nothing.
 
     This does not import NNI or torch. Code that already imported nn-Meter keeps it, except NNI's profiler,
-    which uses this package from now on.
+    which uses this package from now on. Experiments of NNI are patched when they start
+    (:func:`nnmeter_nas.nni.patch`), and its one-shot strategies heed penalties and filters.
 
     >>> install()
     >>> import nn_meter
@@ -38,20 +40,21 @@ def install() -> None:
         return
     _displaced.update(_take_modules())
     sys.meta_path.insert(0, _finder)
-    if PROFILER in sys.modules:
-        patch_profiler(sys.modules[PROFILER])
+    mend_loaded()
 
 
 def uninstall() -> None:
-    """Make ``import nn_meter`` import what it did before :func:`install`."""
+    """Make ``import nn_meter`` import what it did before :func:`install`, and restore NNI.
+
+    NNI stays patched for filters, strategies and profilers of this package that still exist.
+    """
     if _finder not in sys.meta_path:
         return
     sys.meta_path.remove(_finder)
     _take_modules()
     sys.modules.update(_displaced)
     _displaced.clear()
-    if PROFILER in sys.modules:
-        restore_profiler(sys.modules[PROFILER])
+    restore_all()
 
 
 def _take_modules() -> dict[str, ModuleType]:

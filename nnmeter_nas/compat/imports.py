@@ -1,4 +1,4 @@
-"""Import hooks: find ``nn_meter`` in this package, and patch NNI's profiler when it is loaded."""
+"""Import hooks: find ``nn_meter`` in this package, and mend modules of NNI when they are loaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import MissingPackageError
-from .nni_profiler import patch_profiler
+from .nni_mended import MENDED
 
 PACKAGE = "nn_meter"
-#: NNI 3.0's profiler, which uses nn-Meter's predictors.
-PROFILER = "nni.nas.profiler.pytorch.nn_meter"
 #: Release of nn-Meter with this interface.
 VERSION = "2.0"
 
@@ -38,7 +36,7 @@ _LEVELS = {"keyinfo": 22, "result": 25}
 
 
 class Finder(MetaPathFinder):
-    """Finds nn-Meter's modules in this package, and finds NNI's profiler in order to patch it."""
+    """Finds nn-Meter's modules in this package, and finds modules of NNI in order to mend them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -46,10 +44,10 @@ class Finder(MetaPathFinder):
         """Return a spec for ``fullname`` if it is one of these modules, else None."""
         if fullname.partition(".")[0] == PACKAGE:
             return spec_from_loader(fullname, _NnMeterLoader(), is_package=True)
-        found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
+        found = PathFinder.find_spec(fullname, path) if fullname in MENDED else None
         if found is None or found.origin is None:
             return None
-        return spec_from_file_location(fullname, found.origin, loader=_ProfilerLoader(fullname, found.origin))
+        return spec_from_file_location(fullname, found.origin, loader=_MendingLoader(fullname, found.origin))
 
 
 class _NnMeterLoader(Loader):
@@ -81,13 +79,13 @@ class _NnMeterLoader(Loader):
                 importlib.import_module(submodule)
 
 
-class _ProfilerLoader(SourceFileLoader):
-    """Loads NNI's profiler and patches it."""
+class _MendingLoader(SourceFileLoader):
+    """Loads a module of NNI and mends it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then patch it."""
+        """Run the module, then mend it."""
         super().exec_module(module)
-        patch_profiler(module)
+        MENDED[self.name](module)  # NNI gives some packages the name of a module in them
 
 
 def _set_up_logging() -> None:
