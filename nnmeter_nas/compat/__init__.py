@@ -13,22 +13,34 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from .children import include_children, leave_children_alone
 from .imports import PACKAGE, Finder
 from .nni_mended import mend_loaded, restore_all
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "is_installed", "uninstall"]
 
 _finder = Finder()
 #: Modules of nn-Meter that were imported before this package replaced them.
 _displaced: dict[str, ModuleType] = {}
 
 
-def install() -> None:
-    """Make ``import nn_meter`` import this package, in this process. Calling it again changes nothing.
+def is_installed() -> bool:
+    """Return whether ``import nn_meter`` imports this package."""
+    return _finder in sys.meta_path
+
+
+def install(children: bool = True) -> None:
+    """Make ``import nn_meter`` import this package, in this process and those that it starts.
+
+    Calling it again changes nothing, except for ``children``.
 
     This does not import NNI or torch. Code that already imported nn-Meter keeps it, except NNI's profiler,
     which uses this package from now on. Experiments of NNI are patched when they start
     (:func:`nnmeter_nas.nni.patch`), and its one-shot strategies heed penalties and filters.
+
+    Args:
+        children: include processes that this one starts from now on, such as trials of NNI. They inherit an
+            entry of ``PYTHONPATH`` (:mod:`nnmeter_nas.compat.children`).
 
     >>> install()
     >>> import nn_meter
@@ -36,7 +48,11 @@ def install() -> None:
     2.1
     >>> uninstall()
     """
-    if _finder in sys.meta_path:
+    if children:
+        include_children()
+    else:
+        leave_children_alone()
+    if is_installed():
         return
     _displaced.update(_take_modules())
     sys.meta_path.insert(0, _finder)
@@ -48,7 +64,8 @@ def uninstall() -> None:
 
     NNI stays patched for filters, strategies and profilers of this package that still exist.
     """
-    if _finder not in sys.meta_path:
+    leave_children_alone()
+    if not is_installed():
         return
     sys.meta_path.remove(_finder)
     _take_modules()

@@ -344,14 +344,6 @@ def test_benchmark_runs_as_it_is_under_the_command(run: Callable[..., list[str]]
             assert line.endswith("5%accuracy: 0.0, 10%accuracy: 1.0")
 
 
-def test_command_refuses_what_is_no_script(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "nnmeter_nas.compat"]
-    for arguments, message in (([], "usage"), ([str(tmp_path / "absent.py")], "no script at")):
-        result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert result.returncode == 1
-        assert message in result.stderr
-
-
 class LatencyFilter:
     """The filter of NNI's example of a multi-trial search, by its arguments."""
 

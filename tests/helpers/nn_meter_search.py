@@ -20,7 +20,7 @@ from nni.nas.experiment.config.engine_config import BaseEngineConfig
 from nni.retiarii.evaluator.functional import FunctionalEvaluator
 from nni.retiarii.experiment.pytorch import RetiariiExeConfig, RetiariiExperiment
 
-from nni_trials import evaluate
+from nni_trials import evaluate_with_nn_meter
 from nnmeter_nas.search_spaces import spos
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     search = strategy.RegularizedEvolution(
         population_size=2, sample_size=1, cycles=1, model_filter=LatencyFilter(1e3, "cortexA76cpu_tflite21")
     )
-    evaluator = FunctionalEvaluator(evaluate, folder=f"{folder}/ran")
+    evaluator = FunctionalEvaluator(evaluate_with_nn_meter, folder=f"{folder}/ran")
     experiment = RetiariiExperiment(spos("small"), evaluator, [], search)
     config = RetiariiExeConfig("local")
     config.experiment_working_directory = folder
