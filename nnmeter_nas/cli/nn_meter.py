@@ -27,6 +27,8 @@ def main() -> int:
     if _has_nn_meter() and not is_installed():
         import_module("nn_meter.utils.nn_meter_cli.interface").nn_meter_cli()
         return 0
+    if words[:1] in (["register"], ["unregister"]) and words[1:2] == ["--predictor"]:
+        words = ["predictors", words[0], *words[2:]]
     if builder := _BUILDER.intersection(words[:1]):
         fail(f"{builder.pop()} is part of nn-Meter's builder, which this package does not have")
         return 2

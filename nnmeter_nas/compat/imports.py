@@ -20,17 +20,36 @@ PACKAGE = "nn_meter"
 #: Release of nn-Meter with this interface.
 VERSION = "2.0"
 
-_PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors", "latency_metrics")
+_PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors")
 _IR_CONVERTER = ("model_file_to_graph", "model_to_graph")
-_UTILS = ("create_user_configs", "change_user_data_folder", "download_from_url")
-#: Public names of each supported module of nn-Meter.
+_CONFIG = ("create_user_configs", "change_user_data_folder", "get_user_data_folder")
+_FLOPS = ("get_conv_flop_params", "get_dwconv_flop_params", "get_fc_flop_params")
+#: Public names of each supported module of nn-Meter, of its release 2.0 and of its last state.
 _MODULES = {
-    PACKAGE: (*_PREDICTOR, *_IR_CONVERTER, *_UTILS, "bench_dataset"),
-    "nn_meter.predictor": _PREDICTOR,
+    PACKAGE: (
+        *_PREDICTOR, *_IR_CONVERTER, *_CONFIG[:2], "download_from_url", "latency_metrics", "bench_dataset",
+    ),
+    "nn_meter.predictor": (*_PREDICTOR, "latency_metrics"),
+    "nn_meter.predictor.nn_meter_predictor": _PREDICTOR,
+    "nn_meter.predictor.prediction": (),
+    "nn_meter.predictor.prediction.extract_feature": ("get_flops_params", "get_predict_features"),
+    "nn_meter.predictor.prediction.predict_by_kernel": ("merge_conv_kernels",),
+    "nn_meter.predictor.prediction.utils": ("get_kernel_name", "get_accuracy", "latency_metrics"),
+    "nn_meter.kernel_detector": ("KernelDetector",),
+    "nn_meter.kernel_detector.kernel_detector": ("KernelDetector",),
     "nn_meter.ir_converter": _IR_CONVERTER,
-    "nn_meter.utils": (*_UTILS, "get_user_data_folder"),
+    "nn_meter.ir_converter.utils": (
+        *_IR_CONVERTER, "onnx_model_to_graph", "nni_model_to_graph", "torch_model_to_graph",
+    ),
+    "nn_meter.utils": (*_CONFIG, "download_from_url", "latency_metrics", *_FLOPS),
+    "nn_meter.utils.config_manager": _CONFIG,
+    "nn_meter.utils.evaluation": ("latency_metrics", "get_accuracy", *_FLOPS),
+    "nn_meter.utils.path": ("get_filename", "get_filename_without_ext"),
+    "nn_meter.utils.utils": ("download_from_url", "NumpyEncoder"),
     "nn_meter.dataset": ("bench_dataset",),
-}
+}  # fmt: skip
+#: Modules of this folder that hold those names.
+_HOMES = ("interface", "kernels", "helpers")
 #: nn-Meter's logging levels: for the origins of files, and for the results of commands.
 _LEVELS = {"keyinfo": 22, "result": 25}
 
@@ -67,15 +86,15 @@ class _NnMeterLoader(Loader):
                 f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "
                 "install nn-Meter and call nnmeter_nas.compat.uninstall() before importing it"
             )
-        interface = importlib.import_module(".interface", __package__)
+        homes = [importlib.import_module(f".{home}", __package__) for home in _HOMES]
         for name in _MODULES[module.__name__]:
-            setattr(module, name, getattr(interface, name))
+            setattr(module, name, next(getattr(home, name) for home in homes if name in home.__all__))
         module.__all__ = list(_MODULES[module.__name__])  # type: ignore[attr-defined]
         if module.__name__ == PACKAGE:
-            module.__doc__ = interface.__doc__
+            module.__doc__ = homes[0].__doc__
             module.__version__ = VERSION  # type: ignore[attr-defined]
             _set_up_logging()
-            for submodule in set(_MODULES) - {PACKAGE}:
+            for submodule in _MODULES:
                 importlib.import_module(submodule)
 
 

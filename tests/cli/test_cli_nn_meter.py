@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from forests import write_predictor
 from ir import small_cnn
 from nnmeter_nas import compat, list_latency_predictors, load_latency_predictor
 from nnmeter_nas.cli import main, nn_meter
@@ -121,6 +122,26 @@ def test_nn_meter_says_that_it_has_no_builder(
 ) -> None:
     assert nn_meter_command(monkeypatch, word) == 2
     assert f"{word} is part of nn-Meter's builder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_nn_meter")
+def test_nn_meter_registers_predictors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
+    package = write_predictor(tmp_path / "my_phone")
+    meta = tmp_path / "meta.yaml"
+    kernels = [file.stem for file in package.glob("*.pkl")]
+    meta.write_text(json.dumps({
+        "name": "my_phone", "version": 1.5, "category": "cpu", "package_location": str(package),
+        "kernel_predictors": kernels,
+    }))  # fmt: skip
+    assert nn_meter_command(monkeypatch, "register", "--predictor", meta) == 0
+    assert nn_meter_command(monkeypatch, "--list-predictors") == 0
+    assert "[Predictor] my_phone: version=1.5" in capsys.readouterr().out
+    assert nn_meter_command(monkeypatch, "unregister", "--predictor", "my_phone") == 0
+    assert nn_meter_command(monkeypatch, "--list-predictors") == 0
+    assert "my_phone: version" not in capsys.readouterr().out
 
 
 def test_nn_meter_gives_way_to_nn_meter_itself(
