@@ -20,6 +20,7 @@ def patch_proxyless(user: Any) -> None:
     gain = "the expected latency of ProxylessNAS has a gradient"
     wrap(module.HardwareLatencyEstimator, "cal_expected_latency", _expected_latency, gain)
     wrap(module.ProxylessTrainer, "__init__", _with_betas_as_numbers)
+    wrap(module.ArchGradientFunction, "backward", _to_weights_too, "candidates of ProxylessNAS learn")
 
 
 def _expected_latency(_: Any, self: Any, current_architecture_prob: Mapping[str, Any]) -> Any:
@@ -33,6 +34,17 @@ def _expected_latency(_: Any, self: Any, current_architecture_prob: Mapping[str,
         assert len(probabilities) == len(table[label])
         expected = expected + sum(p * table[label][str(i)] for i, p in enumerate(probabilities))
     return expected
+
+
+def _to_weights_too(_: Any, context: Any, gradient: Any) -> tuple[Any, ...]:
+    """Pass the gradient on to the input, the gates, and the weights of the candidate that ran.
+
+    NNI asks only for the gradient of the input, so no weight of a candidate ever changes.
+    """
+    torch: Any = importlib.import_module("torch")
+    given, output = context.saved_tensors
+    torch.autograd.backward(output, gradient)
+    return given.grad, context.backward_func(given.data, output.data, gradient.data), None, None
 
 
 def _with_betas_as_numbers(create: Any, self: Any, *args: Any, **options: Any) -> None:

@@ -71,8 +71,11 @@ def test_proxylessnas_of_nni_heeds_its_latency(weight: float, found: int) -> Non
         arc_learning_rate=0.2, grad_reg_loss_type="add#linear", grad_reg_loss_params={"lambda": weight},
         applied_hardware="cortexA76cpu_tflite21", dummy_input=(1, 3, 16, 16), ref_latency=1.0,
     )  # fmt: skip
+    before = [candidate[0].weight.detach().clone() for candidate in trainer.nas_modules[0][1].ops]
     trainer.fit()
     assert trainer.export() == {"layer": found}
+    after = [candidate[0].weight for candidate in trainer.nas_modules[0][1].ops]
+    assert not any(torch.equal(*pair) for pair in zip(before, after, strict=True))
     probabilities = {"layer": torch.tensor([0.25, 0.75])}
     table = trainer.latency_estimator.block_latency_table
     expected = table["stationary_block"]["root"] + 0.25 * table["layer"]["0"] + 0.75 * table["layer"]["1"]
