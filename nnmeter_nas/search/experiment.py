@@ -74,7 +74,7 @@ class Search:
         self.space = load_space(settings.space, settings.input_shape)
         self.evaluator = _make_evaluator(settings, self.space.input_shape)
         # Price the space here to show progress; the strategy then finds the latencies in the cache.
-        measured = latencies(self.space, self.predictors, progress)
+        self._latencies = measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
             medians = _median_latencies(self.space, measured, settings.seed)
             settings = replace(settings, max_latency=dict(zip(settings.devices, medians, strict=True)))
@@ -148,8 +148,8 @@ class Search:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
     def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
-        predictor = next(p for p in self.predictors if p.device == device)
-        return latency_by_block(self.space, predictor, dict(choices))
+        at = next(i for i, p in enumerate(self.predictors) if p.device == device)
+        return latency_by_block(self.space, self.predictors[at], dict(choices), self._latencies[at])
 
     @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a process has one search
     def _interval(self, device: str, choices: tuple[tuple[str, str], ...]) -> tuple[float, float] | None:
