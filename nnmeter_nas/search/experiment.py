@@ -193,7 +193,7 @@ def _make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
     """Make the evaluator that ``settings.evaluator`` names: one of NNI's, or a function to wrap in one.
 
     The function gets the network or its factory, and those of ``settings.arguments`` and ``input_shape`` that
-    it takes. It must report its metric with ``nni.report_final_result``.
+    it takes. It returns its metric or reports it with ``nni.report_final_result``.
 
     Raises:
         SearchError: there is no such function or evaluator.
