@@ -59,7 +59,8 @@ def tiny() -> Any:
 
 def settings(**values: Any) -> SearchSettings:
     """Of a search of a few steps: 5 an epoch."""
-    return SearchSettings(**{"epochs": 2, "warmup_epochs": 0, "settle_epochs": 0, "train_batch_size": BATCH, **values})
+    usual = {"epochs": 2, "warmup_epochs": 0, "settle_epochs": 0, "train_batch_size": BATCH}
+    return SearchSettings(**{**usual, **values})
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ class Slower:
 
 
 def test_architecture_keeps_still_while_weights_warm_up(tmp_path: Path, dataset: Any, estimator: Any) -> None:
-    warm = settings(epochs=2, warmup_epochs=1, reference_latency=0.3)
+    warm = settings(epochs=2, warmup_epochs=1, reference_latency=0.02)
     search(tiny, dataset, estimator, warm, Workplace(tmp_path))
     log = read_log(tmp_path / "search.csv")
     assert len(set(log["expected_latency_ms"][:5])) == 1
@@ -242,13 +243,13 @@ def test_architecture_keeps_still_while_weights_warm_up(tmp_path: Path, dataset:
         settings(warmup_epochs=1, settle_epochs=1)
 
 
-@pytest.mark.parametrize("reference", [0.25, 0.4])
+@pytest.mark.parametrize("reference", [0.018, 0.024])
 def test_network_found_is_within_the_reference_though_likelier_ones_are_not(
     tmp_path: Path, dataset: Any, estimator: Any, reference: float
 ) -> None:
     aim = settings(epochs=1, reference_latency=reference, arc_learning_rate=1e-6)
     found = search(tiny, dataset, estimator, aim, Workplace(tmp_path))
-    assert found.expected_latency_ms > 0.4  # the odds are as good as equal
+    assert found.expected_latency_ms > 0.028  # the odds are as good as equal
     assert found.table_latency_ms <= reference
     assert found.table_latency_ms == estimator.export_latency(found.architecture)
 
@@ -256,26 +257,29 @@ def test_network_found_is_within_the_reference_though_likelier_ones_are_not(
 def test_last_epochs_train_the_network_found_and_nothing_else(
     tmp_path: Path, dataset: Any, estimator: Any
 ) -> None:
-    rest = {"reference_latency": 0.4, "arc_learning_rate": 0.05}
-    search(tiny, dataset, estimator, settings(**rest), Workplace(tmp_path / "without"))
-    found = search(tiny, dataset, estimator, settings(epochs=3, settle_epochs=1, **rest), Workplace(tmp_path))
-    log = read_log(tmp_path / "search.csv")
-    assert (np.diff(log["expected_latency_ms"][:10]) != 0).all()
-    assert len(set(log["expected_latency_ms"][9:])) == 1
-    weights = torch.load(tmp_path / "search.pt", weights_only=True)["network"]
-    before = torch.load(tmp_path / "without" / "search.pt", weights_only=True)["network"]
-    names = {label: choice.names for label, choice in Choices(tiny()).by_label.items()}
-    places = {f"ops.{names[label].index(name)}." for label, name in found.architecture.items()}
-    moved = {name for name, values in weights.items() if name in before and "ops." in name
-             and not torch.equal(values, before[name])}  # fmt: skip
-    assert moved
-    assert found.held_out_accuracy > 0.5  # five steps of two batches; ten classes: 0.1 is chance
-    assert places
+    aim = settings(epochs=3, settle_epochs=1, reference_latency=0.024)
+    with pytest.raises(Interrupted):  # asked twice a step, so in the first step of the last epoch
+        search(tiny, dataset, Stopping(estimator, after=20), aim, Workplace(tmp_path))
+    before = torch.load(tmp_path / "search.pt", weights_only=True)["network"]
+    found = search(tiny, dataset, estimator, aim, Workplace(tmp_path))
+    after = torch.load(tmp_path / "search.pt", weights_only=True)["network"]
+    choices = Choices(space := tiny()).by_label
+    places = {id(choice): name for name, choice in space.named_modules()}
+    trained = {
+        f"{places[id(choice)]}.ops.{choice.names.index(found.architecture[label])}."
+        for label, choice in choices.items()
+    }
+    moved = {name for name, values in after.items() if not torch.equal(values, before[name])}
+    assert not [name for name in moved if "alpha" in name]
+    of_candidates = {name for name in moved if ".ops." in name}
+    assert of_candidates
+    assert all(any(name.startswith(place) for place in trained) for name in of_candidates)
 
 
 def test_penalty_is_a_limit_unless_told_otherwise() -> None:
     assert settings().penalty() is None
-    assert settings().limit == settings(reference_latency=3.0, grad_reg_loss_type="add#linear").limit == np.inf
+    by_price = settings(reference_latency=3.0, grad_reg_loss_type="add#linear")
+    assert settings().limit == by_price.limit == np.inf
     assert settings(reference_latency=3.0).penalty() == AddHinge(3.0, 1.0)
     assert settings(reference_latency=3.0).limit == 3.0
     given = settings(reference_latency=3.0, grad_reg_loss_params={"lambda": 0.1})
@@ -528,7 +532,7 @@ def test_extremes_of_the_space_are_its_fastest_and_slowest(estimator: Any) -> No
 
 def test_reference_that_the_space_cannot_reach_is_refused_at_once(tmp_path: Path) -> None:
     task = Task(stages=TINY, device="cpu")
-    with pytest.raises(SettingsError, match=r"0.001 ms is out of reach.*fastest.*takes 0\.\d+ ms, the slowest"):
+    with pytest.raises(SettingsError, match=r"0.001 ms is out of reach.*fastest.*0\.\d+ ms, the slowest"):
         search_for_device(task, DEVICE, settings(reference_latency=0.001), tmp_path)
     below = settings(reference_latency=5.0, grad_reg_loss_type="mul#log")
     with pytest.raises(SettingsError, match="mul#log' needs latencies above 1 ms"):
@@ -704,7 +708,7 @@ def test_wrong_image_folders_are_explained(tmp_path: Path) -> None:
         (["proxylessnas", "--train_batch_size", "5000"], "a batch of 5000 is more than", 2),
         (["proxylessnas", "--seed", "-1"], "less than 0", 2),
         (["proxylessnas", "--output", "file"], "file is no folder", 2),
-        (["proxylessnas", "--train_mode", "retrain", "--exported_arch_path", "nowhere.json"], "is no file", 2),
+        (["proxylessnas", "--train_mode", "retrain", "--exported_arch_path", "none.json"], "is no file", 2),
         (["retrain", "nowhere.json"], "nowhere.json is no file", 2),
         (["retrain", "file", "--applied_hardware", "cortexA77"], "did you mean 'cortexA76cpu_tflite21'", 2),
         (["retrain", "file"], "file cannot be read", 1),

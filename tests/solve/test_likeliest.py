@@ -48,12 +48,12 @@ def test_large_space_is_not_listed_and_the_limit_is_kept() -> None:
         limit = fastest + share * (slowest - fastest)
         found = table.values([likeliest(table, odds, limit)])[0]
         assert found <= limit
-        assert share < 0.1 or found > 0.8 * limit
+        assert share < 0.1 or found > 0.6 * limit
 
 
 def test_what_cannot_be_answered_is_refused() -> None:
     table = table_of((2, 2), 0)
-    with pytest.raises(SearchError, match="no architecture is within 0.5"):
+    with pytest.raises(SearchError, match=r"no architecture is within 0\.5"):
         likeliest(table, odds_of(table, 0), 0.5)
     with pytest.raises(LookupTableError, match="lack the choice '1'"):
         likeliest(table, {"0": [0.5, 0.5]}, 2.0)
