@@ -112,8 +112,9 @@ class SearchSettings(WeightSettings):
     @property
     def limit(self) -> float:
         """Largest latency in ms that the architecture found may have."""
-        limited = self.reference_latency is not None and self.grad_reg_loss_type == _LIMIT
-        return self.reference_latency if limited else math.inf
+        if self.reference_latency is None or self.grad_reg_loss_type != _LIMIT:
+            return math.inf
+        return self.reference_latency
 
     @property
     def odds_end(self) -> int:
