@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..errors import NnMeterNasError, UnknownDeviceError
+from ..errors import NnMeterNasError, SettingsError, UnknownDeviceError
 from .commands import add_commands
 from .messages import fail, in_flags, warn
 
@@ -66,17 +66,22 @@ def main(arguments: Sequence[str] | None = None, prog: str = "nnmeter-nas") -> i
             code: int = options.run(options)
             sys.stdout.flush()
             return code
-    except UnknownDeviceError as error:
+    except (UnknownDeviceError, SettingsError) as error:
         command: argparse.ArgumentParser = options.parser
-        command.error(str(error))
+        command.error(in_flags(str(error), _with_flags(options)))
     except BrokenPipeError:
         # The reader of our output has ended. Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NnMeterNasError, OSError) as error:
-        return fail(in_flags(str(error), vars(options).keys() - _NO_FLAGS))
+        return fail(in_flags(str(error), _with_flags(options)))
     except KeyboardInterrupt:
         return 130
+
+
+def _with_flags(options: argparse.Namespace) -> set[str]:
+    """Return the names of the options that the user gives by a flag."""
+    return vars(options).keys() - _NO_FLAGS
 
 
 def _print_version() -> int:
