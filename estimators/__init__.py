@@ -9,11 +9,13 @@ from nnmeter_nas.lazy import lazy_names
 if TYPE_CHECKING:
     from .digits import train_on_digits as train_on_digits
     from .latency_estimator import HardwareLatencyEstimator as HardwareLatencyEstimator
+    from .penalties import AddHinge as AddHinge
     from .penalties import AddLinear as AddLinear
     from .penalties import MulLog as MulLog
     from .penalties import latency_penalty as latency_penalty
 
 _HOME = {
+    "AddHinge": "penalties",
     "AddLinear": "penalties",
     "HardwareLatencyEstimator": "latency_estimator",
     "MulLog": "penalties",

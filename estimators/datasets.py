@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nnmeter_nas.errors import DatasetError, nearest
+from nnmeter_nas.errors import DatasetError, SettingsError, nearest
 from nnmeter_nas.extras import load_extra
 
 DATASETS = ("digits", "cifar10", "imagefolder")
@@ -212,7 +212,7 @@ class Batches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         part: indices of the images to use; all by default.
 
     Raises:
-        DatasetError: there are fewer images than a batch needs.
+        SettingsError: there are fewer images than a batch needs.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Batches(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.images, self.batch_size, self.seed = images, batch_size, tuple(seed)
         self.part = np.arange(len(images)) if part is None else part
         if len(self.part) < batch_size:
-            raise DatasetError(
+            raise SettingsError(
                 f"a batch of {batch_size} is more than the {len(self.part)} images to draw it from; "
                 "take a smaller train_batch_size"
             )

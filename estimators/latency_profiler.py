@@ -89,7 +89,7 @@ class LatencyProfiler(_ExpressionProfiler):
         seed: int = 0,
     ) -> None:
         super().__init__(space)
-        nni_lines.patch_oneshot()
+        nni_lines.patch_oneshot(self)
         self.predictor = (
             load_latency_predictor(applied_hardware, predictor_version)
             if isinstance(applied_hardware, str)

@@ -1,9 +1,16 @@
-"""Penalties that pull a one-shot search towards a reference latency, with NNI's names and parameters.
+"""Penalties that make a one-shot search heed a reference latency, with NNI's names and parameters.
+
+``add#linear`` and ``mul#log`` are the two losses of NNI 2.10.1. They are prices: they reward every saved
+millisecond, below the reference too. ``add#hinge`` is a limit: it is nothing up to the reference. It is what
+NNI 3.0 calls ``aggregate="add", nonlinear="positive"``.
 
     >>> import torch
     >>> penalised = latency_penalty("add#linear", {"lambda": 0.2}, reference_latency=20.0)
     >>> penalised(torch.tensor(2.0), torch.tensor(30.0))  # 2 + 0.2 * (30 - 20) / 20
     tensor(2.1000)
+    >>> limited = latency_penalty("add#hinge", {"lambda": 0.2}, reference_latency=20.0)
+    >>> limited(torch.tensor(2.0), torch.tensor(30.0)), limited(torch.tensor(2.0), torch.tensor(10.0))
+    (tensor(2.1000), tensor(2.))
 
 Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
@@ -17,7 +24,7 @@ from numbers import Real
 
 import torch
 
-from nnmeter_nas.errors import SearchError, nearest
+from nnmeter_nas.errors import SearchError, SettingsError, nearest
 
 #: Turns the task's loss and the expected latency in ms (scalar tensors) into the loss to minimise.
 Penalty = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -32,7 +39,8 @@ class AddLinear:
         lambda_: penalty for twice the reference latency; 0 ignores latency.
 
     Raises:
-        SearchError: an argument is out of range; when called, the expected latency is not finite.
+        SettingsError: an argument is out of range.
+        SearchError: when called, the expected latency is not finite.
     """
 
     reference_latency: float
@@ -50,6 +58,33 @@ class AddLinear:
 
 
 @dataclass(frozen=True)
+class AddHinge:
+    """``add#hinge``: loss + lambda * max(0, expected - reference) / reference.
+
+    Args:
+        reference_latency: in ms, above 0.
+        lambda_: penalty for twice the reference latency; 0 ignores latency.
+
+    Raises:
+        SettingsError: an argument is out of range.
+        SearchError: when called, the expected latency is not finite.
+    """
+
+    reference_latency: float
+    lambda_: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("reference_latency", self.reference_latency, "above 0 ms", self.reference_latency > 0)
+        _check("lambda", self.lambda_, "of at least 0", self.lambda_ >= 0)
+
+    def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
+        """Return the task's loss plus the penalty."""
+        _finite(expected_latency)
+        excess = torch.relu(expected_latency - self.reference_latency) / self.reference_latency
+        return loss + self.lambda_ * excess
+
+
+@dataclass(frozen=True)
 class MulLog:
     """``mul#log``: alpha * loss * (log expected / log reference) ** beta, logarithms of ms.
 
@@ -62,8 +97,8 @@ class MulLog:
         beta: the higher, the more latency counts; 0 ignores it.
 
     Raises:
-        SearchError: an argument is out of range; when called, the expected latency is 1 ms or less, or not
-            finite.
+        SettingsError: an argument is out of range.
+        SearchError: when called, the expected latency is 1 ms or less, or not finite.
     """
 
     reference_latency: float
@@ -89,10 +124,11 @@ class MulLog:
 
 #: Penalty -> its class, and NNI's names for its parameters.
 _PENALTIES: dict[str, tuple[Callable[..., Penalty], dict[str, str]]] = {
+    "add#hinge": (AddHinge, {"lambda": "lambda_"}),
     "add#linear": (AddLinear, {"lambda": "lambda_"}),
     "mul#log": (MulLog, {"alpha": "alpha", "beta": "beta"}),
 }
-#: Values of NNI's ``grad_reg_loss_type`` other than None.
+#: Values of ``grad_reg_loss_type`` other than None.
 PENALTIES = tuple(_PENALTIES)
 
 
@@ -104,36 +140,38 @@ def latency_penalty(
     """Make the penalty from the arguments of NNI's ``ProxylessTrainer``.
 
     Args:
-        grad_reg_loss_type: "add#linear" or "mul#log".
-        grad_reg_loss_params: "lambda" (0.2 by default) for add#linear; "alpha" (1) and "beta" (0.6) for
-            mul#log.
+        grad_reg_loss_type: "add#hinge", or one of NNI's: "add#linear" or "mul#log".
+        grad_reg_loss_params: "lambda" for add#hinge (1 by default) and add#linear (0.2); "alpha" (1) and
+            "beta" (0.6) for mul#log.
         reference_latency: in ms.
 
     Raises:
-        SearchError: the penalty or a parameter is unknown, or a value is out of range.
+        SettingsError: the penalty or a parameter is unknown, or a value is out of range.
     """
     if grad_reg_loss_type not in _PENALTIES:
         hint = nearest(str(grad_reg_loss_type), PENALTIES)
-        raise SearchError(f"grad_reg_loss_type={grad_reg_loss_type!r} is no penalty; {hint}")
+        raise SettingsError(f"grad_reg_loss_type={grad_reg_loss_type!r} is no penalty; {hint}")
     penalty, names = _PENALTIES[grad_reg_loss_type]
     values = {}
     for name, value in (grad_reg_loss_params or {}).items():
         if name not in names:
             hint = nearest(str(name), names)
-            raise SearchError(f"grad_reg_loss_params: no parameter {name!r} of {grad_reg_loss_type}; {hint}")
+            raise SettingsError(
+                f"grad_reg_loss_params: no parameter {name!r} of {grad_reg_loss_type}; {hint}"
+            )
         values[names[name]] = _number(name, value)
     return penalty(_number("reference_latency", reference_latency), **values)
 
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise SearchError(f"{name}={value!r} is no number")
+        raise SettingsError(f"{name}={value!r} is no number")
     return float(value)
 
 
 def _check(name: str, value: float, bound: str, holds: bool) -> None:
     if not holds or not math.isfinite(value):
-        raise SearchError(f"{name}={value!r} is no finite number {bound}")
+        raise SettingsError(f"{name}={value!r} is no finite number {bound}")
 
 
 def _finite(expected_latency: torch.Tensor) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,10 @@ from torch import nn
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.files import write_bytes
 
-_FORMAT = "nnmeter_nas training 1"
+_FORMAT = "nnmeter_nas training 2"
+#: The last bytes of a file are this mark, and the SHA-256 of all bytes before it. torch reads over them.
+_MARK = b"\nsha256 "
+_HASH_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Checkpoint:
         }
         file = io.BytesIO()
         torch.save(state, file)
-        write_bytes(self.path, file.getbuffer())
+        written = file.getbuffer()
+        write_bytes(self.path, written, _MARK, hashlib.sha256(written).hexdigest().encode())
 
     def way_back(self) -> str:
         """Say what to do about a training that diverged."""
@@ -86,14 +90,16 @@ class Checkpoint:
         return f"{advice}; {self.path} keeps the last good state" if self.path.exists() else advice
 
     def _read(self) -> dict[str, Any]:
-        try:
-            state = torch.load(self.path, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        content = self.path.read_bytes()
+        written, found = content[: -len(_MARK) - _HASH_BYTES], content[-len(_MARK) - _HASH_BYTES :]
+        # torch itself checks nothing: it loads flipped bits as weights.
+        if found != _MARK + hashlib.sha256(written).hexdigest().encode():
             raise SearchError(
                 f"{self.path} is damaged or no checkpoint; remove it to start anew, or name another file"
-            ) from error
-        if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise SearchError(f"{self.path} is no checkpoint of this program; name another file")
+            )
+        state: dict[str, Any] = torch.load(io.BytesIO(written), map_location=self.device, weights_only=True)
+        if state["format"] != _FORMAT:
+            raise SearchError(f"{self.path} was written by another version; name another file")
         return state
 
     def _check_settings(self, found: Mapping[str, Any]) -> None:

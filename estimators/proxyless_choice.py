@@ -10,7 +10,7 @@ Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,11 +99,11 @@ class Choices:
         entropies = [torch.special.entr(odds.detach()).sum() for odds in self.probabilities().values()]
         return float(torch.stack(entropies).sum())
 
-    def take_likeliest(self) -> None:
-        """Select the likeliest candidates until the next draw."""
-        for choice in self.by_label.values():
-            choice.sampled = choice.export()
+    def take(self, architecture: Mapping[str, str]) -> None:
+        """Select the candidates of ``architecture``, by label, until the next draw."""
+        for label, choice in self.by_label.items():
+            choice.sampled = choice.names.index(architecture[label])
 
-    def architecture(self) -> dict[str, str]:
+    def likeliest(self) -> dict[str, str]:
         """Return the likeliest candidate of every choice by label, in the format of NNI's ``fixed_arch``."""
         return {label: choice.names[choice.export()] for label, choice in self.by_label.items()}

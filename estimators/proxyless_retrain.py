@@ -51,7 +51,7 @@ def retrain(
 
     Raises:
         SearchError: the checkpoint cannot be used, or a loss is not finite.
-        DatasetError: there are too few images.
+        SettingsError: there are too few images for a batch.
     """
     torch.manual_seed(settings.seed)
     network = on_device(chosen_network(build, architecture), place.device).train()

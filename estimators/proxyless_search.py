@@ -1,13 +1,18 @@
 """ProxylessNAS: train the weights and the architecture of a search space in turn, within a latency.
 
 A step draws an architecture and trains its weights on one batch. It then trains the odds of all candidates on
-another batch, with a loss that includes the expected latency. The search finds the likeliest candidates.
+another batch, with a loss that includes the expected latency. In the last epochs, only the weights of the
+architecture found are trained.
+
+NNI's losses find the likeliest candidate of every choice. Under the hinge, the reference is a limit, and the
+search finds the likeliest architecture that is within it.
 
 Cai et al., "ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -17,7 +22,9 @@ import torch
 from nni.retiarii import fixed_arch
 from torch import nn
 
-from nnmeter_nas.errors import SearchError
+from nnmeter_nas.costs import FactorTable
+from nnmeter_nas.errors import SearchError, SettingsError
+from nnmeter_nas.solve.likeliest import likeliest
 
 from .datasets import Batches, Dataset
 from .penalties import Penalty, latency_penalty
@@ -44,9 +51,8 @@ COLUMNS = (
 _WAY = 25.0
 #: Limits of the default learning rate of the architecture parameters.
 _SLOWEST, _FASTEST = 1e-3, 5e-2
-#: Default parameters of penalties where they differ from NNI's. With NNI's lambda, 0.2, searches end above
-#: references that they could meet.
-_PARAMETERS: Mapping[str, Mapping[str, float]] = {"add#linear": {"lambda": 1.0}}
+#: The penalty that makes of the reference a limit for the architecture found.
+_LIMIT = "add#hinge"
 
 
 class LatencyEstimator(Protocol):
@@ -58,6 +64,10 @@ class LatencyEstimator(Protocol):
     def export_latency(self, current_architecture: Mapping[str, Any]) -> float:
         """Return the latency of an architecture."""
 
+    @property
+    def table(self) -> FactorTable:
+        """The lookup table that both come from."""
+
 
 @dataclass(frozen=True)
 class SearchSettings(WeightSettings):
@@ -65,42 +75,57 @@ class SearchSettings(WeightSettings):
 
     Attributes:
         warmup_epochs: number of first epochs in which the odds stay equal.
+        settle_epochs: number of last epochs in which only the weights of the architecture found are trained,
+            on all training images.
         arc_learning_rate: Adam's rate for the architecture parameters: about how far a step moves each. None
             picks a rate with which they can settle in the available steps.
         reference_latency: in ms; None leaves latency out of the loss.
-        grad_reg_loss_type: "add#linear" or "mul#log".
-        grad_reg_loss_params: parameters of the penalty under NNI's names; lambda is 1 by default.
+        grad_reg_loss_type: "add#hinge", with which the architecture found is within the reference by the
+            table; or one of NNI's, "add#linear" or "mul#log".
+        grad_reg_loss_params: parameters of the penalty under NNI's names.
     """
 
     warmup_epochs: int = 7
+    settle_epochs: int = 3
     arc_learning_rate: float | None = None
     reference_latency: float | None = None
-    grad_reg_loss_type: str = "add#linear"
+    grad_reg_loss_type: str = _LIMIT
     grad_reg_loss_params: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.warmup_epochs >= self.epochs:
-            raise SearchError(
-                f"warmup_epochs={self.warmup_epochs} leaves none of {self.epochs} epochs to the architecture"
+        if self.warmup_epochs >= self.odds_end:
+            raise SettingsError(
+                f"warmup_epochs={self.warmup_epochs} and settle_epochs={self.settle_epochs} leave none of "
+                f"{self.epochs} epochs to the architecture"
             )
 
     def penalty(self) -> Penalty | None:
         """Make the penalty that adds latency to the loss; None if latency does not count.
 
         Raises:
-            SearchError: the penalty or a parameter is unknown, or a value is out of range.
+            SettingsError: the penalty or a parameter is unknown, or a value is out of range.
         """
         if self.reference_latency is None:
             return None
-        usual = _PARAMETERS.get(self.grad_reg_loss_type, {})
-        parameters = {**usual, **self.grad_reg_loss_params}
-        return latency_penalty(self.grad_reg_loss_type, parameters, self.reference_latency)
+        return latency_penalty(self.grad_reg_loss_type, self.grad_reg_loss_params, self.reference_latency)
+
+    @property
+    def limit(self) -> float:
+        """Largest latency in ms that the architecture found may have."""
+        if self.reference_latency is None or self.grad_reg_loss_type != _LIMIT:
+            return math.inf
+        return self.reference_latency
+
+    @property
+    def odds_end(self) -> int:
+        """Number of epochs after which the odds stay as they are."""
+        return self.epochs - self.settle_epochs
 
     def odds_rate(self, an_epoch: int) -> float:
         """Return the learning rate of the architecture parameters for ``an_epoch`` steps per epoch."""
         if self.arc_learning_rate is not None:
             return self.arc_learning_rate
-        steps = (self.epochs - self.warmup_epochs) * an_epoch
+        steps = (self.odds_end - self.warmup_epochs) * an_epoch
         return min(max(_WAY / steps, _SLOWEST), _FASTEST)
 
 
@@ -109,7 +134,7 @@ class SearchResult:
     """The result of a search.
 
     Attributes:
-        architecture: the likeliest candidate of each choice, by label.
+        architecture: the candidate of each choice, by label.
         table_latency_ms: its latency from the estimator's table.
         expected_latency_ms: expected latency for the final odds.
         entropy: entropy of the odds in nats; 0 if they are settled.
@@ -140,7 +165,7 @@ def search(
 
     Raises:
         SearchError: the space cannot be searched, the checkpoint cannot be used, or a loss is not finite.
-        DatasetError: there are too few images.
+        SettingsError: there are too few images for a batch.
     """
     torch.manual_seed(settings.seed)
     network = build()
@@ -151,11 +176,11 @@ def search(
     state = place.state("search", asdict(settings), network, (run.weights, run.odds))
 
     def judge() -> float:
-        choices.take_likeliest()
+        choices.take(run.decided())
         return place.accuracy(network, dataset.held_out)
 
     Training("search", place, COLUMNS, settings.epochs, batches, state).run(run.step, judge)
-    architecture = choices.architecture()
+    architecture = run.decided()
     return SearchResult(
         architecture,
         float(estimator.export_latency(architecture)),
@@ -180,7 +205,7 @@ def _halves(dataset: Dataset, settings: SearchSettings) -> Sequence[Batches]:
 
 
 class _Search:
-    """The two kinds of steps, and their optimisers."""
+    """The kinds of steps, and their optimisers."""
 
     def __init__(
         self,
@@ -196,20 +221,42 @@ class _Search:
         # No first moment, as in the paper: parameters of candidates that were not drawn must not move.
         self.odds = torch.optim.Adam(choices.parameters(), odds_rate, betas=(0.0, 0.999))
         self._penalised = settings.penalty()
+        self._settled: dict[str, str] | None = None
 
     def step(self, progress: float, batches: Sequence[Batch]) -> dict[str, float]:
-        """Train the weights on the first batch, then, after the warm-up, the odds on the second."""
-        set_learning_rate(self.weights, self.settings.learning_rate, progress)
-        self.choices.draw()
-        figures = train_weights(self.network, self.weights, batches[0], self.settings)
+        """Train the weights on the first batch, and the odds on the second, unless in warm-up or settling."""
+        epoch = progress * self.settings.epochs
+        if epoch >= self.settings.odds_end:
+            figures = self._settle(progress, batches)
+        else:
+            set_learning_rate(self.weights, self.settings.learning_rate, progress)
+            self.choices.draw()
+            figures = train_weights(self.network, self.weights, batches[0], self.settings)
         figures |= {"cross_entropy": figures["loss"], "latency_penalty": 0.0}
-        if progress * self.settings.epochs >= self.settings.warmup_epochs:
+        if self.settings.warmup_epochs <= epoch < self.settings.odds_end:
             figures = self._train_odds(*batches[1])
         return {
             **figures,
             "expected_latency_ms": self.expected_latency().item(),
             "entropy": self.choices.entropy(),
         }
+
+    def _settle(self, progress: float, batches: Sequence[Batch]) -> dict[str, float]:
+        """Train the weights of the architecture found on both batches, with a learning rate of its own."""
+        end = self.settings.odds_end / self.settings.epochs
+        set_learning_rate(self.weights, self.settings.learning_rate, (progress - end) / (1 - end))
+        self._settled = self._settled or self.decided()
+        self.choices.take(self._settled)
+        return [train_weights(self.network, self.weights, batch, self.settings) for batch in batches][-1]
+
+    def decided(self) -> dict[str, str]:
+        """Return the architecture that the odds now say is best, by label."""
+        if math.isinf(self.settings.limit):
+            return self.choices.likeliest()
+        odds = {label: p.detach().cpu().numpy() for label, p in self.choices.probabilities().items()}
+        row = likeliest(self.estimator.table, odds, self.settings.limit)
+        known = self.estimator.table.candidates.items()
+        return {label: names[place] for (label, names), place in zip(known, row, strict=True)}
 
     def expected_latency(self) -> torch.Tensor:
         """Return the expected latency in ms, differentiable."""

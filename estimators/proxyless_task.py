@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from nnmeter_nas.errors import SearchError
+from nnmeter_nas.errors import SettingsError
 from nnmeter_nas.search_spaces import proxylessnas
 
 from .datasets import Dataset, check_dataset, load_dataset
@@ -70,12 +70,12 @@ class Task:
 
         Raises:
             DatasetError: the dataset is missing or damaged.
-            SearchError: the space cannot be built.
+            SettingsError: the space cannot be built.
         """
         try:
             shape = proxylessnas(self.space_size, **self.stages).input_shape
         except (ValueError, RuntimeError) as error:
-            raise SearchError(f"the search space cannot be built: {error}") from error
+            raise SettingsError(f"the search space cannot be built: {error}") from error
         dataset = load_dataset(self.dataset, self.data_path, shape, seed, self.resize_scale)
         return functools.partial(self._network, dataset.classes), dataset
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional
 
-from nnmeter_nas.errors import DatasetError, SearchError
+from nnmeter_nas.errors import DatasetError, SearchError, SettingsError
 
 from .datasets import Batches, Images
 from .proxyless_checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def torch_device(name: str) -> torch.device:
     """Return the device called ``name``: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
 
     Raises:
-        SearchError: the device is not available.
+        SettingsError: the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,7 +67,7 @@ def torch_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise SearchError(f"device={name}: torch cannot use it here; take cpu") from error
+        raise SettingsError(f"device={name}: torch cannot use it here; take cpu") from error
     return device
 
 

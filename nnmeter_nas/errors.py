@@ -78,6 +78,10 @@ class SearchError(NnMeterNasError):
     """A search cannot continue, for example because no candidate meets the latency limit."""
 
 
+class SettingsError(SearchError, ValueError):
+    """The settings of a search or a training contradict each other or the space. Nothing was started."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence fragment that suggests the closest known name and lists all known names.
 

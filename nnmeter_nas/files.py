@@ -1,4 +1,4 @@
-"""Write files atomically, hash them, and locate the user's folders."""
+"""Write files atomically, hash them, lock and locate folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+from filelock import FileLock, Timeout
+
+from .errors import SearchError
 
 #: Environment variable that overrides the platform's user folders.
 HOME = "NNMETER_NAS_HOME"
@@ -50,6 +53,23 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def lock_folder(path: Path, name: str, work: str) -> FileLock:
+    """Lock the folder ``path`` for this process by the file ``name`` in it; ``work`` says what for.
+
+    Raises:
+        SearchError: another process has locked it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / name, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SearchError(
+            f"another process works on the {work} in {path}; wait for it, end it, or take another folder"
+        ) from error
+    return lock
 
 
 def sha256(path: str | Path) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 #: Numeric attributes that are part of a filter's state.
 _COUNTS = ("seen", "accepted", "rejected", "unreadable", "fastest_ms", "slowest_ms")
+
+#: Seconds without an accepted candidate after which the filter warns, each time.
+_WARN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class LatencyFilter:
         self.slowest_ms: float | None = None
         self.candidates: list[Candidate] = []
         self._rejected_in_a_row = 0
+        self._quiet_since = time.monotonic()
         self._reading_error = ""
         self._predictor = _load(predictor, predictor_version)
         if confident and getattr(getattr(self._predictor, "pack", None), "intervals", None) is None:
@@ -133,7 +138,8 @@ class LatencyFilter:
         """Return whether to try ``model``.
 
         Raises:
-            SearchError: ``patience`` candidates in a row were rejected.
+            SearchError: ``patience`` candidates in a row were rejected, or the table of the space has none
+                within the limit.
             ReaderError, GraphError: ``strict``, and ``model`` cannot be read.
         """
         self.seen += 1
@@ -142,6 +148,7 @@ class LatencyFilter:
         if latency is not None and self._is_within(latency) and self._is_sure(model):
             self.accepted += 1
             self._rejected_in_a_row = 0
+            self._quiet_since = time.monotonic()
             self.candidates.append(Candidate(sample, latency))
             if logger.isEnabledFor(logging.INFO):
                 logger.info("accepted at %.4g ms: %s", latency, _name(sample))
@@ -150,8 +157,13 @@ class LatencyFilter:
         self._rejected_in_a_row += 1
         if latency is not None and logger.isEnabledFor(logging.DEBUG):
             logger.debug("rejected at %.4g ms: %s", latency, _name(sample))
+        if impossible := self._impossible():
+            raise SearchError(impossible)
         if self._rejected_in_a_row >= self.patience:
             raise SearchError(self._verdict())
+        if time.monotonic() - self._quiet_since > _WARN_S:
+            self._quiet_since = time.monotonic()
+            logger.warning("the search goes on, but %s", self._verdict())
         return False
 
     def latency_of(self, sample: dict[str, Any]) -> float:
@@ -238,6 +250,17 @@ class LatencyFilter:
             return True
         interval = self._predictor.explain(*self._readable(model)).interval()
         return interval is not None and self._is_within(interval.low) and self._is_within(interval.high)
+
+    def _impossible(self) -> str:
+        """Say that nothing in the space meets the limit, if its table tells; else empty."""
+        reach = self._table.reach() if self._table is not None else None
+        if reach is None or any(map(self._is_within, reach)):
+            return ""
+        at, kind = (reach[1], "slowest") if self.reverse else (reach[0], "fastest")
+        limit = f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
+        way_out = "below" if self.reverse else "at or above"
+        return (f"no architecture of the space is {limit}: the {kind} takes {at:.4g} ms, predicted by "
+                f"{self._predictor.device}; set threshold {way_out} that, or search another space")
 
     def _verdict(self) -> str:
         """Say why the search cannot go on."""

@@ -14,6 +14,7 @@ from nnmeter_nas.errors import LookupTableError, NnMeterNasError, SpaceError
 from nnmeter_nas.nni import Origin, carries_operators, origin_of, traced_shape
 from nnmeter_nas.nni.asking import space_given
 from nnmeter_nas.predictor import LatencyPredictor
+from nnmeter_nas.solve.ranking import latency_reach
 from nnmeter_nas.supernet.choices import candidate_name
 from nnmeter_nas.supernet.space import Space
 
@@ -90,10 +91,19 @@ class TableLookup:
         if self._table is not None:
             self._check(self._table, sample, read)
 
+    def reach(self) -> tuple[float, float] | None:
+        """Return the least and the most latency in the space (ms); None before a table is trusted."""
+        if self._table is None or self._left_to_check > 0:
+            return None
+        if self._reach is None:
+            self._reach = latency_reach(self._table)
+        return self._reach
+
     def _forget(self) -> None:
         """Start over with an unknown space."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
         self._space = self._table = None
+        self._reach: tuple[float, float] | None = None
 
     def _drop(self, why: str) -> None:
         """Read every later candidate of this space whole."""

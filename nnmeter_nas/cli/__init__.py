@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..errors import NnMeterNasError, UnknownDeviceError
+from ..errors import NnMeterNasError, SettingsError, UnknownDeviceError
 from .commands import add_commands
 from .messages import fail, in_flags, warn
 
@@ -32,18 +32,26 @@ examples:
 
 exit codes: 0 all went well, 1 something failed (the rest is still reported), 2 wrong usage
 """
+#: Attributes of the parsed options that are no flags.
+_NO_FLAGS = {"command", "action", "run", "parser", "like_nn_meter"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+def main(arguments: Sequence[str] | None = None, prog: str = "nnmeter-nas") -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: the words of the command line; by default those of this process.
+        prog: name of the command. Under "nn-meter", its output has nn-Meter's form.
+    """
     # Set this before NumPy is loaded. Predictions multiply small matrices; on a busy machine, threads would
     # wait for each other ten times as long as they work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name may not be valid text
     words = sys.argv[1:] if arguments is None else arguments
-    parser = argument_parser(words)
+    parser = argument_parser(words, prog)
     options = parser.parse_args(words)
+    options.like_nn_meter = prog == "nn-meter" or options.command == "lat_pred"
     if options.version:
         return _print_version()
     if options.list_predictors:
@@ -58,17 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = options.run(options)
             sys.stdout.flush()
             return code
-    except UnknownDeviceError as error:
+    except (UnknownDeviceError, SettingsError) as error:
         command: argparse.ArgumentParser = options.parser
-        command.error(str(error))
+        command.error(in_flags(str(error), _with_flags(options)))
     except BrokenPipeError:
         # The reader of our output has ended. Python would complain again when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (NnMeterNasError, OSError) as error:
-        return fail(in_flags(str(error), vars(options).keys() - {"command", "action", "run", "parser"}))
+        return fail(in_flags(str(error), _with_flags(options)))
     except KeyboardInterrupt:
         return 130
+
+
+def _with_flags(options: argparse.Namespace) -> set[str]:
+    """Return the names of the options that the user gives by a flag."""
+    return vars(options).keys() - _NO_FLAGS
 
 
 def _print_version() -> int:
@@ -78,13 +91,13 @@ def _print_version() -> int:
     return 0
 
 
-def argument_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def argument_parser(words: Sequence[str], prog: str = "nnmeter-nas") -> argparse.ArgumentParser:
     """Make the parser for a command line of these words, with the arguments of the commands among them.
 
     The parsed namespace has a function ``run``, which takes the namespace and returns the exit code.
     """
     parser = argparse.ArgumentParser(
-        prog="nnmeter-nas",
+        prog=prog,
         description="Latency of CNNs on edge devices, and searches that keep within it.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -10,6 +10,7 @@ from ..files import write_bytes
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
 from .arguments import add_model_arguments, check_models
 from .commands import set_command
+from .messages import say_as_nn_meter
 from .models import Model, Models
 from .runs import report
 
@@ -48,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
         except Exception as error:  # a bad model, or a bug of ours, must not stop the others
             exit_code = report(model, error, options.verbose)
         else:
-            print(f"The nn-Meter IR of {model.name} is saved as {path}")
+            if options.like_nn_meter:
+                say_as_nn_meter(f"The nn-meter ir graph has been saved. Saved path: {path.absolute()}")
+            else:
+                print(f"The nn-Meter IR of {model.name} is saved as {path}")
     return exit_code
 
 

@@ -41,6 +41,11 @@ def note(message: str) -> None:
     print(f"nnmeter-nas: {message}", file=sys.stderr)
 
 
+def say_as_nn_meter(message: str) -> None:
+    """Print a result in the form in which nn-Meter's command does."""
+    print(f"(nn-Meter) {message}", flush=True)
+
+
 def warn(message: str) -> None:
     """Warn that a result is incomplete or inexact."""
     note(f"warning: {message}")

@@ -14,6 +14,7 @@ import networkx as nx
 from ..errors import DatasetError, ReaderError
 from ..readers import SUFFIXES, read_model, unknown_format
 from ..readers.inputs import InputShape
+from .messages import in_flags, note
 
 #: A file with one graph per line, as in the bench dataset.
 _LINES_SUFFIX, _LINES = ".jsonl", "nnmeter-ir lines"
@@ -49,12 +50,15 @@ class Models:
         torchvision: names of torchvision models.
         input_shape: input shape of all models, or None.
         allow_quantized: read a quantised model as the float network.
+        like_nn_meter: unless ``input_shape`` is given, read torchvision models with nn-Meter's input, not
+            with their usual ones.
     """
 
     files: Sequence[tuple[Path, str | None]]
     torchvision: Sequence[str]
     input_shape: InputShape | None
     allow_quantized: bool = False
+    like_nn_meter: bool = False
 
     @classmethod
     def named_by(cls, options: argparse.Namespace) -> Models:
@@ -64,7 +68,8 @@ class Models:
             files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
         shapes = options.input_shape or [None]
         input_shape = shapes[0] if len(shapes) == 1 else shapes
-        return cls(files, options.torchvision or (), input_shape, options.allow_quantized)
+        how = options.allow_quantized, options.like_nn_meter
+        return cls(files, options.torchvision or (), input_shape, *how)
 
     def __len__(self) -> int:
         return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)
@@ -78,7 +83,8 @@ class Models:
                 read = partial(_read_file, path, kind, *how)
                 yield Model(str(path), path, kind or "unknown", read)
         for name in self.torchvision:
-            yield Model(name, None, "torch", partial(_read_torchvision, name, *how))
+            read = partial(_read_torchvision, name, *how, self.like_nn_meter)
+            yield Model(name, None, "torch", read)
 
     def _lines(self, path: Path) -> Iterator[Model]:
         """Yield the models of a file with one graph per line; stop after a malformed line."""
@@ -139,10 +145,23 @@ def _read_file(
     return read_model(path, kind, input_shape, allow_quantized)
 
 
-def _read_torchvision(name: str, input_shape: InputShape | None, allow_quantized: bool) -> nx.DiGraph:
-    from ..readers.torch.torchvision_models import read_torchvision  # late: files do not need it
+def _read_torchvision(
+    name: str, input_shape: InputShape | None, allow_quantized: bool, like_nn_meter: bool
+) -> nx.DiGraph:
+    """Read a model with the given input; if none is given, tell which one is taken, unless it is common."""
+    # late: files need none of it
+    from ..readers.torch.torchvision_models import IMAGE, read_torchvision, usual_shape
 
-    return read_torchvision(name, input_shape, allow_quantized)
+    usual = usual_shape(name)
+    as_nn_meter = like_nn_meter and len(usual) == len(IMAGE)  # nn-Meter reads only images
+    graph = read_torchvision(name, input_shape or (IMAGE if as_nn_meter else usual), allow_quantized)
+    if input_shape is None and usual != IMAGE:
+        told = (
+            f"input_shape={IMAGE}, as by nn-Meter; its usual one is input_shape={usual}" if as_nn_meter else
+            f"input_shape={usual}, its usual one; pass another for another latency"
+        )  # fmt: skip
+        note(in_flags(f"{name} is read with {told}", ["input_shape"]))
+    return graph
 
 
 def _raise(error: Exception) -> Any:

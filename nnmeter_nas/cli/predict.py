@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from .arguments import (
     load_predictors,
 )
 from .commands import set_command
+from .messages import say_as_nn_meter
 from .models import Model, Models
 from .results import written
 from .runs import Run, findings, identity, note_default_device
@@ -30,6 +32,8 @@ output:
                             on a terminal with its 90 % interval, and the names of model and device
   several                   a line each as soon as it is known: ms on each device (on a terminal with its
                             90 % interval), then the model
+  lat_pred                  the line that scripts parse, as nn-Meter's command prints it:
+                            (nn-Meter) [RESULT] predict latency for NAME: MS ms
   --json, --csv             a record a model and device: {columns};
                             the measured latency is from low_ms to high_ms for 9 of 10 models;
                             shares are 0 to 1: what is not predicted of the work, the others of the latency
@@ -69,7 +73,12 @@ def run(options: argparse.Namespace) -> int:
                 for predictor, result in zip(predictors, results, strict=True):
                     write({**identity(model, predictor), **findings(result)})
         return work.exit_code
-    lines = _Lines([predictor.device for predictor in predictors], single=len(models) == len(predictors) == 1)
+    devices = [predictor.device for predictor in predictors]
+    lines: _Lines | _NnMeterLines
+    if options.like_nn_meter:
+        lines = _NnMeterLines(devices)
+    else:
+        lines = _Lines(devices, single=len(models) == len(predictors) == 1)
     for model, results in work:
         lines.write(model, results)
     if lines.written:
@@ -104,6 +113,22 @@ class _Lines:
         figures = ["failed" if result is None else _figure(result) for result in found]
         aligned = [f.rjust(len(heading)) for f, heading in zip(figures, self._headings, strict=True)]
         print(*aligned, model.name, sep="  ", flush=True)
+
+
+class _NnMeterLines:
+    """Writes latencies as nn-Meter's command does, which scripts parse: a line for each model and device."""
+
+    def __init__(self, devices: list[str]) -> None:
+        self.written = False
+        self._places = [f" on {device}" for device in devices] if len(devices) > 1 else [""]
+
+    def write(self, model: Model, results: list[Explanation | Exception]) -> None:
+        """Write one model, unless it failed on every device. A file's name goes without its folder."""
+        for place, result in zip(self._places, results, strict=True):
+            if not isinstance(result, Exception):
+                name = os.path.basename(model.name)
+                say_as_nn_meter(f"[RESULT] predict latency for {name}{place}: {result.latency_ms} ms")
+                self.written = True
 
 
 def _figure(result: Explanation) -> str:

@@ -16,7 +16,7 @@ from ..packs.network import KernelNetwork
 from ..packs.pack import read_card, verify_pack
 from ..packs.registry import bundled_packs
 from .commands import add_command, set_command
-from .messages import console, note
+from .messages import console, note, say_as_nn_meter
 
 _EPILOG = """\
 examples:
@@ -102,9 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def print_names() -> int:
     """Print one line per pack, in nn-Meter's format, for ``--list-predictors``."""
-    print("Supported latency predictors:")
+    say_as_nn_meter("Supported latency predictors:")
     for card in list_latency_predictors():
-        print(f"[Predictor] {card['name']}: version={card['version']}")
+        say_as_nn_meter(f"[Predictor] {card['name']}: version={card['version']}")
     return 0
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .. import load_latency_predictor
-from .arguments import DEFAULT_DEVICE, positive_float, positive_int
+from .arguments import count, new_file, positive_float, positive_int
 from .commands import set_command
 from .messages import console, note, warn
 from .retrain import run as run_retrain
 from .training import (
     add_flag,
+    add_hardware_argument,
     add_task_arguments,
     add_training_arguments,
     check_task,
@@ -32,6 +32,7 @@ examples:
 """
 #: Penalty -> flag of a parameter -> NNI's name for the parameter.
 _PENALTIES = {
+    "add#hinge": {"grad_reg_loss_lambda": "lambda"},
     "add#linear": {"grad_reg_loss_lambda": "lambda"},
     "mul#log": {"grad_reg_loss_alpha": "alpha", "grad_reg_loss_beta": "beta"},
 }
@@ -47,11 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              help="let the architecture learn from the first step on")
     add_flag(training, "--warmup_epochs", type=positive_int, metavar="N",
              help="epochs in which the weights alone are trained (default: a third of all)")
+    add_flag(training, "--settle_epochs", type=count, metavar="N",
+             help="last epochs, in which the weights of the network found alone are trained "
+             "(default: a fifth of all)")
     add_flag(training, "--arc_learning_rate", type=positive_float, metavar="RATE",
              help="of the architecture (default: one by which it can settle in the steps there are)")
     add_flag(training, "--train_mode", choices=["search", "retrain"], default="search",
              help="retrain trains the architecture of --exported_arch_path instead (default: %(default)s)")
-    add_flag(training, "--exported_arch_path", type=Path, metavar="FILE",
+    add_flag(training, "--exported_arch_path", type=new_file, metavar="FILE",
              help="where the architecture goes (default: architecture.json in --output), or comes from")
 
 
@@ -77,6 +81,7 @@ def _search(options: argparse.Namespace) -> int:
     settings = SearchSettings(
         **weight_settings(options),
         warmup_epochs=warmup,
+        settle_epochs=epochs // 5 if options.settle_epochs is None else options.settle_epochs,
         arc_learning_rate=options.arc_learning_rate,
         reference_latency=options.reference_latency,
         grad_reg_loss_type=options.grad_reg_loss_type,
@@ -94,14 +99,15 @@ def _search(options: argparse.Namespace) -> int:
               f"{result.table_latency_ms:.4g} ms by the lookup table", soft_wrap=True)
     out.print(f"{result.held_out_accuracy:.1%} of the held-out images right with the weights of the search")
     if reference is not None and found.latency_ms > reference:
-        warn(f"the architecture is slower than the reference; {_stronger(options)} to weigh latency more")
+        warn(f"the architecture is slower than the reference; {_way_out(options)}")
     return print_files(found.files)
 
 
-def _stronger(options: argparse.Namespace) -> str:
-    if options.grad_reg_loss_type == "add#linear":
-        return "raise --grad_reg_loss_lambda"
-    return "raise --grad_reg_loss_beta"
+def _way_out(options: argparse.Namespace) -> str:
+    if options.grad_reg_loss_type == "add#hinge":
+        return "by the lookup table, which the search goes by, it is not: leave some room for the difference"
+    weight = "lambda" if options.grad_reg_loss_type == "add#linear" else "beta"
+    return f"raise --grad_reg_loss_{weight}, or take --grad_reg_loss_type add#hinge, which keeps to it"
 
 
 def _penalty_parameters(options: argparse.Namespace) -> dict[str, float]:
@@ -109,7 +115,7 @@ def _penalty_parameters(options: argparse.Namespace) -> dict[str, float]:
     chosen = options.grad_reg_loss_type
     for penalty, flags in _PENALTIES.items():
         for flag in flags:
-            if penalty != chosen and getattr(options, flag) is not None:
+            if flag not in _PENALTIES[chosen] and getattr(options, flag) is not None:
                 warn(f"--{flag} is a parameter of {penalty} and does nothing with {chosen}")
     given = {name: getattr(options, flag) for flag, name in _PENALTIES[chosen].items()}
     return {name: value for name, value in given.items() if value is not None}
@@ -117,14 +123,16 @@ def _penalty_parameters(options: argparse.Namespace) -> dict[str, float]:
 
 def _add_latency_arguments(parser: argparse.ArgumentParser) -> None:
     latency = parser.add_argument_group("latency")
-    add_flag(latency, "--applied_hardware", default=DEFAULT_DEVICE, metavar="DEVICE",
-             help="device to search for, see `predictors list` (default: %(default)s)")
+    add_hardware_argument(latency, "device to search for")
     add_flag(latency, "--reference_latency", type=positive_float, metavar="MS",
-             help="latency to aim at; without it latency is left out of the loss")
-    add_flag(latency, "--grad_reg_loss_type", choices=list(_PENALTIES), default="add#linear",
-             help="how latency enters the loss (default: %(default)s)")
+             help="latency that the network found must not exceed; it may be faster. With NNI's own losses "
+             "it is a scale, not a limit. Without it latency is left out of the loss")
+    add_flag(latency, "--grad_reg_loss_type", choices=list(_PENALTIES), default="add#hinge",
+             help="how latency enters the loss: add#hinge adds nothing up to the reference; add#linear and "
+             "mul#log are NNI's, reward every ms saved, and end far below the reference or above it "
+             "(default: %(default)s)")
     add_flag(latency, "--grad_reg_loss_lambda", type=positive_float, metavar="X",
-             help="weight of the latency in add#linear (default: 1)")
+             help="weight of the latency in add#hinge (default: 1) and add#linear (default: 0.2)")
     add_flag(latency, "--grad_reg_loss_alpha", type=positive_float, metavar="X",
              help="factor of the loss in mul#log (default: 1)")
     add_flag(latency, "--grad_reg_loss_beta", type=positive_float, metavar="X",

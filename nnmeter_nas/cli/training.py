@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .arguments import count, positive_float, positive_int, share
+from .arguments import DEFAULT_DEVICE, count, new_file, positive_float, positive_int, share
 from .messages import console, fail, note
 
 
@@ -84,9 +84,16 @@ def make_task(options: argparse.Namespace) -> Any:
 
 
 def check_task(options: argparse.Namespace) -> None:
-    """End with a usage error if the dataset needs a folder and none is named."""
-    if options.dataset != "digits" and options.data_path is None:
-        options.parser.error(f"--dataset {options.dataset} is read from a folder: name it with --data DIR")
+    """End with a usage error if a file or folder that the options name cannot be what it is named for."""
+    if options.dataset != "digits":
+        if options.data_path is None:
+            options.parser.error(
+                f"--dataset {options.dataset} is read from a folder: name it with --data DIR"
+            )
+        if not options.data_path.is_dir():
+            options.parser.error(f"argument --data: {options.data_path} is no folder")
+    if options.output.exists() and not options.output.is_dir():
+        options.parser.error(f"argument -o/--output: {options.output} is no folder")
 
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +116,12 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(task, "--bn_eps", type=positive_float, default=1e-3, metavar="X", help="(default: %(default)s)")
 
 
+def add_hardware_argument(group: Any, what: str) -> None:
+    """Add the flag for the device; ``what`` says what it is for."""
+    add_flag(group, "--applied_hardware", default=DEFAULT_DEVICE, metavar="DEVICE",
+             help=f"{what}, see `predictors list` (default: %(default)s)")
+
+
 def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
     """Add the flags for training and for the results' folder (default ``output``); return their group."""
     training = parser.add_argument_group("training")
@@ -121,7 +134,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
              help="of the weights, at the start (default: %(default)s)")
     add_flag(training, "--no_decay_keys", choices=["None", "bn", "bn#bias"], default="bn",
              help="what is spared from weight decay (default: %(default)s)")
-    add_flag(training, "--seed", type=int, default=0, metavar="S", help="of everything random (default: 0)")
+    add_flag(training, "--seed", type=count, default=0, metavar="S", help="of everything random (default: 0)")
     add_flag(training, "--device", default="auto", metavar="NAME",
              help="cpu, cuda, cuda:1 ...; a GPU if there is one, by default")
     add_flag(training, "--threads", type=positive_int, metavar="N",
@@ -129,7 +142,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:
     add_flag(training, "--n_worker", type=count, default=0, metavar="N",
              help="processes that read images ahead (default: %(default)s)")
     training.add_argument("--checkpoint", "--checkpoint_path", "--checkpoint-path", dest="checkpoint_path",
-                          type=Path, metavar="FILE", help="where the state is kept (default: in --output)")
+                          type=new_file, metavar="FILE",
+                          help="where the state is kept (default: in --output)")
     training.add_argument("-o", "--output", type=Path, default=Path(output), metavar="DIR",
                           help="for everything that is written (default: %(default)s)")
     return training

@@ -1,4 +1,4 @@
-"""Import hooks: find ``nn_meter`` in this package, and patch NNI's profiler when it is loaded."""
+"""Import hooks: find ``nn_meter`` in this package, and mend modules of NNI when they are loaded."""
 
 from __future__ import annotations
 
@@ -14,31 +14,48 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import MissingPackageError
-from .nni_profiler import patch_profiler
+from .nni_mended import MENDED
 
 PACKAGE = "nn_meter"
-#: NNI 3.0's profiler, which uses nn-Meter's predictors.
-PROFILER = "nni.nas.profiler.pytorch.nn_meter"
 #: Release of nn-Meter with this interface.
 VERSION = "2.0"
 
-_PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors", "latency_metrics")
+_PREDICTOR = ("nnMeterPredictor", "load_latency_predictor", "list_latency_predictors")
 _IR_CONVERTER = ("model_file_to_graph", "model_to_graph")
-_UTILS = ("create_user_configs", "change_user_data_folder", "download_from_url")
-#: Public names of each supported module of nn-Meter.
+_CONFIG = ("create_user_configs", "change_user_data_folder", "get_user_data_folder")
+_FLOPS = ("get_conv_flop_params", "get_dwconv_flop_params", "get_fc_flop_params")
+#: Public names of each supported module of nn-Meter, of its release 2.0 and of its last state.
 _MODULES = {
-    PACKAGE: (*_PREDICTOR, *_IR_CONVERTER, *_UTILS, "bench_dataset"),
-    "nn_meter.predictor": _PREDICTOR,
+    PACKAGE: (
+        *_PREDICTOR, *_IR_CONVERTER, *_CONFIG[:2], "download_from_url", "latency_metrics", "bench_dataset",
+    ),
+    "nn_meter.predictor": (*_PREDICTOR, "latency_metrics"),
+    "nn_meter.predictor.nn_meter_predictor": _PREDICTOR,
+    "nn_meter.predictor.prediction": (),
+    "nn_meter.predictor.prediction.extract_feature": ("get_flops_params", "get_predict_features"),
+    "nn_meter.predictor.prediction.predict_by_kernel": ("merge_conv_kernels",),
+    "nn_meter.predictor.prediction.utils": ("get_kernel_name", "get_accuracy", "latency_metrics"),
+    "nn_meter.kernel_detector": ("KernelDetector",),
+    "nn_meter.kernel_detector.kernel_detector": ("KernelDetector",),
     "nn_meter.ir_converter": _IR_CONVERTER,
-    "nn_meter.utils": (*_UTILS, "get_user_data_folder"),
+    "nn_meter.ir_converter.utils": (
+        *_IR_CONVERTER, "onnx_model_to_graph", "nni_model_to_graph", "torch_model_to_graph",
+    ),
+    "nn_meter.utils": (*_CONFIG, "download_from_url", "latency_metrics", *_FLOPS),
+    "nn_meter.utils.config_manager": _CONFIG,
+    "nn_meter.utils.evaluation": ("latency_metrics", "get_accuracy", *_FLOPS),
+    "nn_meter.utils.path": ("get_filename", "get_filename_without_ext"),
+    "nn_meter.utils.utils": ("download_from_url", "NumpyEncoder"),
     "nn_meter.dataset": ("bench_dataset",),
-}
+}  # fmt: skip
+#: Modules of this folder that hold those names.
+_HOMES = ("interface", "kernels", "helpers")
 #: nn-Meter's logging levels: for the origins of files, and for the results of commands.
 _LEVELS = {"keyinfo": 22, "result": 25}
 
 
 class Finder(MetaPathFinder):
-    """Finds nn-Meter's modules in this package, and finds NNI's profiler in order to patch it."""
+    """Finds nn-Meter's modules in this package, and finds modules of NNI in order to mend them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -46,10 +63,10 @@ class Finder(MetaPathFinder):
         """Return a spec for ``fullname`` if it is one of these modules, else None."""
         if fullname.partition(".")[0] == PACKAGE:
             return spec_from_loader(fullname, _NnMeterLoader(), is_package=True)
-        found = PathFinder.find_spec(fullname, path) if fullname == PROFILER else None
+        found = PathFinder.find_spec(fullname, path) if fullname in MENDED else None
         if found is None or found.origin is None:
             return None
-        return spec_from_file_location(fullname, found.origin, loader=_ProfilerLoader(fullname, found.origin))
+        return spec_from_file_location(fullname, found.origin, loader=_MendingLoader(fullname, found.origin))
 
 
 class _NnMeterLoader(Loader):
@@ -69,25 +86,25 @@ class _NnMeterLoader(Loader):
                 f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "
                 "install nn-Meter and call nnmeter_nas.compat.uninstall() before importing it"
             )
-        interface = importlib.import_module(".interface", __package__)
+        homes = [importlib.import_module(f".{home}", __package__) for home in _HOMES]
         for name in _MODULES[module.__name__]:
-            setattr(module, name, getattr(interface, name))
+            setattr(module, name, next(getattr(home, name) for home in homes if name in home.__all__))
         module.__all__ = list(_MODULES[module.__name__])  # type: ignore[attr-defined]
         if module.__name__ == PACKAGE:
-            module.__doc__ = interface.__doc__
+            module.__doc__ = homes[0].__doc__
             module.__version__ = VERSION  # type: ignore[attr-defined]
             _set_up_logging()
-            for submodule in set(_MODULES) - {PACKAGE}:
+            for submodule in _MODULES:
                 importlib.import_module(submodule)
 
 
-class _ProfilerLoader(SourceFileLoader):
-    """Loads NNI's profiler and patches it."""
+class _MendingLoader(SourceFileLoader):
+    """Loads a module of NNI and mends it."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then patch it."""
+        """Run the module, then mend it."""
         super().exec_module(module)
-        patch_profiler(module)
+        MENDED[self.name](module)  # NNI gives some packages the name of a module in them
 
 
 def _set_up_logging() -> None:

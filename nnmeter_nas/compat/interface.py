@@ -23,8 +23,9 @@ from ..predictor import list_latency_predictors as list_cards
 from ..readers import read_model
 from ..readers.nni.ir import read_nni_ir
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
-from ..readers.torch.torchvision_models import read_torchvision
+from ..readers.torch.torchvision_models import read_torchvision, usual_shape
 from .archives import unpack
+from .kernels import KernelDetector
 from .nni_supernet import is_cut, stationary_part
 
 __all__ = [
@@ -39,10 +40,15 @@ __all__ = [
     "model_file_to_graph",
     "model_to_graph",
     "nnMeterPredictor",
+    "nni_model_to_graph",
+    "onnx_model_to_graph",
+    "torch_model_to_graph",
 ]
 
 #: nn-Meter's benchmark dataset of 26,000 measured models.
 _BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
+#: nn-Meter's input of torch modules, unless another is given.
+_IMAGE = (1, 3, 224, 224)
 
 logger = logging.getLogger("nn-Meter")
 
@@ -54,7 +60,7 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
         self,
         model: Any,
         model_type: str,
-        input_shape: tuple[int, ...] = (1, 3, 224, 224),
+        input_shape: tuple[int, ...] = _IMAGE,
         apply_nni: bool = False,
     ) -> float:
         """Predict the latency of ``model`` in ms, batch 1; see :func:`model_to_graph` for the arguments.
@@ -69,6 +75,11 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
         latency = super().predict(*_to_read(model, model_type, input_shape))
         logger.info("Predict latency: %s ms", latency)
         return latency
+
+    @property
+    def kd(self) -> KernelDetector:
+        """The detector of the kernels that the device runs."""
+        return KernelDetector(self.pack.rules)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_latency_predictor, (self.device, self.version)
@@ -92,12 +103,13 @@ def list_latency_predictors() -> list[dict[str, Any]]:
 def model_file_to_graph(
     filename: str,
     model_type: str,
-    input_shape: tuple[int, ...] = (1, 3, 224, 224),
+    input_shape: tuple[int, ...] = _IMAGE,
     apply_nni: bool = False,
 ) -> dict[str, Any]:
     """Convert a model file to nn-Meter IR; the contents of an nn-Meter IR file are returned unchanged.
 
-    With ``model_type`` "torch", ``filename`` is the name of a torchvision network.
+    With ``model_type`` "torch", ``filename`` is the name of a torchvision network. As in nn-Meter, all are
+    read with images of 224 x 224 unless ``input_shape`` says otherwise, also those that usually take others.
 
     Raises:
         ReaderError, GraphError, ShapeError: the model cannot be read.
@@ -109,7 +121,7 @@ def model_file_to_graph(
 
 
 def model_to_graph(
-    model: Any, model_type: str, input_shape: tuple[int, ...] = (1, 3, 224, 224), apply_nni: bool = False
+    model: Any, model_type: str, input_shape: tuple[int, ...] = _IMAGE, apply_nni: bool = False
 ) -> dict[str, Any]:
     """Convert a model to nn-Meter IR.
 
@@ -117,7 +129,7 @@ def model_to_graph(
         model: a torch module, an ONNX model, a candidate of an NNI search space, or nn-Meter IR, which
             is returned unchanged.
         model_type: "torch", "onnx", "nni-ir" or "nnmeter-ir".
-        input_shape: NCHW, batch 1; as in nn-Meter, only "torch" uses it.
+        input_shape: NCHW, batch 1, or CHW; as in nn-Meter, only "torch" uses it.
         apply_nni: has no effect: there is only one way to read a torch module.
 
     Raises:
@@ -126,6 +138,23 @@ def model_to_graph(
     if model_type == "nnmeter-ir":
         return model
     return to_nnmeter_ir(read_model(*_to_read(model, model_type, input_shape)))
+
+
+def onnx_model_to_graph(model: Any) -> dict[str, Any]:
+    """Convert an ONNX model to nn-Meter IR; see :func:`model_to_graph`."""
+    return model_to_graph(model, "onnx")
+
+
+def nni_model_to_graph(model: Any) -> dict[str, Any]:
+    """Convert a candidate of an NNI search space to nn-Meter IR; see :func:`model_to_graph`."""
+    return model_to_graph(model, "nni-ir")
+
+
+def torch_model_to_graph(
+    model: Any, input_shape: tuple[int, ...] = _IMAGE, apply_nni: bool = False
+) -> dict[str, Any]:
+    """Convert a torch module to nn-Meter IR; see :func:`model_to_graph`."""
+    return model_to_graph(model, "torch", input_shape)
 
 
 def create_user_configs() -> None:
@@ -154,7 +183,7 @@ def download_from_url(urladdr: str, ppath: str) -> None:
         PackError: it cannot be fetched, is not a zip file, or has entries outside the folder.
         MissingPackageError: httpx is not installed.
     """
-    archive = download(urladdr)
+    archive = download(urladdr, otherwise=f"unpack it into {ppath}")
     try:
         unpack(archive, Path(ppath))
     finally:
@@ -190,8 +219,12 @@ def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple
     A whole NNI candidate stays unchanged.
     """
     if model_type == "torch":
-        is_name = isinstance(model, str)
-        return (read_torchvision(model, input_shape),) if is_name else (model, model_type, input_shape)
+        shape = (1, *input_shape) if len(input_shape) == 3 else tuple(input_shape)  # an image without a batch
+        if not isinstance(model, str):
+            return model, model_type, shape
+        if (usual := usual_shape(model)) != shape:
+            logger.info("%s is read with the input %s; input_shape=%s is its usual one", model, shape, usual)
+        return (read_torchvision(model, shape),)
     if model_type == "nni-ir" and hasattr(model, "root_graph") and is_cut(model):
         return (read_nni_ir(*stationary_part(model)),)
     return model, model_type

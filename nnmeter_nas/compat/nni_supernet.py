@@ -45,11 +45,9 @@ def stationary_part(model: Any) -> tuple[Any, dict[str, Shape]]:
         node.remove()
     shapes: dict[str, Shape] = {}
     for node in root.hidden_nodes:
-        fed = {edge.tail_slot or 0 for edge in node.incoming_edges}
-        for slot, shape in enumerate(_claimed(node, "input_shape")):
-            if shape and slot not in fed:
-                root.add_edge((root.input_node, len(shapes)), (node, slot))
-                shapes[f"{node.name}.input_{slot}"] = shape
+        for slot, shape in _open_slots(node).items():
+            root.add_edge((root.input_node, len(shapes)), (node, slot))
+            shapes[f"{node.name}.input_{slot}"] = shape
         if not node.outgoing_edges and any(_claimed(node, "output_shape")):
             root.add_edge((node, None), (root.output_node, len(root.output_node.incoming_edges)))
     root.input_node.operation.io_names = list(shapes)
@@ -65,8 +63,15 @@ def _is_gap(model: Any, node: Any) -> bool:
 
 
 def _is_loose(node: Any) -> bool:
-    """Whether ``node`` takes tensors but has no incoming edge."""
-    return not node.incoming_edges and any(_claimed(node, "input_shape"))
+    """Whether ``node`` takes a tensor that no edge brings."""
+    return bool(_open_slots(node))
+
+
+def _open_slots(node: Any) -> dict[int, Shape]:
+    """Return the slots of ``node`` that take a tensor and have no edge, with the shapes that NNI noted."""
+    fed = {edge.tail_slot or 0 for edge in node.incoming_edges}
+    claimed = enumerate(_claimed(node, "input_shape"))
+    return {slot: shape for slot, shape in claimed if shape and slot not in fed}
 
 
 def _claimed(node: Any, key: str) -> list[Shape]:

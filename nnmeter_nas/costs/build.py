@@ -302,7 +302,10 @@ def _row(space: Space, sample: Sample) -> Indices:
 
 
 def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
-    """Measures as lists of all architectures; None if there are too many."""
+    """Measures as lists of all architectures; None if there are too many.
+
+    Their constant is the least value: what all architectures have, no choice changes.
+    """
     candidates = pricing.space.candidates
     sizes = tuple(map(len, candidates.values()))
     if math.prod(sizes) > LARGEST_LIST:
@@ -311,7 +314,9 @@ def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None
     values = pricing.values(rows)
     everything: Positions = tuple(range(len(sizes)))
     return [
-        FactorTable(candidates, 0.0, {everything: values[:, column].reshape(sizes)}) for column in columns
+        FactorTable(candidates, float(least), {everything: (values[:, column] - least).reshape(sizes)})
+        for column in columns
+        for least in [values[:, column].min()]
     ]
 
 

@@ -377,15 +377,23 @@ def positions_of(labels: Iterable[str], candidates: Candidates) -> Positions:
 
 
 def summed(candidates: Candidates, terms: Iterable[tuple[Positions, FloatArray]]) -> FactorTable:
-    """Make one table of many small factors; factors within the positions of a larger one are added to it."""
+    """Make one table of many small factors; factors within the positions of a larger one are added to it.
+
+    A choice of one candidate decides nothing, whatever a factor says of it. What one choice alone decides
+    stays a factor of its own, so that the table tells what this choice causes.
+    """
     constant, factors = 0.0, dict[Positions, FloatArray]()
-    for positions, values in sorted(terms, key=lambda term: -term[1].size):
+    sizes = [len(known) for known in candidates.values()]
+    for all_positions, all_values in sorted(terms, key=lambda term: -term[1].size):
+        positions = tuple(p for p in all_positions if sizes[p] > 1)
+        values = all_values.reshape([sizes[p] for p in positions])
         if not positions:
             constant += float(values)
             continue
-        home = next((known for known in factors if set(positions) <= set(known)), positions)
+        within = (known for known in factors if len(positions) > 1 and set(positions) <= set(known))
+        home = next(within, positions)
         if home not in factors:
-            factors[home] = np.zeros([len(tuple(candidates.values())[p]) for p in home])
+            factors[home] = np.zeros([sizes[p] for p in home])
         factors[home] += np.expand_dims(values, tuple(i for i, p in enumerate(home) if p not in positions))
     return FactorTable(candidates, constant, factors)
 

@@ -11,7 +11,6 @@ graph. If no table is exact, each architecture is measured on request.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +24,8 @@ from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
-from ..supernet.place import Place
-from ..supernet.space import STATIONARY, Space
+from ..supernet.space import Space
+from .attribution import parts_of_kernels, parts_of_table
 from .build import LIMIT, latency_header, learn_tables, warn_of_left_out, work_header
 from .bundled import bundled_table_of
 from .cache import cached_table, find_table, locked, table_path
@@ -195,42 +194,33 @@ def of_function(
 
 
 def latency_by_block(
-    space: Space, predictor: LatencyPredictor, architecture: Mapping[str, Any]
+    space: Space,
+    predictor: LatencyPredictor,
+    architecture: Mapping[str, Any],
+    measure: Measure | None = None,
 ) -> dict[str, float]:
     """Latency of an architecture by label, in ms; the values sum up to its latency.
 
-    A kernel counts for the block in which its first operator stands. If several choices decide that, as value
-    choices do, it counts for the choice that decides the fewest other places. Kernels that no choice changes
-    count for ``stationary_block``.
+    What a choice causes counts for it, and what no choice changes for ``stationary_block``, as in the table
+    of the space (``nnmeter-nas lut show``). What several choices cause together is split: each gets what its
+    candidate alone adds, and an equal part of the rest. Where no table holds, the kernels that a choice
+    changes or removes count for it, and a kernel of several choices for each in equal parts.
+
+    Args:
+        space: the space.
+        predictor: predictor of the device.
+        architecture: label -> candidate.
+        measure: the latency of ``space`` on that device; by default it is measured.
 
     Raises:
         SpaceError: the architecture is not in this space.
     """
     plain = plain_architecture(architecture, space.candidates)
     row = tuple(known.index(plain[label]) for label, known in space.candidates.items())
-    [[kernels]] = Pricing(space, [LatencyMeter([predictor])]).parts([row])
-    found = {**dict.fromkeys(space.candidates, 0.0), STATIONARY: 0.0}
-    label_of = _labels(space)
-    for name, ms in kernels.items():
-        found[label_of(name)] += ms
-    return found
-
-
-def _labels(space: Space) -> Callable[[str], str]:
-    """Return a function that gives the label of the block of an operator of ``space``."""
-    places = space.places
-    if space.blocks or places is None:
-        return lambda operator: space.blocks.get(operator, (STATIONARY,))[0]
-    decided = Counter(label for place in places.values() for label in {*place.conditions, *place.labels})
-
-    def label_of(operator: str) -> str:
-        while operator not in places and operator:
-            operator = operator.rpartition(".")[0]
-        place = places.get(operator, Place({}))
-        deciding = [label for label in space.candidates if label in (place.labels or place.conditions)]
-        return min(deciding, key=lambda label: decided[label], default=STATIONARY)
-
-    return label_of
+    measure = measure or latency(space, predictor)
+    if measure.table is not None:
+        return parts_of_table(measure.table, row)
+    return parts_of_kernels(Pricing(space, [LatencyMeter([predictor])]), row)
 
 
 def _measure(

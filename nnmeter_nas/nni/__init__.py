@@ -20,7 +20,7 @@ from .candidates import (
     traced_shape,
 )
 from .line import NAS, RETIARII, nni_line
-from .patches import patch, patch_when_experiment_starts, unpatch
+from .patches import no_longer_need_patches, patch, patch_when_experiment_starts, unpatch
 
 if TYPE_CHECKING:
     from .asking import AskingStrategy as NniStrategy
@@ -36,6 +36,7 @@ __all__ = [
     "build_network",
     "carries_operators",
     "nni_line",
+    "no_longer_need_patches",
     "origin_of",
     "patch",
     "patch_when_experiment_starts",

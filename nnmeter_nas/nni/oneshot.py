@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import MissingPackageError, SearchError
 from .line import NAS, nni_line
+from .patches import need_patches
 from .replaced import is_replaced, replace, wrap
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,13 @@ def nni3(module: str) -> Any:
     return importlib.import_module(module)
 
 
-def patch_oneshot() -> None:
-    """Patch NNI 3.0's one-shot strategies so that their penalties and filters take effect.
+def patch_oneshot(user: Any) -> None:
+    """Patch NNI 3.0's one-shot strategies so that the penalties and filters of ``user`` take effect.
 
     Each function called here says why. Does nothing where these strategies cannot run, or when called again.
     :func:`nnmeter_nas.nni.unpatch` undoes it.
     """
+    need_patches(user)
     if find_spec("pytorch_lightning") is None:
         return
     _keep_penalty_gradient()

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 #: Largest pickled part of a checkpoint, in bytes; mutators of 20 choices at ImageNet size take 0.5 MB.
 CHECKPOINT_LIMIT = 64 * 1024 * 1024
 
-#: Existing filters and strategies of this package. We assume that experiments that start meanwhile use them.
+#: Existing filters, strategies and profilers of this package, and its stand-in for nn-Meter while installed.
+#: We assume that experiments that start meanwhile use them.
 _ours: weakref.WeakSet[Any] = weakref.WeakSet()
 #: The last experiment that started while one of them existed.
 _experiment: weakref.ref[Any] | None = None
@@ -51,6 +52,18 @@ def unpatch() -> None:
     logger.info("NNI is as it was installed")
 
 
+def need_patches(user: Any) -> None:
+    """Note that ``user`` needs NNI to be patched for as long as it exists."""
+    _ours.add(user)
+
+
+def no_longer_need_patches(user: Any) -> None:
+    """Call :func:`unpatch` if nobody but ``user`` needs the patches."""
+    _ours.discard(user)
+    if not _ours:
+        unpatch()
+
+
 def patch_when_experiment_starts(user: Any) -> None:
     """Call :func:`patch` when an experiment starts while ``user``, a filter or a strategy, exists.
 
@@ -58,7 +71,7 @@ def patch_when_experiment_starts(user: Any) -> None:
     If ``user`` is made inside an experiment, as when NNI 2.10.1 resumes one, that experiment is patched at
     once. Does nothing without NNI.
     """
-    _ours.add(user)
+    need_patches(user)
     line = nni_line()
     if line is None:
         return

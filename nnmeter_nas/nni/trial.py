@@ -46,6 +46,8 @@ def run_trial(
 ) -> Any:
     """Run ``evaluate`` and report its metric together with ``values``.
 
+    What the evaluator returns is the metric if it reports none.
+
     Args:
         evaluate: runs the evaluator on the model.
         collected: holds back final metrics while entered.
@@ -66,6 +68,8 @@ def run_trial(
     try:
         with collected() as reported:
             result = evaluate()
+        if not reported and result is not None:
+            reported = [result]  # an evaluator may also return its metric
         metric = _metric(reported)
     except (Exception, SystemExit) as error:
         keep(None, f"{type(error).__name__}: {error}")
@@ -97,7 +101,9 @@ def _metric(reported: Reported) -> float:
         SearchError: no metric was reported, or it is not finite.
     """
     if not reported:
-        raise SearchError("the trial reported no metric: its evaluator must call nni.report_final_result")
+        raise SearchError(
+            "the trial reported no metric: its evaluator must return it or call nni.report_final_result"
+        )
     metric = reported[-1]
     if isinstance(metric, dict):
         if "default" not in metric:

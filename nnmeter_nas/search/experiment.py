@@ -74,7 +74,7 @@ class Search:
         self.space = load_space(settings.space, settings.input_shape)
         self.evaluator = _make_evaluator(settings, self.space.input_shape)
         # Price the space here to show progress; the strategy then finds the latencies in the cache.
-        measured = latencies(self.space, self.predictors, progress)
+        self._latencies = measured = latencies(self.space, self.predictors, progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
             medians = _median_latencies(self.space, measured, settings.seed)
             settings = replace(settings, max_latency=dict(zip(settings.devices, medians, strict=True)))
@@ -148,8 +148,8 @@ class Search:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
     def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
-        predictor = next(p for p in self.predictors if p.device == device)
-        return latency_by_block(self.space, predictor, dict(choices))
+        at = next(i for i, p in enumerate(self.predictors) if p.device == device)
+        return latency_by_block(self.space, self.predictors[at], dict(choices), self._latencies[at])
 
     @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a process has one search
     def _interval(self, device: str, choices: tuple[tuple[str, str], ...]) -> tuple[float, float] | None:
@@ -193,7 +193,7 @@ def _make_evaluator(settings: Settings, input_shape: tuple[int, ...]) -> Any:
     """Make the evaluator that ``settings.evaluator`` names: one of NNI's, or a function to wrap in one.
 
     The function gets the network or its factory, and those of ``settings.arguments`` and ``input_shape`` that
-    it takes. It must report its metric with ``nni.report_final_result``.
+    it takes. It returns its metric or reports it with ``nni.report_final_result``.
 
     Raises:
         SearchError: there is no such function or evaluator.

@@ -21,10 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from ..errors import SearchError
-from ..files import write_bytes
+from ..files import lock_folder, write_bytes
 from ..nni.events import Ended, Event, Submitted, from_record, to_record, unended
 from ..nni.trial import Outcome, read_outcome
 from .journal import Journal
@@ -89,7 +87,7 @@ class RunFolder:
     def __init__(self, path: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
         """Open the folder; use :meth:`create` or :meth:`resume`."""
         self.path, self.settings, self.facts = path, settings, facts
-        self._lock = _locked(path)
+        self._lock = lock_folder(path, _LOCK, "search")
         self._journal = Journal(path / _JOURNAL)
         self.events: list[Event] = []
         self._times: list[float] = []
@@ -118,7 +116,7 @@ class RunFolder:
         """
         cls.check(path, overwrite)
         path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+        with lock_folder(path, _LOCK, "search"):
             _clear(path)
             content = {"settings": dataclasses.asdict(settings), "facts": dict(facts)}
             write_bytes(path / SETTINGS, f"{json.dumps(content, indent=2)}\n".encode())
@@ -202,15 +200,6 @@ def read_settings(path: Path) -> tuple[Settings, dict[str, Any]]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise SearchError(f"{file} is damaged ({error}); restore it, or start the search anew") from error
-
-
-def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise SearchError(f"another process works on the search in {path}; wait for it, or end it") from error
-    return lock
 
 
 def _clear(path: Path) -> None:

@@ -67,7 +67,6 @@ def test_one_model_is_one_number(tmp_path: Path, capsys: pytest.CaptureFixture[s
     model = write_ir(tmp_path / "model.json")
     for arguments in (
         ["predict", str(model), "--predictor", CPU],
-        ["lat_pred", "--predictor", CPU, "--nn-meter-ir", str(model)],
         ["predict", "--predictor", CPU, str(model)],
     ):
         assert main(arguments) == 0

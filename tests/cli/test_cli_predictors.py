@@ -33,7 +33,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_list_predictors_prints_what_nn_meter_prints(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list-predictors"]) == 0
-    assert f"[Predictor] {CPU}: version=2.1" in capsys.readouterr().out.splitlines()
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading == "(nn-Meter) Supported latency predictors:"
+    assert f"(nn-Meter) [Predictor] {CPU}: version=2.1" in lines
 
 
 @pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")  # it has forests for few kernels

@@ -28,6 +28,8 @@ from nnmeter_nas import (
 from nnmeter_nas import (
     compat as nn_meter_compat,
 )
+from nnmeter_nas.cli import main
+from nnmeter_nas.compat import interface as nn_meter_interface
 from nnmeter_nas.compat.archives import unpack
 from nnmeter_nas.errors import (
     DatasetError,
@@ -168,6 +170,10 @@ def test_input_shape_is_heeded_for_torch_alone(nn_meter: Any) -> None:
     assert predictor.predict(module, "torch") == ours.predict(module, "torch", (1, 3, 224, 224))
     given = predictor.predict(module, "torch", (1, 3, 64, 64), True)
     assert given == ours.predict(module, "torch", (1, 3, 64, 64))
+    assert predictor.predict(module, "torch", input_shape=(3, 64, 64)) == given
+    assert predictor.predict(module, "torch", input_shape=[1, 3, 64, 64]) == given
+    convert = nn_meter.ir_converter.utils.torch_model_to_graph
+    assert nn_meter.model_to_graph(module, "torch", (3, 64, 64)) == convert(module, (1, 3, 64, 64))
     graph = small_cnn()
     assert predictor.predict(graph, "nnmeter-ir", (1, 3, 7, 7)) == predictor.predict(graph, "nnmeter-ir")
 
@@ -246,7 +252,7 @@ def test_a_network_takes_the_same_time_in_every_format(nn_meter: Any, tmp_path: 
 
 
 def test_torchvision_networks_go_by_name(
-    nn_meter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nn_meter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch")
     write_torchvision(tmp_path)
@@ -258,6 +264,21 @@ def test_torchvision_networks_go_by_name(
     assert predictor.predict("squeezenet", "torch") == expected
     graph = nn_meter.model_file_to_graph("squeezenet", "torch")
     assert predictor.predict(graph, "nnmeter-ir") == expected
+    # The stand-in for Inception is this network, too. nn-Meter reads it at 224 x 224, others at 299 x 299.
+    said: list[str] = []
+    monkeypatch.setattr(nn_meter_interface.logger, "info", lambda text, *args: said.append(text % args))
+    assert predictor.predict("inception_v3", "torch") == expected
+    assert any("(1, 3, 224, 224); input_shape=(1, 3, 299, 299) is its usual one" in line for line in said)
+    usual = predictor.predict("inception_v3", "torch", (1, 3, 299, 299))
+    for words, latency in (
+        (["lat_pred"], expected), (["predict"], usual),
+        (["lat_pred", "--input-shape", "1", "3", "299", "299"], usual),
+        (["predict", "--input-shape", "1", "3", "224", "224"], expected),
+    ):  # fmt: skip
+        assert main([*words, "--json", "--predictor", CPU, "--torchvision", "inception_v3"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)[0]["latency_ms"] == latency
+        assert ("inception_v3 is read with --input-shape" in err) == (len(words) == 1)
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
 
@@ -342,14 +363,6 @@ def test_benchmark_runs_as_it_is_under_the_command(run: Callable[..., list[str]]
         assert line.startswith("(nn-Meter) ")
         if version == newest[device]:
             assert line.endswith("5%accuracy: 0.0, 10%accuracy: 1.0")
-
-
-def test_command_refuses_what_is_no_script(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "nnmeter_nas.compat"]
-    for arguments, message in (([], "usage"), ([str(tmp_path / "absent.py")], "no script at")):
-        result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert result.returncode == 1
-        assert message in result.stderr
 
 
 class LatencyFilter:
@@ -481,7 +494,7 @@ def test_installing_imports_neither_torch_nor_nni(run: Callable[..., list[str]])
     assert lines == ["set()"]
 
 
-@pytest.mark.parametrize("name", ["builder", "dataset.gnn_dataloader", "kernel_detector"])
+@pytest.mark.parametrize("name", ["builder", "dataset.gnn_dataloader", "utils.graph_tool"])
 def test_what_is_not_offered_says_so(nn_meter: Any, name: str) -> None:
     with pytest.raises(MissingPackageError, match=rf"no 'nn_meter\.{name}'.*install nn-Meter"):
         importlib.import_module(f"nn_meter.{name}")
@@ -575,6 +588,15 @@ def test_dataset_is_fetched_once(nn_meter: Any, server: Server, tmp_path: Path) 
         files = nn_meter.bench_dataset(f"{server.address}/datasets.zip", str(tmp_path / "data"))
         assert files == [str(tmp_path / "data" / name) for name in ("alexnets.jsonl", "vggs.jsonl")]
     assert len(server.requests) == 1
+
+
+def test_hint_when_offline_is_for_what_was_asked_for(nn_meter: Any, tmp_path: Path) -> None:
+    pytest.importorskip("httpx")
+    folder = tmp_path / "data"
+    message = r"cannot be downloaded.*elsewhere and unpack it into .*data"
+    with pytest.raises(PackError, match=message) as caught:
+        nn_meter.bench_dataset("https://127.0.0.1:9/datasets.zip", str(folder))
+    assert "predictors import" not in str(caught.value)
 
 
 def test_zip_without_a_dataset_is_refused(nn_meter: Any, server: Server, tmp_path: Path) -> None:  # noqa: F811

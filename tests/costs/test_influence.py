@@ -60,7 +60,27 @@ def test_labels_that_no_place_tells_of_are_found(seed: int) -> None:
 def test_tables_have_all_labels_of_a_kernel_and_no_other() -> None:
     network = Network({"a": ("label_0", "label_4"), "b": ("label_4",), "c": ("label_7",)}, {}, 0)
     table = learn_influences(network, CANDIDATES, network.places())
-    assert set(table.factors) == {(0, 4), (7,)}
+    assert set(table.factors) == {(0, 4), (4,), (7,)}
+
+
+def test_what_one_choice_decides_alone_is_its_own_factor() -> None:
+    """The choice also decides a mark together with another one, and with one that has a single candidate."""
+    candidates = {"skip": ("a", "b"), "width": ("8", "16"), "only": ("16",)}
+    places = {
+        "": Place({}),
+        "branch": Place({}, frozenset({"skip", "only"})),
+        "last": Place({}, frozenset({"skip", "width"})),
+        "fixed": Place({}, frozenset({"only"})),
+    }
+
+    def evaluate(sample: Mapping[str, str]) -> dict[str, float]:
+        branch, width = {"a": 5.0, "b": 1.0}[sample["skip"]], int(sample["width"])
+        return {"branch": branch, "last": branch * width, "fixed": 2.0}
+
+    table = learn_influences(evaluate, candidates, places)
+    assert set(table.factors) == {(0,), (0, 1)}
+    assert table.block("skip").tolist() == [5.0, 1.0]
+    assert table.constant == 2.0
 
 
 def test_what_only_rare_choices_bring_about_is_learned_from_samples_that_have_it() -> None:

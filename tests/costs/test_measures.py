@@ -29,14 +29,14 @@ from nnmeter_nas.costs.measures import (
 from nnmeter_nas.costs.pricing import IndexArray
 from nnmeter_nas.errors import LookupTableError, SpaceError
 from nnmeter_nas.files import HOME
-from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.graph.work import flops as flops_of
 from nnmeter_nas.graph.work import params as params_of
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.predictor import LatencyWarning
 from nnmeter_nas.supernet import Space
-from nnmeter_nas.supernet.choices import choices, select
+from nnmeter_nas.supernet.choices import architecture_at, select
 from nnmeter_nas.supernet.named import load_space
 from nnmeter_nas.supernet.place import Place
 from nnmeter_nas.supernet.space import STATIONARY
@@ -353,29 +353,82 @@ def test_block_costs_its_kernels(predictor: LatencyPredictor) -> None:
     space = Space.of_supernet(residual_supernet())
     found = latency_by_block(space, predictor, {"layer_1": "k5", "layer_2": "zero", "layer_3": "k3"})
     graph = predictor.explain(graph_of(space, np.array([1, 2, 0]))).kernel_graph
-    assert found["layer_1"] == graph.nodes["layer_1.k5"]["latency_ms"]
+    assert found["layer_1"] == pytest.approx(graph.nodes["layer_1.k5"]["latency_ms"], rel=1e-9)
     assert found["layer_2"] == 0.0
-    assert found["layer_3"] == graph.nodes["layer_3.k3"]["latency_ms"]
+    assert found["layer_3"] == pytest.approx(graph.nodes["layer_3.k3"]["latency_ms"], rel=1e-9)
 
 
-def test_without_blocks_latency_goes_to_the_choice_with_the_fewest_places(
-    predictor: LatencyPredictor,
+def branches(architecture: Mapping[str, str]) -> nx.DiGraph:
+    """One of two convolutions, of which a choice of one candidate sets the second's width, then a third."""
+    graph = new_graph("branches")
+    x = conv(graph, "stem", add_input(graph, "input", (1, 3, 32, 32)), 16)
+    x = conv(graph, "a", x, 16, 5) if architecture["skip"] == "0" else conv(graph, "b", x, 16, 1)
+    return finish(classifier(graph, conv(graph, "w", x, int(architecture["width"]), 1)))
+
+
+def branching_space() -> Space:
+    """A space that tells as little as NNI's: the branches run everywhere as far as it knows."""
+    candidates = {"only": [16], "skip": [0, 1], "width": [8, 16]}
+    places = {name: Place({}, frozenset(of)) for name, of in {"": [], "b": ["only"], "w": ["width"]}.items()}
+    return Space.of_function("branches", candidates, branches, places)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_kernels_that_one_choice_causes_count_for_it(
+    predictor: LatencyPredictor, monkeypatch: pytest.MonkeyPatch, listed: bool
 ) -> None:
-    supernet = width_supernet()
-    places = {
-        "": Place({}),
-        "width": Place({}, frozenset({"width"})),
-        "kernel": Place({}, frozenset({"width", "kernel"})),
-        "last": Place({"last": frozenset({"k3"})}),
+    space = branching_space()
+    measure = latency(space, predictor) if listed else replace(latency(space, predictor), table=None)
+    found = {
+        skip: latency_by_block(space, predictor, {"only": "16", "skip": skip, "width": "8"}, measure)
+        for skip in "01"
     }
-    space = Space.of_function("f", choices(supernet), lambda chosen: select(supernet, chosen), places)
-    chosen = {"width": "c8", "kernel": "k7", "last": "k3"}
-    found = latency_by_block(space, predictor, chosen)
-    graph = predictor.explain(select(supernet, chosen)).kernel_graph
-    kernels = {"width": "width.8", "kernel": "kernel.7", "last": "last.3"}
-    assert list(found) == [*kernels, STATIONARY]
-    for label, kernel in kernels.items():
-        assert found[label] == graph.nodes[kernel]["latency_ms"]
+    for skip, kernel in (("0", "a"), ("1", "b")):
+        graph = predictor.explain(branches({"skip": skip, "width": "8"})).kernel_graph
+        assert found[skip]["skip"] == pytest.approx(graph.nodes[kernel]["latency_ms"], rel=1e-9)
+        assert found[skip]["only"] == 0.0
+    assert found["0"]["width"] == pytest.approx(found["1"]["width"], rel=1e-9)
+    assert found["0"][STATIONARY] == pytest.approx(found["1"][STATIONARY], rel=1e-9)
+
+
+@pytest.mark.parametrize("supernet", SPACES)
+def test_latency_by_block_is_that_of_the_table(
+    supernet: Callable[[], nx.DiGraph], predictor: LatencyPredictor
+) -> None:
+    space = Space.of_supernet(supernet())
+    table = latency(space, predictor).table
+    assert table is not None
+    together = {label for labels in table.interactions() for label in labels}
+    for row in rows_of(space)[::3]:
+        found = latency_by_block(space, predictor, architecture_at(row, space.candidates))
+        assert found[STATIONARY] == table.constant
+        for label, index in zip(table.labels, row, strict=True):
+            if label not in together:
+                assert found[label] == table.block(label)[index]
+
+
+@pytest.mark.parametrize("supernet", SPACES)
+def test_where_no_table_holds_parts_still_sum_up_to_the_latency(
+    supernet: Callable[[], nx.DiGraph], predictor: LatencyPredictor
+) -> None:
+    space = Space.of_supernet(supernet())
+    measure = Measure("latency_ms", "ms", None, lambda rows: np.zeros(len(rows)))
+    row = rows_of(space)[-1]
+    found = latency_by_block(space, predictor, architecture_at(row, space.candidates), measure)
+    assert min(found.values()) >= 0
+    assert found[STATIONARY] > 0
+    assert sum(found.values()) == pytest.approx(predictor.explain(graph_of(space, row)).latency_ms)
+
+
+def test_latency_of_two_choices_is_shared_by_what_each_adds(predictor: LatencyPredictor) -> None:
+    space = Space.of_supernet(width_supernet())
+    narrow, wide, large = (
+        latency_by_block(space, predictor, {"width": width, "kernel": kernel, "last": "k3"})
+        for width, kernel in (("c8", "k1"), ("c64", "k1"), ("c64", "k7"))
+    )
+    assert narrow["width"] < wide["width"] < large["width"]
+    assert narrow["kernel"] == pytest.approx(wide["kernel"], rel=1e-9)  # k1 adds nothing by itself
+    assert large["kernel"] > 3 * wide["kernel"]
 
 
 def test_latency_by_block_of_another_spaces_architecture_is_rejected(predictor: LatencyPredictor) -> None:

@@ -15,8 +15,6 @@ pytest.importorskip("pytorch_lightning", reason="what NNI's one-shot strategies 
 
 import nni  # noqa: E402
 import nni.nas.strategy as strategies  # noqa: E402
-from nni.nas.evaluator.pytorch import Classification  # noqa: E402
-from nni.nas.execution.sequential import SequentialExecutionEngine  # noqa: E402
 from nni.nas.nn.pytorch import (  # noqa: E402
     InputChoice,
     LayerChoice,
@@ -28,10 +26,9 @@ from nni.nas.nn.pytorch import (  # noqa: E402
     Repeat,
 )
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty, RangeProfilerFilter  # noqa: E402
-from nni.nas.space import RawFormatModelSpace  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 
+from nni3_oneshot import train  # noqa: E402
 from nnmeter_nas import LatencyWarning, load_latency_predictor  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SpaceError, UnknownDeviceError, UnpredictedOperatorError  # noqa: E402
 from nnmeter_nas.estimators.latency_profiler import LatencyProfiler  # noqa: E402
@@ -287,21 +284,6 @@ class Wide(ModelSpace):
 def test_a_kernel_that_too_many_labels_decide_is_refused_by_their_names() -> None:
     with pytest.raises(SpaceError, match=r"7776 combinations of width_0, width_1, .*width_4"):
         LatencyProfiler(Wide(), SHAPE, CPU)
-
-
-def train(strategy: Any, space: Any, steps: int) -> None:
-    """Run a one-shot ``strategy`` on random images for some steps."""
-    torch.manual_seed(0)
-    images, classes = torch.rand(4 * steps, 3, 16, 16), torch.randint(10, (4 * steps,))
-    loader = DataLoader(TensorDataset(images, classes), batch_size=4)
-    evaluator = Classification(
-        learning_rate=0.01, train_dataloaders=loader, val_dataloaders=loader, num_classes=10, max_epochs=1,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, logger=False,
-        accelerator="cpu",
-    )
-    raw = RawFormatModelSpace.from_model(space)
-    raw.evaluator = evaluator
-    strategy(raw, SequentialExecutionEngine())
 
 
 def tiny() -> Any:

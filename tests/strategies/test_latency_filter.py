@@ -264,6 +264,31 @@ def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen(candidates:
         accept(candidates[3])
 
 
+def test_a_limit_that_no_architecture_of_the_table_meets_ends_the_search_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    models = make_candidates(nasbench201("small"), "py", CHECKED + 4)
+    accept = LatencyFilter(1e6, CPU, reverse=True)
+    with pytest.raises(SearchError, match=r"slower than 1e.06 ms: the slowest takes .*set threshold below"):
+        any(accept(model) for model in models)
+    accept = LatencyFilter(0.5, CPU)
+    monkeypatch.setattr(accept._table, "reach", lambda: (0.75, 2.0))
+    monkeypatch.setattr(accept, "_latency", lambda model, sample: 1.0)
+    with pytest.raises(SearchError, match=r"within 0\.5 ms: the fastest takes 0\.75 ms.*at or above"):
+        accept(models[0])
+
+
+def test_long_silence_is_broken_by_a_warning(
+    candidates: list[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnmeter_nas.strategies.latency_filter._WARN_S", 0.0)
+    accept = LatencyFilter(0.001, WorkPredictor())
+    assert not accept(candidates[0])
+    assert "none within 0.001 ms" in caplog.text
+    assert "raise the threshold" in caplog.text
+
+
 def test_patience_counts_rejections_in_a_row_only(candidates: list[Any]) -> None:
     known = latencies(candidates)
     fast, slow = candidates[known.index(min(known))], candidates[known.index(max(known))]

@@ -435,6 +435,12 @@ def test_a_trial_reports_its_measures_and_keeps_its_outcome(tmp_path: Path, repo
         assert part in line.replace('"', "'")
 
 
+@pytest.mark.parametrize("returned", [0.5, {"default": 0.5, "loss": 1.5}])
+def test_a_metric_that_an_evaluator_returns_counts(returned: Any, tmp_path: Path, reported: Any) -> None:
+    assert run_trial(lambda network: returned, tmp_path).metric == 0.5
+    assert "'latency_ms': 2.5" in reported()[-1].replace('"', "'")
+
+
 @pytest.mark.parametrize(("function", "error", "message"), [
     (crashing, RuntimeError, "out of memory"),
     (leaving, SystemExit, "0"),

@@ -34,7 +34,16 @@ class _BrokenError(Exception):
     """An attempt broke off; another may get further."""
 
 
-def download(url: str, sha256: str | None = None, progress: Progress | None = None) -> Path:
+class _UnreachableError(Exception):
+    """The server cannot be reached."""
+
+
+def download(
+    url: str,
+    sha256: str | None = None,
+    progress: Progress | None = None,
+    otherwise: str = "import the file: nnmeter-nas predictors import FILE",
+) -> Path:
     """Download ``url`` into the download folder; return the path of the file.
 
     Bytes that an earlier call received are not fetched again if the file's ETag shows that it has not
@@ -44,17 +53,23 @@ def download(url: str, sha256: str | None = None, progress: Progress | None = No
         url: an ``https://`` address; redirects to other schemes are refused.
         sha256: hex digest that the file must match.
         progress: called with the file's name, bytes received and bytes in total (0 if unknown).
+        otherwise: what to do with the file where it cannot be downloaded here, for the message.
 
     Raises:
         PackError: the server cannot be reached, refuses, or does not send what it announced. Bytes received
             are kept only if the download can be resumed.
         MissingPackageError: httpx is not installed.
     """
-    httpx = load_extra("httpx", "download", "downloading predictors")
+    httpx = load_extra("httpx", "download", "downloading")
     path = _path(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_beside(path, "lock")), httpx.Client(timeout=_TIMEOUT) as client, shown(progress) as report:
-        _fetch(httpx, client, url, path, report)
+        try:
+            _fetch(httpx, client, url, path, report)
+        except _UnreachableError as error:
+            raise PackError(
+                f"{error}. If this computer is offline, download it elsewhere and {otherwise}"
+            ) from error
         if sha256 is not None and files.sha256(path) != sha256.lower():
             discard(path)
             raise PackError(f"{url} is refused: the SHA-256 of what it sent is not {sha256}")
@@ -103,11 +118,8 @@ def _fetch(httpx: Any, client: Any, url: str, path: Path, report: Progress) -> N
     raise _unreachable(url, reason) from reason
 
 
-def _unreachable(url: str, reason: Exception) -> PackError:
-    return PackError(
-        f"{url} cannot be downloaded: {str(reason) or type(reason).__name__}. If this computer is offline, "
-        "download it elsewhere and import the file: nnmeter-nas predictors import FILE"
-    )
+def _unreachable(url: str, reason: Exception) -> _UnreachableError:
+    return _UnreachableError(f"{url} cannot be downloaded: {str(reason) or type(reason).__name__}")
 
 
 def _receive(client: Any, url: str, path: Path, report: Progress) -> None:

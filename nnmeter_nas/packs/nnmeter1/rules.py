@@ -19,7 +19,7 @@ from ...kernels.fusion import FusionRules, Kernel
 from ...kernels.patterns import PATTERNS, Pattern, chain
 
 #: nn-Meter's names of canonical operators, where the two differ.
-_NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
+NNMETER_NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
 #: Prefix of the names of rules that say what fuses.
 _PREFIX = "BF_"
 #: Name of the rule that says whether an operator may join one that several operators read.
@@ -44,7 +44,8 @@ class NnMeterRules(FusionRules):
         """The chains, and the patterns that nn-Meter looks for on every device."""
         # An operator with another name here may have the name of the first operator of a chain.
         chains = (
-            ("-".join(ops), frozenset({ops[0], *_NAMES}), partial(_find_chain, ops)) for ops in self.chains
+            ("-".join(ops), frozenset({ops[0], *NNMETER_NAMES}), partial(_find_chain, ops))
+            for ops in self.chains
         )
         return (*chains, *PATTERNS)
 
@@ -93,7 +94,7 @@ def _nnmeter_name(data: Mapping[str, Any]) -> str:
     op = str(data["op"])
     if op == "globalavgpool" and "kernel" in data["attrs"]:
         return "avgpool"
-    return _NAMES.get(op, op)
+    return NNMETER_NAMES.get(op, op)
 
 
 def _find_chain(ops: tuple[str, ...], graph: nx.DiGraph, name: str) -> list[str] | None:

@@ -16,7 +16,8 @@ from ..inputs import InputShape
 
 #: nn-Meter's short names of torchvision models.
 _SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0"}
-_IMAGE = (1, 3, 224, 224)
+#: Input of most models.
+IMAGE = (1, 3, 224, 224)
 #: Package of ``torchvision.models`` -> the input that its models are usually run on.
 _SHAPES_BY_KIND: dict[str, InputShape] = {
     "segmentation": (1, 3, 520, 520),
@@ -51,12 +52,7 @@ def read_torchvision(
         QuantizedModelError: the model is quantised, and ``allow_quantized`` is False.
         ReaderError: the model does not exist, detects objects, or cannot be traced.
     """
-    models, name = _torchvision_models(), _SHORT_NAMES.get(name, name)
-    known = models.list_models()
-    if name not in known:
-        raise ReaderError(f"torchvision has no model {name!r}; {nearest(name, known)}")
-    builder = models.get_model_builder(name)
-    kind = builder.__module__.removeprefix("torchvision.models.").partition(".")[0]
+    name, builder, kind = _found(name)
     if kind == "detection":
         raise ReaderError(
             f"{name!r} detects objects: it takes a list of images, and how many boxes it works on depends on "
@@ -67,11 +63,30 @@ def read_torchvision(
             f"{name!r} is quantised, and latencies are those of float networks; pass "
             f"{name.removeprefix(_QUANTIZED)!r}, or allow_quantized=True to price it as one"
         )
-    shape = input_shape or _SHAPES.get(name) or _SHAPES_BY_KIND.get(kind, _IMAGE)
-    graph = read_model(_build(builder), "torch", shape)
+    graph = read_model(_build(builder), "torch", input_shape or usual_shape(name))
     if name.startswith(_QUANTIZED):  # built as the float network that torchvision quantises
         graph.graph["quantized"] = [node for node, op in graph.nodes(data="op") if op != "input"]
     return graph
+
+
+def usual_shape(name: str) -> InputShape:
+    """Return the input that a model of torchvision is usually run on.
+
+    Raises:
+        MissingPackageError, ReaderError: as :func:`read_torchvision`.
+    """
+    name, _, kind = _found(name)
+    return _SHAPES.get(name) or _SHAPES_BY_KIND.get(kind, IMAGE)
+
+
+def _found(name: str) -> tuple[str, Callable[..., Any], str]:
+    """Return torchvision's name of a model, its builder, and its package of ``torchvision.models``."""
+    models, name = _torchvision_models(), _SHORT_NAMES.get(name, name)
+    known = models.list_models()
+    if name not in known:
+        raise ReaderError(f"torchvision has no model {name!r}; {nearest(name, known)}")
+    builder = models.get_model_builder(name)
+    return name, builder, builder.__module__.removeprefix("torchvision.models.").partition(".")[0]
 
 
 def _build(builder: Callable[..., Any]) -> Any:

@@ -1,0 +1,44 @@
+"""The command ``nn-meter``: this package's commands, with output in nn-Meter's form.
+
+It gives way to nn-Meter where that is installed, except in programs that run on this package, as
+``python -m nnmeter_nas.compat`` starts them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
+
+from ..compat import is_installed
+from . import main as run
+from .messages import fail
+
+#: Words of nn-Meter's command line that need its builder.
+_BUILDER = {
+    "create", "connect", "register", "unregister",
+    "--list-backends", "--list-kernels", "--list-operators", "--list-testcases",
+}  # fmt: skip
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    words = sys.argv[1:]
+    if _has_nn_meter() and not is_installed():
+        import_module("nn_meter.utils.nn_meter_cli.interface").nn_meter_cli()
+        return 0
+    if words[:1] in (["register"], ["unregister"]) and words[1:2] == ["--predictor"]:
+        words = ["predictors", words[0], *words[2:]]
+    if builder := _BUILDER.intersection(words[:1]):
+        fail(f"{builder.pop()} is part of nn-Meter's builder, which this package does not have")
+        return 2
+    return run(words, prog="nn-meter")
+
+
+def _has_nn_meter() -> bool:
+    """Whether nn-Meter itself is installed."""
+    try:
+        distribution("nn-meter")
+    except PackageNotFoundError:
+        return False
+    return True
