@@ -284,7 +284,7 @@ def _table(
     # A row and what is below it are a body of their own, so that they stay together when sorted.
     bodies = list(map("".join, zip(lines, below, strict=True))) if below else ["\n".join(lines)]
     parts = [
-        f"<caption>{escaped(caption)}</caption>" if caption else "",
+        f"<caption><span>{escaped(caption)}</span></caption>" if caption else "",
         f"<thead><tr>{''.join(cells)}</tr></thead>",
         *(
             f"<tbody{more}>\n{body}\n</tbody>"
