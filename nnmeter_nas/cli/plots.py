@@ -21,6 +21,8 @@ _SHOWN = 15
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a90a", "#6b4c9a", "#8c564b")
 _TEXT_COLOUR = "#333333"
 _NAME_LENGTH = 34
+#: Number of letters in a line below a panel of kernels.
+_NOTE_LENGTH = 96
 #: Width in inches of a letter: in names beside an axis, in titles of panels, in the heading.
 _NAME_INCHES, _TITLE_INCHES, _HEADING_INCHES = 0.075, 0.083, 0.13
 _PANELS_A_ROW = 2
@@ -40,12 +42,17 @@ def kernels_plot(explanations: Sequence[Explanation], model: str, top: int | Non
     colours = {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
     columns = min(len(explanations), _PANELS_A_ROW)
     rows = -(-len(explanations) // columns)
-    height = 1.6 + 0.3 * max(len(_costliest(found, top or _SHOWN)) for found in explanations)
-    figure = new_chart(8.5 * columns, height * rows + 0.3, dpi=130)
-    figure.suptitle(model, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
+    shown = [_costliest(found, top or _SHOWN) for found in explanations]
+    notes = [_notes(*pair) for pair in zip(explanations, shown, strict=True)]
+    below = max(text.count("\n") + 1 for text in notes)
+    height = 0.9 + 0.3 * max(len(kernels) for kernels in shown) + 0.17 * below
+    heading = _wrapped(model, 8.5 * columns / _HEADING_INCHES)
+    figure = new_chart(8.5 * columns, height * rows + 0.1 + 0.2 * (heading.count("\n") + 1), dpi=130)
+    figure.suptitle(heading, fontsize=13, fontweight="bold", color=_TEXT_COLOUR)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, found in zip(panels, explanations, strict=False):
-        _draw_panel(axes, found, _costliest(found, top or _SHOWN), colours)
+    for axes, found, kernels, text in zip(panels, explanations, shown, notes, strict=False):
+        _draw_panel(axes, found, kernels, colours)
+        axes.set_xlabel(text, fontsize=9)
     for axes in panels[len(explanations) :]:
         axes.set_axis_off()
     return to_png(figure)
@@ -150,7 +157,7 @@ def _by_kind(found: Explanation) -> dict[str, float]:
 def _draw_panel(
     axes: Any, found: Explanation, kernels: list[tuple[str, dict[str, Any]]], colours: dict[str, str]
 ) -> None:
-    """Draw one device: a bar per kernel, the total of each type, and a note on what the bars leave out."""
+    """Draw one device: a bar per kernel, and the total of each type."""
     latencies = [data["latency_ms"] for _, data in kernels]
     colour = [colours[data["kernel"].op] for _, data in kernels]
     axes.barh(range(len(kernels)), latencies, height=0.72, color=colour)
@@ -160,10 +167,8 @@ def _draw_panel(
                       textcoords="offset points", va="center", fontsize=8.5, color=_TEXT_COLOUR)
     axes.set_yticks(range(len(kernels)), [_shortened(name) for name, _ in kernels], fontsize=8.5)
     axes.set_ylim(len(kernels) - 0.4, -0.6)  # the costliest on top
-    axes.set_xlim(0, 1.25 * max(latencies, default=1.0))
+    axes.set_xlim(0, 1.4 * max(latencies, default=1.0))  # room for the figures
     axes.set_title(found.title, fontsize=11, color=_TEXT_COLOUR)
-    remarks = ["predicted latency (ms, batch 1)", *_left_out(found, len(kernels), sum(latencies))]
-    axes.set_xlabel("\n".join(remarks), fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.25)
@@ -181,16 +186,16 @@ def _shortened(name: str) -> str:
 
 
 def _wrapped(text: str, letters: float) -> str:
-    """Break the lines of a title that are longer than so many letters."""
+    """Break lines that are longer than so many letters."""
     width = max(20, int(letters))
     return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
 
 
-def _left_out(found: Explanation, shown: int, shown_ms: float) -> list[str]:
-    """Return notes that a reader of the chart needs to understand its figures."""
-    lines = []
-    more = len(found.kernel_graph) - len(found.unpredicted) - shown
+def _notes(found: Explanation, shown: list[tuple[str, dict[str, Any]]]) -> str:
+    """Tell below a panel what its axis is, and what a reader needs to understand its figures."""
+    lines = ["predicted latency (ms, batch 1)"]
+    more = len(found.kernel_graph) - len(found.unpredicted) - len(shown)
     if more:
-        ms = found.latency_ms - shown_ms
+        ms = found.latency_ms - sum(data["latency_ms"] for _, data in shown)
         lines.append(f"{more} more kernels: {ms:.3g} ms, {ms / found.latency_ms:.1%}")
-    return lines + found.remarks()
+    return _wrapped("\n".join([*lines, *found.remarks()]), _NOTE_LENGTH)
