@@ -160,6 +160,11 @@ def test_shares_that_were_not_measured_are_in_the_files(tmp_path: Path) -> None:
     assert [row["latency_ms_estimated"] for row in rows] == ["0.0", "0.25"]
 
 
+def test_names_of_devices_are_whole_in_the_table() -> None:
+    text = "".join(printed(two_devices(FAST, BALANCED)).split())
+    assert "…" not in text
+
+
 def test_time_of_a_short_trial_is_not_nothing() -> None:
     assert " 0.4 " in printed(report_of(replace(FAST, seconds=0.4)))
 

@@ -128,6 +128,8 @@ def test_shares_that_were_not_measured_stand_beside_the_interval() -> None:
     assert "2.75 to 3.25, 25.0% extrapolated, 1.2% estimated" in page.texts["dl"][0]
     assert page.texts["td"].count("3.0002.75 to 3.2525.0% extrapolated1.2% estimated") == 2
     assert "2.000" in page.texts["td"]
+    assert "nine of ten measured latencies" in page.texts["main"][0]
+    assert "nine of ten" not in report_html(report_of(FAST, BALANCED))
 
 
 def test_every_device_and_objective_has_a_chart_of_its_own() -> None:

@@ -37,7 +37,7 @@ def trials_table(report: SearchReport) -> Table:
         box=box.SIMPLE_HEAD,
     )
     for heading in ("", "trial", *report.measures, report.metric, "time (s)"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("blocks", overflow="fold")
     front = {trial.number for trial in report.front}
     for trial in ranked(report):

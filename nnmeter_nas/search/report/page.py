@@ -118,6 +118,11 @@ def _pareto(report: SearchReport) -> str:
     objectives = " or ".join(map(report.plain_title, report.objectives))
     caption = f"Nothing tried has a better {report.metric} without being worse in {objectives}"
     hint = "<p>Point at a mark, or go to it with the Tab key, to see its architecture.</p>"
+    if any(report.intervals.values()) or any(report.not_measured.values()):
+        hint += (
+            "<p>Beside a latency stand the limits that hold nine of ten measured latencies, and the shares "
+            "of it that are extrapolated beyond the range measured or estimated for want of measurements.</p>"
+        )
     charts = f'<div class="charts">{"".join(figures)}</div>'
     return _section("Pareto front", hint, charts, _table(head, rows, caption, under=map(_choices, front)))
 
