@@ -30,13 +30,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
     const button = document.createElement("button");
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
+    button.append(...head.childNodes);
+    head.append(button);
     button.addEventListener("click", () => {
       const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => compare(a.cells[column].dataset.value, b.cells[column].dataset.value, sign));
-      table.tBodies[0].append(...rows);
+      const value = body => body.rows[0].cells[column].dataset.value;
+      table.append(...[...table.tBodies].sort((a, b) => compare(value(a), value(b), sign)));
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
     });

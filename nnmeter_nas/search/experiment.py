@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
@@ -130,14 +130,13 @@ class Search:
             note=note,
             settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
-        report = replace(report, intervals={
-            name: {
-                trial.number: interval
-                for trial in report.trials
-                if (interval := self._interval(p.device, tuple(trial.choices.items())))
-            }
-            for name, p in zip(hardware, self.predictors, strict=True)
-        })  # fmt: skip
+        intervals: dict[str, dict[int, tuple[float, float]]] = {}
+        not_measured: dict[str, dict[int, Mapping[str, float]]] = {}
+        for name, p in zip(hardware, self.predictors, strict=True):
+            of_trials = {t.number: self._sureness(p.device, tuple(t.choices.items())) for t in report.trials}
+            intervals[name] = {number: found for number, (found, _) in of_trials.items() if found}
+            not_measured[name] = {number: shares for number, (_, shares) in of_trials.items() if shares}
+        report = replace(report, intervals=intervals, not_measured=not_measured)
         if not report.front:
             return report
         choices = report.best.choices
@@ -152,13 +151,15 @@ class Search:
         return latency_by_block(self.space, self.predictors[at], dict(choices), self._latencies[at])
 
     @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a process has one search
-    def _interval(self, device: str, choices: tuple[tuple[str, str], ...]) -> tuple[float, float] | None:
-        """Limits in ms of an architecture's interval; None if the pack knows none."""
+    def _sureness(
+        self, device: str, choices: tuple[tuple[str, str], ...]
+    ) -> tuple[tuple[float, float] | None, Mapping[str, float]]:
+        """Limits in ms of an architecture's interval, None if there is none, and its not measured shares."""
         predictor = next(p for p in self.predictors if p.device == device)
-        if predictor.pack.intervals is None:
-            return None
-        interval = predictor.explain(self.space.model_graph(dict(choices))).interval()
-        return interval and (interval.low, interval.high)
+        found = predictor.explain(self.space.model_graph(dict(choices)))
+        shares = {"extrapolated": found.extrapolated_share, "estimated": found.estimated_share}
+        interval = found.interval()
+        return interval and (interval.low, interval.high), {basis: s for basis, s in shares.items() if s}
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:

@@ -109,6 +109,22 @@ def test_chart_is_an_image_with_bars(
     assert 0.3 < white < 0.98
 
 
+def test_chart_cuts_no_text(model: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    long = model.with_name(f"{'a_long_name_' * 9}.json")
+    model.rename(long)
+    chart = model.with_name("kernels.png")
+    assert main(["explain", str(long), "--predictor", CPU, GPU, "--plot", str(chart)]) == 0
+    image = imread(chart)[..., :3]
+    middle = image.shape[1] // 2
+    gap = image[:, middle - 80 : middle + 80]
+    assert image[:, [0, 1, -2, -1]].min() > 0.8  # nothing is drawn at the left and right edges
+    below = gap[-50:]  # notes of neighbours do not run into one another
+    assert (below.min(axis=(0, 2)) > 0.8).any()
+
+
 def test_two_models_are_told_apart_and_a_broken_one_fails_alone(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ pytest.importorskip("nni", reason="reads search spaces")
 from any_tables import with_header
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main
+from nnmeter_nas.cli.plots import heat_column, heat_map, heat_title
 from nnmeter_nas.costs import FactorTable, build_table, bundled, load_table, measures, save_table
 from nnmeter_nas.costs.bundled import bundled_tables
 from nnmeter_nas.costs.cache import check_table
@@ -209,6 +210,7 @@ def test_tables_in_the_package_need_neither_torch_nor_nni() -> None:
     script = """
 import sys
 from nnmeter_nas.cli import main
+from nnmeter_nas.cli.plots import heat_column, heat_map, heat_title
 
 for name in ("spos", "proxylessnas"):
     assert main(["lut", "show", name, "--predictor", "all", "--csv"]) == 0
@@ -297,6 +299,30 @@ def test_heat_map_has_a_panel_a_device(tmp_path: Path) -> None:
         assert len(np.unique(pixels[..., 0])) > 50  # many latencies, many shades
         heights.append(len(pixels))
     assert heights[1] > 1.7 * heights[0]
+
+
+def test_heat_map_of_few_positions_cuts_no_title(toy_file: Path) -> None:
+    table = load_table(toy_file)
+    header = dataclasses.replace(table.header, device=f"{CPU}_of_a_long_name", space="Space" * 20)
+    long = dataclasses.replace(table, header=header)
+    image = pytest.importorskip("PIL.Image")
+    with image.open(io.BytesIO(heat_map([long]))) as picture:
+        edges = np.asarray(picture.convert("L"))[:, [0, 1, -2, -1]]
+    assert edges.min() > 200  # nothing is drawn at the left and right edges
+
+
+def test_heat_map_tells_which_values_are_above_the_cheapest() -> None:
+    candidates = {"width": ("8", "16"), "kernel": ("k1", "k3"), "last": ("a", "b"), "only": ("c",)}
+    factors = {(0,): np.array([1.0, 2.0]), (0, 1): np.array([[1.0, 3.0], [2.0, 6.0]]),
+               (2,): np.array([0.0, 5.0])}  # fmt: skip
+    table = FactorTable(candidates, 0.5, factors)
+    found = {label: heat_column(table, label) for label in candidates}
+    values = {label: ms.tolist() for label, (ms, _) in found.items()}
+    assert values == {"width": [1.0, 2.0], "kernel": [0.0, 3.0], "last": [0.0, 5.0], "only": [0.0]}
+    assert [label for label, (_, relative) in found.items() if relative] == ["kernel", "last"]
+    assert "* above the cheapest candidate; on average where positions interact" in heat_title(table)
+    assert "average" not in heat_title(FactorTable(candidates, 0.5, {(2,): np.array([0.0, 5.0])}))
+    assert "*" not in heat_title(FactorTable(candidates, 0.5, {(0,): np.array([1.0, 2.0])}))
 
 
 # --- rank ---

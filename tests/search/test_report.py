@@ -131,7 +131,8 @@ def test_architecture_files_say_where_they_were_predicted_and_how_to_build_them(
     assert first.pop("export") == "nnmeter-nas export best/1.json -o network.onnx"
     assert first == {
         "space": "spos-small", "input_shape": [1, 3, 32, 32], "choices": dict(BALANCED.choices),
-        "values": {"latency_ms": 3.0}, "intervals": {}, "metric": 0.95, "metric_name": "accuracy",
+        "values": {"latency_ms": 3.0}, "intervals": {}, "not_measured": {}, "metric": 0.95,
+        "metric_name": "accuracy",
         "devices": {"latency_ms": {"device": CPU, "pack_version": 2.0, "pack_fingerprint": "abc"}},
         "limits": {"maxima": {"latency_ms": 4.0}, "minima": {}}, "objectives": ["latency_ms"], "trial": 2,
         "strategy": "random", "nni": "2.10.1", "settings": {"seed": 7},
@@ -148,6 +149,24 @@ def test_intervals_are_in_every_file(tmp_path: Path) -> None:
     by_trial = {row["trial"]: (row["latency_ms_low"], row["latency_ms_high"]) for row in rows}
     assert by_trial == {str(FAST.number): ("", ""), str(BALANCED.number): ("2.75", "3.25")}
     assert "2.75 to 3.25" in (tmp_path / "report.html").read_text()
+
+
+def test_shares_that_were_not_measured_are_in_the_files(tmp_path: Path) -> None:
+    shares = {"latency_ms": {BALANCED.number: {"estimated": 0.25}}}
+    write_report(replace(report_of(FAST, BALANCED), not_measured=shares), tmp_path)
+    first, second = (json.loads((tmp_path / "best" / f"{n}.json").read_text()) for n in (1, 2))
+    assert (first["not_measured"], second["not_measured"]) == ({"latency_ms": {"estimated": 0.25}}, {})
+    rows = csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text()))
+    assert [row["latency_ms_estimated"] for row in rows] == ["0.0", "0.25"]
+
+
+def test_names_of_devices_are_whole_in_the_table() -> None:
+    text = "".join(printed(two_devices(FAST, BALANCED)).split())
+    assert "…" not in text
+
+
+def test_time_of_a_short_trial_is_not_nothing() -> None:
+    assert " 0.4 " in printed(report_of(replace(FAST, seconds=0.4)))
 
 
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import pytest
 from nnmeter_nas.search.report.outcome import SearchReport
 from nnmeter_nas.search.report.page import report_html
 from nnmeter_nas.search.report.svg import escaped, ticks
-from searches import BALANCED, BEATEN, CPU_MS, FAILED, FAST, GPU_MS, RUNNING, report_of, two_devices
+from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU, GPU_MS, RUNNING, report_of, two_devices
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
 #: Elements that stand alone.
-_VOID = {"meta", "link", "img", "br", "hr", "input"}
+_VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -80,10 +80,10 @@ def test_page_tells_all_there_is_to_know() -> None:
         "trials trained of 10", "1 running, 1 failed", "nnmeter-nas export best/1.json", "no further",
         "75% of the limit 4, at least 1.5", "4,321",
         f"{CPU_MS} above 4 ms", "ValueError: no such kernel [/k9]", "stationary_block", "50.0%",
-        "k5 xception", "spos-small", "2.10.1", "300.0 M",
+        "layer_1: k5 layer_2: xception", "spos-small", "2.10.1", "300.0 M",
     ):  # fmt: skip
         assert expected in everything, expected
-    assert {row.get("id") for row in page.all("tr")} >= {f"trial-{n}" for n in range(1, 6)}
+    assert {row.get("id") for row in page.all("tbody")} >= {f"trial-{n}" for n in range(1, 6)}
 
 
 def test_every_trained_trial_is_a_point_that_tells_its_architecture_and_links_to_its_row() -> None:
@@ -94,6 +94,42 @@ def test_every_trained_trial_is_a_point_that_tells_its_architecture_and_links_to
     titles = page.texts["title"][1:]  # the first is the page's
     assert any("layer_1: k5, layer_2: xception" in title and "0.9500" in title for title in titles)
     assert len(page.all("svg")) > 1
+
+
+def test_architectures_are_told_by_label_beside_their_figures() -> None:
+    page = Page(report_html(report_of(FAST, BALANCED, FAILED)))
+    told = [text for text in page.texts["span"] if text.startswith("layer")]
+    best, other = (["layer_1: k5", "layer_2: xception"], ["layer_1: k3", "layer_2: xception"])
+    assert told == [*best, *other, *best, *other, *other]  # the front, then all trials
+    assert not any("title" in attributes for _, attributes in page.elements)
+
+
+def test_time_of_a_short_trial_is_not_nothing() -> None:
+    page = Page(report_html(report_of(replace(FAST, seconds=0.4), replace(BALANCED, seconds=83.2))))
+    assert {"0.4", "83"} <= set(page.texts["td"])
+
+
+def test_a_device_adds_one_column_to_the_latency_by_block() -> None:
+    text = report_html(full())
+    table = text[text.index("<h2>Latency by block") : text.index("<h2>Trials")]
+    page = Page(table[table.index("<div") : table.index("</section>")])
+    devices = [f"latency on {device} (ms)" for device in (CPU, GPU)]
+    assert page.texts["th"][:5] == ["block", "candidate", *devices, "layer_1"]
+    assert "1.00050.0%" in page.texts["td"]
+
+
+def test_shares_that_were_not_measured_stand_beside_the_interval() -> None:
+    report = replace(
+        report_of(FAST, BALANCED),
+        intervals={"latency_ms": {BALANCED.number: (2.75, 3.25)}},
+        not_measured={"latency_ms": {BALANCED.number: {"extrapolated": 0.25, "estimated": 0.0125}}},
+    )
+    page = Page(report_html(report))
+    assert "2.75 to 3.25, 25.0% extrapolated, 1.2% estimated" in page.texts["dl"][0]
+    assert page.texts["td"].count("3.0002.75 to 3.2525.0% extrapolated1.2% estimated") == 2
+    assert "2.000" in page.texts["td"]
+    assert "nine of ten measured latencies" in page.texts["main"][0]
+    assert "nine of ten" not in report_html(report_of(FAST, BALANCED))
 
 
 def test_every_device_and_objective_has_a_chart_of_its_own() -> None:

@@ -180,3 +180,21 @@ def test_a_temporary_folder_that_nni_breaks_on_is_named(
     with pytest.raises(SearchError, match="TMPDIR"), contained(tmp_path / "logs"):
         pass
     assert list((tmp_path / "my files").iterdir()) == []
+
+
+def test_report_tells_how_sure_each_latency_is(tmp_path: Path) -> None:
+    pytest.importorskip("nni.nas")
+    from nnmeter_nas.search.experiment import Search
+
+    search = Search(SETTINGS)
+    choices = {label: names[0] for label, names in search.space.candidates.items()}
+    with RunFolder.create(tmp_path / "run", SETTINGS, FACTS) as folder:
+        folder.record(Submitted(1, choices, {"latency_ms": 1.0}))
+        report = search.report(folder)
+    found = search.predictors[0].explain(search.space.model_graph(choices))
+    interval = found.interval()
+    assert interval is not None
+    assert report.intervals == {"latency_ms": {1: (interval.low, interval.high)}}
+    shares = {"extrapolated": found.extrapolated_share, "estimated": found.estimated_share}
+    assert any(shares.values())
+    assert report.not_measured == {"latency_ms": {1: {basis: s for basis, s in shares.items() if s}}}

@@ -23,13 +23,15 @@ from nni.retiarii import model_wrapper  # noqa: E402
 from nni.retiarii.nn import pytorch as nn  # noqa: E402
 
 from experiments import LIMIT_S, Run  # noqa: E402
-from layout import HELPERS  # noqa: E402
+from layout import HELPERS, REPOSITORY  # noqa: E402
 from nni_candidates import make_candidates  # noqa: E402
 from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas import nni as nni_lines  # noqa: E402
+from nnmeter_nas.costs.measures import latency  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError, SpaceError, UnknownDeviceError  # noqa: E402
 from nnmeter_nas.nni import build_module, unpatch  # noqa: E402
 from nnmeter_nas.search_spaces import nasbench201, spos  # noqa: E402
+from nnmeter_nas.solve.ranking import latency_reach  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
 from nnmeter_nas.strategies.table_lookup import CHECKED  # noqa: E402
 from nnmeter_nas.supernet.named import load_space  # noqa: E402
@@ -277,6 +279,20 @@ def test_a_limit_that_no_architecture_of_the_table_meets_ends_the_search_at_once
     monkeypatch.setattr(accept, "_latency", lambda model, sample: 1.0)
     with pytest.raises(SearchError, match=r"within 0\.5 ms: the fastest takes 0\.75 ms.*at or above"):
         accept(models[0])
+
+
+def test_page_on_searches_quotes_what_the_filter_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = load_latency_predictor(CPU)
+    table = latency(load_space("spos-small"), predictor).table
+    assert table is not None
+    accept = LatencyFilter(0.5, predictor)
+    monkeypatch.setattr(accept._table, "reach", lambda: latency_reach(table))
+    monkeypatch.setattr(accept, "_latency", lambda model, sample: 1.0)
+    monkeypatch.setattr("nnmeter_nas.nni.sample_of", lambda model: {})
+    with pytest.raises(SearchError) as error:
+        accept(object())
+    page = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
+    assert str(error.value) in " ".join(page.split())
 
 
 def test_long_silence_is_broken_by_a_warning(

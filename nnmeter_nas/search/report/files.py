@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files import write_bytes
-from .outcome import SearchReport, figure, limits_text, ranked
+from .outcome import SearchReport, figure, limits_text, ranked, seconds_words
 from .page import report_html
 from .plot import pareto_plot
 from .trials import Trial
@@ -37,7 +37,7 @@ def trials_table(report: SearchReport) -> Table:
         box=box.SIMPLE_HEAD,
     )
     for heading in ("", "trial", *report.measures, report.metric, "time (s)"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("blocks", overflow="fold")
     front = {trial.number for trial in report.front}
     for trial in ranked(report):
@@ -47,7 +47,7 @@ def trials_table(report: SearchReport) -> Table:
             str(trial.number),
             *(figure(trial.values[name]) if name in trial.values else "" for name in report.measures),
             f"{trial.metric:.4f}" if trial.state == "trained" else trial.state,
-            "" if trial.seconds is None else f"{trial.seconds:.0f}",
+            "" if trial.seconds is None else seconds_words(trial.seconds),
             Text(trial.failure or " ".join(trial.choices.values())),  # Text, so that nothing in it is markup
             style="red" if trial.state == "failed" else "bold green" if best else None,
         )
@@ -67,6 +67,11 @@ def _architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[st
         "intervals": {
             name: list(of_trials[trial.number])
             for name, of_trials in report.intervals.items()
+            if trial.number in of_trials
+        },
+        "not_measured": {
+            name: dict(of_trials[trial.number])
+            for name, of_trials in report.not_measured.items()
             if trial.number in of_trials
         },
         "metric": trial.metric,
@@ -129,6 +134,11 @@ def _csv(report: SearchReport) -> str:
     writer = csv.writer(text, lineterminator="\n")
     measures, labels = report.measures, report.labels
     sure = [name for name, of_trials in report.intervals.items() if of_trials]
+    unsure = [
+        (name, basis)
+        for name, of_trials in report.not_measured.items()
+        for basis in dict.fromkeys(basis for shares in of_trials.values() for basis in shares)
+    ]
     writer.writerow(
         [
             "trial",
@@ -136,6 +146,7 @@ def _csv(report: SearchReport) -> str:
             report.metric,
             *measures,
             *(f"{name}_{end}" for name in sure for end in ("low", "high")),
+            *(f"{name}_{basis}" for name, basis in unsure),
             "seconds",
             "pareto_front",
             *labels,
@@ -151,6 +162,10 @@ def _csv(report: SearchReport) -> str:
                 trial.metric,
                 *(trial.values.get(name, "") for name in measures),
                 *(limit for name in sure for limit in report.intervals[name].get(trial.number, ("", ""))),
+                *(
+                    report.not_measured[name].get(trial.number, {}).get(basis, 0.0)
+                    for name, basis in unsure
+                ),
                 trial.seconds,
                 int(trial.number in front),
                 *(trial.choices.get(label, "") for label in labels),

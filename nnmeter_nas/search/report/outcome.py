@@ -42,6 +42,8 @@ class SearchReport:
         latency_by_block: for each measure that is a latency: the best trial's latency in ms by label.
         intervals: for each measure that is a latency: limits in ms that hold nine of ten measured latencies,
             by the number of the trial; empty if the pack knows none.
+        not_measured: for each measure that is a latency: the shares of it that are extrapolated and
+            estimated, by basis, by the number of the trial; without those that are zero.
         asked: number of trials asked for; None if no number was given.
         note: why the search ended early, if it did.
         settings: everything else needed to repeat the search; JSON values.
@@ -61,6 +63,7 @@ class SearchReport:
     rejected: Mapping[str, int] = field(default_factory=dict)
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
+    not_measured: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     asked: int | None = None
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -144,6 +147,15 @@ def figure(value: float, zeros: bool = False) -> str:
         if abs(value) >= least:
             return f"{figure(value / size, zeros)} {unit}"
     return f"{value:#.4g}".rstrip(".") if zeros else f"{value:.4g}"
+
+
+def seconds_words(seconds: float) -> str:
+    """Format a duration in s with two digits, or more if they are whole seconds.
+
+    >>> seconds_words(0.4), seconds_words(0.0312), seconds_words(9.0), seconds_words(83.2)
+    ('0.4', '0.031', '9', '83')
+    """
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def limit_words(report: SearchReport, measure: str) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import resources
 from string import Template
 from typing import Any
 
-from .outcome import SearchReport, figure, limit_words, limits_text, ranked
+from .outcome import SearchReport, figure, limit_words, limits_text, ranked, seconds_words
 from .svg import escaped, pareto_chart, star
 from .trials import Trial, failures
+
+#: Four digits, so that the numbers of a column line up.
+_padded = partial(figure, zeros=True)
 
 
 def report_html(report: SearchReport) -> str:
@@ -70,14 +74,18 @@ def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
     least, most = report.limits(name)
     remarks = [f"{best.values[name] / most:.0%} of the limit {figure(most)}"] if name in report.maxima else []
     remarks += [f"at least {figure(least)}"] if name in report.minima else []
-    remarks += filter(None, [_interval_words(report, name, best)])
+    remarks += _remarks(report, name, best)
     return f"its {report.title(name)}", figure(best.values[name]), ", ".join(remarks)
 
 
-def _interval_words(report: SearchReport, name: str, trial: Trial) -> str:
-    """Return the limits of a trial's latency in words; empty if it has none."""
+def _remarks(report: SearchReport, name: str, trial: Trial) -> list[str]:
+    """Say how sure a trial's latency is: its limits, and which shares of it were not measured."""
     found = report.intervals.get(name, {}).get(trial.number)
-    return f"{figure(found[0])} to {figure(found[1])}" if found else ""
+    shares = report.not_measured.get(name, {}).get(trial.number, {})
+    return [
+        *([f"{figure(found[0])} to {figure(found[1])}"] if found else []),
+        *(f"{share:.1%} {basis}" for basis, share in shares.items()),
+    ]
 
 
 def _pareto(report: SearchReport) -> str:
@@ -94,26 +102,29 @@ def _pareto(report: SearchReport) -> str:
         figures.append(
             f"<figure>{pareto_chart(report, name)}\n<figcaption>{legend}{dashed}</figcaption></figure>"
         )
-    head = ("file", "trial", report.metric, *map(report.title, report.measures), "architecture")
+    head = ("file", "trial", report.metric, *map(report.title, report.measures))
     rows = [
         [
             f"<td><code>best/{place}.json</code></td>",
-            _number(trial.number, "d"),
-            _number(trial.metric, ".4f"),
+            _number(trial.number, "{:d}".format),
+            _number(trial.metric, "{:.4f}".format),
             *(
-                _number(trial.values.get(name), remark=_interval_words(report, name, trial))
+                _number(trial.values.get(name), remarks=_remarks(report, name, trial))
                 for name in report.measures
             ),
-            _choices(trial),
         ]
         for place, trial in enumerate(front, 1)
     ]
     objectives = " or ".join(map(report.plain_title, report.objectives))
     caption = f"Nothing tried has a better {report.metric} without being worse in {objectives}"
     hint = "<p>Point at a mark, or go to it with the Tab key, to see its architecture.</p>"
-    return _section(
-        "Pareto front", hint, f'<div class="charts">{"".join(figures)}</div>', _table(head, rows, caption)
-    )
+    if any(report.intervals.values()) or any(report.not_measured.values()):
+        hint += (
+            "<p>Beside a latency stand the limits that hold nine of ten measured latencies, and the shares "
+            "of it that are extrapolated beyond the range measured or estimated for want of measurements.</p>"
+        )
+    charts = f'<div class="charts">{"".join(figures)}</div>'
+    return _section("Pareto front", hint, charts, _table(head, rows, caption, under=map(_choices, front)))
 
 
 def _key(kind: str) -> str:
@@ -133,9 +144,7 @@ def _blocks(report: SearchReport) -> str:
         return ""
     best = report.best
     labels = list(dict.fromkeys(label for parts in found.values() for label in parts))
-    head = ["block", "candidate"]
-    for name in found:
-        head += [report.title(name), "share of it", ""]
+    head = ["block", "candidate", *map(report.title, found)]
     rows = []
     for label in labels:
         # One kernel may depend on several choices; its label then joins their labels.
@@ -145,22 +154,25 @@ def _blocks(report: SearchReport) -> str:
             f"<td>{escaped(' '.join(dict.fromkeys(chosen)))}</td>",
         ]
         for parts in found.values():
-            cells += _share(parts.get(label, 0.0), sum(parts.values()), max(parts.values()))
+            cells.append(_share(parts.get(label, 0.0), sum(parts.values()), max(parts.values())))
         rows.append(cells)
-    sums = "".join(f"{_number(sum(parts.values()))}<td></td><td></td>" for parts in found.values())
+    sums = "".join(_number(sum(parts.values())) for parts in found.values())
     foot = f'<tr><th scope="row">sum</th><td></td>{sums}</tr>'
-    intro = f"<p>Predicted latency of the best architecture (trial {best.number}), part by part.</p>"
-    return _section("Latency by block", intro, _table(head, rows, foot=foot))
+    intro = (
+        f"<p>Predicted latency of the best architecture (trial {best.number}), part by part: "
+        "what each choice causes, and in the stationary block what no choice changes.</p>"
+    )
+    return _section("Latency by block", intro, _table(head, rows, kind="parts", foot=foot))
 
 
-def _share(ms: float, total: float, most: float) -> list[str]:
-    """Make cells: a part's latency in ms, its share of the total, and a bar relative to the longest part."""
+def _share(ms: float, total: float, most: float) -> str:
+    """Make a cell: a part's latency in ms, its share of the total, and a bar relative to the longest part."""
     width = 100 * max(ms, 0.0) / most if most > 0 else 0.0
     bar = (
         f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{width:.2f}" height="8"/></svg>'
     )
-    return [_number(ms), _number(ms / total if total else 0.0, ".1%"), f"<td>{bar}</td>"]
+    return _number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar)
 
 
 def _trials(report: SearchReport) -> str:
@@ -168,7 +180,6 @@ def _trials(report: SearchReport) -> str:
     if not report.trials:
         return _section("Trials", "<p>None has been submitted.</p>")
     several = len(report.maxima) > 1
-    failed = any(trial.failure for trial in report.trials)
     head = (
         "trial",
         "state",
@@ -176,31 +187,28 @@ def _trials(report: SearchReport) -> str:
         *map(report.title, report.measures),
         *(["largest share of a limit"] if several else []),
         "time (s)",
-        "architecture",
-        *(["failure"] if failed else []),
     )
     front = {trial.number for trial in report.front}
-    rows, attributes = [], []
+    rows, under, attributes = [], [], []
     for trial in ranked(report):
         state = "front" if trial.number in front else trial.state
         cells = [
-            _number(trial.number, "d"),
+            _number(trial.number, "{:d}".format),
             f'<td class="state" data-value="{state}">{"on the front" if state == "front" else state}</td>',
-            _number(trial.metric, ".4f"),
-            *(_number(trial.values.get(name)) for name in report.measures),
-            *([_number(report.worst_ratio(trial), ".0%")] if several else []),
-            _number(trial.seconds, ".0f"),
-            _choices(trial),
+            _number(trial.metric, "{:.4f}".format),
             *(
-                [f'<td class="failure" data-value="{escaped(trial.failure)}">{escaped(trial.failure)}</td>']
-                if failed
-                else []
+                _number(trial.values.get(name), remarks=_remarks(report, name, trial))
+                for name in report.measures
             ),
+            *([_number(report.worst_ratio(trial), "{:.0%}".format)] if several else []),
+            _number(trial.seconds, seconds_words),
         ]
         rows.append(cells)
+        failure = f'<div class="failure">{escaped(trial.failure)}</div>' if trial.failure else ""
+        under.append(_choices(trial) + failure)
         attributes.append(f' id="trial-{trial.number}" class="{state}"')
     caption = f"All {len(rows)} trials; choose a heading to sort by it"
-    return _section("Trials", _table(head, rows, caption, "sortable", attributes))
+    return _section("Trials", _table(head, rows, caption, "sortable", under, attributes))
 
 
 def _rejected(report: SearchReport) -> str:
@@ -216,7 +224,9 @@ def _rejected(report: SearchReport) -> str:
 
 
 def _counts(caption: str, counts: Iterable[tuple[str, int]]) -> str:
-    rows = [[f'<th scope="row">{escaped(reason)}</th>', _number(count, ",")] for reason, count in counts]
+    rows = [
+        [f'<th scope="row">{escaped(reason)}</th>', _number(count, "{:,}".format)] for reason, count in counts
+    ]
     return _table(("reason", "architectures"), rows, caption)
 
 
@@ -255,31 +265,36 @@ def _table(
     rows: Sequence[Sequence[str]],
     caption: str = "",
     kind: str = "",
-    attributes: Sequence[str] = (),
+    under: Iterable[str] = (),
+    attributes: Iterable[str] = (),
     foot: str = "",
 ) -> str:
     """Make a table that scrolls on its own if it is wider than the page.
 
     Args:
-        head: names of the columns; empty for a column that needs none.
+        head: names of the columns.
         rows: cells, as HTML.
         caption: caption of the table.
         kind: HTML class of the table.
-        attributes: attributes of each row, as HTML.
+        under: what to write below each row, across all columns, as HTML.
+        attributes: attributes of each row with what is below it, as HTML.
         foot: a last row, as HTML.
     """
     cells = []
     for column, name in enumerate(head):
         number = ' class="number"' if rows and rows[0][column].startswith('<td class="number"') else ""
-        cells.append(f'<th scope="col"{number}>{escaped(name)}</th>' if name else "<td></td>")
-    body = [
-        f"<tr{more}>{''.join(row)}</tr>"
-        for row, more in zip(rows, attributes or [""] * len(rows), strict=True)
-    ]
+        cells.append(f'<th scope="col"{number}>{_breakable(name)}</th>')
+    lines = [f"<tr>{''.join(row)}</tr>" for row in rows]
+    below = [f'<tr class="under"><td colspan="{len(head)}">{text}</td></tr>' for text in under]
+    # A row and what is below it are a body of their own, so that they stay together when sorted.
+    bodies = list(map("".join, zip(lines, below, strict=True))) if below else ["\n".join(lines)]
     parts = [
-        f"<caption>{escaped(caption)}</caption>" if caption else "",
+        f"<caption><span>{escaped(caption)}</span></caption>" if caption else "",
         f"<thead><tr>{''.join(cells)}</tr></thead>",
-        "<tbody>\n" + "\n".join(body) + "\n</tbody>",
+        *(
+            f"<tbody{more}>\n{body}\n</tbody>"
+            for body, more in zip(bodies, list(attributes) or [""] * len(bodies), strict=True)
+        ),
         f"<tfoot>{foot}</tfoot>" if foot else "",
     ]
     style = f' class="{kind}"' if kind else ""
@@ -287,17 +302,27 @@ def _table(
     return f'<div class="wide" role="region" tabindex="0" aria-label="{name}">{table}</div>'
 
 
-def _number(value: float | None, form: str = "", remark: str = "") -> str:
-    """Make a cell with a number and a remark; ``form`` is its format, four digits if empty."""
+def _breakable(name: str) -> str:
+    """Return a name as HTML that may break after underscores, as the names of devices are long."""
+    return escaped(name).replace("_", "_<wbr>")
+
+
+def _number(
+    value: float | None,
+    words: Callable[[float], str] = _padded,
+    remarks: Iterable[str] = (),
+    more: str = "",
+) -> str:
+    """Make a cell: a number as ``words`` writes it, remarks below it, and more HTML."""
     if value is None:
         return '<td class="number" data-value=""></td>'
-    words = format(value, form) if form else figure(value, zeros=True)
-    small = f" <small>{escaped(remark)}</small>" if remark else ""
-    return f'<td class="number" data-value="{value}">{words}{small}</td>'
+    small = "".join(f"<small>{escaped(remark)}</small>" for remark in remarks)
+    return f'<td class="number" data-value="{value}">{words(value)}{small}{more}</td>'
 
 
 def _choices(trial: Trial) -> str:
-    """Make a cell with the chosen candidates in the order of their choices; its title shows the labels."""
-    names = escaped(" ".join(trial.choices.values()))
-    title = escaped(", ".join(f"{label}: {name}" for label, name in trial.choices.items()))
-    return f'<td class="blocks" data-value="{names}" title="{title}">{names}</td>'
+    """Write the choices of a trial in their order: label and chosen candidate."""
+    pairs = " ".join(
+        f"<span><i>{escaped(label)}:</i> {escaped(name)}</span>" for label, name in trial.choices.items()
+    )
+    return f'<div class="blocks">{pairs}</div>'
