@@ -26,6 +26,9 @@ _FITTED_AT = 0.95
 _TOO_MUCH = 0.4
 #: What families that the pack never saw count against held-out models, for the width of intervals.
 _UNSEEN = 0.5
+#: A model wholly extrapolated or estimated has an interval at least so much wider. Few models that were held
+#: out have such kernels, so the errors alone would let them count for nothing.
+_LEAST_SLOPES = {"extrapolated": 1.0, "estimated": 1.0}
 #: Prototypes of a kernel type at most, models of a family at most to fit slopes to.
 _PROTOTYPES, _FITTED_TO = 2048, 150
 
@@ -192,7 +195,7 @@ def _judged(intervals: Intervals, errors: Errors) -> dict[str, float]:
 
 
 def _slopes(parts: Sequence[Errors]) -> FloatArray:
-    """Slopes of a quantile regression without negative ones.
+    """Slopes of a quantile regression, none below :data:`_LEAST_SLOPES` or zero.
 
     It is a linear program: minimise the pinball loss of ``error - (base + doubts . weights)``. The base is at
     least the median error on held-out models, so that no interval shrinks to nothing.
@@ -202,11 +205,17 @@ def _slopes(parts: Sequence[Errors]) -> FloatArray:
     doubts = np.concatenate([part.doubts for part in few])
     n, terms, weights = len(errors), np.hstack([np.ones((len(errors), 1)), doubts]), _weights(few)
     least = float(np.median(parts[0].absolute))
+    variables = doubts.shape[1] + 1 + 2 * n
+    narrow = np.zeros((len(_LEAST_SLOPES), variables))  # narrow . variables <= 0: least * base <= weight
+    for row, (name, slope) in zip(narrow, _LEAST_SLOPES.items(), strict=True):
+        row[0], row[1 + Doubt._fields.index(name)] = slope, -1.0
     # error = terms . variables + above - below
     found = linprog(
         np.concatenate([np.zeros(terms.shape[1]), _FITTED_AT * weights, (1 - _FITTED_AT) * weights]),
         A_eq=sparse.hstack([sparse.csr_matrix(terms), sparse.eye(n), -sparse.eye(n)]),
         b_eq=errors,
+        A_ub=narrow,
+        b_ub=np.zeros(len(narrow)),
         bounds=[(least, None), *[(0, None)] * (doubts.shape[1] + 2 * n)],
         method="highs",
     )
