@@ -55,6 +55,7 @@ class TableLookup:
         self._origin: Origin | None = None
         self._space: Space | None = None
         self._table: FactorTable | None = None
+        self._reach: tuple[float, float] | None = None
         self._forget()
 
     def latency(self, candidate: Any, sample: Mapping[str, Any]) -> float | None:
@@ -102,8 +103,7 @@ class TableLookup:
     def _forget(self) -> None:
         """Start over with an unknown space."""
         self._read, self._left_to_check, self._dropped = 0, CHECKED, False
-        self._space = self._table = None
-        self._reach: tuple[float, float] | None = None
+        self._space = self._table = self._reach = None
 
     def _drop(self, why: str) -> None:
         """Read every later candidate of this space whole."""
