@@ -53,35 +53,25 @@ class AddLinear:
     def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
         """Return the task's loss plus the penalty."""
         _finite(expected_latency)
-        excess = (expected_latency - self.reference_latency) / self.reference_latency
+        excess = self._counted(expected_latency - self.reference_latency) / self.reference_latency
         return loss + self.lambda_ * excess
+
+    def _counted(self, excess_ms: torch.Tensor) -> torch.Tensor:
+        """Return what counts of the latency beyond the reference, which is negative below it."""
+        return excess_ms
 
 
 @dataclass(frozen=True)
-class AddHinge:
+class AddHinge(AddLinear):
     """``add#hinge``: loss + lambda * max(0, expected - reference) / reference.
 
-    Args:
-        reference_latency: in ms, above 0.
-        lambda_: penalty for twice the reference latency; 0 ignores latency.
-
-    Raises:
-        SettingsError: an argument is out of range.
-        SearchError: when called, the expected latency is not finite.
+    Arguments and errors are those of :class:`AddLinear`; ``lambda_`` is 1 by default.
     """
 
-    reference_latency: float
     lambda_: float = 1.0
 
-    def __post_init__(self) -> None:
-        _check("reference_latency", self.reference_latency, "above 0 ms", self.reference_latency > 0)
-        _check("lambda", self.lambda_, "of at least 0", self.lambda_ >= 0)
-
-    def __call__(self, loss: torch.Tensor, expected_latency: torch.Tensor) -> torch.Tensor:
-        """Return the task's loss plus the penalty."""
-        _finite(expected_latency)
-        excess = torch.relu(expected_latency - self.reference_latency) / self.reference_latency
-        return loss + self.lambda_ * excess
+    def _counted(self, excess_ms: torch.Tensor) -> torch.Tensor:
+        return torch.relu(excess_ms)
 
 
 @dataclass(frozen=True)

@@ -251,21 +251,24 @@ class LatencyFilter:
         interval = self._predictor.explain(*self._readable(model)).interval()
         return interval is not None and self._is_within(interval.low) and self._is_within(interval.high)
 
+    @property
+    def _limit(self) -> str:
+        """The limit in words."""
+        return f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
+
     def _impossible(self) -> str:
         """Say that nothing in the space meets the limit, if its table tells; else empty."""
         reach = self._table.reach() if self._table is not None else None
         if reach is None or any(map(self._is_within, reach)):
             return ""
         at, kind = (reach[1], "slowest") if self.reverse else (reach[0], "fastest")
-        limit = f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
         way_out = "below" if self.reverse else "at or above"
-        return (f"no architecture of the space is {limit}: the {kind} takes {at:.4g} ms, predicted by "
+        return (f"no architecture of the space is {self._limit}: the {kind} takes {at:.4g} ms, predicted by "
                 f"{self._predictor.device}; set threshold {way_out} that, or search another space")
 
     def _verdict(self) -> str:
         """Say why the search cannot go on."""
-        limit = f"{'slower than' if self.reverse else 'within'} {self.threshold:g} ms"
-        message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {limit}"
+        message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {self._limit}"
         if self.fastest_ms is None or self.slowest_ms is None:
             return f"{message}, since no candidate could be read; the last: {self._reading_error}"
         way_out = "lower" if self.reverse else "raise"

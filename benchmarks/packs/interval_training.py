@@ -62,7 +62,7 @@ def choose_prototypes(
     for name in network.names.measured:
         points = np.unique(points_of(seen[np.flatnonzero(seen.is_type(name))]), axis=0)
         found[name] = points[_far_apart(points)]
-    mixes = chosen.mixes(network, _by_member(network, seen).mean(axis=0)).astype(np.float16)
+    mixes = chosen.mixes(network, latency_by_member(network, seen).mean(axis=0)).astype(np.float16)
     return Prototypes(found, mixes[_far_apart(mixes)])
 
 
@@ -113,7 +113,7 @@ def _models(table: KernelTable, models: npt.NDArray[np.int64]) -> _Models:
     return _Models(table, models, table.kernels_of(models))
 
 
-def _by_member(network: KernelNetwork, found: Configurations) -> FloatArray:
+def latency_by_member(network: KernelNetwork, found: Configurations) -> FloatArray:
     """Latency of each kernel by each member, ``[members, k]``; 0 without weights for its type."""
     kernel_ms = np.zeros((len(network.members), len(found)))
     known = network.names.kinds_of(found) >= 0
@@ -131,7 +131,7 @@ def errors_of(
     """Errors of ``network`` on ``models`` (indices), which took ``measured`` ms, ``[all models]``."""
     chosen = _models(table, models)
     found = chosen.configurations
-    by_member = _by_member(network, found)
+    by_member = latency_by_member(network, found)
     ms = by_member.mean(axis=0)
     total = chosen.sums(ms)
     estimated = ~found.is_type(*network.names.measured)

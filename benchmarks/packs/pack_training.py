@@ -37,7 +37,15 @@ from nnmeter_nas.readers import nhwc
 from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
 
 from . import kernel_table, training, training_settings
-from .interval_training import LEVEL, Errors, choose_prototypes, coverage, errors_of, fit_intervals
+from .interval_training import (
+    LEVEL,
+    Errors,
+    choose_prototypes,
+    coverage,
+    errors_of,
+    fit_intervals,
+    latency_by_member,
+)
 from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
 from .metrics import accuracy, accuracy_by
 from .training import fit_member
@@ -298,10 +306,7 @@ def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray
 
 def _kernel_latency(network: KernelNetwork, table: KernelTable) -> FloatArray:
     """Predict each distinct kernel's latency in ms, ``[kernels]``; 0 without weights for its type."""
-    known = network.names.kinds_of(table.configurations) >= 0
-    kernel_latency = np.zeros(len(known))
-    kernel_latency[known] = network.predict(table.configurations[known])
-    return kernel_latency
+    return np.asarray(latency_by_member(network, table.configurations).mean(axis=0))
 
 
 def _calibrated_accuracy(

@@ -23,7 +23,7 @@ from ..predictor import list_latency_predictors as list_cards
 from ..readers import read_model
 from ..readers.nni.ir import read_nni_ir
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
-from ..readers.torch.torchvision_models import read_torchvision, usual_shape
+from ..readers.torch.torchvision_models import IMAGE, read_torchvision, usual_shape
 from .archives import unpack
 from .kernels import KernelDetector
 from .nni_supernet import is_cut, stationary_part
@@ -47,8 +47,6 @@ __all__ = [
 
 #: nn-Meter's benchmark dataset of 26,000 measured models.
 _BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
-#: nn-Meter's input of torch modules, unless another is given.
-_IMAGE = (1, 3, 224, 224)
 
 logger = logging.getLogger("nn-Meter")
 
@@ -60,7 +58,7 @@ class nnMeterPredictor(LatencyPredictor):  # noqa: N801 nn-Meter's name
         self,
         model: Any,
         model_type: str,
-        input_shape: tuple[int, ...] = _IMAGE,
+        input_shape: tuple[int, ...] = IMAGE,
         apply_nni: bool = False,
     ) -> float:
         """Predict the latency of ``model`` in ms, batch 1; see :func:`model_to_graph` for the arguments.
@@ -103,7 +101,7 @@ def list_latency_predictors() -> list[dict[str, Any]]:
 def model_file_to_graph(
     filename: str,
     model_type: str,
-    input_shape: tuple[int, ...] = _IMAGE,
+    input_shape: tuple[int, ...] = IMAGE,
     apply_nni: bool = False,
 ) -> dict[str, Any]:
     """Convert a model file to nn-Meter IR; the contents of an nn-Meter IR file are returned unchanged.
@@ -121,7 +119,7 @@ def model_file_to_graph(
 
 
 def model_to_graph(
-    model: Any, model_type: str, input_shape: tuple[int, ...] = _IMAGE, apply_nni: bool = False
+    model: Any, model_type: str, input_shape: tuple[int, ...] = IMAGE, apply_nni: bool = False
 ) -> dict[str, Any]:
     """Convert a model to nn-Meter IR.
 
@@ -151,7 +149,7 @@ def nni_model_to_graph(model: Any) -> dict[str, Any]:
 
 
 def torch_model_to_graph(
-    model: Any, input_shape: tuple[int, ...] = _IMAGE, apply_nni: bool = False
+    model: Any, input_shape: tuple[int, ...] = IMAGE, apply_nni: bool = False
 ) -> dict[str, Any]:
     """Convert a torch module to nn-Meter IR; see :func:`model_to_graph`."""
     return model_to_graph(model, "torch", input_shape)

@@ -116,7 +116,8 @@ def get_kernel_name(optype: str) -> str:
     >>> get_kernel_name("conv-relu"), get_kernel_name("gap"), get_kernel_name("concat")
     ('conv-bn-relu', 'global-avgpool', 'concat')
     """
-    return _PREDICTORS.get(merge_conv_kernels(optype), merge_conv_kernels(optype))
+    merged = merge_conv_kernels(optype)
+    return _PREDICTORS.get(merged, merged)
 
 
 def merge_conv_kernels(kernelname: str) -> str:

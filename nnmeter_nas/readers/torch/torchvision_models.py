@@ -16,7 +16,7 @@ from ..inputs import InputShape
 
 #: nn-Meter's short names of torchvision models.
 _SHORT_NAMES = {"mnasnet": "mnasnet1_0", "shufflenet_v2": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0"}
-#: Input of most models.
+#: Input of most models, and of all in nn-Meter unless another is given.
 IMAGE = (1, 3, 224, 224)
 #: Package of ``torchvision.models`` -> the input that its models are usually run on.
 _SHAPES_BY_KIND: dict[str, InputShape] = {
