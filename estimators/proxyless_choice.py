@@ -82,10 +82,19 @@ class Choices:
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """While entered, backward passes give gradients to the architecture parameters."""
+        """While entered, backward passes give gradients to the architecture parameters.
+
+        The candidates' weights get none, also where NNI is patched so that they do in its own search.
+        """
+        of_candidates = (p for choice in self.by_label.values() for p in choice.ops.parameters())
+        weights = [p for p in of_candidates if p.requires_grad]
         for choice in self.by_label.values():
             choice.learns = True
+        for weight in weights:
+            weight.requires_grad_(False)
         yield
+        for weight in weights:
+            weight.requires_grad_(True)
         for choice in self.by_label.values():
             choice.learns = False
             choice.finalize_grad()

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from nnmeter_nas.estimators.proxyless_retrain import read_architecture, retrain 
 from nnmeter_nas.estimators.proxyless_search import SearchSettings, chosen_network, search  # noqa: E402
 from nnmeter_nas.estimators.proxyless_task import Task  # noqa: E402
 from nnmeter_nas.estimators.proxyless_training import WeightSettings, Workplace  # noqa: E402
+from nnmeter_nas.nni import unpatch  # noqa: E402
+from nnmeter_nas.nni.proxyless import patch_proxyless  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas  # noqa: E402
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "nnmeter-nas"
@@ -163,6 +165,18 @@ def test_gradient_of_the_gates_is_that_of_nni() -> None:
     torch.testing.assert_close(ours.alpha.grad, theirs.alpha.grad)
 
 
+@pytest.fixture(params=[False, True], ids=["NNI as it is", "NNI patched"])
+def maybe_patched(request: pytest.FixtureRequest) -> Iterator[None]:
+    """NNI's own ProxylessNAS without and with the patch that lets its candidates' weights learn."""
+    unpatch()
+    user = Scales()
+    if request.param:
+        patch_proxyless(user)
+    yield
+    unpatch()
+
+
+@pytest.mark.usefixtures("maybe_patched")
 def test_weights_learn_in_their_steps_and_architecture_in_its_own() -> None:
     choices = Choices(space := Scales())
     choice = choices.by_label["scale"]
@@ -195,9 +209,13 @@ def expected_at_end(folder: Path, dataset: Any, estimator: Any, **values: Any) -
     return result.expected_latency_ms
 
 
-def test_latency_follows_the_reference(tmp_path: Path, dataset: Any, estimator: Any) -> None:
+def expected_at_equal_odds(estimator: Any) -> float:
     sizes = {label: len(known) for label, known in estimator.table.candidates.items()}
-    start = estimator.table.expected({label: np.full(size, 1 / size) for label, size in sizes.items()})
+    return float(estimator.table.expected({label: np.full(size, 1 / size) for label, size in sizes.items()}))
+
+
+def test_latency_follows_the_reference(tmp_path: Path, dataset: Any, estimator: Any) -> None:
+    start = expected_at_equal_odds(estimator)
     aims = {"half": start / 2, "double": start * 2}
     found = {
         name: expected_at_end(
@@ -249,7 +267,8 @@ def test_network_found_is_within_the_reference_though_likelier_ones_are_not(
 ) -> None:
     aim = settings(epochs=1, reference_latency=reference, arc_learning_rate=1e-6)
     found = search(tiny, dataset, estimator, aim, Workplace(tmp_path))
-    assert found.expected_latency_ms > 0.028  # the odds are as good as equal
+    assert found.expected_latency_ms == pytest.approx(expected_at_equal_odds(estimator), rel=1e-4)
+    assert found.expected_latency_ms > reference
     assert found.table_latency_ms <= reference
     assert found.table_latency_ms == estimator.export_latency(found.architecture)
 
