@@ -69,7 +69,7 @@ def test_resuming_what_is_no_search_says_so(
     ("limits", "named"),
     [
         (["--max-latency", "0.001"], ["0.001", "fastest"]),
-        (["--max-latency", "0.7", "--min-latency", "0.8"], ["0.7", "0.8"]),
+        (["--max-latency", "0.85", "--min-latency", "0.9"], ["0.85", "0.9"]),
         (["--max-params", "10"], ["params", "10"]),
     ],
 )
