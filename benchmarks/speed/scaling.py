@@ -17,7 +17,7 @@ from nnmeter_nas.costs.bundled import bundled_table
 from nnmeter_nas.graph.model_graph import finish
 from nnmeter_nas.graph.shapes import infer_shapes
 from nnmeter_nas.graph.traversal import topological_order
-from nnmeter_nas.solve.ranking import random_architectures
+from nnmeter_nas.solve.ranking import latency_reach, random_architectures
 from nnmeter_nas.strategies import LatencyFilter
 from nnmeter_nas.strategies.table_lookup import CHECKED
 from nnmeter_nas.supernet.choices import architecture_at
@@ -88,17 +88,20 @@ def number_figures(device: str, predicted: int = _PREDICTED, looked_up: int = _L
     def look_up(count: int) -> Sample:
         return timed(lambda: None, lambda _: table.latencies(rows[:count]))
 
-    accept = _trusting_filter(device)
+    accept = _trusting_filter(device, latency_reach(table)[0])
     yield _exponent("whole-graph prediction", CANDIDATES, _curve(predict, 10, predicted))
     yield _exponent("LatencyFilter's look-up", CANDIDATES, _curve(accept, 10, looked_up))
     yield _exponent("FactorTable.latencies", CANDIDATES, _curve(look_up, 10, looked_up))
 
 
-def _trusting_filter(device: str) -> Callable[[int], Sample]:
-    """Return a timer of a filter that trusts its table; the timer repeats the same 1000 candidates."""
+def _trusting_filter(device: str, fastest_ms: float) -> Callable[[int], Sample]:
+    """Return a timer of a filter that trusts its table; the timer repeats the same 1000 candidates.
+
+    ``fastest_ms`` is the least latency in the space.
+    """
     candidates = list(itertools.islice(spos_candidates("py"), 1000))
-    # No candidate meets this limit, so accepted candidates do not accumulate.
-    accept = LatencyFilter(1e-9, device, patience=sys.maxsize)
+    # The fastest architecture alone meets this limit, so accepted candidates do not accumulate.
+    accept = LatencyFilter(fastest_ms, device, patience=sys.maxsize)
     for candidate in candidates[:CHECKED]:
         accept(candidate)
 

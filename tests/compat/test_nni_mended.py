@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from nni.retiarii.oneshot.pytorch import proxyless  # noqa: E402
 
 from layout import HELPERS  # noqa: E402
 from nnmeter_nas import compat  # noqa: E402
-from nnmeter_nas.nni import unpatch  # noqa: E402
+from nnmeter_nas.nni import patches, unpatch  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
 
 pytestmark = [
@@ -83,10 +84,12 @@ def test_proxylessnas_of_nni_heeds_its_latency(weight: float, found: int) -> Non
     assert torch.optim.Adam is type(trainer.ctrl_optim)
 
 
-def test_uninstalling_restores_nni_unless_something_of_ours_needs_it() -> None:
+def test_uninstalling_restores_nni_unless_something_of_ours_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def state() -> list[Any]:
         return [RetiariiExperiment.run, proxyless.HardwareLatencyEstimator.cal_expected_latency]
 
+    # Filters of other tests may still exist.
+    monkeypatch.setattr(patches, "_ours", weakref.WeakSet())
     unpatch()
     original = state()
     compat.install()
