@@ -23,6 +23,7 @@ import networkx as nx
 
 from nnmeter_nas import nni as nni_lines
 from nnmeter_nas.errors import GraphError, ReaderError, SearchError
+from nnmeter_nas.solve.ranking import NOTHING_MS
 
 if TYPE_CHECKING:
     from .table_lookup import TableLookup
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 #: Numeric attributes that are part of a filter's state.
 _COUNTS = ("seen", "accepted", "rejected", "unreadable", "fastest_ms", "slowest_ms")
 
-#: Seconds without an accepted candidate after which the filter warns, each time.
+#: Seconds of rejections alone after which the filter warns, each time.
 _WARN_S = 30.0
 
 
@@ -46,6 +47,8 @@ class Candidate:
 
 class LatencyFilter:
     """Accept a candidate if its predicted latency is at most ``threshold``.
+
+    A candidate that runs nothing, as its output does not depend on its input, is rejected. It takes 0 ms.
 
     NNI calls it with a ``Model`` (2.10.1) or an ``ExecutableModelSpace`` (3.0).
 
@@ -83,7 +86,8 @@ class LatencyFilter:
         seen: number of candidates seen; each is accepted or rejected.
         accepted, rejected: number of accepted and of rejected candidates.
         unreadable: number of candidates rejected because they could not be read.
-        fastest_ms, slowest_ms: lowest and highest latency of the readable candidates, or None.
+        fastest_ms, slowest_ms: lowest and highest latency of the readable candidates that run anything, or
+            None.
         candidates: the accepted :class:`Candidate` objects, in order.
 
     Raises:
@@ -148,20 +152,21 @@ class LatencyFilter:
         if latency is not None and self._is_within(latency) and self._is_sure(model):
             self.accepted += 1
             self._rejected_in_a_row = 0
-            self._quiet_since = time.monotonic()
             self.candidates.append(Candidate(sample, latency))
             if logger.isEnabledFor(logging.INFO):
                 logger.info("accepted at %.4g ms: %s", latency, _name(sample))
             return True
         self.rejected += 1
         self._rejected_in_a_row += 1
+        if self._rejected_in_a_row == 1:  # a trial may have run since the last call
+            self._quiet_since = time.monotonic()
         if latency is not None and logger.isEnabledFor(logging.DEBUG):
             logger.debug("rejected at %.4g ms: %s", latency, _name(sample))
         if impossible := self._impossible():
             raise SearchError(impossible)
         if self._rejected_in_a_row >= self.patience:
             raise SearchError(self._verdict())
-        if time.monotonic() - self._quiet_since > _WARN_S:
+        if time.monotonic() - self._quiet_since >= _WARN_S:
             self._quiet_since = time.monotonic()
             logger.warning("the search goes on, but %s", self._verdict())
         return False
@@ -217,8 +222,9 @@ class LatencyFilter:
             self._reading_error = str(error)
             logger.warning("rejected, cannot be read: %s: %s", _name(sample), error)
             return None
-        self.fastest_ms = latency if self.fastest_ms is None else min(latency, self.fastest_ms)
-        self.slowest_ms = latency if self.slowest_ms is None else max(latency, self.slowest_ms)
+        if self._runs(latency):
+            self.fastest_ms = latency if self.fastest_ms is None else min(latency, self.fastest_ms)
+            self.slowest_ms = latency if self.slowest_ms is None else max(latency, self.slowest_ms)
         return latency
 
     def _priced(self, model: Any, sample: dict[str, Any]) -> float:
@@ -242,7 +248,11 @@ class LatencyFilter:
         return (_read(model, self.input_shape),)
 
     def _is_within(self, latency: float) -> bool:
-        return (latency > self.threshold) == self.reverse
+        return self._runs(latency) and (latency > self.threshold) == self.reverse
+
+    def _runs(self, latency: float) -> bool:
+        """Whether a candidate that takes ``latency`` runs anything, as far as our own predictor tells."""
+        return self._table is None or latency >= NOTHING_MS
 
     def _is_sure(self, model: Any) -> bool:
         """Whether the limit holds for the candidate's whole interval, if this filter asks for that."""
@@ -270,6 +280,8 @@ class LatencyFilter:
         """Say why the search cannot go on."""
         message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {self._limit}"
         if self.fastest_ms is None or self.slowest_ms is None:
+            if self.unreadable < self.seen:
+                return f"{message}, since all that could be read run nothing, whatever their input"
             return f"{message}, since no candidate could be read; the last: {self._reading_error}"
         way_out = "lower" if self.reverse else "raise"
         return (f"{message}; of {self.seen} seen, {self.unreadable} unreadable, the fastest takes "

@@ -14,7 +14,7 @@ from nnmeter_nas.errors import LookupTableError, NnMeterNasError, SpaceError
 from nnmeter_nas.nni import Origin, carries_operators, origin_of, traced_shape
 from nnmeter_nas.nni.asking import space_given
 from nnmeter_nas.predictor import LatencyPredictor
-from nnmeter_nas.solve.ranking import latency_reach
+from nnmeter_nas.solve.ranking import fastest_running, slowest
 from nnmeter_nas.supernet.choices import candidate_name
 from nnmeter_nas.supernet.space import Space
 
@@ -93,11 +93,16 @@ class TableLookup:
             self._check(self._table, sample, read)
 
     def reach(self) -> tuple[float, float] | None:
-        """Return the least and the most latency in the space (ms); None before a table is trusted."""
+        """Return the latency in ms of the fastest architecture that runs anything, and of the slowest.
+
+        None before a table is trusted.
+        """
         if self._table is None or self._left_to_check > 0:
             return None
         if self._reach is None:
-            self._reach = latency_reach(self._table)
+            ends = [fastest_running(self._table), slowest(self._table, 1)[0]]
+            low, high = map(float, self._table.values(ends))
+            self._reach = low, high
         return self._reach
 
     def _forget(self) -> None:

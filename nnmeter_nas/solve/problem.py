@@ -17,7 +17,7 @@ from ..costs.table import LISTED, IntArray, every_architecture
 from ..errors import LookupTableError, SearchError, nearest
 from ..kernels.configuration import FloatArray
 from ..supernet.choices import Candidates, architecture_at, plain_architecture
-from .ranking import fastest, slowest
+from .ranking import NOTHING_MS, fastest, fastest_running, slowest
 from .sampling import UniformSampler
 
 BoolArray = npt.NDArray[np.bool_]
@@ -26,8 +26,6 @@ BoolArray = npt.NDArray[np.bool_]
 LATENCY = "latency"
 #: Name of the measure of latency; with several devices, the name of each device follows.
 LATENCY_MS = "latency_ms"
-#: An architecture below this many ms runs nothing; the smallest kernel takes a thousand times as long.
-_NOTHING_MS = 1e-6
 #: After this many draws without an architecture inside all limits, the search gives up: for measures that are
 #: sums, and for measures that need each model to be built.
 _PATIENCE, _PATIENCE_BUILT = 200_000, 500
@@ -79,7 +77,7 @@ class Problem:
         self.names = tuple(self.measures)
         self._check_arguments()
         for name in self._latencies_from_nothing():
-            self.minima.setdefault(name, _NOTHING_MS)
+            self.minima.setdefault(name, NOTHING_MS)
 
     def _latencies_from_nothing(self) -> list[str]:
         """Names of latencies that are 0 ms for some architecture."""
@@ -88,7 +86,7 @@ class Problem:
             for name in self._latencies
             if (table := self.measures[name].table) is not None
             and table.constant <= 0
-            and self._extreme(self.measures[name], 1)[1] < _NOTHING_MS
+            and self._extreme(self.measures[name], 1)[1] < NOTHING_MS
         ]
 
     @property
@@ -397,11 +395,15 @@ class Problem:
     def _extreme(self, measure: Measure, sign: int, enough: float | None = None) -> tuple[IntArray, float]:
         """Row and value of the least (``sign`` 1) or most (-1) of a measure; exact if it can be ranked.
 
-        Otherwise the search stops at a value that is ``enough``.
+        Otherwise the search stops at a value that is ``enough``. What runs nothing is left out if it counts
+        as outside the limits.
         """
         if measure.table is not None:
             with contextlib.suppress(LookupTableError):  # too many interacting choices for a ranking
-                row = (fastest if sign > 0 else slowest)(measure.table, 1)[0]
+                if self.minima.get(measure.name) == NOTHING_MS and sign > 0:
+                    row = fastest_running(measure.table)
+                else:
+                    row = (fastest if sign > 0 else slowest)(measure.table, 1)[0]
                 return row, float(measure.values(row[None])[0])
         rng = np.random.default_rng(0)
         starts = rng.integers(self.sizes, size=(_STARTS, len(self.sizes)))

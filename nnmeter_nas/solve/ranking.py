@@ -17,6 +17,10 @@ from .stages import stages, widest_states
 
 #: Largest number of states of partial architectures.
 _WIDTH = 10_000
+#: An architecture below this many ms runs nothing; the smallest kernel takes a thousand times as long.
+NOTHING_MS = 1e-6
+#: So many of the fastest architectures of a space too large to list may run nothing.
+_IDLE = 1000
 #: Least number of random architectures to improve in the search for close ones; visits of each position.
 _STARTS, _ROUNDS = 1000, 3
 
@@ -76,6 +80,23 @@ def _least_by_stages(table: FactorTable, count: int) -> IntArray:
 def fastest(table: FactorTable, count: int) -> IntArray:
     """The ``count`` architectures of least latency, the fastest first; errors as :func:`least`."""
     return least(table, count)
+
+
+def fastest_running(table: FactorTable) -> IntArray:
+    """The fastest architecture that runs anything, ``[positions]``; errors as :func:`least`.
+
+    An architecture whose output does not depend on its input runs nothing. If all do, or very many of a space
+    too large to list, the fastest of all is returned.
+
+    >>> fastest_running(FactorTable.of_sizes((3,), 0.0, {(0,): np.array([2.0, 0.0, 0.5])}))
+    array([2])
+    """
+    best = fastest(table, 1)
+    if table.values(best)[0] < NOTHING_MS:
+        ranked = fastest(table, size if (size := math.prod(table.sizes)) <= LISTED else _IDLE)
+        running = ranked[table.values(ranked) >= NOTHING_MS]
+        best = running if len(running) else best
+    return best[0]
 
 
 def slowest(table: FactorTable, count: int) -> IntArray:

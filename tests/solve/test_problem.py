@@ -210,6 +210,14 @@ def test_a_limit_that_nothing_meets_is_named_with_the_fastest_architecture(kind:
     problem({"latency_ms": least}, kind("latency_ms", of)).check()
 
 
+def test_a_limit_that_only_an_empty_network_meets_names_the_fastest_that_runs() -> None:
+    factor = np.multiply.outer(np.arange(3.0), np.arange(3.0))
+    of = FactorTable.of_sizes((3, 3), 0.0, {(0, 1): factor})
+    one = problem({"latency_ms": 0.5}, summed("latency_ms", of), sizes=(3, 3))
+    with pytest.raises(SearchError, match=r"fastest .* is 1 ms \(layer_0=block1, layer_1=block1\)"):
+        one.check()
+
+
 def test_a_limit_from_below_that_nothing_meets_is_named_with_the_slowest_architecture() -> None:
     of = table(0)
     most = float(of.values(EVERYTHING).max())

@@ -17,6 +17,7 @@ from nnmeter_nas.solve import ranking
 from nnmeter_nas.solve.ranking import (
     closest,
     fastest,
+    fastest_running,
     latency_reach,
     least,
     random_architectures,
@@ -47,6 +48,18 @@ def test_best_architectures_are_found_without_listing(table: FactorTable, count:
         found = least(table, count)
     assert table.values(found).tolist() == listed.tolist()
     assert len(np.unique(found, axis=0)) == len(found)
+
+
+@pytest.mark.parametrize("listed", [ranking.LISTED, 0])
+def test_what_runs_nothing_is_not_the_fastest_that_runs(
+    listed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "LISTED", listed)
+    product = np.multiply.outer([0.0, 1.0, 2.0], [3.0, 0.0, 1.0])
+    table = FactorTable.of_sizes((3, 3), 0.0, {(0, 1): product})
+    assert fastest_running(table).tolist() == [1, 2]
+    assert table.values(fastest(table, 1)) == latency_reach(table)[0] == 0
+    assert fastest_running(FactorTable.of_sizes((2,), 0.0, {})).tolist() == [0]
 
 
 def test_best_architectures_of_a_space_that_none_can_list() -> None:

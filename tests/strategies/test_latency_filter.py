@@ -281,6 +281,22 @@ def test_a_limit_that_no_architecture_of_the_table_meets_ends_the_search_at_once
         accept(models[0])
 
 
+def test_what_runs_nothing_meets_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a cell whose output is zero, nothing runs; a limit that only such cells meet is met by none."""
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    base, mutators = preprocess_model(nasbench201("small"), None, None, full_ir=False)
+    choices = dry_run_for_search_space(base, mutators)
+    [empty] = [get_targeted_model(base, mutators, {key: names[0] for key, names in choices.items()})]
+    accept = LatencyFilter(1e9, CPU)
+    assert not accept(empty)
+    assert accept.fastest_ms is None
+    assert "all that could be read run nothing" in accept._verdict()
+    tight = LatencyFilter(0.05, CPU)
+    with pytest.raises(SearchError, match=r"within 0\.05 ms: the fastest takes 0\.0838\d? ms"):
+        any(tight(model) for model in make_candidates(nasbench201("small"), "py", CHECKED + 30))
+    assert tight.seen < CHECKED + 10
+
+
 def test_page_on_searches_quotes_what_the_filter_says(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = load_latency_predictor(CPU)
     table = latency(load_space("spos-small"), predictor).table
@@ -303,6 +319,16 @@ def test_long_silence_is_broken_by_a_warning(
     assert not accept(candidates[0])
     assert "none within 0.001 ms" in caplog.text
     assert "raise the threshold" in caplog.text
+
+
+def test_a_long_trial_is_no_silence(candidates: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    known = latencies(candidates)
+    fast, slow = candidates[known.index(min(known))], candidates[known.index(max(known))]
+    accept = LatencyFilter(min(known), WorkPredictor())
+    assert accept(fast)
+    accept._quiet_since -= 1000  # the trial of the fast one took so many seconds
+    assert not accept(slow)
+    assert "the search goes on" not in caplog.text
 
 
 def test_patience_counts_rejections_in_a_row_only(candidates: list[Any]) -> None:
