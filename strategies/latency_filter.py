@@ -74,8 +74,7 @@ class LatencyFilter:
             ``reverse``): of ten candidates, the measured latency of about nine lies in the interval. A
             candidate without an interval is rejected, as an operator is not predicted. Reads each candidate
             whole that the table has within ``threshold``. Needs a predictor that knows intervals.
-        patience: rejections in a row after which the search stops. Keep it below the number of
-            candidates in the space: a strategy that runs out of new candidates stops asking the filter.
+        patience: rejections in a row after which the search stops.
         strict: raise if a candidate cannot be read; by default the filter logs and rejects it.
         input_shape: NCHW, batch 1; by default that of the candidate.
         space: the space of the candidates, as strategies take it: a name that ``load_space`` knows, a
@@ -165,10 +164,10 @@ class LatencyFilter:
         if impossible := self._impossible():
             raise SearchError(impossible)
         if self._rejected_in_a_row >= self.patience:
-            raise SearchError(self._verdict())
+            raise SearchError(self.verdict())
         if time.monotonic() - self._quiet_since >= _WARN_S:
             self._quiet_since = time.monotonic()
-            logger.warning("the search goes on, but %s", self._verdict())
+            logger.warning("the search goes on, but %s", self.verdict())
         return False
 
     def latency_of(self, sample: dict[str, Any]) -> float:
@@ -185,6 +184,18 @@ class LatencyFilter:
             if candidate.sample == wanted:
                 return candidate.latency_ms
         raise KeyError(f"no accepted candidate has the choices {_name(wanted)}")
+
+    def verdict(self) -> str:
+        """Say why a search has found nothing lately."""
+        message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {self._limit}"
+        if self.fastest_ms is None or self.slowest_ms is None:
+            if self.unreadable < self.seen:
+                return f"{message}, since all that could be read run nothing, whatever their input"
+            return f"{message}, since no candidate could be read; the last: {self._reading_error}"
+        way_out = "lower" if self.reverse else "raise"
+        return (f"{message}; of {self.seen} seen, {self.unreadable} unreadable, the fastest takes "
+                f"{self.fastest_ms:.4g} ms and the slowest {self.slowest_ms:.4g} ms; {way_out} the "
+                f"threshold, or raise patience={self.patience}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts and accepted candidates as plain values for NNI 3.0's checkpoint."""
@@ -275,18 +286,6 @@ class LatencyFilter:
         way_out = "below" if self.reverse else "at or above"
         return (f"no architecture of the space is {self._limit}: the {kind} takes {at:.4g} ms, predicted by "
                 f"{self._predictor.device}; set threshold {way_out} that, or search another space")
-
-    def _verdict(self) -> str:
-        """Say why the search cannot go on."""
-        message = f"{self._rejected_in_a_row} candidates in a row were rejected, none {self._limit}"
-        if self.fastest_ms is None or self.slowest_ms is None:
-            if self.unreadable < self.seen:
-                return f"{message}, since all that could be read run nothing, whatever their input"
-            return f"{message}, since no candidate could be read; the last: {self._reading_error}"
-        way_out = "lower" if self.reverse else "raise"
-        return (f"{message}; of {self.seen} seen, {self.unreadable} unreadable, the fastest takes "
-                f"{self.fastest_ms:.4g} ms and the slowest {self.slowest_ms:.4g} ms; {way_out} the "
-                f"threshold, or raise patience={self.patience}")
 
 
 def _load(predictor: Any, version: float | None) -> Any:

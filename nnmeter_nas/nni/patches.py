@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from .endless import end_what_waits, tell_of_filters
 from .line import NAS, RETIARII, nni_line
 from .replaced import restore, wrap
 
@@ -32,7 +33,7 @@ _experiment: weakref.ref[Any] | None = None
 
 
 def patch() -> None:
-    """Patch NNI so that experiments do not end early and can be resumed.
+    """Patch NNI so that experiments end when they should, and can be resumed.
 
     Does nothing without NNI. Calling it again changes nothing.
     """
@@ -41,9 +42,11 @@ def patch() -> None:
         _hear_of_resumed_trials()
         _load_checkpoints_of_strategies()
         _save_state_of_filters()
+        tell_of_filters()
     elif line == RETIARII:
         _lift_checkpoint_limit()
         _run_callbacks_one_at_a_time()
+        end_what_waits()
 
 
 def unpatch() -> None:

@@ -41,7 +41,7 @@ def main() -> None:
     folder = sys.argv[1]
     torch.set_num_threads(1)
     search = strategy.RegularizedEvolution(
-        population_size=2, sample_size=1, cycles=1, model_filter=LatencyFilter(1e3, "cortexA76cpu_tflite21")
+        population_size=2, sample_size=1, model_filter=LatencyFilter(1e3, "cortexA76cpu_tflite21")
     )
     evaluator = FunctionalEvaluator(evaluate_with_nn_meter, folder=f"{folder}/ran")
     experiment = RetiariiExperiment(spos("small"), evaluator, [], search)

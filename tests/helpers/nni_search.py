@@ -39,13 +39,13 @@ def main() -> None:
     searches = {
         "random": lambda: strategy.Random(model_filter=accept),
         "evolution": lambda: strategy.RegularizedEvolution(
-            population_size=2, sample_size=1, cycles=2, model_filter=accept
+            population_size=2, sample_size=1, model_filter=accept
         ),
         "pareto": lambda: ParetoEvolution(2, limit, predictor=CPU, seed=0),
         "constrained": lambda: LatencyConstrainedRandom(limit, predictor=CPU, seed=0),
     }
-    space = spos("small") if task["strategy"] in ("random", "evolution") else small()
     search = searches[task["strategy"]]()
+    space = small() if hasattr(search, "listen") or task.get("small") else spos("small")
     if hasattr(search, "listen"):
         search.listen(lambda event: print(json.dumps(to_record(event)), flush=True))
     arguments = {"folder": f"{task['folder']}/ran", "trouble": task.get("trouble", [])}
@@ -65,7 +65,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     experiment.run(config, port)
     jobs = rest.get(port, "/trial-jobs")
-    best = experiment.export_top_models(formatter="dict", top_k=1)[0]
+    best = next(iter(experiment.export_top_models(formatter="dict", top_k=1)), None)
     found: dict[str, Any] = {
         "jobs": [[job["status"], *map(_metric, job.get("finalMetricData", []))] for job in jobs],
         "best": best,
@@ -73,7 +73,7 @@ def main() -> None:
     if accept.seen:
         found |= accept.state_dict() | {
             "latencies": [candidate.latency_ms for candidate in accept.candidates],
-            "best_latency_ms": accept.latency_of(best),
+            "best_latency_ms": None if best is None else accept.latency_of(best),
         }
     print(json.dumps(found))
 

@@ -15,6 +15,12 @@ spaces = pytest.importorskip("nni.nas.space", reason="reads and filters what NNI
 
 from nni.nas.evaluator import FunctionalEvaluator  # noqa: E402
 from nni.nas.execution.sequential import SequentialExecutionEngine  # noqa: E402
+from nni.nas.experiment import NasExperiment  # noqa: E402
+from nni.nas.experiment.config import (  # noqa: E402
+    NasExperimentConfig,
+    SequentialEngineConfig,
+    SimplifiedModelFormatConfig,
+)
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableReLU, Repeat  # noqa: E402
 from nni.nas.space import RawFormatModelSpace, SimplifiedModelSpace  # noqa: E402
 from nni.nas.space.pytorch import PytorchGraphModelSpace  # noqa: E402
@@ -182,6 +188,56 @@ def test_a_limit_nothing_meets_ends_the_search_with_the_fastest_seen() -> None:
     with pytest.raises(SearchError, match=r"5 candidates in a row.*fastest takes"):
         search(Chain(Random(), Filter(accept)), "simplified")
     assert accept.seen == 5
+
+
+def experiment(strategy: Any, folder: Path, trials: int = 3) -> NasExperiment:
+    """An experiment whose trials run in this process."""
+    space, evaluator = small(), FunctionalEvaluator(_evaluate)
+    config = NasExperimentConfig(SequentialEngineConfig(), SimplifiedModelFormatConfig(), "local")
+    config.max_trial_number = trials
+    config.experiment_working_directory = folder
+    return NasExperiment(space, evaluator, strategy, config)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_experiment_that_has_tried_all_candidates_says_why_it_ends(
+    ours: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("nnmeter_nas.nni.endless._WARN_S", 0.0)
+
+    def is_fast(candidate: Any) -> bool:
+        return False
+
+    accept = LatencyFilter(0.001, WorkPredictor())
+    run = experiment(Chain(Random(seed=0), Filter(accept if ours else is_fast)), tmp_path)
+    try:
+        run.run(0)
+    finally:
+        run.stop()
+        unpatch()
+    name = "LatencyFilter" if ours else "is_fast"
+    assert (
+        f"the experiment ends after 0 of 3 trials: Random has nothing more to try; {name} accepted 0 of "
+        in caplog.text
+    )
+    assert ("the fastest takes" in caplog.text) == ours
+    assert ("is_fast rejected the last 9 candidates, and accepted 0 of all 9" in caplog.text) != ours
+
+
+def test_an_experiment_that_has_run_its_trials_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    accept = LatencyFilter(1e9, WorkPredictor())
+    run = experiment(Chain(Random(seed=0), Filter(accept)), tmp_path)
+    try:
+        run.run(0)
+    finally:
+        run.stop()
+        unpatch()
+    assert accept.accepted >= 3
+    assert "nothing more to try" not in caplog.text
 
 
 @pytest.mark.parametrize("model_format", [

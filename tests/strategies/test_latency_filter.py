@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas import nni as nni_lines  # noqa: E402
 from nnmeter_nas.costs.measures import latency  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SearchError, SpaceError, UnknownDeviceError  # noqa: E402
-from nnmeter_nas.nni import build_module, unpatch  # noqa: E402
+from nnmeter_nas.nni import build_module, patch, unpatch  # noqa: E402
 from nnmeter_nas.search_spaces import nasbench201, spos  # noqa: E402
 from nnmeter_nas.solve.ranking import latency_reach  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
@@ -290,7 +291,7 @@ def test_what_runs_nothing_meets_no_limit(tmp_path: Path, monkeypatch: pytest.Mo
     accept = LatencyFilter(1e9, CPU)
     assert not accept(empty)
     assert accept.fastest_ms is None
-    assert "all that could be read run nothing" in accept._verdict()
+    assert "all that could be read run nothing" in accept.verdict()
     tight = LatencyFilter(0.05, CPU)
     with pytest.raises(SearchError, match=r"within 0\.05 ms: the fastest takes 0\.0838\d? ms"):
         any(tight(model) for model in make_candidates(nasbench201("small"), "py", CHECKED + 30))
@@ -497,3 +498,46 @@ def test_a_real_experiment_that_cannot_meet_the_limit_ends_and_says_why(engine: 
         assert run.process.wait(LIMIT_S) == 1
         assert "SearchError: 10 candidates in a row were rejected, none within 0.5 ms" in run.errors
         assert run.left() == []
+
+
+@pytest.mark.slow
+def test_a_real_experiment_that_has_tried_all_candidates_ends_and_says_why(tmp_path: Path) -> None:
+    task = {"engine": "py", "strategy": "random", "small": True, "threshold": 0.1}
+    with Run("nni_search", tmp_path, **task) as run:
+        report = run.finished()
+        assert run.left() == []
+    assert report["seen"] == report["rejected"] > 50  # of 64, so patience lasts
+    assert report["jobs"] == []
+    assert "ends after 0 of 2 trials: Random has nothing more to try; LatencyFilter accepted 0" in run.errors
+    assert "the fastest takes" in run.errors
+
+
+@pytest.fixture
+def patched_nni() -> Iterator[None]:
+    patch()
+    yield
+    unpatch()
+
+
+@pytest.mark.usefixtures("patched_nni")
+def test_silence_of_a_filter_of_ones_own_is_broken_by_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nni.nas.strategy import bruteforce, evolution
+
+    monkeypatch.setattr("nnmeter_nas.nni.endless._WARN_S", 0.0)
+
+    def below(limit: float) -> Callable[[float], bool]:
+        def is_fast(ms: float) -> bool:
+            return ms < limit
+
+        return is_fast
+
+    is_fast, accept = below(2.0), LatencyFilter(0.001, WorkPredictor())
+    monkeypatch.setattr(LatencyFilter, "__call__", lambda self, model: False)
+    assert [evolution.filter_model(is_fast, ms) for ms in (1.0, 3.0)] == [True, False]
+    assert "is_fast rejected the last 1 candidates, and accepted 1 of all 2" in caplog.text
+    caplog.clear()
+    assert not bruteforce.filter_model(accept, 1.0)
+    assert bruteforce.filter_model(None, 1.0)
+    assert caplog.text == ""
