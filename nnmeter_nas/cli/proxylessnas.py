@@ -15,6 +15,7 @@ from .training import (
     add_task_arguments,
     add_training_arguments,
     check_task,
+    fill_in,
     make_task,
     print_files,
     weight_settings,
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         if options.exported_arch_path is None:
             options.parser.error("--train_mode retrain: name the architecture with --exported_arch_path")
         return run_retrain(options)
+    fill_in(options)
     check_task(options)
     load_latency_predictor(options.applied_hardware)  # fail on a wrong name before loading torch and NNI
     if options.reference_latency is None:

@@ -4,12 +4,49 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .arguments import DEFAULT_DEVICE, count, new_file, positive_float, positive_int, share
 from .messages import console, fail, note
+
+#: What holds where neither a flag nor a search says otherwise, by destination.
+_USUAL: Mapping[str, Any] = {
+    "applied_hardware": DEFAULT_DEVICE,
+    "dataset": "digits",
+    "resize_scale": 0.08,
+    "bn_momentum": 0.1,
+    "bn_eps": 1e-3,
+}
+#: Flags that a search records, as their destinations; all others have defaults of their own.
+_RECORDED = (
+    *_USUAL, "data_path", "size", "n_cell_stages", "width_stages", "stride_stages", "dropout_rate",
+    "reference_latency",
+)  # fmt: skip
+
+
+def fill_in(options: argparse.Namespace, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Give the flags of device, dataset and space that were not given the values of a search, or usual ones.
+
+    Args:
+        options: flags that were not given are None.
+        recorded: values of a search by destination. The images of another dataset than its own are not
+            looked for where its own are.
+
+    Returns:
+        What was taken from the search.
+    """
+    recorded = dict(recorded or {})
+    if options.dataset not in (None, recorded.get("dataset")):
+        recorded.pop("data_path", None)
+    taken: dict[str, Any] = {}
+    for name in _RECORDED:
+        if getattr(options, name, None) is None:
+            if recorded.get(name) is not None:
+                taken[name] = recorded[name]
+            setattr(options, name, taken.get(name, _USUAL.get(name)))
+    return taken
 
 
 def print_files(files: tuple[Path, ...]) -> int:
@@ -99,27 +136,27 @@ def check_task(options: argparse.Namespace) -> None:
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the dataset and the search space."""
     task = parser.add_argument_group("dataset and search space")
-    add_flag(task, "--dataset", choices=["digits", "cifar10", "imagefolder"], default="digits",
+    add_flag(task, "--dataset", choices=["digits", "cifar10", "imagefolder"],
              help="digits comes with scikit-learn; cifar10 is its binary version; imagefolder holds "
-             "train/CLASS and val/CLASS (default: %(default)s)")
+             f"train/CLASS and val/CLASS (default: {_USUAL['dataset']})")
     task.add_argument("--data", "--data_path", "--data-path", dest="data_path", type=Path, metavar="DIR",
                       help="folder of the dataset")
-    add_flag(task, "--resize_scale", type=share, default=0.08, metavar="SHARE",
-             help="smallest share of a photograph to train on (default: %(default)s)")
+    add_flag(task, "--resize_scale", type=share, metavar="SHARE",
+             help=f"smallest share of a photograph to train on (default: {_USUAL['resize_scale']})")
     add_flag(task, "--size", choices=["small", "imagenet"],
              help="of the space: 32x32 or 224x224 images (default: imagenet for imagefolder, else small)")
     for what, name in (("layers", "n_cell"), ("channels", "width"), ("stride", "stride")):
         add_flag(task, f"--{name}_stages", type=_sizes, metavar="N,N,...", help=f"{what} of each stage")
     add_flag(task, "--dropout_rate", type=share, metavar="SHARE",
              help="of the features before the classifier")
-    add_flag(task, "--bn_momentum", type=share, default=0.1, metavar="X", help="(default: %(default)s)")
-    add_flag(task, "--bn_eps", type=positive_float, default=1e-3, metavar="X", help="(default: %(default)s)")
+    for name, kind in (("bn_momentum", share), ("bn_eps", positive_float)):
+        add_flag(task, f"--{name}", type=kind, metavar="X", help=f"(default: {_USUAL[name]})")
 
 
 def add_hardware_argument(group: Any, what: str) -> None:
     """Add the flag for the device; ``what`` says what it is for."""
-    add_flag(group, "--applied_hardware", default=DEFAULT_DEVICE, metavar="DEVICE",
-             help=f"{what}, see `predictors list` (default: %(default)s)")
+    add_flag(group, "--applied_hardware", metavar="DEVICE",
+             help=f"{what}, see `predictors list` (default: {DEFAULT_DEVICE})")
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, output: str) -> Any:

@@ -46,6 +46,7 @@ from nnmeter_nas.search_spaces import proxylessnas  # noqa: E402
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "nnmeter-nas"
 DEVICE = "cortexA76cpu_tflite21"
+OTHER_DEVICE = "myriadvpu_openvino2019r2"
 #: A space of three choices, the last of which may leave its layer out.
 TINY = {"input_size": 16, "depths": (1, 2), "channels": (8, 8), "strides": (2, 2), "stem_channels": 8,
         "head_channels": 16}  # fmt: skip
@@ -772,9 +773,40 @@ def test_command_takes_both_spellings_and_says_what_it_found(
     ):
         folder = tmp_path / arguments[0]
         assert main([*arguments, "--output", str(folder), *shared]) == 0
-        said = f"of the held-out images right, {record['latency_ms']:.4g} ms on {DEVICE}"
+        said = f"of the held-out images right, {record['latency_ms']:.4g} ms on {DEVICE}, reference 0.32 ms"
         assert said in capsys.readouterr().out
         assert (folder / "retrain.json").exists()
+
+
+def test_retraining_takes_what_its_search_recorded_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = ["--train_batch_size", str(BATCH), "--device", "cpu", "--epochs", "1"]
+    search_flags = ["--applied_hardware", OTHER_DEVICE, "--reference_latency", "9", "--bn_eps", "0.002"]
+    found = tmp_path / "found"
+    assert main(["proxylessnas", *TINY_FLAGS, *search_flags, *training, "-o", str(found)]) == 0
+    capsys.readouterr()
+
+    def retrained(name: str, *flags: str) -> tuple[dict[str, Any], str]:
+        folder = tmp_path / name
+        assert main(["retrain", str(found / "architecture.json"), *flags, *training, "-o", str(folder)]) == 0
+        record = json.loads((folder / "retrain.json").read_text())
+        return {"device": record["device"], **record["settings"]}, capsys.readouterr().err
+
+    searched = json.loads((found / "search.json").read_text())
+    record, errors = retrained("same")
+    same = ("dataset", "data_path", "size", "stages", "bn_momentum", "bn_eps", "resize_scale")
+    assert {name: record[name] for name in same} == {name: searched["settings"][name] for name in same}
+    assert record["device"] == OTHER_DEVICE
+    assert f"as in {found / 'search.json'}: applied_hardware {OTHER_DEVICE}, dataset digits" in errors
+    assert "reference_latency 9.0" in errors
+    record, errors = retrained("told", "--applied_hardware", DEVICE, "--bn_eps", "0.001")
+    assert (record["device"], record["bn_eps"]) == (DEVICE, 0.001)
+    assert "applied_hardware" not in errors
+    (found / "search.json").write_text(json.dumps({**searched, "architecture": {}}))
+    record, errors = retrained("alone", *TINY_FLAGS)
+    assert (record["device"], record["bn_eps"]) == (DEVICE, 0.001)
+    assert "is of another architecture and left out" in errors
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
