@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import shlex
 import sys
@@ -131,7 +132,7 @@ class Search:
             settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
         intervals: dict[str, dict[int, tuple[float, float]]] = {}
-        not_measured: dict[str, dict[int, Mapping[str, float]]] = {}
+        not_measured: dict[str, dict[int, Mapping[str, float | None]]] = {}
         for name, p in zip(hardware, self.predictors, strict=True):
             of_trials = {t.number: self._sureness(p.device, tuple(t.choices.items())) for t in report.trials}
             intervals[name] = {number: found for number, (found, _) in of_trials.items() if found}
@@ -153,13 +154,16 @@ class Search:
     @functools.lru_cache(maxsize=10_000)  # noqa: B019 - a process has one search
     def _sureness(
         self, device: str, choices: tuple[tuple[str, str], ...]
-    ) -> tuple[tuple[float, float] | None, Mapping[str, float]]:
+    ) -> tuple[tuple[float, float] | None, Mapping[str, float | None]]:
         """Limits in ms of an architecture's interval, None if there is none, and its not measured shares."""
         predictor = next(p for p in self.predictors if p.device == device)
         found = predictor.explain(self.space.model_graph(dict(choices)))
         shares = {"extrapolated": found.extrapolated_share, "estimated": found.estimated_share}
+        told: dict[str, float | None] = {basis: share for basis, share in shares.items() if share}
+        if found.unpredicted:
+            told["unpredicted"] = None if math.isnan(share := found.unpredicted_share) else share
         interval = found.interval()
-        return interval and (interval.low, interval.high), {basis: s for basis, s in shares.items() if s}
+        return interval and (interval.low, interval.high), told
 
     def _make_strategy(self, settings: Settings) -> Any:
         try:

@@ -132,6 +132,16 @@ def test_shares_that_were_not_measured_stand_beside_the_interval() -> None:
     assert "nine of ten" not in report_html(report_of(FAST, BALANCED))
 
 
+def test_what_is_unpredicted_is_said_and_never_zero() -> None:
+    shares = {FAST.number: {"unpredicted": 0.125}, BALANCED.number: {"estimated": 0.25, "unpredicted": None}}
+    report = replace(report_of(FAST, BALANCED), not_measured={"latency_ms": shares})
+    page = Page(report_html(report))
+    assert page.texts["td"].count("2.000unpredicted: 12.5% of the work") == 2
+    assert page.texts["td"].count("3.00025.0% estimatedunpredicted: unknown share of the work") == 2
+    assert "What is unpredicted is missing from the latency." in page.texts["main"][0]
+    assert "missing from the latency" not in report_html(report_of(FAST, BALANCED))
+
+
 def test_every_device_and_objective_has_a_chart_of_its_own() -> None:
     page = Page(report_html(two_devices(FAST, BALANCED)))
     charts = [a for a in page.all("svg") if a.get("class") == "chart"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.nni.events import Ended, Event, Submitted
+from nnmeter_nas.predictor import Explanation
 from nnmeter_nas.search.manager_process import contained, free_port
 from nnmeter_nas.search.run_folder import RunFolder, Settings
 
@@ -198,3 +200,21 @@ def test_report_tells_how_sure_each_latency_is(tmp_path: Path) -> None:
     shares = {"extrapolated": found.extrapolated_share, "estimated": found.estimated_share}
     assert any(shares.values())
     assert report.not_measured == {"latency_ms": {1: {basis: s for basis, s in shares.items() if s}}}
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.25, 0.25), (math.nan, None)])
+def test_report_tells_what_is_unpredicted(
+    share: float, told: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nni.nas")
+    from nnmeter_nas.search.experiment import Search
+
+    search = Search(SETTINGS)
+    choices = {label: names[0] for label, names in search.space.candidates.items()}
+    monkeypatch.setattr(Explanation, "unpredicted", {"topk": "topk"})
+    monkeypatch.setattr(Explanation, "unpredicted_share", share)
+    with RunFolder.create(tmp_path / "run", SETTINGS, FACTS) as folder:
+        folder.record(Submitted(1, choices, {"latency_ms": 1.0}))
+        report = search.report(folder)
+    assert report.intervals == {"latency_ms": {}}
+    assert report.not_measured["latency_ms"][1]["unpredicted"] == told

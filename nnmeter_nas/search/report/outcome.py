@@ -43,7 +43,8 @@ class SearchReport:
         intervals: for each measure that is a latency: limits in ms that hold nine of ten measured latencies,
             by the number of the trial; empty if the pack knows none.
         not_measured: for each measure that is a latency: the shares of it that are extrapolated and
-            estimated, by basis, by the number of the trial; without those that are zero.
+            estimated, and the share of the work that is unpredicted, None if it is unknown; by basis, by the
+            number of the trial; without those that are zero.
         asked: number of trials asked for; None if no number was given.
         note: why the search ended early, if it did.
         settings: everything else needed to repeat the search; JSON values.
@@ -63,7 +64,7 @@ class SearchReport:
     rejected: Mapping[str, int] = field(default_factory=dict)
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
-    not_measured: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
+    not_measured: Mapping[str, Mapping[int, Mapping[str, float | None]]] = field(default_factory=dict)
     asked: int | None = None
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)

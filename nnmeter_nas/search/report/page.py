@@ -84,8 +84,15 @@ def _remarks(report: SearchReport, name: str, trial: Trial) -> list[str]:
     shares = report.not_measured.get(name, {}).get(trial.number, {})
     return [
         *([f"{figure(found[0])} to {figure(found[1])}"] if found else []),
-        *(f"{share:.1%} {basis}" for basis, share in shares.items()),
+        *(_share_words(basis, share) for basis, share in shares.items()),
     ]
+
+
+def _share_words(basis: str, share: float | None) -> str:
+    """Describe a share; what is unpredicted is no share of the latency, as it is missing from it."""
+    if basis != "unpredicted":
+        return f"{share:.1%} {basis}"
+    return f"unpredicted: {'unknown share' if share is None else f'{share:.1%}'} of the work"
 
 
 def _pareto(report: SearchReport) -> str:
@@ -123,6 +130,9 @@ def _pareto(report: SearchReport) -> str:
             "<p>Beside a latency stand the limits that hold nine of ten measured latencies, and the shares "
             "of it that are extrapolated beyond the range measured or estimated for want of measurements.</p>"
         )
+    of_trials = (shares for found in report.not_measured.values() for shares in found.values())
+    if any("unpredicted" in shares for shares in of_trials):
+        hint += "<p>What is unpredicted is missing from the latency.</p>"
     charts = f'<div class="charts">{"".join(figures)}</div>'
     return _section("Pareto front", hint, charts, _table(head, rows, caption, under=map(_choices, front)))
 
