@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 
 from nnmeter_nas.search.report.outcome import SearchReport
 from nnmeter_nas.search.report.page import report_html
-from nnmeter_nas.search.report.svg import escaped, ticks
+from nnmeter_nas.search.report.svg import escaped, pareto_chart, ticks
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU, GPU_MS, RUNNING, report_of, two_devices
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
@@ -245,3 +246,13 @@ def test_missing_values_sort_last_whichever_way_a_column_is_sorted() -> None:
     """
     output = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "-1 9 10  | 10 9 -1  | k3 k7 k5 k3"
+
+
+def test_numbers_of_the_vertical_axis_leave_room_for_its_title_on_a_phone() -> None:
+    """There, text is 17 units high: a digit is about 0.6 of it wide, and a fifth of a title hangs down."""
+    close = replace(FAST, metric=0.9912), replace(BALANCED, metric=0.9956)
+    chart = pareto_chart(report_of(*close), "latency_ms")
+    numbers = re.findall(r'<text x="(\d+)" y="[\d.]+" text-anchor="end">([^<]+)<', chart)
+    [title] = re.findall(r'rotate\(-90 (\d+) ', chart)
+    assert "0.992" in dict(map(reversed, numbers))
+    assert all(int(x) - 0.6 * 17 * len(words) > int(title) + 0.2 * 17 for x, words in numbers)

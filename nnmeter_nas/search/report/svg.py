@@ -13,7 +13,7 @@ from .trials import Trial
 
 #: Size of a chart in units of its view box, and its margins.
 _WIDTH, _HEIGHT = 640, 400
-_LEFT, _TOP, _RIGHT, _BOTTOM = 70, 12, 14, 50
+_LEFT, _TOP, _RIGHT, _BOTTOM = 88, 12, 14, 50
 _TICKS = 6
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
