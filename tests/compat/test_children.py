@@ -124,6 +124,19 @@ def test_modules_run_as_scripts_do(tmp_path: Path, workers: str) -> None:
     assert "2 passed" in result.stdout
 
 
+def test_kernels_of_notebooks_and_their_processes_know_nn_meter(tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    v4 = pytest.importorskip("nbformat").v4
+    process = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IMPORT!r}], check=True)"
+    cells = ["import subprocess, sys, nnmeter_nas.compat as compat; compat.install()", IMPORT,
+             f"print(subprocess.check_output([sys.executable, '-c', {process!r}]))"]
+    book = v4.new_notebook(cells=list(map(v4.new_code_cell, cells)))
+    kernel_folder = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(book, timeout=120, resources=kernel_folder).execute()
+    assert [cell.outputs[0].text for cell in book.cells[1:]] == [OURS, f"{OURS.encode()!r}\n"]
+
+
 def test_wrong_usage_is_refused(tmp_path: Path) -> None:
     for arguments, message in (([], "usage"), (["-m"], "usage"), (["absent.py"], "no script at absent.py")):
         result = run("-m", "nnmeter_nas.compat", *arguments, folder=tmp_path)
