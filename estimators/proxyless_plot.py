@@ -59,7 +59,7 @@ def search_plot(
     loss.set_ylabel("loss")
     entropy.plot(steps, log["entropy"], color=_ENTROPY, linewidth=1.8, label="entropy of the architecture")
     entropy.set_ylabel("entropy (nats)")
-    entropy.set_ylim(bottom=0)
+    entropy.set_ylim(0, 1.06 * max(1.0, float(np.max(log["entropy"]))))
     entropy.set_xlabel("step")
     accuracy = entropy.twinx()
     judged = ~np.isnan(log["held_out_accuracy"])

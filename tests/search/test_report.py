@@ -19,6 +19,7 @@ from rich.console import Console
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.search.report.files import empty_folder, trials_table, write_report
 from nnmeter_nas.search.report.outcome import SearchReport, figure, limits_text
+from nnmeter_nas.search.report.plot import numbers_of
 from nnmeter_nas.search.report.trials import Trial, failures, pareto_front
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU_MS, RUNNING, report_of, two_devices
 
@@ -240,3 +241,11 @@ def test_a_plot_that_cannot_be_drawn_does_not_leave_half_a_file(
         write_report(report_of(FAST), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best", "report.html", "trials.csv"]
+
+
+def test_numbers_of_trials_that_would_cover_each_other_stand_together() -> None:
+    near = replace(BEATEN, values={"latency_ms": 3.01}, metric=0.951)
+    assert numbers_of([near, BALANCED, FAST], "latency_ms", 0.05, 0.01) == [
+        ("1", (2.0, 0.90)), ("2, 3", (3.0, 0.951)),
+    ]  # fmt: skip
+    assert len(numbers_of([near, BALANCED, FAST], "latency_ms", 0.05, 0.0005)) == 3

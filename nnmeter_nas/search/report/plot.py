@@ -14,6 +14,8 @@ _FRONT_COLOUR, _TRIAL_COLOUR, _LIMIT_COLOUR, _BEST_COLOUR = "#0b6e4f", "#8a9099"
 _PANELS_A_ROW = 2
 #: Largest number of trials for which a panel numbers trials outside the front.
 _NUMBERED = 25
+#: Numbers of trials that are closer than this share of each axis stand together.
+_NEAR = 0.03
 #: From this value on, axes show numbers in thousands, millions and billions.
 _LARGE = 1e4
 
@@ -62,10 +64,14 @@ def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
         zorder=5,
     )
     _draw_limits(axes, report, name, left, right)
-    for trial in trained if len(trained) <= _NUMBERED else front:
+    axes.margins(y=0.14)
+    axes.set_xlim(left, right)
+    low, high = axes.get_ylim()
+    numbered = trained if len(trained) <= _NUMBERED else front
+    for words, at in numbers_of(numbered, name, _NEAR * (right - left), _NEAR * (high - low)):
         axes.annotate(
-            str(trial.number),
-            (trial.values[name], trial.metric),
+            words,
+            at,
             xytext=(-7, 6),
             ha="right",
             textcoords="offset points",
@@ -73,8 +79,6 @@ def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
             color="#444444",
             zorder=6,
         )
-    axes.margins(y=0.14)
-    axes.set_xlim(left, right)
     predicted = ", predicted, batch 1" if name in report.hardware else ""
     axes.set_xlabel(f"{report.title(name)}{predicted}", parse_math=False)
     axes.set_ylabel(report.metric, parse_math=False)
@@ -82,6 +86,30 @@ def _draw(axes: Any, report: SearchReport, name: str, best: Trial) -> None:
         axes.xaxis.set_major_formatter(lambda value, _: figure(value))
     axes.grid(alpha=0.3)
     axes.legend(loc="best", fontsize=8.5)
+
+
+def numbers_of(
+    trials: Sequence[Trial], name: str, across: float, up: float
+) -> list[tuple[str, tuple[float, float]]]:
+    """Return the numbers of trials, and where they stand: one text for those that would cover each other.
+
+    Args:
+        trials: trained trials.
+        name: the measure that is drawn.
+        across, up: trials that are closer in the measure and in the metric share a text.
+    """
+    groups: list[list[tuple[float, float, int]]] = []
+    for trial in sorted(trials, key=lambda trial: trial.values[name]):
+        x, y = trial.values[name], trial.metric or 0.0
+        near = (group for group in groups if x - group[0][0] < across and abs(y - group[0][1]) < up)
+        group = next(near, None)
+        if group is None:
+            groups.append(group := [])
+        group.append((x, y, trial.number))
+    return [
+        (", ".join(str(number) for *_, number in group), (group[0][0], max(y for _, y, _ in group)))
+        for group in groups
+    ]
 
 
 def _draw_limits(axes: Any, report: SearchReport, name: str, left: float, right: float) -> None:
