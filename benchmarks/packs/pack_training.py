@@ -44,7 +44,6 @@ from .interval_training import (
     coverage,
     errors_of,
     fit_intervals,
-    latency_by_member,
 )
 from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
 from .metrics import accuracy, accuracy_by
@@ -306,7 +305,7 @@ def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray
 
 def _kernel_latency(network: KernelNetwork, table: KernelTable) -> FloatArray:
     """Predict each distinct kernel's latency in ms, ``[kernels]``; 0 without weights for its type."""
-    return np.asarray(latency_by_member(network, table.configurations).mean(axis=0))
+    return np.asarray(network.known_by_member(table.configurations).mean(axis=0))
 
 
 def _calibrated_accuracy(
