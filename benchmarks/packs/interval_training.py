@@ -62,8 +62,8 @@ def choose_prototypes(
     for name in network.names.measured:
         points = np.unique(points_of(seen[np.flatnonzero(seen.is_type(name))]), axis=0)
         found[name] = points[_far_apart(points)]
-    mixes = mixes_of(network, seen, network.known_by_member(seen).mean(axis=0), chosen.sums)
-    mixes = mixes.astype(np.float16)
+    ms = network.known_by_member(seen).mean(axis=0)
+    mixes = mixes_of(network, seen, ms, chosen.sums).astype(np.float16)
     return Prototypes(found, mixes[_far_apart(mixes)])
 
 

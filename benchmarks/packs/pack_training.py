@@ -236,9 +236,10 @@ def _assemble(
     for family in sorted({fit.left_out for fit in networks if fit.left_out}):
         without, fit = _ensemble(networks, family), Fit(device, plan.seed, family)
         mine = np.flatnonzero(there & (table.families == family))
+        kernel_latency = _kernel_latency(without, table)
         by_family[family] = {
-            **accuracy(predicted_latency(without, table)[mine], measured[mine]),
-            **_calibrated_accuracy(without, table, mine, measured),
+            **accuracy(table.sums(kernel_latency)[mine], measured[mine]),
+            **_calibrated_accuracy(kernel_latency, table, mine, measured),
         }
         family_errors[family] = errors_of(
             without, _prototypes(without, fit, table, plan), table, mine, measured
@@ -309,10 +310,9 @@ def _kernel_latency(network: KernelNetwork, table: KernelTable) -> FloatArray:
 
 
 def _calibrated_accuracy(
-    network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64], measured: FloatArray
+    kernel_latency: FloatArray, table: KernelTable, models: npt.NDArray[np.int64], measured: FloatArray
 ) -> dict[str, float]:
     """Calibrate with a few of ``models``; return the mean share of the others within ±10 %, over draws."""
-    kernel_latency = _kernel_latency(network, table)
     parts = {}
     for model in models:
         kernels = table.index[table.start[model] : table.start[model + 1]]
