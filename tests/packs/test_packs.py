@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from forests import KERNELS, write_predictor
+from graphs import squeeze_excite
 from ir import small_cnn
 from nnmeter_nas import LatencyWarning, files, list_latency_predictors, load_latency_predictor
 from nnmeter_nas.errors import PackError, UnknownDeviceError
@@ -372,6 +373,15 @@ def test_forests_predict_models(forests: Path) -> None:
         assert predictor.predict(small_cnn()) > 0
     assert predictor.pack.card["kind"] == "forests"
     assert load_pack(forests).card == predictor.pack.card
+
+
+@pytest.mark.parametrize(("kernels", "units"), [(KERNELS, 6), ({**KERNELS, "se": 2}, 2)])
+def test_forests_price_a_pattern_whole_if_they_know_it(
+    kernels: dict[str, int], units: int, tmp_path: Path
+) -> None:
+    pack = load_pack(import_predictor(write_predictor(tmp_path / DEVICE, kernels)))
+    assert len(pack.kernel_graph(squeeze_excite())) == units
+
 
 
 @pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "SHA256SUMS", "forests/fc.forest"])
