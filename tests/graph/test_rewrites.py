@@ -159,7 +159,10 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         **dict.fromkeys(sums.SPELLINGS[3:5], "x.sum((2, 3))"),
         **dict.fromkeys(sums.SPELLINGS[5:], "x.mean(1)"),
     },
-    globalpool: dict.fromkeys(globalpool.SPELLINGS, "x.mean((2, 3))"),
+    globalpool: {
+        **dict.fromkeys(globalpool.SPELLINGS[:12], "x.mean((2, 3))"),
+        **dict.fromkeys(globalpool.SPELLINGS[12:], "F.adaptive_max_pool2d(x, 1)"),
+    },
     channelshuffle: {
         channelshuffle.SPELLINGS[0]: "F.channel_shuffle(x, 2)",
         channelshuffle.SPELLINGS[1]: "F.channel_shuffle(x, 2)",
@@ -263,6 +266,8 @@ NEAR = {
     "torch.maximum(x, y * 0.1)": "maximum",
     "torch.minimum(x, x * 0.1)": "minimum",
     "2 ** x": "pow",
+    "x.amax((1, 2))": "max",
+    "x.amax(3)": "max",
 }
 
 
