@@ -30,6 +30,7 @@ from nnmeter_nas.graph.rewrites import (
     leakyrelu,
     mish,
     neutral,
+    norms,
     padding,
     pixelshuffle,
     sigmoid,
@@ -163,6 +164,10 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         **dict.fromkeys(globalpool.SPELLINGS[:12], "x.mean((2, 3))"),
         **dict.fromkeys(globalpool.SPELLINGS[12:], "F.adaptive_max_pool2d(x, 1)"),
     },
+    norms: {
+        **dict.fromkeys(norms.SPELLINGS[:4], "F.group_norm(x, 2)"),
+        norms.SPELLINGS[4]: "F.layer_norm(x, [8])",
+    },
     channelshuffle: {
         channelshuffle.SPELLINGS[0]: "F.channel_shuffle(x, 2)",
         channelshuffle.SPELLINGS[1]: "F.channel_shuffle(x, 2)",
@@ -268,6 +273,10 @@ NEAR = {
     "2 ** x": "pow",
     "x.amax((1, 2))": "max",
     "x.amax(3)": "max",
+    "F.instance_norm(x.view(1, 2, 256)).view(1, 4, 128)": "reshape",
+    "F.group_norm(x, 2) * 3": "mul",
+    "F.group_norm(x, 2) * gate": "mul",
+    "y + F.group_norm(x, 2)": "add",
 }
 
 

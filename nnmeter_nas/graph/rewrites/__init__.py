@@ -36,6 +36,7 @@ from . import (
     leakyrelu,
     mish,
     neutral,
+    norms,
     padding,
     pixelshuffle,
     sigmoid,
@@ -74,6 +75,7 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         sums.add_stacked,
         sums.join_sums,
         sums.mean_instead_of_sum,
+        norms.leave_out_views,
         globalpool.join_means,
         globalpool.join_maxima,
         globalpool.pool_flattened_map,
@@ -85,7 +87,7 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         padding.fold_padding,
         dilation.join_dilation,
     ),
-    (batchnorm.fold_into_layer, batchnorm.join_scale_and_shift),
+    (batchnorm.fold_into_layer, norms.fold_into_norm, batchnorm.join_scale_and_shift),
 )
 
 
