@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from nnmeter_nas.kernels.configuration import Configurations, FloatArray
-from nnmeter_nas.packs.doubt import Doubt, Prototypes, points_of
+from nnmeter_nas.packs.doubt import Doubt, Prototypes, doubts_of, mixes_of, points_of
 from nnmeter_nas.packs.intervals import LEVELS, Intervals, conformal_half_width
 from nnmeter_nas.packs.network import KernelNetwork
 
@@ -62,7 +62,8 @@ def choose_prototypes(
     for name in network.names.measured:
         points = np.unique(points_of(seen[np.flatnonzero(seen.is_type(name))]), axis=0)
         found[name] = points[_far_apart(points)]
-    mixes = chosen.mixes(network, latency_by_member(network, seen).mean(axis=0)).astype(np.float16)
+    ms = network.known_by_member(seen).mean(axis=0)
+    mixes = mixes_of(network, seen, ms, chosen.sums).astype(np.float16)
     return Prototypes(found, mixes[_far_apart(mixes)])
 
 
@@ -102,23 +103,9 @@ class _Models:
         every[self.kernels] = of_kernels
         return self.table.sums(every)[self.models]
 
-    def mixes(self, network: KernelNetwork, ms: FloatArray) -> FloatArray:
-        """Share of each kind of kernel in the latency, ``[n, kinds]``; kernels take ``ms [k]``."""
-        kinds = network.names.kinds_of(self.configurations)
-        of_kinds = [self.sums(ms * (kinds == kind)) for kind in range(len(network.names.kinds))]
-        return np.stack(of_kinds, axis=1) / self.sums(ms)[:, None]
-
 
 def _models(table: KernelTable, models: npt.NDArray[np.int64]) -> _Models:
     return _Models(table, models, table.kernels_of(models))
-
-
-def latency_by_member(network: KernelNetwork, found: Configurations) -> FloatArray:
-    """Latency of each kernel by each member, ``[members, k]``; 0 without weights for its type."""
-    kernel_ms = np.zeros((len(network.members), len(found)))
-    known = network.names.kinds_of(found) >= 0
-    kernel_ms[:, known] = network.by_member(found[np.flatnonzero(known)])
-    return kernel_ms
 
 
 def errors_of(
@@ -131,17 +118,9 @@ def errors_of(
     """Errors of ``network`` on ``models`` (indices), which took ``measured`` ms, ``[all models]``."""
     chosen = _models(table, models)
     found = chosen.configurations
-    by_member = latency_by_member(network, found)
-    ms = by_member.mean(axis=0)
-    total = chosen.sums(ms)
-    estimated = ~found.is_type(*network.names.measured)
-    extrapolated = network.outside_range(found) & ~estimated
-    parts = (extrapolated, estimated, prototypes.distances(found))
-    shares = [chosen.sums(ms * part) / total for part in parts]
-    unlikeness = prototypes.unlikeness(chosen.mixes(network, ms))
-    disagreement = np.log([chosen.sums(one) for one in by_member]).std(axis=0)
-    doubts = np.stack([*shares, unlikeness, disagreement], axis=1)
-    return Errors(np.abs(np.log(total / measured[models])), doubts)
+    ms, bases = network.known_by_member(found).mean(axis=0), np.array(network.bases(found))
+    doubts = doubts_of(network, prototypes, found, ms, bases, chosen.sums)
+    return Errors(np.abs(np.log(chosen.sums(ms) / measured[models])), doubts)
 
 
 def fit_intervals(held_out: Errors, families: Sequence[Errors]) -> Intervals:

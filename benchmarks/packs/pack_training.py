@@ -44,7 +44,6 @@ from .interval_training import (
     coverage,
     errors_of,
     fit_intervals,
-    latency_by_member,
 )
 from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
 from .metrics import accuracy, accuracy_by
@@ -237,9 +236,10 @@ def _assemble(
     for family in sorted({fit.left_out for fit in networks if fit.left_out}):
         without, fit = _ensemble(networks, family), Fit(device, plan.seed, family)
         mine = np.flatnonzero(there & (table.families == family))
+        kernel_latency = _kernel_latency(without, table)
         by_family[family] = {
-            **accuracy(predicted_latency(without, table)[mine], measured[mine]),
-            **_calibrated_accuracy(without, table, mine, measured),
+            **accuracy(table.sums(kernel_latency)[mine], measured[mine]),
+            **_calibrated_accuracy(kernel_latency, table, mine, measured),
         }
         family_errors[family] = errors_of(
             without, _prototypes(without, fit, table, plan), table, mine, measured
@@ -306,14 +306,13 @@ def predicted_latency(network: KernelNetwork, table: KernelTable) -> npt.NDArray
 
 def _kernel_latency(network: KernelNetwork, table: KernelTable) -> FloatArray:
     """Predict each distinct kernel's latency in ms, ``[kernels]``; 0 without weights for its type."""
-    return np.asarray(latency_by_member(network, table.configurations).mean(axis=0))
+    return np.asarray(network.known_by_member(table.configurations).mean(axis=0))
 
 
 def _calibrated_accuracy(
-    network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64], measured: FloatArray
+    kernel_latency: FloatArray, table: KernelTable, models: npt.NDArray[np.int64], measured: FloatArray
 ) -> dict[str, float]:
     """Calibrate with a few of ``models``; return the mean share of the others within ±10 %, over draws."""
-    kernel_latency = _kernel_latency(network, table)
     parts = {}
     for model in models:
         kernels = table.index[table.start[model] : table.start[model + 1]]

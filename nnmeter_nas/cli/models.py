@@ -150,11 +150,12 @@ def _read_torchvision(
 ) -> nx.DiGraph:
     """Read a model with the given input; if none is given, tell which one is taken, unless it is common."""
     # late: files need none of it
-    from ..readers.torch.torchvision_models import IMAGE, read_torchvision, usual_shape
+    from ..readers.torch.torchvision_models import IMAGE, find_torchvision
 
-    usual = usual_shape(name)
+    model = find_torchvision(name)
+    usual = model.usual_shape
     as_nn_meter = like_nn_meter and len(usual) == len(IMAGE)  # nn-Meter reads only images
-    graph = read_torchvision(name, input_shape or (IMAGE if as_nn_meter else usual), allow_quantized)
+    graph = model.read(input_shape or (IMAGE if as_nn_meter else usual), allow_quantized)
     if input_shape is None and usual != IMAGE:
         told = (
             f"input_shape={IMAGE}, as by nn-Meter; its usual one is input_shape={usual}" if as_nn_meter else

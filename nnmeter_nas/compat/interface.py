@@ -23,7 +23,7 @@ from ..predictor import list_latency_predictors as list_cards
 from ..readers import read_model
 from ..readers.nni.ir import read_nni_ir
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
-from ..readers.torch.torchvision_models import IMAGE, read_torchvision, usual_shape
+from ..readers.torch.torchvision_models import IMAGE, find_torchvision
 from .archives import unpack
 from .kernels import KernelDetector
 from .nni_supernet import is_cut, stationary_part
@@ -220,9 +220,10 @@ def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple
         shape = (1, *input_shape) if len(input_shape) == 3 else tuple(input_shape)  # an image without a batch
         if not isinstance(model, str):
             return model, model_type, shape
-        if (usual := usual_shape(model)) != shape:
+        found = find_torchvision(model)
+        if (usual := found.usual_shape) != shape:
             logger.info("%s is read with the input %s; input_shape=%s is its usual one", model, shape, usual)
-        return (read_torchvision(model, shape),)
+        return (found.read(shape),)
     if model_type == "nni-ir" and hasattr(model, "root_graph") and is_cut(model):
         return (read_nni_ir(*stationary_part(model)),)
     return model, model_type

@@ -77,16 +77,18 @@ class FusionRules:
         several_readers: whether operators may join a kernel that several operators read; each of them may.
         earliest_kernel: which kernel an operator joins if it could join several: the kernel of its first
             operand, or the one that starts earliest in topological order.
+        apart: kernel types of whole patterns that stay the operators that they are made of.
     """
 
     pairs: frozenset[tuple[str, str]]
     several_readers: bool = False
     earliest_kernel: ClassVar[bool] = False
+    apart: frozenset[str] = frozenset()
 
     @property
     def patterns(self) -> Sequence[Pattern]:
         """Whole patterns that become one unit before any pair is tried, in the order to try them."""
-        return PATTERNS
+        return [pattern for pattern in PATTERNS if pattern[0] not in self.apart]
 
     def name(self, data: Mapping[str, Any]) -> str:
         """Name that a kernel uses for the operator of a model-graph node."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..kernels.configuration import Configurations, FloatArray, configuration, kernel_type
+from ..kernels.configuration import Configurations, FloatArray, configuration
 from ..kernels.fusion import Kernel
 from .latency import KernelLatency
 from .network import KernelNetwork
@@ -21,6 +20,9 @@ _SIZES = ("cin", "cout", "hout", "kh", "sh", "operands")
 #: What the names of these arrays begin with in a pack's weights.
 _PREFIX = "prototypes."
 _MIXES = "model_mixes"
+
+#: Sums figures of kernels ``[k]`` over those of each model, ``[n]``.
+Sums = Callable[[FloatArray], FloatArray]
 
 
 class Doubt(NamedTuple):
@@ -117,21 +119,45 @@ def doubt_of(
     prototypes: Prototypes,
 ) -> Doubt:
     """Doubt about a model of these ``kernels``, each of batch 1, with their latencies."""
-    total = math.fsum(ms for ms, _ in latencies if ms is not None)
-    if not total:
+    priced = [(kernel, ms, basis) for kernel, (ms, basis) in zip(kernels, latencies, strict=True) if ms]
+    if not priced:
         return Doubt(0.0, 0.0, 0.0, 0.0, 0.0)
-    known = [i for i, kernel in enumerate(kernels) if kernel_type(kernel) in network.names.types]
-    distance = disagreement = 0.0
-    mix = np.zeros(len(network.names.kinds))
-    if known:
-        found = Configurations.of([configuration(kernels[i]) for i in known])
-        shares = np.array([latencies[i].ms or 0.0 for i in known]) / total
-        np.add.at(mix, network.names.kinds_of(found), shares)
-        distance = float(shares @ prototypes.distances(found))
-        disagreement = float(np.log(network.by_member(found).sum(1)).std())
+    found = Configurations.of([configuration(kernel) for kernel, _, _ in priced])
+    ms, bases = np.array([ms for _, ms, _ in priced]), np.array([basis for _, _, basis in priced])
+    [doubt] = doubts_of(network, prototypes, found, ms, bases, lambda values: values.sum(keepdims=True))
+    return Doubt(*doubt.tolist())
 
-    def share(basis: str) -> float:
-        return math.fsum(ms for ms, its in latencies if its == basis and ms is not None) / total
 
-    unlikeness = float(prototypes.unlikeness(mix[None])[0])
-    return Doubt(share("extrapolated"), share("estimated"), distance, unlikeness, disagreement)
+def doubts_of(
+    network: KernelNetwork,
+    prototypes: Prototypes,
+    found: Configurations,
+    ms: FloatArray,
+    bases: npt.NDArray[np.str_],
+    sums: Sums,
+) -> FloatArray:
+    """Doubt about ``n`` models, in the order of :class:`Doubt`, ``[n, 5]``.
+
+    Args:
+        network: the pack's kernel predictors.
+        prototypes: what stands for all that was measured.
+        found: the kernels of all models.
+        ms: latency of each kernel, ``[k]``.
+        bases: what the latency of each kernel rests on, ``[k]``.
+        sums: sums figures of kernels over those of each model.
+    """
+    total = sums(ms)
+    weights = (bases == "extrapolated", bases == "estimated", prototypes.distances(found))
+    shares = [sums(ms * weight) / total for weight in weights]
+    unlikeness = prototypes.unlikeness(mixes_of(network, found, ms, sums))
+    by_member = np.stack([sums(of_member) for of_member in network.known_by_member(found)])
+    # No member says anything of a model without kernels that the pack has weights for, so all agree.
+    disagreement = np.log(np.where(by_member > 0, by_member, 1.0)).std(axis=0)
+    return np.stack([*shares, unlikeness, disagreement], axis=1)
+
+
+def mixes_of(network: KernelNetwork, found: Configurations, ms: FloatArray, sums: Sums) -> FloatArray:
+    """Share of each kind of kernel in the latency, ``[n, kinds]``; arguments as :func:`doubts_of`."""
+    kinds = network.names.kinds_of(found)
+    of_kinds = [sums(ms * (kinds == kind)) for kind in range(len(network.names.kinds))]
+    return np.stack(of_kinds, axis=1) / sums(ms)[:, None]

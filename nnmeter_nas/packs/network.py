@@ -76,7 +76,7 @@ class KernelNetwork:
         known: dict[Any, KernelLatency] = {}
         if distinct:
             found = Configurations.of(distinct)
-            priced = map(KernelLatency, self.predict(found).tolist(), self._bases(found))
+            priced = map(KernelLatency, self.predict(found).tolist(), self.bases(found))
             known = dict(zip(distinct, priced, strict=True))
         return [known[rows[i]] if i in rows else UNPREDICTED for i in range(len(kernels))]
 
@@ -99,6 +99,13 @@ class KernelNetwork:
         inputs = self.standardise(seen.descriptors)
         groups = self.names.group_of_kind
         return np.stack([member_latency(m, groups, seen, inputs) for m in self.members])
+
+    def known_by_member(self, found: Configurations) -> FloatArray:
+        """As :meth:`by_member`, but 0 where the pack has no weights for the type of a kernel."""
+        latencies = np.zeros((len(self.members), len(found)))
+        known = self.names.kinds_of(found) >= 0
+        latencies[:, known] = self.by_member(found[known])
+        return latencies
 
     def features(self, found: Configurations) -> Features:
         """Features of kernels; descriptors are not yet standardised."""
@@ -128,7 +135,8 @@ class KernelNetwork:
             for name, low, high in zip(self.names.measured, self.range_low, self.range_high, strict=True)
         }
 
-    def _bases(self, found: Configurations) -> list[Basis]:
+    def bases(self, found: Configurations) -> list[Basis]:
+        """What the latency of each kernel rests on."""
         measured = found.is_type(*self.names.measured).tolist()
         outside = self.outside_range(found).tolist()
         return [

@@ -13,7 +13,7 @@ import re
 import reprlib
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..errors import PackError
 from ..files import sha256, write_bytes, write_npz
 from ..kernels.configuration import kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
+from ..kernels.patterns import PATTERNS
 from .calibration import Calibration
 from .doubt import Doubt, Prototypes, doubt_of
 from .estimates import Rates, fit_rates, rates_from_card, with_estimates
@@ -184,10 +185,11 @@ def load_pack(folder: str | Path) -> Pack:
     card = read_card(folder)
     if card.get("kind") == "forests":
         rules = parse_rule_file(_verified(folder, RULE_FILE), str(folder / RULE_FILE))
-        return Pack(card, rules, _forest_predictors(folder, card))
+        forests = _forest_predictors(folder, card)
+        return Pack(card, _for_predictors(rules, forests), forests)
     weights = _weights(folder)
     network = _network(weights, _names(card["kernel_types"]), card["format"])
-    return Pack(card, parse_rules(card["fusion_rules"]), network, weights)
+    return Pack(card, _for_predictors(parse_rules(card["fusion_rules"]), network), network, weights)
 
 
 def check_pack(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -262,6 +264,12 @@ def read_yaml(content: bytes, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise PackError(f"{name} is no mapping of names to values")
     return found
+
+
+def _for_predictors(rules: FusionRules, predictors: KernelPredictors) -> FusionRules:
+    """``rules`` without the whole patterns that ``predictors`` do not know: their operators are priced."""
+    units = [Kernel(name, [], {}, [], []) for name, _, _ in PATTERNS]
+    return replace(rules, apart=frozenset(unit.op for unit in units if not predictors.covers(unit)))
 
 
 def _weights(folder: Path) -> Arrays:

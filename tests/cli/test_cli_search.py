@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from limits import limit_in
 from nnmeter_nas.cli import main
 from nnmeter_nas.search.run_folder import RunFolder, Settings
 
@@ -69,7 +70,6 @@ def test_resuming_what_is_no_search_says_so(
     ("limits", "named"),
     [
         (["--max-latency", "0.001"], ["0.001", "fastest"]),
-        (["--max-latency", "0.85", "--min-latency", "0.9"], ["0.85", "0.9"]),
         (["--max-params", "10"], ["params", "10"]),
     ],
 )
@@ -82,6 +82,19 @@ def test_limits_that_nothing_meets_end_the_search_at_once(
     assert main([*SEARCH, *limits, "-o", "run"]) == 1
     errors = capsys.readouterr().err
     assert all(word in errors for word in named), errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_limits_that_leave_nothing_between_them_end_the_search_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nni.nas")
+    monkeypatch.chdir(tmp_path)
+    below, above = (f"{limit_in('spos-small', DEVICE, share):.4g}" for share in (0.3, 0.6))
+    assert main([*SEARCH, "--max-latency", below, "--min-latency", above, "-o", "run"]) == 1
+    errors = capsys.readouterr().err
+    assert below in errors
+    assert above in errors
     assert not (tmp_path / "run").exists()
 
 

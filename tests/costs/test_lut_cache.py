@@ -118,13 +118,17 @@ def test_other_spaces_shapes_and_devices_have_tables_of_their_own(
     assert len({table.constant for table in tables}) == len(list(tmp_path.rglob("*.npz"))) == 5
 
 
-def test_a_repacked_predictor_has_a_table_of_its_own(predictor: LatencyPredictor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "tables"), [({"fusion_rules": []}, 2), ({"date": "1999-01-01", "accuracy": {}}, 1)]
+)
+def test_a_predictor_of_other_latencies_has_a_table_of_its_own(
+    changed: dict[str, Any], tables: int, predictor: LatencyPredictor, tmp_path: Path
+) -> None:
     pack = predictor.pack
-    card = {**pack.card, "date": "1999-01-01"}
-    repacked = LatencyPredictor(dataclasses.replace(pack, card=card))
+    repacked = LatencyPredictor(dataclasses.replace(pack, card={**pack.card, **changed}))
     space = Space.of_supernet(residual_supernet())
     paths = {table_path(latency_header(space, one), tmp_path) for one in (repacked, predictor)}
-    assert len(paths) == 2
+    assert len(paths) == tables
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"[{}]"])

@@ -30,6 +30,7 @@ from nnmeter_nas.graph.rewrites import (
     leakyrelu,
     mish,
     neutral,
+    norms,
     padding,
     pixelshuffle,
     sigmoid,
@@ -159,7 +160,14 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         **dict.fromkeys(sums.SPELLINGS[3:5], "x.sum((2, 3))"),
         **dict.fromkeys(sums.SPELLINGS[5:], "x.mean(1)"),
     },
-    globalpool: dict.fromkeys(globalpool.SPELLINGS, "x.mean((2, 3))"),
+    globalpool: {
+        **dict.fromkeys(globalpool.SPELLINGS[:12], "x.mean((2, 3))"),
+        **dict.fromkeys(globalpool.SPELLINGS[12:], "F.adaptive_max_pool2d(x, 1)"),
+    },
+    norms: {
+        **dict.fromkeys(norms.SPELLINGS[:4], "F.group_norm(x, 2)"),
+        norms.SPELLINGS[4]: "F.layer_norm(x, [8])",
+    },
     channelshuffle: {
         channelshuffle.SPELLINGS[0]: "F.channel_shuffle(x, 2)",
         channelshuffle.SPELLINGS[1]: "F.channel_shuffle(x, 2)",
@@ -263,6 +271,12 @@ NEAR = {
     "torch.maximum(x, y * 0.1)": "maximum",
     "torch.minimum(x, x * 0.1)": "minimum",
     "2 ** x": "pow",
+    "x.amax((1, 2))": "max",
+    "x.amax(3)": "max",
+    "F.instance_norm(x.view(1, 2, 256)).view(1, 4, 128)": "reshape",
+    "F.group_norm(x, 2) * 3": "mul",
+    "F.group_norm(x, 2) * gate": "mul",
+    "y + F.group_norm(x, 2)": "add",
 }
 
 

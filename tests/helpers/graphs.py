@@ -30,3 +30,18 @@ def graph_of(
 ) -> nx.DiGraph:
     """Like :func:`unfinished_graph`, but finished."""
     return finish(unfinished_graph(*operators, outputs=outputs, shape=shape))
+
+
+def squeeze_excite() -> nx.DiGraph:
+    """A convolution, and a gate on its channels."""
+    layer = {"kernel": (1, 1), "stride": (1, 1), "padding": "same", "groups": 1}
+    return graph_of(
+        ("stem", "conv", ["x"], {**layer, "out_channels": 64}),
+        ("pool", "globalavgpool", ["stem"], {}),
+        ("squeeze", "conv", ["pool"], {**layer, "out_channels": 16}),
+        ("act", "relu", ["squeeze"], {}),
+        ("excite", "conv", ["act"], {**layer, "out_channels": 64}),
+        ("gate", "sigmoid", ["excite"], {}),
+        ("product", "mul", ["stem", "gate"], {}),
+        shape=(1, 16, 28, 28),
+    )

@@ -13,6 +13,8 @@ pytest.importorskip("nni.retiarii", reason="reads what NNI 2.10 makes")
 import nni.retiarii.nn.pytorch as nn
 
 from nnmeter_nas import read_model
+from nnmeter_nas.graph.model_graph import output_names
+from nnmeter_nas.graph.traversal import topological_order
 from onnx_models import model, node
 from recorded import nni_ir_of, onnx_of
 from tf_graphs import TfBuilder
@@ -107,9 +109,10 @@ class Wrapped(nn.Module):
 
 
 def operators(graph: Any) -> list[str]:
-    """Canonical operators of a graph in order, its inputs left out."""
+    """Canonical operators of a graph, producers first, its inputs left out."""
     views = {"squeeze": "view", "reshape": "view"}
-    return [views.get(op, op) for _, op in graph.nodes(data="op") if op != "input"]
+    found = [graph.nodes[name]["op"] for name in topological_order(graph)]
+    return [views.get(op, op) for op in found if op != "input"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -125,4 +128,4 @@ def test_every_format_has_the_same_name_for_it(case: str) -> None:
     assert {form: operators(graph) for form, graph in found.items()} == dict.fromkeys(found, expected)
     result = tuple(network(torch.ones(SHAPE)).shape)
     for graph in found.values():
-        assert list(graph.nodes.values())[-1]["out_shapes"] == [result]
+        assert [graph.nodes[name]["out_shapes"] for name in output_names(graph)] == [[result]]

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from graphs import graph_of
 from nnmeter_nas import LatencyPredictor, calibrated, load_latency_predictor, read_model
 from nnmeter_nas.errors import PackError, UnpredictedOperatorError
+from nnmeter_nas.kernels.configuration import Configurations, configuration
 from nnmeter_nas.packs import load_pack, save_pack
-from nnmeter_nas.packs.doubt import Doubt, Prototypes
+from nnmeter_nas.packs.doubt import Doubt, Prototypes, doubts_of
 from nnmeter_nas.packs.intervals import LEVELS, Intervals, conformal_half_widths
+from nnmeter_nas.packs.network import KernelNetwork
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 
@@ -219,3 +221,29 @@ def test_prototypes_lie_among_what_was_measured(predictor: LatencyPredictor) -> 
     assert near.distance < 1 < far.distance
     none = replace(pack, weights={})
     assert LatencyPredictor(none).explain(convolution()).interval() is None
+
+
+def test_nothing_but_estimates_is_doubted_and_no_member_disagrees(predictor: LatencyPredictor) -> None:
+    graph = graph_of(("s", "softmax", ["x"], {"axis": -1}), shape=(1, 64, 56, 56))
+    doubt = predictor.explain(graph).doubt
+    assert doubt is not None
+    assert (doubt.extrapolated, doubt.estimated, doubt.distance, doubt.disagreement) == (0.0, 1.0, 0.0, 0.0)
+    assert doubt.unlikeness > 0
+
+
+def test_doubt_about_several_models_is_that_about_each(predictor: LatencyPredictor) -> None:
+    graphs = [convolution(16), convolution(4000)]
+    kernels = [[kernel for _, kernel in predictor.pack.kernel_graph(graph).nodes(data="kernel")]
+               for graph in graphs]  # fmt: skip
+    assert [len(of_graph) for of_graph in kernels] == [1, 1]
+    found = Configurations.of([configuration(kernel) for [kernel] in kernels])
+    network, prototypes = predictor.pack.predictors, predictor.pack.prototypes
+    assert isinstance(network, KernelNetwork)
+    assert prototypes is not None
+    # Both models run the first kernel, and the second model both.
+    runs = np.array([[1.0, 0.0], [1.0, 1.0]])
+    ms, bases = network.predict(found), np.array(network.bases(found))
+    doubts = doubts_of(network, prototypes, found, ms, bases, lambda values: runs @ values)
+    for doubt, parts in zip(doubts, ([0], [0, 1]), strict=True):
+        of_model = [kernels[part][0] for part in parts]
+        assert doubt == pytest.approx(predictor.pack.doubt(of_model, predictor.pack.latencies(of_model)))

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from forests import KERNELS, write_predictor
+from graphs import squeeze_excite
 from ir import small_cnn
 from nnmeter_nas import LatencyWarning, files, list_latency_predictors, load_latency_predictor
 from nnmeter_nas.errors import PackError, UnknownDeviceError
@@ -30,6 +32,7 @@ from nnmeter_nas.packs import (
     verify_pack,
 )
 from nnmeter_nas.packs import pack as pack_module
+from nnmeter_nas.packs.fingerprint import pack_fingerprint
 from nnmeter_nas.packs.registry import PackWarning, devices
 
 DEVICES = sorted(devices())
@@ -291,6 +294,51 @@ def test_saved_pack_predicts_the_same_as_the_original(tmp_path: Path) -> None:
         np.testing.assert_array_equal(copy.predictors.to_arrays()[name], array)
 
 
+CALIBRATION = {"made_from": {"predictor": DEVICE}, "scale": 2.0, "launch_ms": 0.0, "offset_ms": 0.0,
+               "kernel_types": {}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "stale"),
+    [
+        ({"accuracy": {}}, False),
+        ({"intervals": None}, False),
+        ({"date": "2030-01-01", "hardware": "a pixel", "training": {"members": 3}}, False),
+        ({"version": 3.0}, True),
+        ({"fusion_rules": ["conv->bn"]}, True),
+        ({"rates": {"relu": [0.1, 0.1, 0.1]}}, True),
+        ({"anything new": 1}, True),
+        ({"calibration": {**CALIBRATION, "scale": 3.0}}, True),
+        ({"calibration": {**CALIBRATION, "made_from": {"predictor": "x"}, "models": 9}}, False),
+    ],
+)
+def test_fingerprint_changes_with_what_latencies_depend_on(changed: dict[str, Any], stale: bool) -> None:
+    pack = load_latency_predictor(DEVICE).pack
+    if "calibration" in changed:
+        pack = replace(pack, card={**pack.card, "calibration": CALIBRATION})
+    found = pack_fingerprint(replace(pack, card={**pack.card, **changed}))
+    assert (found != pack_fingerprint(pack)) == stale
+
+
+def test_fingerprint_covers_the_weights_of_predictors_and_no_prototypes() -> None:
+    pack = load_latency_predictor(DEVICE).pack
+    assert pack.prototypes is not None
+    told = pack.prototypes.to_arrays()
+    assert set(told) < set(pack.weights)
+    for name, array in pack.weights.items():
+        if array.ndim and len(array):
+            other = replace(pack, weights={**pack.weights, name: array[:-1]})
+            assert (pack_fingerprint(other) != pack_fingerprint(pack)) == (name not in told), name
+
+
+def test_fingerprint_of_forests_tells_the_source_and_not_where_it_was(forests: Path) -> None:
+    pack = load_pack(forests)
+    source = pack.card["source"]
+    for name, stale in (("from", False), ("sha256", True)):
+        other = replace(pack, card={**pack.card, "source": {**source, name: "another"}})
+        assert (pack_fingerprint(other) != pack_fingerprint(pack)) == stale
+
+
 @pytest.mark.parametrize("writes", [0, 1, 2])
 def test_interrupted_save_leaves_no_partial_pack(
     pack: Path, monkeypatch: pytest.MonkeyPatch, writes: int
@@ -325,6 +373,15 @@ def test_forests_predict_models(forests: Path) -> None:
         assert predictor.predict(small_cnn()) > 0
     assert predictor.pack.card["kind"] == "forests"
     assert load_pack(forests).card == predictor.pack.card
+
+
+@pytest.mark.parametrize(("kernels", "units"), [(KERNELS, 6), ({**KERNELS, "se": 2}, 2)])
+def test_forests_price_a_pattern_whole_if_they_know_it(
+    kernels: dict[str, int], units: int, tmp_path: Path
+) -> None:
+    pack = load_pack(import_predictor(write_predictor(tmp_path / DEVICE, kernels)))
+    assert len(pack.kernel_graph(squeeze_excite())) == units
+
 
 
 @pytest.mark.parametrize("name", ["pack.yaml", "fusion_rules.json", "SHA256SUMS", "forests/fc.forest"])

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from graphs import graph_of
+from graphs import graph_of, squeeze_excite
 from ir import IrBuilder
 from nnmeter_nas import LatencyPredictor, load_latency_predictor, read_model
 from nnmeter_nas.benchmarks.networks import build_network, input_shape
@@ -111,13 +111,18 @@ def test_what_the_package_learns_later_changes_no_pack(
     assert_same_figures(expected, figures(LatencyPredictor(cpu), shufflenet))
 
 
+def without(pack: Pack, kernel_type: str) -> KernelNetwork:
+    """The network of a pack as if it had never seen kernels of a type."""
+    arrays = pack.predictors.to_arrays()
+    for axis in ("kinds", "measured"):
+        arrays = chosen(arrays, axis, arrays[axis] != kernel_type)
+    return KernelNetwork.from_arrays(arrays)
+
+
 def test_a_type_that_a_pack_lacks_is_estimated_and_all_else_is_predicted(
     cpu: Pack, shufflenet: nx.DiGraph
 ) -> None:
-    arrays = cpu.predictors.to_arrays()
-    arrays = chosen(arrays, "kinds", arrays["kinds"] != "channelshuffle")
-    arrays = chosen(arrays, "measured", arrays["measured"] != "channelshuffle")
-    lacking = with_network(cpu, KernelNetwork.from_arrays(arrays))
+    lacking = with_network(cpu, without(cpu, "channelshuffle"))
     found = figures(lacking, shufflenet)
     for name, (ms, basis) in figures(LatencyPredictor(cpu), shufflenet).items():
         if shufflenet.nodes[name]["op"] == "channelshuffle":
@@ -127,6 +132,21 @@ def test_a_type_that_a_pack_lacks_is_estimated_and_all_else_is_predicted(
             assert found[name] == (pytest.approx(ms, rel=1e-12), basis)
     with pytest.raises(UnpredictedOperatorError, match="channelshuffle"):
         lacking.predict(shufflenet, strict=True)
+
+
+def test_a_pattern_that_a_pack_lacks_is_priced_as_its_operators(cpu: Pack, tmp_path: Path) -> None:
+    graph, whole = squeeze_excite(), LatencyPredictor(cpu)
+    assert set(figures(whole, graph)) == {"stem", "pool"}
+    network = without(cpu, "se")
+    card = {**cpu.card, "kernel_types": list(network.names.measured)}
+    save_pack(tmp_path, card, network)
+    pack = load_pack(tmp_path)
+    found = figures(LatencyPredictor(pack), graph)
+    assert set(found) == {"stem", "pool", "squeeze", "excite", "gate", "product"}
+    assert [name for name, (_, basis) in found.items() if basis == "estimated"] == ["gate"]
+    for name in ("squeeze", "excite"):
+        kernel = pack.kernel_graph(graph).nodes[name]["kernel"]
+        assert found[name][0] == pytest.approx(whole.kernel_latencies([kernel])[0].ms, rel=1e-12)
 
 
 # A kernel type that the package has never heard of

@@ -141,6 +141,33 @@ def test_torchscript_exports_have_the_kernels_of_their_modules(
     assert kernels(read_onnx(proto, IMAGE)) == kernels(read_torch_module(module(), IMAGE))
 
 
+class GroupNorms(nn.Module):
+    """Norms over groups of channels, as after some training, at the end and before an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        groups = [nn.GroupNorm(count, 16) for count in (4, 1, 16)]
+        layers = [*groups, nn.GroupNorm(4, 16, affine=False)]
+        self.stem, self.norms = nn.Conv2d(3, 16, 3), nn.ModuleList(layers)
+        for parameter in self.norms.parameters():
+            nn.init.uniform_(parameter, 0.5, 2.0)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Each behind another."""
+        x = self.stem(image)
+        for norm in self.norms:
+            x = norm(F.silu(x))
+        return x
+
+
+@pytest.mark.parametrize("opset", [9, 13, 18])
+def test_group_norms_are_norms_however_they_are_exported(opset: int) -> None:
+    module = GroupNorms().eval()
+    found = read_onnx(exported(module, opset))
+    assert Counter(op for _, op in found.nodes(data="op"))["norm"] == 4
+    assert kernels(found) == kernels(read_torch_module(module, IMAGE))
+
+
 def test_model_exported_at_fixed_batch_8_is_read_at_batch_1() -> None:
     for module in (ShuffleUnit, ShapeArithmetic):
         proto = exported(module(), 13, (8, *IMAGE[1:]))

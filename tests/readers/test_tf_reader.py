@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -830,11 +831,64 @@ def test_error_for_an_unfrozen_graph_says_how_to_freeze_it(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["Enter", "NextIteration", "LoopCond"])
-def test_error_names_control_flow(op: str) -> None:
+def test_error_names_a_part_of_a_loop(op: str) -> None:
     b = TfBuilder((-1, 8, 8, 4))
     b.add("loop", op, ["input"])
-    with pytest.raises(ReaderError, match=rf"'loop' \({op}\) is control flow"):
+    with pytest.raises(ReaderError, match=rf"'loop' \({op}\) is a part of a loop that is not whole"):
         read(b)
+
+
+def add_cycle(b: TfBuilder, name: str, source: str, body: Callable[[str], str]) -> str:
+    """A loop of TensorFlow 1 with a counter, whose body maps one tensor to the next; returns its exit."""
+
+    def within(part: str) -> str:
+        return f"{name}/{part}"
+
+    b.const(within("steps"), np.array(3, np.int32))
+    state = {"i": b.const(within("zero"), np.array(0, np.int32)), "x": source}
+    merged = {
+        key: b.add(within(f"merge_{key}"), "Merge",
+                   [b.add(within(f"enter_{key}"), "Enter", [value]), within(f"next_{key}")])
+        for key, value in state.items()
+    }  # fmt: skip
+    limit = b.add(within("limit"), "Enter", [within("steps")])
+    goes_on = b.add(within("cond"), "LoopCond", [b.add(within("less"), "Less", [merged["i"], limit])])
+    switched = {
+        key: b.add(within(f"switch_{key}"), "Switch", [value, goes_on]) for key, value in merged.items()
+    }
+    one = b.const(within("one"), np.array(1, np.int32))
+    after = {
+        "i": b.add(within("count"), "Add", [f"{switched['i']}:1", one]), "x": body(f"{switched['x']}:1"),
+    }  # fmt: skip
+    for key, value in after.items():
+        b.add(within(f"next_{key}"), "NextIteration", [value])
+    return b.add(within("exit"), "Exit", [switched["x"]])
+
+
+def test_a_loop_that_is_a_cycle_is_an_operator_of_unknown_work() -> None:
+    b = TfBuilder((-1, 8, 8, 4))
+    stem = b.conv("stem", "input", (1, 1, 4, 8))
+
+    def body(x: str) -> str:
+        inner = add_cycle(b, "inner", b.conv("layer", x, (3, 3, 8, 8)), lambda y: b.add("act", "Relu", [y]))
+        return b.add("tanh", "Tanh", [inner])
+
+    b.conv("head", b.add("sig", "Sigmoid", [add_cycle(b, "outer", stem, body)]), (1, 1, 8, 8))
+    graph = read(b)
+    assert operators(graph)["while"] == 1
+    found = load_latency_predictor("cortexA76cpu_tflite21").explain(graph)
+    assert set(found.unpredicted) == {"inner/cond", "sig", "head"}
+    assert found.kernel_graph.nodes["stem"]["basis"] in ("measured", "extrapolated")
+    assert math.isnan(found.unpredicted_share)
+
+
+def test_a_loop_that_nothing_enters_or_leaves_hides_nothing_else() -> None:
+    b = TfBuilder((-1, 8, 8, 4))
+    last = b.conv("conv", "input", (1, 1, 4, 8))
+    add_cycle(b, "aside", b.const("start", np.zeros(3, np.float32)), lambda x: b.add("neg", "Neg", [x]))
+    b.add("relu", "Relu", [last])
+    graph = read(b)
+    assert {"conv", "relu"} <= set(operators(graph))
 
 
 @pytest.mark.parametrize("op", ["While", "StatelessIf", "TensorListStack"])

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="builds torch modules")
 
+from nnmeter_nas.cli.models import Models
 from nnmeter_nas.errors import QuantizedModelError, ReaderError
 from nnmeter_nas.readers.torch.torchvision_models import read_torchvision
 from torchvision_stand_in import write_torchvision
@@ -50,6 +51,17 @@ def test_a_model_is_read_on_the_input_that_is_usual_for_its_kind(
 def test_another_input_may_be_given() -> None:
     graph = read_torchvision("deeplabv3_resnet50", (1, 3, 256, 256))
     assert [graph.nodes[output]["out_shapes"][0] for output in graph.graph["outputs"]] == [(1, 21, 256, 256)]
+
+
+def test_the_command_asks_torchvision_once_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    asked, registry = [], torchvision.models
+    builder_of = registry.get_model_builder
+    monkeypatch.setattr(registry, "get_model_builder", lambda name: asked.append(name) or builder_of(name))
+    [model] = Models([], ["squeezenet"], None)
+    assert len(model.read()) > 1
+    assert asked == ["squeezenet1_0"]
 
 
 def test_a_quantised_model_is_refused_or_read_as_the_float_network() -> None:

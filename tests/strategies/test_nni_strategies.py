@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -25,9 +24,9 @@ import nni.nas.nn.pytorch as nas  # noqa: E402
 from nni.nas.evaluator import FunctionalEvaluator  # noqa: E402
 
 from experiments import Run  # noqa: E402
+from limits import limit_of  # noqa: E402
 from nnmeter_nas import load_latency_predictor  # noqa: E402
 from nnmeter_nas.costs.build import build_table  # noqa: E402
-from nnmeter_nas.costs.table import every_architecture  # noqa: E402
 from nnmeter_nas.errors import SearchError, SpaceError  # noqa: E402
 from nnmeter_nas.nni import (  # noqa: E402
     MeasuredEvaluator,
@@ -59,9 +58,7 @@ def small() -> Any:
 @functools.cache
 def limit(architectures: int) -> float:
     """The latency limit (ms) that so many of the 64 architectures of the small space are within."""
-    table = build_table(space_of(small()), load_latency_predictor(CPU))
-    ranked = np.sort(table.latencies(every_architecture(table.sizes)))
-    return float(ranked[architectures - 1] + ranked[architectures]) / 2
+    return limit_of(build_table(space_of(small()), load_latency_predictor(CPU)), architectures)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ from . import (
     leakyrelu,
     mish,
     neutral,
+    norms,
     padding,
     pixelshuffle,
     sigmoid,
@@ -74,8 +75,11 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         sums.add_stacked,
         sums.join_sums,
         sums.mean_instead_of_sum,
+        norms.leave_out_views,
         globalpool.join_means,
+        globalpool.join_maxima,
         globalpool.pool_flattened_map,
+        globalpool.pool_largest,
         channelshuffle.join_shuffle,
         channelshuffle.join_stack,
         channelshuffle.split_channels,
@@ -83,7 +87,7 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         padding.fold_padding,
         dilation.join_dilation,
     ),
-    (batchnorm.fold_into_layer, batchnorm.join_scale_and_shift),
+    (batchnorm.fold_into_layer, norms.fold_into_norm, batchnorm.join_scale_and_shift),
 )
 
 

@@ -35,7 +35,7 @@ _CHANNELS = 1
 def fold_into_layer(graph: nx.DiGraph, name: str) -> bool:
     """Fold into the weights of the layer before, or into the batch norm behind that layer."""
     data = graph.nodes[name]
-    if not _is_affine(data):
+    if not is_affine(data):
         return False
     step = sole_source(graph, name, _LAYERS | VIEWS | {"bn"})
     before, viewed = step, False
@@ -48,7 +48,7 @@ def fold_into_layer(graph: nx.DiGraph, name: str) -> bool:
     channels = layer["out_shapes"][0][-1 if layer["op"] == "fc" else _CHANNELS]
     axis = len(data["out_shapes"][0]) - 1 if viewed or layer["op"] == "fc" else _CHANNELS
     number = _is_number(data) and not viewed and layer["op"] == "bn"
-    if not number and not (_is_vector(data, axis) and data["out_shapes"][0][axis] == channels):
+    if not number and not (is_vector(data, axis) and data["out_shapes"][0][axis] == channels):
         return False
     if layer["op"] != "bn" and data["op"] not in _SUMS:
         replace(graph, name, "bn", data["inputs"])
@@ -64,12 +64,12 @@ def join_scale_and_shift(graph: nx.DiGraph, name: str) -> bool:
     """Join a product and a sum, in either order; one of them has a constant per channel."""
     data = graph.nodes[name]
     before = sole_source(graph, name, ELEMENTWISE)
-    if before is None or not _is_affine(data):
+    if before is None or not is_affine(data):
         return False
     first = graph.nodes[before]
     pair = (first, data)
-    fits = [_is_vector(step, _CHANNELS) for step in pair]
-    if not _is_affine(first) or (first["op"] in _SUMS) == (data["op"] in _SUMS) or not any(fits):
+    fits = [is_vector(step, _CHANNELS) for step in pair]
+    if not is_affine(first) or (first["op"] in _SUMS) == (data["op"] in _SUMS) or not any(fits):
         return False
     if not all(fit or _is_number(step) for fit, step in zip(fits, pair, strict=True)):
         return False
@@ -79,7 +79,7 @@ def join_scale_and_shift(graph: nx.DiGraph, name: str) -> bool:
     return True
 
 
-def _is_affine(data: Mapping[str, Any]) -> bool:
+def is_affine(data: Mapping[str, Any]) -> bool:
     """Whether the operator scales or shifts its only operand by a constant and keeps its shape."""
     attrs = data["attrs"]
     constant = ("const" in attrs) != ("const_shape" in attrs)
@@ -91,7 +91,7 @@ def _is_number(data: Mapping[str, Any]) -> bool:
     return "const" in data["attrs"]
 
 
-def _is_vector(data: Mapping[str, Any], axis: int) -> bool:
+def is_vector(data: Mapping[str, Any], axis: int) -> bool:
     """Whether the constant of an operator varies along all of ``axis`` and along no other axis."""
     out: Shape = data["out_shapes"][0]
     shape = data["attrs"].get("const_shape", ())

@@ -16,7 +16,7 @@ import networkx as nx
 
 from ...errors import PackError
 from ...kernels.fusion import FusionRules, Kernel
-from ...kernels.patterns import PATTERNS, Pattern, chain
+from ...kernels.patterns import Pattern, chain
 
 #: nn-Meter's names of canonical operators, where the two differ.
 NNMETER_NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
@@ -47,7 +47,7 @@ class NnMeterRules(FusionRules):
             ("-".join(ops), frozenset({ops[0], *NNMETER_NAMES}), partial(_find_chain, ops))
             for ops in self.chains
         )
-        return (*chains, *PATTERNS)
+        return (*chains, *super().patterns)
 
     def name(self, data: Mapping[str, Any]) -> str:
         """nn-Meter's name of a model-graph node's operator."""

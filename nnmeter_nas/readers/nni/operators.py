@@ -482,15 +482,10 @@ def _extreme_along(call: NniCall) -> Any:
 
 
 def _reduce(call: NniCall, dims: int | list[int] | None) -> Output:
-    """A reduction over ``dims``. The maximum over a whole map is a global max pool."""
-    rank, op = len(call.shape()), _FUNCTIONS[call.name].name
-    axes = [dims] if isinstance(dims, int) else list(dims or range(rank))
-    axes = [axis % rank for axis in axes]
+    """A reduction over ``dims``."""
+    axes = (dims,) if isinstance(dims, int) else tuple(dims or range(len(call.shape())))
     keepdims = bool(call.args.get("keepdim", False))
-    if op != "max" or rank < 3 or sorted(axes) != list(range(2, rank)):
-        return call.emit(op, call.x, axes=tuple(axes), keepdims=keepdims)
-    pooled = call.emit("adaptivemaxpool", call.x, output_size=(1,) * (rank - 2))
-    return pooled if keepdims else call.emit("squeeze", pooled, axes=tuple(axes))
+    return call.emit(_FUNCTIONS[call.name].name, call.x, axes=axes, keepdims=keepdims)
 
 
 @lowers("x min max", "clamp", "clip")

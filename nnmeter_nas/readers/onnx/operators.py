@@ -468,23 +468,16 @@ def _global_max_pool(node: OnnxNode) -> list[Value]:
 
 @onnx_op("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 def _reduction(node: OnnxNode) -> list[Value]:
-    """Reduce ``axes``, or everything unless the operator says that no axes means no reduction.
-
-    The maximum over a whole map is a global max pool.
-    """
+    """Reduce ``axes``, or everything unless the operator says that no axes means no reduction."""
     given, keepdims = node.ints("axes", 1), bool(node.attrs.get("keepdims", 1))
-    rank, op = len(node.shape), NAMES["onnx"][node.op].name
     if not given and node.attrs.get("noop_with_empty_axes"):
         return node.layer("identity")
     if node.x.shape is None:
         if not given or set(given) not in ({2, 3}, {-1, -2}):
             raise NoCanonicalFormError
         return node.layer("globalavgpool", keepdims=keepdims)
-    axes = given or tuple(range(rank))
-    if op != "max" or rank < 3 or {node.dimension(axis) for axis in axes} != set(range(2, rank)):
-        return node.layer(op, axes=axes, keepdims=keepdims)
-    pooled = node.layer("adaptivemaxpool", output_size=(1,) * (rank - 2))
-    return pooled if keepdims else node.emit("squeeze", [pooled[0].operand], {"axes": tuple(range(2, rank))})
+    axes = given or tuple(range(len(node.shape)))
+    return node.layer(NAMES["onnx"][node.op].name, axes=axes, keepdims=keepdims)
 
 
 @onnx_op("Reciprocal")

@@ -52,7 +52,7 @@ def read_tf_graphdef(model: Any, input_shape: InputShape | None = None) -> nx.Di
             dict by input name.
 
     Raises:
-        ReaderError: not a frozen graph, control flow that is a cycle, or a choice by an input such as
+        ReaderError: not a frozen graph, a part of a loop, or a choice by an input such as
             ``is_training``.
         GraphError, ShapeError: the graph is malformed.
         MissingPackageError: tensorboard, which provides the message classes, is not installed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
@@ -25,10 +25,9 @@ _VARIABLES = frozenset(
 CONTROL_FLOW = frozenset(
     {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase", "For", "MapDefun"}
 )
-#: Operators of loops that are cycles in the graph.
-_CYCLES = frozenset(
-    {"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond"}
-)
+#: Operators that pass a tensor into a loop that is a cycle in the graph, and out of it; all of such a loop.
+_ENTERS, _EXITS = frozenset({"Enter", "RefEnter"}), frozenset({"Exit", "RefExit"})
+_CYCLES = _ENTERS | _EXITS | {"NextIteration", "RefNextIteration", "LoopCond"}
 #: Output arguments of operators with several outputs. Operands inside functions refer to them by name.
 _OUTPUT_ARGUMENTS = {
     "FusedBatchNorm": ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2"),
@@ -129,10 +128,10 @@ def nodes_in_order(graph_def: Any) -> list[TfNode]:
     """Return all nodes of ``graph_def`` with function calls inlined, producers before consumers.
 
     Raises:
-        ReaderError: the graph has variables (it is not frozen), control flow, or recursive functions.
+        ReaderError: the graph has variables (it is not frozen), parts of loops, or recursive functions.
         GraphError: a name is used twice, an operand does not exist, or the graph is cyclic.
     """
-    nodes = _inline_calls(graph_def)
+    nodes = _loops_as_operators(_inline_calls(graph_def))
     for node in nodes.values():
         if node.op in _VARIABLES:
             raise ReaderError(
@@ -142,9 +141,22 @@ def nodes_in_order(graph_def: Any) -> list[TfNode]:
             )
         if node.op in _CYCLES:
             raise ReaderError(
-                f"operator {node.name!r} ({node.op}) is control flow: it depends on data. Export the "
-                "network without its loops and conditions"
+                f"operator {node.name!r} ({node.op}) is a part of a loop that is not whole in the graph. "
+                "Export the network with its loops, or without them"
             )
+    order = _order(nodes)
+    if not nx.is_directed_acyclic_graph(order):
+        loop = [producer for producer, _ in nx.find_cycle(order)]
+        raise GraphError(f"the graph is cyclic: {' -> '.join([*loop, loop[0]])}", loop[0])
+    return [nodes[name] for name in nx.topological_sort(order)]
+
+
+def _order(nodes: Mapping[str, TfNode]) -> nx.DiGraph:
+    """Return the nodes' names, producers connected to consumers.
+
+    Raises:
+        GraphError: an operand does not exist.
+    """
     order = nx.DiGraph()
     order.add_nodes_from(nodes)
     for node in nodes.values():
@@ -152,10 +164,42 @@ def nodes_in_order(graph_def: Any) -> list[TfNode]:
             if producer not in nodes:
                 raise GraphError(f"its operand {producer!r} does not exist in the graph", node.name)
             order.add_edge(producer, node.name)
-    if not nx.is_directed_acyclic_graph(order):
-        loop = [producer for producer, _ in nx.find_cycle(order)]
-        raise GraphError(f"the graph is cyclic: {' -> '.join([*loop, loop[0]])}", loop[0])
-    return [nodes[name] for name in nx.topological_sort(order)]
+    return order
+
+
+def _loops_as_operators(nodes: dict[str, TfNode]) -> dict[str, TfNode]:
+    """Return the nodes with one ``While`` in the place of each outermost loop that is a cycle.
+
+    A loop is all that leads back to itself, with the loops inside it. How often it runs depends on data, as
+    with TensorFlow 2's ``While``. What enters and leaves it is passed on as it is.
+    """
+    if not any(node.op in _CYCLES for node in nodes.values()):
+        return nodes
+    order = _order(nodes)
+    # A switch that leaves a loop or goes on with it belongs to the condition, though it may not decide it.
+    order.add_edges_from([(after, name) for name, after in order.edges if nodes[name].op == "LoopCond"])
+    loop_of: dict[str, str] = {}
+    for members in nx.strongly_connected_components(order):
+        conditions = sorted(name for name in members if nodes[name].op == "LoopCond")
+        if len(members) > 1 and conditions:
+            loop_of.update(dict.fromkeys(members, conditions[0]))
+    found: dict[str, TfNode] = {}
+    outside: dict[str, dict[tuple[str, int], None]] = {loop: {} for loop in loop_of.values()}
+    for node in nodes.values():
+        inputs = tuple((loop_of[name], 0) if name in loop_of else (name, slot) for name, slot in node.inputs)
+        loop = loop_of.get(node.name)
+        if loop is not None:
+            outside[loop].update((operand, None) for operand in inputs if operand[0] != loop)
+        else:
+            leaves = node.op in _EXITS and any(producer in outside for producer, _ in inputs)
+            passes = TfNode(node.name, "Identity", inputs, {})
+            found[node.name] = passes if leaves else replace(node, inputs=inputs)
+    for loop, operands in outside.items():
+        found[loop] = TfNode(loop, "While", tuple(operands), {})
+        for name, _ in operands:
+            if found[name].op in _ENTERS:
+                found[name] = TfNode(name, "Identity", found[name].inputs, {})
+    return found
 
 
 def _inline_calls(graph_def: Any) -> dict[str, TfNode]:

@@ -556,16 +556,13 @@ def _broadcast(call: TfCall) -> list[TfValue]:
 
 @tensorflow("Mean", "Sum", "Max", "Min", "Prod")
 def _reduction(call: TfCall) -> list[TfValue]:
-    """Reduce constant axes. The maximum over a whole map is a global max pool."""
-    source, axes, shape, keep = _reduced(call)
+    """Reduce constant axes."""
+    source, axes, _, keep = _reduced(call)
     if not axes:
         return [source]
     order = source.order if keep else _order_without(source.order, axes)
     canonical = tuple(sorted(source.order.index(a) for a in axes))
-    if _canonical(call) != "max" or source.rank < 3 or canonical != tuple(range(2, source.rank)):
-        return call.emit(_canonical(call), [source], {"axes": canonical, "keepdims": keep}, order)
-    [pooled] = call.emit("adaptivemaxpool", [source], {"output_size": (1,) * len(axes)}, source.order)
-    return [pooled if keep else call.arranged(pooled, order, shape)]
+    return call.emit(_canonical(call), [source], {"axes": canonical, "keepdims": keep}, order)
 
 
 @tensorflow("All", "Any")

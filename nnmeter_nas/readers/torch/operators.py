@@ -261,16 +261,11 @@ def _adaptive_pool(call: AtenCall) -> list[Operand] | None:
 
 @reads("mean", "sum", "max", "min", "prod")
 def _reduction(call: AtenCall) -> list[Operand] | None:
-    """Reduce ``dim``, or everything. The maximum over a whole map is a global max pool."""
-    shape, op, dim = call.shape(), _canonical(call), call.args.get("dim")
-    axes = [dim] if isinstance(dim, int) else dim or range(len(shape))
+    """Reduce ``dim``, or everything."""
+    dim = call.args.get("dim")
+    axes = [dim] if isinstance(dim, int) else dim or range(len(call.shape()))
     axes = tuple(sorted(call.axis(d) for d in axes))
-    keepdims = call.args.get("keepdim", False)
-    if op != "max" or len(shape) < 3 or axes != tuple(range(2, len(shape))):
-        return call.layer(op, axes=axes, keepdims=keepdims)
-    ones = (1,) * len(axes)
-    pooled = call.emit("adaptivemaxpool", call.inputs, {"output_size": ones}, shape[:2] + ones)
-    return [pooled if keepdims else call.emit("squeeze", [pooled], {"axes": axes}, shape[:2])]
+    return call.layer(_canonical(call), axes=axes, keepdims=call.args.get("keepdim", False))
 
 
 @reads("concat")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -52,41 +53,62 @@ def read_torchvision(
         QuantizedModelError: the model is quantised, and ``allow_quantized`` is False.
         ReaderError: the model does not exist, detects objects, or cannot be traced.
     """
-    name, builder, kind = _found(name)
-    if kind == "detection":
-        raise ReaderError(
-            f"{name!r} detects objects: it takes a list of images, and how many boxes it works on depends on "
-            "what is in them, so no shape tells its latency; read its backbone in Python, as a torch module"
-        )
-    if name.startswith(_QUANTIZED) and not allow_quantized:
-        raise QuantizedModelError(
-            f"{name!r} is quantised, and latencies are those of float networks; pass "
-            f"{name.removeprefix(_QUANTIZED)!r}, or allow_quantized=True to price it as one"
-        )
-    graph = read_model(_build(builder), "torch", input_shape or usual_shape(name))
-    if name.startswith(_QUANTIZED):  # built as the float network that torchvision quantises
-        graph.graph["quantized"] = [node for node, op in graph.nodes(data="op") if op != "input"]
-    return graph
+    return find_torchvision(name).read(input_shape, allow_quantized)
 
 
-def usual_shape(name: str) -> InputShape:
-    """Return the input that a model of torchvision is usually run on.
+@dataclass(frozen=True)
+class TorchvisionModel:
+    """A model in torchvision's registry.
+
+    Attributes:
+        name: torchvision's name of it.
+        builder: makes the module.
+    """
+
+    name: str
+    builder: Callable[..., Any]
+
+    @property
+    def kind(self) -> str:
+        """Its package or module of ``torchvision.models``, such as ``segmentation``."""
+        return self.builder.__module__.removeprefix("torchvision.models.").partition(".")[0]
+
+    @property
+    def usual_shape(self) -> InputShape:
+        """The input that it is usually run on."""
+        return _SHAPES.get(self.name) or _SHAPES_BY_KIND.get(self.kind, IMAGE)
+
+    def read(self, input_shape: InputShape | None = None, allow_quantized: bool = False) -> nx.DiGraph:
+        """Read it into a model graph; arguments and errors as :func:`read_torchvision`."""
+        if self.kind == "detection":
+            raise ReaderError(
+                f"{self.name!r} detects objects: it takes a list of images, and how many boxes it works on "
+                "depends on what is in them, so no shape tells its latency; read its backbone in Python, as "
+                "a torch module"
+            )
+        quantized = self.name.startswith(_QUANTIZED)
+        if quantized and not allow_quantized:
+            raise QuantizedModelError(
+                f"{self.name!r} is quantised, and latencies are those of float networks; pass "
+                f"{self.name.removeprefix(_QUANTIZED)!r}, or allow_quantized=True to price it as one"
+            )
+        graph = read_model(_build(self.builder), "torch", input_shape or self.usual_shape)
+        if quantized:  # built as the float network that torchvision quantises
+            graph.graph["quantized"] = [node for node, op in graph.nodes(data="op") if op != "input"]
+        return graph
+
+
+def find_torchvision(name: str) -> TorchvisionModel:
+    """Find a model by torchvision's or nn-Meter's name.
 
     Raises:
         MissingPackageError, ReaderError: as :func:`read_torchvision`.
     """
-    name, _, kind = _found(name)
-    return _SHAPES.get(name) or _SHAPES_BY_KIND.get(kind, IMAGE)
-
-
-def _found(name: str) -> tuple[str, Callable[..., Any], str]:
-    """Return torchvision's name of a model, its builder, and its package of ``torchvision.models``."""
     models, name = _torchvision_models(), _SHORT_NAMES.get(name, name)
     known = models.list_models()
     if name not in known:
         raise ReaderError(f"torchvision has no model {name!r}; {nearest(name, known)}")
-    builder = models.get_model_builder(name)
-    return name, builder, builder.__module__.removeprefix("torchvision.models.").partition(".")[0]
+    return TorchvisionModel(name, models.get_model_builder(name))
 
 
 def _build(builder: Callable[..., Any]) -> Any:
