@@ -16,9 +16,9 @@ from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 from nnmeter_nas.parallel.bulk import workers
+from nnmeter_nas.training.settings import Settings
 
 from .packs.reports import evaluate_packs, write_readme
-from .packs.training_settings import Settings
 from .parity.comparison import FORMATS, run_parity
 
 #: Tasks of the command ``search``.
