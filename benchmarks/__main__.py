@@ -99,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     readme.add_argument("--output", type=Path, default=Path("README.md"), metavar="FILE",
                         help="file whose marked sections are replaced")
 
+    networks = command("networks", _networks,
+                       "write standard networks as ONNX files, for `nnmeter-nas build NAME --verify`")
+    networks.add_argument("output", type=Path, metavar="DIR", help="folder of the files")
+
     page = command("accuracy", _accuracy, "write the tables and charts of the page on accuracy")
     _add_dataset(page)
     _add_devices(page)
@@ -207,6 +211,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _networks(options: argparse.Namespace, console: Console) -> None:
+    from .networks.files import write_networks  # late: it imports torch
+
+    for path in write_networks(options.output):
+        console.print(f"written {path}", markup=False)
 
 
 def _accuracy(options: argparse.Namespace, console: Console) -> None:
