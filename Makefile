@@ -8,6 +8,8 @@ endif
 
 comma := ,
 EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
+# Runtimes to measure with; one environment is enough.
+RUNTIMES := build$(comma)onnxruntime$(comma)openvino
 # Tests at once; those with real experiments mostly wait.
 WORKERS := 3
 PIP_INSTALL = -m pip --disable-pip-version-check install
@@ -94,7 +96,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_env,.venv,constraints.txt,$(EXTRAS)$(comma)dask$(comma)ray)
+	$(call create_env,.venv,constraints.txt,$(EXTRAS)$(comma)$(RUNTIMES)$(comma)dask$(comma)ray)
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
 	$(call create_env,.venv-nni3,constraints-nni3.txt,$(EXTRAS))

@@ -16,9 +16,9 @@ from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.packs.registry import bundled_packs, devices
 from nnmeter_nas.parallel.bulk import workers
+from nnmeter_nas.training.settings import Settings
 
 from .packs.reports import evaluate_packs, write_readme
-from .packs.training_settings import Settings
 from .parity.comparison import FORMATS, run_parity
 
 #: Tasks of the command ``search``.
@@ -98,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_devices(readme)
     readme.add_argument("--output", type=Path, default=Path("README.md"), metavar="FILE",
                         help="file whose marked sections are replaced")
+
+    networks = command("networks", _networks,
+                       "write standard networks as ONNX files, for `nnmeter-nas build NAME --verify`")
+    networks.add_argument("output", type=Path, metavar="DIR", help="folder of the files")
 
     page = command("accuracy", _accuracy, "write the tables and charts of the page on accuracy")
     _add_dataset(page)
@@ -207,6 +211,13 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _networks(options: argparse.Namespace, console: Console) -> None:
+    from .networks.files import write_networks  # late: it imports torch
+
+    for path in write_networks(options.output):
+        console.print(f"written {path}", markup=False)
 
 
 def _accuracy(options: argparse.Namespace, console: Console) -> None:

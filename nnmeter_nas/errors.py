@@ -50,6 +50,18 @@ class CalibrationError(NnMeterNasError, ValueError):
     """Measurements do not fit the models, or calibrating with them does not help."""
 
 
+class UnknownBackendError(NnMeterNasError, LookupError):
+    """No backend has the given name."""
+
+
+class MeasurementError(NnMeterNasError):
+    """A device cannot run a model, or does not repeat its latency."""
+
+
+class WorkspaceError(NnMeterNasError, ValueError):
+    """The folder of a build belongs to another device or runtime, is in use or is damaged."""
+
+
 class FeatureError(NnMeterNasError, ValueError):
     """A forest was given rows of the wrong width, or values that are not finite numbers."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from nnmeter_nas import latency_metrics
-from nnmeter_nas.benchmarks.packs.metrics import accuracy, accuracy_by
+from nnmeter_nas.training.accuracy import accuracy, accuracy_by
 
 PAIRS = st.lists(st.tuples(st.floats(0.1, 1e3), st.floats(0.1, 1e3)), min_size=2, max_size=30)
 

@@ -14,9 +14,11 @@ from layout import SOURCES
 #: The rooms from the bottom up: a room imports from rooms before it. What each is for: docs/architecture.md.
 ORDER = (
     # what everything stands on
-    "errors", "lazy", "extras", "files", "metrics", "drawing",
+    "errors", "lazy", "extras", "files", "journal", "metrics", "drawing",
     # a model: operators, graphs, kernels, formats, packs, latency
-    "ops", "graph", "kernels", "readers", "packs", "predictor", "calibrate", "nnmeter_nas",
+    "ops", "graph", "kernels", "readers", "packs", "training", "predictor", "calibrate", "nnmeter_nas",
+    # a device of the user's: running networks on it, and making a pack of what they take
+    "backends", "builder",
     # a space: its choices, what they cost, the best of them
     "supernet", "parallel", "costs", "solve",
     # an experiment of NNI: what differs between its lines, the plugins, and running one

@@ -12,12 +12,12 @@ import numpy as np
 
 from nnmeter_nas import LatencyPredictor
 from nnmeter_nas.errors import DatasetError, GraphError, ReaderError
+from nnmeter_nas.journal import Journal
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.parallel.bulk import TravellingPredictor, spread
 from nnmeter_nas.predictor import BATCH
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, family_of, iter_models
-from nnmeter_nas.search.journal import Journal
 
 from .kernel_table import dataset_fingerprint
 

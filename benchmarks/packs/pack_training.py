@@ -35,9 +35,12 @@ from nnmeter_nas.packs.registry import devices as known_devices
 from nnmeter_nas.parallel.bulk import spread
 from nnmeter_nas.readers import nhwc
 from nnmeter_nas.readers.nnmeter_ir import reader as nnmeter_ir
-
-from . import kernel_table, training, training_settings
-from .interval_training import (
+from nnmeter_nas.training import fit as training
+from nnmeter_nas.training import settings as training_settings
+from nnmeter_nas.training import table as training_table
+from nnmeter_nas.training.accuracy import accuracy, accuracy_by
+from nnmeter_nas.training.fit import fit_member
+from nnmeter_nas.training.intervals import (
     LEVEL,
     Errors,
     choose_prototypes,
@@ -45,10 +48,11 @@ from .interval_training import (
     errors_of,
     fit_intervals,
 )
-from .kernel_table import KernelTable, build_tables, dataset_fingerprint, load_table, save_table
-from .metrics import accuracy, accuracy_by
-from .training import fit_member
-from .training_settings import SETTINGS, Settings
+from nnmeter_nas.training.settings import SETTINGS, Settings
+from nnmeter_nas.training.table import KernelTable, load_table, save_table
+
+from . import kernel_table
+from .kernel_table import build_tables, dataset_fingerprint
 
 VERSION = 2.1
 #: One in this many models is held out, chosen by a hash of its id.
@@ -372,7 +376,7 @@ def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, fl
 
 def _code_fingerprint() -> str:
     """Hash the modules that decide what a fit learns and how; changes in other modules leave fits valid."""
-    read = (graph, shapes, fusion, kernels, work, nhwc, nnmeter_ir, kernel_table)
+    read = (graph, shapes, fusion, kernels, work, nhwc, nnmeter_ir, kernel_table, training_table)
     modules = (*read, features, vocabulary, network_module, training, training_settings)
     sources = "".join(inspect.getsource(module) for module in modules)
     return hashlib.sha256(sources.encode()).hexdigest()[:8]

@@ -12,10 +12,10 @@ from rich.table import Table
 from nnmeter_nas import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.readers import read_model
 from nnmeter_nas.readers.nnmeter_ir.dataset import BenchModel, dataset_files, iter_models
+from nnmeter_nas.training.accuracy import accuracy_by
 
 from ..pages import markdown_table, replace_sections
 from .evaluation import compare_dataset
-from .metrics import accuracy_by
 
 #: Ids of the networks in their published form, without variations.
 STANDARD = re.compile(r".*_0")

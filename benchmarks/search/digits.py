@@ -18,7 +18,7 @@ from nni.nas.space import SimplifiedModelSpace
 
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.estimators.digits import train_on_digits
-from nnmeter_nas.search.journal import Journal
+from nnmeter_nas.journal import Journal
 from nnmeter_nas.search_spaces import spos
 
 #: Five layers at the digits' size: 4^5 = 1024 architectures.

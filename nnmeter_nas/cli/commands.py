@@ -17,6 +17,7 @@ COMMANDS = {
     "get_ir": "write models as nn-Meter IR",
     "lut": "lookup tables of search spaces: build, show, rank architectures",
     "predictors": "predictor packs: list, import, inspect",
+    "build": "make a predictor of this machine, by measuring it",
     "calibrate": "make a predictor of your own device from a few timed models",
     "search": "search architectures within latency limits with NNI, and train them",
     "export": "write a network that a search found as an ONNX file",

@@ -19,8 +19,10 @@ from ..graph.unknown import UNKNOWN_WORK
 from ..ops import RULE_NAMES, VIEW_OPS
 from .patterns import PATTERNS, Pattern
 
-#: Batch norm folds into the weights of these, so it does not show in the kernel's tail.
+#: Batch norm folds into the weights of these, so rules that hold after them hold after it too.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
+#: Most operators that a rule looks at before the one that may join.
+_LOOKS_BACK = 2
 
 
 @dataclass
@@ -60,12 +62,11 @@ class Kernel:
         return self.type, tuple(self.in_shapes), tuple(self.out_shapes), attrs
 
     @property
-    def tail(self) -> str:
-        """The operator that the next one would fuse after, as the rules name it."""
-        for last in reversed(self.joined):
-            if not (last == "bn" and self.op in _FOLDS_BN):
-                return RULE_NAMES.get(last, last)
-        return RULE_NAMES.get(self.op, self.op)
+    def chain(self) -> tuple[str, ...]:
+        """Its operators as the rules name them, without a batch norm that folds into the weights."""
+        folds = folds_bn(self.op)
+        ops = (self.op, *(op for op in self.joined if not (folds and op == "bn")))
+        return tuple(RULE_NAMES.get(op, op) for op in ops)
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ class FusionRules:
     """Which operator may join which kernel.
 
     Attributes:
-        pairs: ``(a, b)`` lets ``b`` join a kernel that ends in ``a``, in the words of RULE_NAMES.
+        pairs: ``(a, b)`` lets ``b`` join a kernel that ends in ``a``, in the words of RULE_NAMES;
+            ``(a, b, c)`` lets ``c`` join one that ends in ``a`` and ``b``.
         several_readers: whether operators may join a kernel that several operators read; each of them may.
         earliest_kernel: which kernel an operator joins if it could join several: the kernel of its first
             operand, or the one that starts earliest in topological order.
         apart: kernel types of whole patterns that stay the operators that they are made of.
     """
 
-    pairs: frozenset[tuple[str, str]]
+    pairs: frozenset[tuple[str, ...]]
     several_readers: bool = False
     earliest_kernel: ClassVar[bool] = False
     apart: frozenset[str] = frozenset()
@@ -96,17 +98,26 @@ class FusionRules:
 
     def allow(self, kernel: Kernel, op: str) -> bool:
         """Whether ``op`` may join ``kernel``."""
-        return (kernel.tail, RULE_NAMES.get(op, op)) in self.pairs
+        chain, name = kernel.chain, RULE_NAMES.get(op, op)
+        return any((*chain[-n:], name) in self.pairs for n in range(1, min(_LOOKS_BACK, len(chain)) + 1))
 
 
 def parse_rules(lines: Iterable[str]) -> FusionRules:
-    """Parse rules such as ``"conv->relu"``.
+    """Parse rules such as ``"conv->relu"`` or ``"conv->add->relu"``.
 
     >>> sorted(parse_rules(["conv->relu", "add->relu"]).pairs)
     [('add', 'relu'), ('conv', 'relu')]
     """
-    pairs = (line.split("->") for line in lines)
-    return FusionRules(frozenset((first.strip(), second.strip()) for first, second in pairs))
+    pairs = frozenset(tuple(name.strip() for name in line.split("->")) for line in lines)
+    for names in pairs:
+        if not 2 <= len(names) <= _LOOKS_BACK + 1 or not all(names):
+            raise ValueError(f"{'->'.join(names)!r} is no rule such as 'conv->relu' or 'conv->add->relu'")
+    return FusionRules(pairs)
+
+
+def folds_bn(op: str) -> bool:
+    """Whether a batch norm after ``op`` becomes part of its weights."""
+    return op in _FOLDS_BN
 
 
 def fuse(graph: nx.DiGraph, rules: FusionRules) -> nx.DiGraph:

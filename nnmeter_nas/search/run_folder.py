@@ -23,9 +23,9 @@ from typing import Any
 
 from ..errors import SearchError
 from ..files import lock_folder, write_bytes
+from ..journal import Journal
 from ..nni.events import Ended, Event, Submitted, from_record, to_record, unended
 from ..nni.trial import Outcome, read_outcome
-from .journal import Journal
 from .report.files import empty_folder
 from .report.trials import Trial
 

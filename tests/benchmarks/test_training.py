@@ -13,17 +13,9 @@ import torch
 
 from nnmeter_nas import LatencyPredictor
 from nnmeter_nas.benchmarks.__main__ import main
-from nnmeter_nas.benchmarks.packs import pack_training, training
-from nnmeter_nas.benchmarks.packs.kernel_table import (
-    KernelTable,
-    build_tables,
-    load_table,
-    save_table,
-)
-from nnmeter_nas.benchmarks.packs.metrics import accuracy
+from nnmeter_nas.benchmarks.packs import pack_training
+from nnmeter_nas.benchmarks.packs.kernel_table import build_tables
 from nnmeter_nas.benchmarks.packs.pack_training import Plan, held_out, train_packs
-from nnmeter_nas.benchmarks.packs.training import fit_member, growth_pairs
-from nnmeter_nas.benchmarks.packs.training_settings import Settings
 from nnmeter_nas.errors import DatasetError, UnknownDeviceError
 from nnmeter_nas.kernels.configuration import COLUMNS
 from nnmeter_nas.kernels.fusion import parse_rules
@@ -32,6 +24,11 @@ from nnmeter_nas.packs.estimates import fit_rates
 from nnmeter_nas.packs.network import member_latency
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
+from nnmeter_nas.training import fit as training
+from nnmeter_nas.training.accuracy import accuracy
+from nnmeter_nas.training.fit import fit_member, growth_pairs
+from nnmeter_nas.training.settings import Settings
+from nnmeter_nas.training.table import KernelTable, load_table, save_table
 from synthetic_bench import CPU, VPU, write_bench
 
 PLAN = Plan(devices=(CPU, VPU), members=2, seed=0, epochs=2, lofo_epochs=1)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nnmeter_nas import load_latency_predictor, read_model
-from nnmeter_nas.benchmarks.packs.metrics import accuracy
 from nnmeter_nas.benchmarks.packs.pack_training import held_out
 from nnmeter_nas.packs.registry import devices
 from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
+from nnmeter_nas.training.accuracy import accuracy
 
 DEVICES = sorted(devices())
 

@@ -197,7 +197,7 @@ def test_intervals_hold_for_models_that_were_held_out(bench_dir: Path) -> None:
 
 
 def test_slopes_come_from_the_doubt_that_errors_go_with() -> None:
-    training = pytest.importorskip("nnmeter_nas.benchmarks.packs.interval_training")
+    training = pytest.importorskip("nnmeter_nas.training.intervals")
     rng = np.random.default_rng(0)
 
     def errors(distance: float, count: int = 200) -> Any:

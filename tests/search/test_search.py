@@ -16,7 +16,7 @@ from limits import limit_in
 
 pytest.importorskip("nni.nas", reason="runs searches on NNI")
 
-from nnmeter_nas.search.journal import read_journal
+from nnmeter_nas.journal import read_journal
 from nnmeter_nas.strategies import LatencyConstrainedRandom
 from nnmeter_nas.supernet.named import load_space
 

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.optimize import linprog
 
-from nnmeter_nas.kernels.configuration import Configurations, FloatArray
-from nnmeter_nas.packs.doubt import Doubt, Prototypes, doubts_of, mixes_of, points_of
-from nnmeter_nas.packs.intervals import LEVELS, Intervals, conformal_half_width
-from nnmeter_nas.packs.network import KernelNetwork
-
-from .kernel_table import KernelTable
+from ..kernels.configuration import Configurations, FloatArray
+from ..packs.doubt import Doubt, Prototypes, doubts_of, mixes_of, points_of
+from ..packs.intervals import LEVELS, Intervals, conformal_half_width
+from ..packs.network import KernelNetwork
+from .table import KernelTable
 
 #: Level on the card's figures.
 LEVEL = 0.9
@@ -179,6 +176,9 @@ def _slopes(parts: Sequence[Errors]) -> FloatArray:
     It is a linear program: minimise the pinball loss of ``error - (base + doubts . weights)``. The base is at
     least the median error on held-out models, so that no interval shrinks to nothing.
     """
+    from scipy import sparse  # late: what only reads errors does not need it
+    from scipy.optimize import linprog
+
     few = [_thinned(part) for part in parts]
     errors = np.concatenate([part.absolute for part in few])
     doubts = np.concatenate([part.doubts for part in few])

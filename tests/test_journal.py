@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.search.journal import Journal, read_journal
+from nnmeter_nas.journal import Journal, read_journal
 
 pytestmark = pytest.mark.nni3
 
@@ -64,7 +64,7 @@ def test_a_damaged_line_is_named_and_the_file_left_as_it_is(tmp_path: Path, line
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b'{"event": "submitted"}\n' + line + b"\n")
     before = path.read_bytes()
-    with pytest.raises(SearchError, match=r"journal\.jsonl, line 2: .* start the search anew"):
+    with pytest.raises(SearchError, match=r"journal\.jsonl, line 2: .* start anew"):
         Journal(path)
     assert path.read_bytes() == before
 
@@ -79,7 +79,7 @@ def test_what_is_no_number_in_json_is_refused_before_anything_is_written(tmp_pat
 def test_records_outlive_a_writer_that_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     program = (
-        "import os, signal, sys; from pathlib import Path; from nnmeter_nas.search.journal import Journal\n"
+        "import os, signal, sys; from pathlib import Path; from nnmeter_nas.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]))\n"
         "for number in range(3): journal.append({'number': number})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

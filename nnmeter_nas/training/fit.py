@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nnmeter_nas.kernels.configuration import COLUMN, FORMULA_TYPES, Configurations
-from nnmeter_nas.packs.features import DESCRIPTORS, values
-from nnmeter_nas.packs.network import CORRECTION_BOUND, Arrays, KernelNetwork
-from nnmeter_nas.packs.vocabulary import Vocabulary, new_vocabulary
-
-from .kernel_table import KernelTable
-from .training_settings import Settings
+from ..kernels.configuration import COLUMN, FORMULA_TYPES, Configurations, FloatArray
+from ..packs.features import DESCRIPTORS, values
+from ..packs.network import CORRECTION_BOUND, Arrays, KernelNetwork
+from ..packs.vocabulary import Vocabulary, new_vocabulary
+from .settings import Settings
+from .table import KernelTable
 
 _INITIAL_WEIGHT = -4.0
 #: Terms with the same cost in every kind of kernel: a launch, a pass over a tensor.
@@ -87,11 +86,17 @@ class _Inputs:
 
 
 def fit_member(
-    table: KernelTable, device: str, models: npt.NDArray[np.int64], settings: Settings, seed: int
+    table: KernelTable,
+    device: str,
+    models: npt.NDArray[np.int64],
+    settings: Settings,
+    seed: int,
+    importance: FloatArray | None = None,
 ) -> KernelNetwork:
     """Fit a network of one member to the ``models`` (indices) of ``table``, measured on ``device``.
 
-    The result is deterministic for a seed on one thread.
+    The result is deterministic for a seed on one thread. ``importance [all models]`` is how much each model
+    counts; by default all count the same.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -101,6 +106,7 @@ def fit_member(
     smaller, larger = (_inputs(blank, found) for found in growth_pairs(seen, rng))
     log_latency = torch.from_numpy(np.log(table.measured(device))).float()
     index = torch.from_numpy(table.index.astype(np.int64))
+    counts = torch.ones(len(table.ids)) if importance is None else torch.from_numpy(importance).float()
     kernel_ms = float(np.median(table.measured(device)[models] / np.diff(table.start)[models]))
 
     network = _Network(blank.names, settings.hidden)
@@ -128,7 +134,7 @@ def fit_member(
             pairs = torch.from_numpy(rng.integers(0, len(smaller.kinds), settings.growth_pairs))
             shrinkage = torch.relu(torch.log(network(*smaller[pairs])[0] / network(*larger[pairs])[0]))
             loss = (
-                0.1 * torch.log1p((error / settings.loss_scale).square()).mean()
+                0.1 * (counts[batch] * torch.log1p((error / settings.loss_scale).square())).mean()
                 + settings.correction_penalty * correction.square().mean()
                 + settings.kind_penalty * network.kind_weights.square().mean()
                 + settings.launch_penalty * network.launch_ms() / kernel_ms
@@ -140,6 +146,23 @@ def fit_member(
             optimizer.step()
             schedule.step()
     return dataclasses.replace(blank, members=[network.arrays()])
+
+
+def rescaled(network: KernelNetwork, factor: float) -> KernelNetwork:
+    """Multiply all latencies that ``network`` predicts by ``factor``."""
+    groups = network.names.group_of_kind
+
+    def times(member: Arrays) -> Arrays:
+        group = _softplus_inverse(factor * np.logaddexp(0.0, member["group_weights"].astype(np.float64)))
+        both = (member["group_weights"][groups] + member["kind_weights"]).astype(np.float64)
+        kind = _softplus_inverse(factor * np.logaddexp(0.0, both)) - group[groups]
+        return {**member, "group_weights": group.astype(np.float32), "kind_weights": kind.astype(np.float32)}
+
+    return dataclasses.replace(network, members=[times(member) for member in network.members])
+
+
+def _softplus_inverse(y: FloatArray) -> FloatArray:
+    return np.asarray(y + np.log(-np.expm1(-y)))
 
 
 def _kernels_of(table: KernelTable, models: npt.NDArray[np.int64], index: Tensor) -> tuple[Tensor, Tensor]:

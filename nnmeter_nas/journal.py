@@ -1,4 +1,4 @@
-"""The journal of a search. A crash at any moment loses nothing that was already written.
+"""A journal: a file that grows line by line. A crash at any moment loses nothing that was already written.
 
 A journal is a file with one JSON object per line. A line counts once it is complete. If a crash left the last
 line incomplete, it is cut off when the file is opened again.
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from ..errors import SearchError
+from .errors import SearchError
 
 
 class Journal:
@@ -91,7 +91,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise SearchError(
             f"{path}, line {number}: {line[:40]!r} is no JSON object, so the file is damaged; restore it, or "
-            f"start the search anew in another folder"
+            f"start anew in another folder"
         )
     return record
 

@@ -1,0 +1,93 @@
+"""Measure networks on a device: in shuffled order, over and over, and again where visits disagree."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..backends.base import Backend
+from ..errors import MeasurementError
+from .networks import random_network
+from .observations import observe
+from .worker import Worker
+from .workspace import Measured, Workspace
+
+#: Halves of the visits of a network that differ by more ask for more visits.
+_DISAGREE = 0.05
+#: A network is left out after so many faults.
+MOST_FAULTS = 3
+#: The device is busy if its canary takes so much longer than at best; how long to wait then, in all, in s.
+_BUSY, _PATIENCE_S, _PAUSE_S = 1.15, 20.0, 2.0
+
+
+def measure(
+    workspace: Workspace,
+    names: Sequence[str],
+    backend: Backend,
+    worker: Worker,
+    visits: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Visit each of the networks ``names`` so often, as far as it was not yet; ``tell`` hears what goes on.
+
+    Networks whose visits disagree are visited twice as often at most. Each visit is on the disk before the
+    next begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
+        for turn in range(2 * visits):
+            due = [name for name in names if _is_due(name, workspace.networks[name], turn, visits)]
+            if not due:
+                continue
+            _wait_until_quiet(workspace, backend, worker, Path(files), tell)
+            order = np.random.default_rng([workspace.networks[due[0]].seed, turn]).permutation(len(due))
+            for done, i in enumerate(order.tolist()):
+                tell(f"visit {turn + 1}: {done} of {len(due)} networks")
+                _visit(workspace, due[i], backend, worker, Path(files))
+
+
+def _is_due(name: str, network: Measured, turn: int, visits: int) -> bool:
+    if len(network.faults) >= MOST_FAULTS or len(network.visits) + len(network.faults) > turn:
+        return False
+    if turn < visits:
+        return True
+    if len(network.visits) < 2:
+        return True
+    seen = observe(name, random_network(network.seed), network.visits)
+    return seen is None or seen.disagreement > _DISAGREE
+
+
+def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, folder: Path) -> float | None:
+    """Visit a network and record what came of it; return its latency in ms, or None after a fault."""
+    path = folder / f"{name}{backend.suffix}"
+    if not path.exists():
+        backend.write(random_network(workspace.networks[name].seed), path)
+    start = time.perf_counter()
+    try:
+        visit = worker.visit(path)
+        if not math.isfinite(visit.ms) or visit.ms <= 0:
+            raise MeasurementError(f"it measured {visit.ms} ms")
+    except MeasurementError as error:
+        workspace.record_fault(name, str(error), time.perf_counter() - start)
+        return None
+    workspace.record(name, visit, time.perf_counter() - start)
+    return visit.ms
+
+
+def _wait_until_quiet(
+    workspace: Workspace, backend: Backend, worker: Worker, folder: Path, tell: Callable[[str], None]
+) -> None:
+    """Visit the canary, the first network, and wait as long as it takes longer than at best."""
+    canary = next(iter(workspace.networks))
+    best = min((visit.ms for visit in workspace.networks[canary].visits), default=None)
+    end = time.monotonic() + _PATIENCE_S
+    while best is not None and time.monotonic() < end:
+        ms = _visit(workspace, canary, backend, worker, folder)
+        if ms is None or ms <= _BUSY * best:
+            return
+        tell(f"waiting: the device is busy, its first network takes {ms / best:.2f} times what it can")
+        time.sleep(_PAUSE_S)

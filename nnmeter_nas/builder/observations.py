@@ -1,0 +1,140 @@
+"""What the visits of a network tell: its latency, and what each of its kernels took of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+
+from ..backends.base import KernelTime
+from ..graph.traversal import topological_order
+from ..kernels.configuration import Configuration, Configurations, FloatArray, configuration
+from ..kernels.fusion import FusionRules, fuse
+from ..ops import VIEW_OPS
+from ..training.table import KernelTable
+from .worker import Visit
+
+#: A visit so many times slower than the quickest says nothing.
+_JUMP = 10.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A network that was measured.
+
+    Attributes:
+        name: its id.
+        graph: its finished model graph.
+        ms: its latency: the least of all visits.
+        halves: the least of every other visit, and of the rest.
+        kernels: the executed kernels, which add up to ``ms``; empty if the runtime does not tell them.
+    """
+
+    name: str
+    graph: nx.DiGraph
+    ms: float
+    halves: tuple[float, float]
+    kernels: tuple[KernelTime, ...]
+
+    @property
+    def disagreement(self) -> float:
+        """How far its halves are apart, as a share."""
+        return max(self.halves) / min(self.halves) - 1
+
+
+def observe(name: str, graph: nx.DiGraph, visits: Sequence[Visit]) -> Observation | None:
+    """Sum up the visits of a network; None if no two of them can be used."""
+    taken = [visit for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
+    least = min((visit.ms for visit in taken), default=0.0)
+    taken = [visit for visit in taken if visit.ms <= _JUMP * least]
+    if len(taken) < 2:
+        return None
+    halves = min(v.ms for v in taken[::2]), min(v.ms for v in taken[1::2])
+    found: dict[tuple[tuple[str, ...], str], float] = {}
+    for visit in taken:
+        for kernel in visit.kernels or ():
+            key = kernel.operators, kernel.kind
+            found[key] = min(kernel.ms, found.get(key, math.inf))
+    total = sum(found.values())
+    share = least / total if total else 0.0
+    kernels = [KernelTime(ops, kind, ms * share) for (ops, kind), ms in found.items() if share]
+    return Observation(name, graph, least, halves, _completed(graph, kernels))
+
+
+def _completed(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> tuple[KernelTime, ...]:
+    """Give operators that the runtime does not name to the kernel of their only reader.
+
+    A convolution whose weights took in a batch norm may lose its name.
+    """
+    owner = {name: i for i, kernel in enumerate(kernels) for name in kernel.operators}
+    more: dict[int, list[str]] = {}
+    for name in reversed(topological_order(graph)):
+        if name not in owner and graph.nodes[name]["op"] not in ("input", *VIEW_OPS):
+            readers = list(graph.successors(name))
+            if len(readers) == 1 and readers[0] in owner:
+                owner[name] = owner[readers[0]]
+                more.setdefault(owner[name], []).append(name)
+    return tuple(
+        kernel._replace(operators=(*kernel.operators, *more.get(i, ()))) for i, kernel in enumerate(kernels)
+    )
+
+
+def kernel_table(
+    observations: Iterable[Observation], rules: FusionRules, device: str
+) -> tuple[KernelTable, FloatArray]:
+    """Make a table of networks and, as networks of one kernel, of the kernels whose time is known.
+
+    Returns:
+        The table. Its families are ``network`` and ``kernel``.
+        The position of each of its models in ``observations``.
+    """
+    number: dict[Configuration, int] = {}
+    index: list[int] = []
+    start, ids, families, latency, source = [0], [], [], [], []
+
+    def add(name: str, family: str, rows: Sequence[Configuration], ms: float, position: int) -> None:
+        index.extend(number.setdefault(row, len(number)) for row in rows)
+        start.append(len(index))
+        ids.append(name)
+        families.append(family)
+        latency.append(ms)
+        source.append(position)
+
+    for position, seen in enumerate(observations):
+        kernels = [kernel for _, kernel in fuse(seen.graph, rules).nodes(data="kernel")]
+        rows = [configuration(kernel) for kernel in kernels]
+        add(seen.name, "network", rows, seen.ms, position)
+        times = _times(seen, [kernel.members for kernel in kernels])
+        for i, ms in times.items():
+            add(f"{seen.name}.{i}", "kernel", [rows[i]], ms, position)
+    found = Configurations.of(number)
+    table = KernelTable(
+        ids=np.array(ids),
+        families=np.array(families),
+        types=found.types,
+        sizes=found.sizes,
+        declared=found.declared,
+        index=np.array(index, np.int32),
+        start=np.array(start, np.int64),
+        devices=np.array([device]),
+        latency_ms=np.array(latency)[:, None],
+    )
+    return table, np.array(source)
+
+
+def _times(seen: Observation, members: Sequence[Sequence[str]]) -> dict[int, float]:
+    """Time of each of our kernels, by number; not of one that the runtime ran together with another."""
+    owner = {name: i for i, names in enumerate(members) for name in names}
+    times: dict[int, float] = {}
+    mixed: set[int] = set()
+    for kernel in seen.kernels:
+        owners = {owner[name] for name in kernel.operators if name in owner}
+        if len(owners) == 1:
+            [only] = owners
+            times[only] = times.get(only, 0.0) + kernel.ms
+        else:
+            mixed |= owners
+    return {i: ms for i, ms in times.items() if i not in mixed and ms > 0}

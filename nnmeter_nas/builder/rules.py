@@ -1,0 +1,102 @@
+"""Fusion rules of a device, found in what its runtime ran of whole networks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import networkx as nx
+
+from ..backends.base import KernelTime
+from ..graph.traversal import topological_order
+from ..kernels.fusion import Kernel, folds_bn, fuse, parse_rules
+from ..ops import RULE_NAMES, VIEW_OPS
+
+#: A pair that is seen less often tells nothing.
+_LEAST_SEEN = 3
+#: Share of its occurrences in which a pair must be fused to become a rule.
+_MOST = 0.5
+#: Shares at which a pair is neither always nor never fused, so that what comes before it may decide.
+_MIXED = (0.1, 0.9)
+
+
+class Found(NamedTuple):
+    """How often operators that could have fused were fused.
+
+    Attributes:
+        names: the operators in the words of fusion rules, the last of which may join those before it.
+        fused, seen: number of occurrences.
+    """
+
+    names: tuple[str, ...]
+    fused: int
+    seen: int
+
+    @property
+    def share(self) -> float:
+        """Share of occurrences that were fused."""
+        return self.fused / self.seen
+
+
+def find_rules(runs: Iterable[tuple[nx.DiGraph, Sequence[KernelTime]]]) -> tuple[list[str], list[Found]]:
+    """Find the fusion rules that explain what a runtime ran.
+
+    Args:
+        runs: finished model graphs, and the kernels that the runtime executed of each.
+
+    Returns:
+        The rules, as :func:`nnmeter_nas.kernels.fusion.parse_rules` takes them, and all votes.
+    """
+    votes: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    for graph, kernels in runs:
+        for names, fused in _occurrences(graph, kernels):
+            for length in (2, 3):
+                if len(names) >= length:
+                    votes[names[-length:]].append(fused)
+    found = [Found(names, sum(of_names), len(of_names)) for names, of_names in sorted(votes.items())]
+    known = [one for one in found if one.seen >= _LEAST_SEEN]
+    rules: list[Found] = []
+    for pair in (one for one in known if len(one.names) == 2):
+        longer: list[Found] = []
+        if _MIXED[0] < pair.share < _MIXED[1]:
+            longer = [one for one in known if one.names[1:] == pair.names]
+        rules += [one for one in longer if one.share > _MOST]
+        # The rest, where no more operators come before.
+        seen = pair.seen - sum(one.seen for one in longer)
+        joined = pair.fused - sum(one.fused for one in longer)
+        if seen and joined / seen > _MOST:
+            rules.append(pair)
+    return sorted("->".join(one.names) for one in rules), found
+
+
+def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield each chain of operators that could be one kernel, and whether the last joined those before.
+
+    A whole pattern such as squeeze-excite counts as one operator.
+    """
+    owner = {name: i for i, kernel in enumerate(kernels) for name in kernel.operators}
+    unit = _patterns(graph)
+    chains: dict[str, tuple[str, ...]] = {}
+    for name in topological_order(graph):
+        op = graph.nodes[name]["op"]
+        if op == "input" or op in VIEW_OPS or name not in owner:
+            continue
+        if name in unit:
+            chains[name] = (unit[name].op,)
+            continue
+        before = [producer for producer, _ in graph.nodes[name]["inputs"] if producer in chains]
+        joined = [producer for producer in before if owner[producer] == owner[name]]
+        rule_name = RULE_NAMES.get(op, op)
+        for producer in dict.fromkeys(before):
+            if graph.out_degree(producer) == 1 and producer not in graph.graph["outputs"]:
+                yield (*chains[producer], rule_name), producer in joined
+        head = chains[joined[-1]] if joined else ()
+        chains[name] = head if op == "bn" and len(head) == 1 and folds_bn(head[0]) else (*head, rule_name)
+
+
+def _patterns(graph: nx.DiGraph) -> dict[str, Kernel]:
+    """For each operator that is part of a whole pattern: the pattern."""
+    # Without rules, only patterns have more than one member.
+    kernels = [kernel for _, kernel in fuse(graph, parse_rules([])).nodes(data="kernel")]
+    return {name: kernel for kernel in kernels if len(kernel.members) > 1 for name in kernel.members}

@@ -1,0 +1,132 @@
+"""Run model files in a process of their own: one that crashes or hangs a runtime costs nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..backends import load_backend
+from ..backends.base import KernelTime
+from ..errors import MeasurementError
+
+#: Runs of a visit: at least, at most, and the ms of all together after which it has enough.
+_LEAST, _MOST, _ENOUGH_MS = 3, 20, 60.0
+#: Runs under a runtime's profiler.
+_PROFILED = 5
+#: A new process after so many models, as runtimes do not give all memory back.
+_MODELS_OF_A_PROCESS = 40
+
+
+class Visit(NamedTuple):
+    """One measurement of one model.
+
+    Attributes:
+        ms: latency in ms, the least of several runs.
+        kernels: the executed kernels, if the runtime tells them.
+    """
+
+    ms: float
+    kernels: tuple[KernelTime, ...] | None
+
+
+class Worker:
+    """A process that measures models on a backend, replaced when it dies or hangs."""
+
+    def __init__(self, backend: str, limit_s: float) -> None:
+        """Note what to run; the process starts with the first visit.
+
+        Args:
+            backend: as :func:`nnmeter_nas.backends.load_backend` takes it.
+            limit_s: seconds after which a visit counts as hanging.
+        """
+        self._backend, self._limit_s = backend, limit_s
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._visits = 0
+
+    def visit(self, path: Path) -> Visit:
+        """Measure a model file.
+
+        Raises:
+            MeasurementError: the runtime refused the model, died of it or did not end in time.
+        """
+        if self._process is None or self._visits >= _MODELS_OF_A_PROCESS:
+            self.close()
+            self._start()
+        assert self._pipe is not None
+        self._visits += 1
+        try:
+            self._pipe.send(str(path))
+            if not self._pipe.poll(self._limit_s):
+                raise MeasurementError(f"it did not end within {self._limit_s:g} s")
+            kind, answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(1)
+            code = self._process.exitcode
+            self.close()
+            raise MeasurementError(f"the runtime's process ended with exit code {code}") from None
+        except MeasurementError:
+            self.close()
+            raise
+        if kind == "error":
+            raise MeasurementError(answer)
+        found: Visit = answer
+        return found
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._backend), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._visits = 0
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process = None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+@contextlib.contextmanager
+def worker(backend: str, limit_s: float) -> Iterator[Worker]:
+    """Yield a worker, and end its process afterwards."""
+    made = Worker(backend, limit_s)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _serve(pipe: Connection, name: str) -> None:
+    """Measure each file whose path comes through ``pipe``, until it closes."""
+    backend = load_backend(name)
+    while True:
+        try:
+            path = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: tuple[str, Any] = "visit", visit(backend.load(Path(path)))
+        except Exception as error:
+            answer = "error", traceback.format_exception_only(error)[-1].strip()
+        pipe.send(answer)
+
+
+def visit(session: Any) -> Visit:
+    """Measure a loaded model: warm up once, then run until it has enough."""
+    session.run()
+    taken: list[float] = []
+    while len(taken) < _LEAST or (len(taken) < _MOST and sum(taken) < _ENOUGH_MS):
+        taken.append(session.run())
+    profile = getattr(session, "kernels", None)
+    return Visit(min(taken), None if profile is None else tuple(profile(_PROFILED)))

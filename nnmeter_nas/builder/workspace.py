@@ -1,0 +1,164 @@
+"""The workspace of a build: everything that was measured, so that a build can go on after a crash.
+
+=================== ==============================================================================
+``device.yaml``     the device's name, its backend and the version of its runtime
+``models.jsonl``    the networks that were chosen, one a line: id, seed, and whether it only judges
+``measured.jsonl``  the visits, one a line: the latency, and that of each kernel; or what went wrong
+``rules.yaml``      the fusion rules that were found, and how often each pair was fused
+``pack/``           the predictor pack
+``report.html``     what the build found, to look at
+=================== ==============================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..backends.base import KernelTime
+from ..errors import WorkspaceError
+from ..files import lock_folder, write_bytes
+from ..journal import Journal
+from .worker import Visit
+
+DEVICE, MODELS, MEASURED, RULES, PACK, REPORT, _LOCK = (
+    "device.yaml", "models.jsonl", "measured.jsonl", "rules.yaml", "pack", "report.html", "build.lock",
+)  # fmt: skip
+#: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
+_FIXED = ("name", "backend", "runtime", "machine")
+
+
+@dataclass
+class Measured:
+    """What is known of one network.
+
+    Attributes:
+        seed: decides the network.
+        held_out: whether it is never trained on, and only judges.
+        visits: measurements, in order.
+        faults: what went wrong, in order.
+    """
+
+    seed: int
+    held_out: bool
+    visits: list[Visit] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+class Workspace:
+    """An open workspace, locked for this process.
+
+    Attributes:
+        folder: where it is.
+        device: content of ``device.yaml``.
+        networks: what is known of each network, by its id.
+        seconds: how long all visits took.
+    """
+
+    def __init__(self, folder: Path, device: Mapping[str, Any], models: Journal, measured: Journal) -> None:
+        self.folder, self.device = folder, dict(device)
+        self._models, self._measured = models, measured
+        self.networks: dict[str, Measured] = {}
+        self.seconds = 0.0
+        for record in models.records:
+            self.networks[str(record["id"])] = Measured(int(record["seed"]), bool(record["held_out"]))
+        for record in measured.records:
+            self._note(record)
+
+    def add(self, name: str, seed: int, held_out: bool) -> None:
+        """Add a network to be measured."""
+        self._models.append({"id": name, "seed": seed, "held_out": held_out})
+        self.networks[name] = Measured(seed, held_out)
+
+    def record(self, name: str, visit: Visit, seconds: float) -> None:
+        """Record a visit of a network, which took ``seconds`` in all."""
+        kernels = None
+        if visit.kernels is not None:
+            kernels = [[list(kernel.operators), kernel.kind, kernel.ms] for kernel in visit.kernels]
+        self._append({"id": name, "ms": visit.ms, "s": round(seconds, 4), "kernels": kernels})
+
+    def record_fault(self, name: str, reason: str, seconds: float) -> None:
+        """Record that a network could not be measured, and why."""
+        self._append({"id": name, "fault": reason, "s": round(seconds, 4)})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._measured.append(record)
+        self._note(record)
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        network = self.networks[str(record["id"])]
+        self.seconds += float(record["s"])
+        if "fault" in record:
+            network.faults.append(str(record["fault"]))
+            return
+        kernels = record["kernels"]
+        if kernels is not None:
+            kernels = tuple(KernelTime(tuple(ops), kind, ms) for ops, kind, ms in kernels)
+        network.visits.append(Visit(float(record["ms"]), kernels))
+
+    def write_yaml(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a file of the workspace."""
+        _write_yaml(self.folder / name, content)
+
+
+@contextlib.contextmanager
+def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspace]:
+    """Open the workspace in ``folder`` for ``device``, a new one if the folder is empty.
+
+    Raises:
+        WorkspaceError: it belongs to another device, backend, runtime or machine, or another process uses it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = lock_folder(folder, _LOCK, "build")
+    try:
+        path = folder / DEVICE
+        if path.exists():
+            _check(folder, device)
+            _write_yaml(path, device)  # the plan may be another
+        elif any(one.name != _LOCK for one in folder.iterdir()):
+            raise WorkspaceError(f"{folder} is not empty and holds no build; name another folder")
+        else:
+            _write_yaml(path, device)
+        with Journal(folder / MODELS) as models, Journal(folder / MEASURED) as measured:
+            yield Workspace(folder, device, models, measured)
+    finally:
+        lock.release()
+
+
+def read_device(folder: Path) -> dict[str, Any]:
+    """Read ``device.yaml`` of a workspace.
+
+    Raises:
+        WorkspaceError: it is damaged.
+    """
+    path = folder / DEVICE
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        missing = [key for key in _FIXED if key not in found]
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as error:
+        raise WorkspaceError(
+            f"{path} is damaged ({error}); restore it, or build in another folder"
+        ) from error
+    if missing:
+        raise WorkspaceError(f"{path} lacks {missing[0]}; restore it, or build in another folder")
+    return dict(found)
+
+
+def _check(folder: Path, device: Mapping[str, Any]) -> None:
+    before = read_device(folder)
+    differing = next((key for key in _FIXED if before[key] != device[key]), None)
+    if differing is not None:
+        raise WorkspaceError(
+            f"{folder} holds measurements of another {differing}: {before[differing]!r}, not "
+            f"{device[differing]!r}; the two do not mix, so build in another folder"
+        )
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=110)
+    write_bytes(path, text.encode())

@@ -1,0 +1,123 @@
+"""``nnmeter-nas build``: measure this machine, and make a predictor of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from ..backends import BACKENDS
+from .arguments import size
+from .commands import set_command
+from .messages import console, note
+
+if TYPE_CHECKING:
+    from ..builder.build import Plan, Round
+    from ..builder.verify import Verified
+
+_EPILOG = """\
+The command makes random networks of the blocks that people use, runs them on this machine with one thread,
+and finds out which operators the runtime fuses and how long each kernel takes. It stops when more networks no
+longer help, or after --minutes of measuring. After each round it prints how many of the networks that it was
+not trained on are predicted within 5 and 10 %, and for how many the machine itself repeats its latency so
+well: no predictor can do better. Measure on a quiet machine.
+
+Everything measured is in the workspace. A build that was interrupted goes on where it stopped.
+
+examples:
+  nnmeter-nas build my-laptop --backend onnxruntime
+  nnmeter-nas predict model.onnx --predictor my-laptop
+  nnmeter-nas build my-laptop --verify model.onnx another.onnx
+"""
+#: Columns of the table of rounds: heading and width.
+_COLUMNS = (("networks", 8), ("left out", 8), ("minutes", 7), ("±5 %", 6), ("±10 %", 6), ("repeats ±5 %", 12),
+            ("±10 %", 6))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Fill in the command."""
+    set_command(parser, run, _EPILOG)
+    parser.add_argument("name", metavar="DEVICE", help="name of your device")
+    parser.add_argument("--backend", default="onnxruntime", metavar="BACKEND",
+                        help=f"what runs the networks: {', '.join(BACKENDS)}, or module:Class of your own "
+                             "(default: onnxruntime)")
+    parser.add_argument("--workspace", type=Path, metavar="FOLDER",
+                        help="folder of the measurements (default: build-DEVICE)")
+    parser.add_argument("--minutes", type=float, default=5.0, metavar="M",
+                        help="minutes of measuring at most (default: 5)")
+    parser.add_argument("--networks", type=size, default=400, metavar="N",
+                        help="networks to measure at most (default: 400)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides the networks (default: 0)")
+    parser.add_argument("--verify", type=Path, nargs="+", metavar="MODEL",
+                        help="model files to measure and compare with what the predictor says of them")
+    parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
+                        help="shape of the input of these models, such as 1 3 224 224, if they leave it open")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, show each round, and verify if asked to."""
+    from ..builder.build import Plan, build
+
+    plan = Plan(minutes=options.minutes, networks=options.networks, seed=options.seed)
+    folder = options.workspace or Path(f"build-{options.name}")
+    heading: list[str] = ["  ".join(name.rjust(width) for name, width in _COLUMNS)]
+
+    def show(found: Round) -> None:
+        if heading:
+            print(heading.pop(), flush=True)
+        print(_line(found), flush=True)
+
+    with Console(stderr=True, markup=False).status("starting") as status:
+        target = build(options.name, options.backend, folder, plan, show, status.update)
+        print(f"{options.name} is stored in {target}")
+        verified = _verify(options, plan, status.update) if options.verify else []
+    if verified:
+        _print_verified(verified)
+    else:
+        note(f"use it with: nnmeter-nas predict MODEL --predictor {options.name}")
+    return 0
+
+
+def _line(found: Round) -> str:
+    """One round, below :data:`_COLUMNS`."""
+    numbers = (
+        str(found.networks), str(found.left_out), f"{found.minutes:.2f}", f"{found.within_5:.1f}",
+        f"{found.within_10:.1f}", f"{found.repeats_5:.1f}", f"{found.repeats_10:.1f}",
+    )  # fmt: skip
+    return "  ".join(text.rjust(width) for text, (_, width) in zip(numbers, _COLUMNS, strict=True))
+
+
+def _verify(options: argparse.Namespace, plan: Plan, tell: Callable[[str], None]) -> list[Verified]:
+    """Measure and predict the models that were named."""
+    from ..backends import load_backend
+    from ..builder.verify import verify
+    from ..builder.worker import worker
+    from ..predictor import load_latency_predictor
+
+    shape = tuple(options.input_shape) if options.input_shape else None
+    predictor, backend = load_latency_predictor(options.name), load_backend(options.backend)
+    with worker(options.backend, plan.limit_s) as running:
+        return verify(predictor, backend, running, options.verify, plan.visits, tell, shape)
+
+
+def _print_verified(rows: Sequence[Verified]) -> None:
+    """Print a table of the models, and how many are within ±5 and ±10 %."""
+    from ..builder.fitting import shares_within
+
+    table = Table("model", title="predicted and measured latency", title_justify="left")
+    for heading in ("measured ms", "predicted ms", "90 % interval", "off"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        off = f"{100 * (row.predicted / row.measured - 1):+.1f} %"
+        interval = f"{row.low:.4g} to {row.high:.4g}"
+        table.add_row(row.name, f"{row.measured:.4g}", f"{row.predicted:.4g}", interval, off)
+    console().print(table)
+    five, ten = shares_within([row.predicted / row.measured for row in rows])
+    repeats_5, repeats_10 = shares_within([row.repeats for row in rows])
+    inside = 100 * sum(row.low <= row.measured <= row.high for row in rows) / len(rows)
+    print(f"within ±5 %: {five} %, within ±10 %: {ten} %, inside the interval: {inside:.1f} %; "
+          f"the machine repeats {repeats_5} % within ±5 %, {repeats_10} % within ±10 %")

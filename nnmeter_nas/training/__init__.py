@@ -1,0 +1,1 @@
+"""Training of predictor packs: kernel networks fitted to measured latencies, and their intervals."""

@@ -1,0 +1,114 @@
+"""A device that exists only on paper: secret fusion rules and costs, known noise, and faults on request.
+
+Builds use it as a user's backend, ``simulated_device:Device``. The environment says what goes wrong:
+``SIMULATED_FAULTS="network0003=hang network0004=crash network0005=zero network0006=error"``; a fault with a
+number, as in ``zero:2``, happens so often. ``SIMULATED_NOISE`` is the standard deviation of a run.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+from nnmeter_nas.backends.base import KernelTime
+from nnmeter_nas.kernels.configuration import kernel_type
+from nnmeter_nas.kernels.fusion import Kernel, fuse, parse_rules
+from nnmeter_nas.kernels.work import work_of
+from nnmeter_nas.readers import read_model
+from nnmeter_nas.readers.onnx.writer import to_onnx
+
+#: What the device fuses; nobody but the tests knows.
+RULES = (
+    "add->relu", "bn->relu", "conv->add", "conv->bn", "conv->relu", "conv->hswish", "conv->swish",
+    "dwconv->bn", "dwconv->relu", "dwconv->hswish", "dwconv->swish", "fc->relu",
+)  # fmt: skip
+#: Multiply-adds and values a millisecond, by kernel type.
+_MACS = {"conv": 8e6, "dwconv": 1.5e6, "fc": 3e6, "matmul": 4e6, "convtranspose": 3e6}
+_VALUES, _LAUNCH_MS = 2e6, 0.004
+
+
+def kernel_ms(kernel: Kernel) -> float:
+    """Return what a kernel takes: a launch, its multiply-adds and the values that it moves."""
+    name = kernel_type(kernel)
+    macs, read, written, weights = work_of(kernel)
+    moved = (read * max(1, len(kernel.in_shapes)) + written + weights) / _VALUES
+    if name not in _MACS:
+        return _LAUNCH_MS + moved
+    channels = kernel.in_shapes[0][1] if len(kernel.in_shapes[0]) > 1 else 1
+    # Few channels leave a part of the vector units idle.
+    speed = _MACS[name] * (channels / (math.ceil(channels / 16) * 16)) ** 0.5
+    return _LAUNCH_MS + macs / speed + moved
+
+
+class Device:
+    """The simulated device."""
+
+    name = "simulated"
+    version = "1.0"
+    suffix = ".onnx"
+
+    def write(self, graph: nx.DiGraph, path: Path) -> None:
+        """Write an ONNX file."""
+        path.write_bytes(to_onnx(graph))
+
+    def load(self, path: Path) -> Simulated:
+        """Load an ONNX file."""
+        return Simulated(path)
+
+
+class Simulated:
+    """A model on the simulated device."""
+
+    def __init__(self, path: Path) -> None:
+        graph = fuse(read_model(path), parse_rules(RULES))
+        self._kernels = [kernel for _, kernel in graph.nodes(data="kernel")]
+        self._noise = float(os.environ.get("SIMULATED_NOISE", "0.02"))
+        self._random = np.random.default_rng()
+        self._fault = _fault(path)
+
+    def run(self) -> float:
+        """Return the time of one run, or fail as told."""
+        if self._fault == "hang":
+            time.sleep(3600)
+        if self._fault == "crash":
+            os._exit(11)
+        if self._fault == "error":
+            raise RuntimeError("operator not supported")
+        if self._fault == "zero":
+            return 0.0
+        if self._fault == "nan":
+            return math.nan
+        return sum(map(kernel_ms, self._kernels)) * self._disturbed()
+
+    def kernels(self, runs: int) -> list[KernelTime]:
+        """Return the time of each kernel."""
+        return [
+            KernelTime(tuple(kernel.members), kernel.type, kernel_ms(kernel) * self._disturbed())
+            for kernel in self._kernels
+        ]
+
+    def _disturbed(self) -> float:
+        """Something else runs at times, which only makes it slower."""
+        return 1.0 + abs(self._random.normal(0.0, self._noise))
+
+
+def _fault(path: Path) -> str:
+    """Return the fault that a network has this time; one with a number is used up."""
+    for entry in os.environ.get("SIMULATED_FAULTS", "").split():
+        name, _, fault = entry.partition("=")
+        kind, _, count = fault.partition(":")
+        if path.stem != name:
+            continue
+        if not count:
+            return kind
+        used = path.with_suffix(".faults")
+        times = len(used.read_bytes()) if used.exists() else 0
+        if times < int(count):
+            used.write_bytes(b"x" * (times + 1))
+            return kind
+    return ""
