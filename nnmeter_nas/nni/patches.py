@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from .graph_engine import name_what_torchscript_refuses
 from .line import NAS, RETIARII, nni_line
 from .replaced import restore, wrap
 
@@ -32,7 +33,7 @@ _experiment: weakref.ref[Any] | None = None
 
 
 def patch() -> None:
-    """Patch NNI so that experiments do not end early and can be resumed.
+    """Patch NNI so that experiments do not end early, can be resumed, and say what the graph engine refuses.
 
     Does nothing without NNI. Calling it again changes nothing.
     """
@@ -44,6 +45,7 @@ def patch() -> None:
     elif line == RETIARII:
         _lift_checkpoint_limit()
         _run_callbacks_one_at_a_time()
+    name_what_torchscript_refuses()
 
 
 def unpatch() -> None:
