@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -157,25 +157,31 @@ class Questions:
         self.asked: list[Asked] = []
         self.graph, self._values, self._sample = graph, values, sample
         self._calls: dict[Operand, _Call] = {}
-        # Whether the result of an operator is all zero; None if a choice decides. Others are left out.
+        # Whether an operator's result is all zero, and whether it follows from zeros, constants and weights;
+        # None if a choice decides. Operators for which it is False are left out.
         self._zero: dict[str, bool | None] = {}
+        self._fixed: dict[str, bool | None] = {}
         self._assumed: dict[str, frozenset[str]] = {}
         self._tries = 0
 
     def added(self, name: str) -> None:
-        """Note whether the result of the new operator ``name`` is zero."""
+        """Note what the new operator ``name`` does with zeros."""
         data = self.graph.nodes[name]
-        found = [self._zero.get(producer, False) for producer, _ in data["inputs"]]
-        if data["op"] == _CHOICE:
-            zero = found[0] if len(set(found)) == 1 else None
-        elif None in found:
-            # A choice decides if it makes a difference.
-            most, least = (is_zero(data, [end if z is None else z for z in found]) for end in (True, False))
-            zero = most if most == least else None
-        else:
-            zero = is_zero(data, [bool(zero) for zero in found])
+        inputs = [producer for producer, _ in data["inputs"]]
+        if self._fixed.keys().isdisjoint(inputs):  # as for most
+            if is_zero(data, [False] * len(inputs)):
+                self._zero[name] = self._fixed[name] = True
+            return
+        zeros, fixed = ([known.get(one, False) for one in inputs] for known in (self._zero, self._fixed))
+        is_choice = data["op"] == _CHOICE
+        zero = _agreed(zeros) if is_choice else _either_way(partial(is_zero, data), zeros)
+        follow = _agreed(fixed) if is_choice else _either_way(all, fixed)
         if zero is not False:
             self._zero[name] = zero
+        if zero or follow is not False:
+            self._fixed[name] = zero or follow
+        elif zero is None:
+            self._fixed[name] = None
 
     def note(self, op: str, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any],
              operands: Sequence[Operand], described: Callable[[Any], Any]) -> None:  # fmt: skip
@@ -184,17 +190,13 @@ class Questions:
         ``described`` returns a :class:`_Tensor` for a computed tensor, a copy of a constant, and any other
         value itself.
         """
-        may_be_zero = self._zero and any(self._reads_zeros(operand[0]) for operand in operands)
-        if may_be_zero or op in _PASSED or op == _CHOICE_CALL:
+        inputs = self.graph.nodes[operands[0][0]]["inputs"]
+        may_follow = self._fixed and inputs and all(self._fixed.get(p, False) is not False for p, _ in inputs)
+        if may_follow or op in _PASSED or op == _CHOICE_CALL:
             args = [_each(described, value) for value in args]
             kwargs = {key: _each(described, value) for key, value in kwargs.items()}
             for position, operand in enumerate(operands):
                 self._calls[operand] = _Call(op, func, args, kwargs, position)
-
-    def _reads_zeros(self, name: str) -> bool:
-        """Whether all operands of an operator are zero, as far as choices do not decide."""
-        inputs = self.graph.nodes[name]["inputs"]
-        return bool(inputs) and all(self._zero.get(producer, False) is not False for producer, _ in inputs)
 
     def described(self, tensor: torch.Tensor, operand: Operand) -> Any:
         """Describe a computed tensor for :meth:`note`."""
@@ -256,19 +258,22 @@ class Questions:
 
     def zero(self, name: str, assumed: Assumed) -> bool:
         """Return whether the result of the operator ``name`` is all zero, or raise a split."""
-        zero = self._zero.get(name, False)
-        if zero is not None:
+        if (zero := self._zero.get(name, False)) is not None:
             return zero
         data = self.graph.nodes[name]
-        producers = [producer for producer, _ in data["inputs"]]
-        if data["op"] != _CHOICE:
-            return is_zero(data, [self.zero(producer, assumed) for producer in producers])
-        zeros, others = [], []
-        for candidate, producer in _allowed(data, assumed):
-            (zeros if self.zero(producer[0], assumed) else others).append(candidate)
-        if zeros and others:
-            raise _Split(data["attrs"]["label"], data["attrs"]["candidates"], [others, zeros])
-        return bool(zeros)
+        if data["op"] == _CHOICE:
+            return _all_or_none(data, assumed, self.zero)
+        return is_zero(data, [self.zero(producer, assumed) for producer, _ in data["inputs"]])
+
+    def fixed(self, name: str, assumed: Assumed) -> bool:
+        """Return whether ``name`` makes what follows from zeros, constants and weights, or raise a split."""
+        if (fixed := self._fixed.get(name, False)) is not None:
+            return fixed
+        data = self.graph.nodes[name]
+        if data["op"] == _CHOICE:
+            return _all_or_none(data, assumed, self.fixed)
+        follows = all(self.fixed(producer, assumed) for producer, _ in data["inputs"])
+        return follows or self.zero(name, assumed)
 
     def call(self, operand: Operand, assumed: Assumed) -> _Call | None:
         """Return how ``operand`` was made, if samples pass through it; None if it can be any values."""
@@ -276,10 +281,10 @@ class Questions:
         if call is None or call.op == _CHOICE_CALL:
             return call
         computed = {tensor.operand: tensor for tensor in call.tensors()}
-        if call.op not in _PASSED:  # a layer, whose result follows from zeros
-            return call if all(self.zero(name, assumed) for name, _ in computed) else None
+        if call.op not in _PASSED:  # a layer
+            return call if all(self.fixed(name, assumed) for name, _ in computed) else None
         if len(computed) > 1 and call.op in _SUMS | _PRODUCTS and all(t.is_float for t in computed.values()):
-            free = [one not in self._calls and self._zero.get(one[0], False) is False for one in computed]
+            free = [one not in self._calls and self._fixed.get(one[0], False) is False for one in computed]
             if all(free) or (any(free) and call.op in _SUMS):
                 return None
         return call
@@ -375,6 +380,29 @@ def _allowed(data: Mapping[str, Any], assumed: Assumed) -> list[tuple[str, Opera
     allowed = assumed.get(data["attrs"]["label"], frozenset(candidates))
     pairs = zip(candidates, data["inputs"], strict=True)
     return [(candidate, producer) for candidate, producer in pairs if candidate in allowed]
+
+
+def _agreed(found: Sequence[bool | None]) -> bool | None:
+    """Return what is known of all candidates of a choice alike, else None."""
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _either_way(judge: Callable[[Sequence[bool]], bool], found: Sequence[bool | None]) -> bool | None:
+    """Judge by what is known of the operands of an operator; None if choices decide."""
+    if None not in found:
+        return judge([bool(one) for one in found])
+    most, least = (judge([end if one is None else one for one in found]) for end in (True, False))
+    return most if most == least else None
+
+
+def _all_or_none(data: Mapping[str, Any], assumed: Assumed, holds: Callable[[str, Assumed], bool]) -> bool:
+    """Return whether something holds for the result of a choice; raise a split if candidates differ in it."""
+    groups: dict[bool, list[str]] = {}
+    for candidate, (producer, _) in _allowed(data, assumed):
+        groups.setdefault(holds(producer, assumed), []).append(candidate)
+    if len(groups) > 1:
+        raise _Split(data["attrs"]["label"], data["attrs"]["candidates"], list(groups.values()))
+    return next(iter(groups))
 
 
 def _alike(found: Sequence[tuple[Sequence[str], Any]]) -> list[list[str]]:
