@@ -39,8 +39,8 @@ def is_nothing(x: torch.Tensor) -> bool:
 
 def layers(label: str) -> Any:
     """Two layers or nothing; the activation makes zeros, but never only zeros."""
-    kernels = [nn.Sequential(nn.Conv2d(4, 4, k, padding=k // 2), nn.ReLU()) for k in (1, 3)]
-    return LayerChoice([*kernels, Nothing()], label=label)
+    kernels = {f"k{k}": nn.Sequential(nn.Conv2d(4, 4, k, padding=k // 2), nn.ReLU()) for k in (1, 3)}
+    return LayerChoice({**kernels, "nothing": Nothing()}, label=label)
 
 
 class Shortcut(torch.nn.Module):
@@ -110,7 +110,7 @@ class Nested(nn.Module):  # type: ignore[misc]
 
     def __init__(self, label: str) -> None:
         super().__init__()
-        self.layer = LayerChoice([Together(f"{label}_inner"), Nothing()], label=label)
+        self.layer = LayerChoice({"some": Together(f"{label}_inner"), "nothing": Nothing()}, label=label)
         self.shortcut = Shortcut()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -143,7 +143,7 @@ def all_architectures(supernet: Any) -> list[dict[str, str]]:
 def test_one_trace_reads_what_each_architecture_computes(block: Any) -> None:
     supernet = read_supernet(Row(block, 1), SHAPE)
     for architecture in all_architectures(supernet):
-        sample = {label: int(value) if block is Inputs else value for label, value in architecture.items()}
+        sample = {label: [int(value)] if block is Inputs else value for label, value in architecture.items()}
         network = read_torch_module(frozen(lambda: Row(block, 1), sample), SHAPE)
         assert operators(select(supernet, architecture)) == operators(network), architecture
 
@@ -156,7 +156,7 @@ def test_spaces_of_several_such_blocks_match_nnis_networks(block: Any) -> None:
 
 def test_a_space_without_layers_has_no_operators_of_its_blocks() -> None:
     space = space_of(Row(Apart, 2), SHAPE)
-    empty = space.model_graph({label: "2" for label in space.candidates})
+    empty = space.model_graph(dict.fromkeys(space.candidates, "nothing"))
     assert [op for _, op in empty.nodes(data="op")] == ["input", "conv", "conv"]
 
 
@@ -166,7 +166,7 @@ class AsksAtTheTop(ModelSpace):  # type: ignore[misc]
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([layers(f"layer_{i}") for i in range(count)])
+        self.layers = nn.Sequential(*(layers(f"layer_{i}") for i in range(count)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
