@@ -106,14 +106,13 @@ def _trace(model: Any, module: torch.nn.Module, input_shape: InputShape, replace
     except NnMeterNasError:
         raise
     except Exception as error:  # the user's forward() runs in here
-        if asked := recorder.questions.asked:
-            raise ReaderError(depends_on_data(recorder.graph, asked[-1].line)) from error
-        line = user_line(error.__traceback__)
+        line, asked = user_line(error.__traceback__), recorder.questions.asked
+        before = f". Before, {asked[-1].line} asked for a value that depends on the data" if asked else ""
         raise ReaderError(
             f"cannot trace {type(module).__name__} with input_shape={list(shapes.values())}: "
-            f"{recorder.where()} raised {type(error).__name__}: {error}{f', at {line}' if line else ''}. "
-            "Check that input_shape has one shape for each argument of its forward(), and that no branch and "
-            "no shape in it depends on tensor values"
+            f"{recorder.where()} raised {type(error).__name__}: {error}{f', at {line}' if line else ''}"
+            f"{before}. Check that input_shape has one shape for each argument of its forward(), and that no "
+            "branch and no shape in it depends on tensor values"
         ) from error
     outputs = [operand[0] for operand in map(recorder.operand, tensors_in(result)) if operand]
     if not outputs:
@@ -132,7 +131,7 @@ def _check_same(traced: Recorder, other: Recorder) -> None:
         return
     pairs = zip(_outline(graph), _outline(again), strict=False)
     same = next((number for number, (one, two) in enumerate(pairs) if one != two), len(graph))
-    asked = [question for question in traced.questions.asked if question.operators <= same]
+    asked = [one for one in traced.questions.asked if one.operators <= same] or traced.questions.asked
     raise ReaderError(depends_on_data(graph, asked[-1].line))
 
 

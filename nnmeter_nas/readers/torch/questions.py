@@ -15,7 +15,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -182,6 +182,14 @@ class Questions:
             self._fixed[name] = zero or follow
         elif zero is None:
             self._fixed[name] = None
+
+    def removed(self, names: Iterable[str]) -> None:
+        """Forget operators that were removed from the graph; others may take their names."""
+        gone = set(names)
+        for known in (self._zero, self._fixed):
+            for name in gone & known.keys():
+                del known[name]
+        self._calls = {operand: call for operand, call in self._calls.items() if operand[0] not in gone}
 
     def note(self, op: str, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any],
              operands: Sequence[Operand], described: Callable[[Any], Any]) -> None:  # fmt: skip

@@ -224,7 +224,9 @@ class Recorder:
     def back_to(self, state: tuple[Any, ...]) -> None:
         """Undo everything that was recorded since ``state``."""
         operators, running, self._operands, self._constants, self._repeats, self._written = state
-        self.graph.remove_nodes_from(list(self.graph)[operators:])
+        undone = list(self.graph)[operators:]
+        self.graph.remove_nodes_from(undone)
+        self.questions.removed(undone)
         del self._stack[running:]
 
     def where(self) -> str:
