@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import SearchError
+from ..errors import SearchError, SpaceError
 from ..extras import load_extra
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
@@ -186,7 +186,12 @@ def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool)
     with pricing("the search space") as priced:
         search = experiment.Search(settings, priced)
     with run_folder.RunFolder.create(output.absolute(), search.settings, search.facts, overwrite) as folder:
-        return _search(search, folder, at)
+        try:
+            return _search(search, folder, at)
+        except SpaceError:  # the graph engine cannot take the space
+            if not folder.events:  # so this search can never go on
+                folder.clear()
+            raise
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -235,23 +235,20 @@ def _constant_operators(nodes: Mapping[str, dict[str, Any]], order: Sequence[str
         producers = [p for p, _ in data["inputs"]]
         if data["op"] == "input":
             continue
-        zeros = [p in zero for p in producers]
-        operator = OPERATORS.get(data["op"])
-        role = ROLES.get(data["op"])
-        if role == "constant":
-            constant.add(name)
-        elif role == "zero":
+        if is_zero(data, [p in zero for p in producers]):
             zero.add(name)
-        elif data["op"] == "mul" and (data["attrs"].get("const") == 0.0 or any(zeros)):
-            zero.add(name)
-        elif (
-            operator is not None
-            and operator.keeps_zeros
-            and producers
-            and all(zeros)
-            and data["attrs"].get("const", 0.0) == 0.0
-        ):
-            zero.add(name)
-        if name in zero or (producers and all(p in constant for p in producers)):
+        is_constant = name in zero or ROLES.get(data["op"]) == "constant"
+        if is_constant or (producers and all(p in constant for p in producers)):
             constant.add(name)
     return constant
+
+
+def is_zero(data: Mapping[str, Any], zeros: Sequence[bool]) -> bool:
+    """Whether the result of an operator is all zero for every input; ``zeros`` says which operands are."""
+    operator, attrs = OPERATORS.get(data["op"]), data["attrs"]
+    if operator is None or operator.role == "zero":
+        return operator is not None
+    if data["op"] == "mul" and (attrs.get("const") == 0.0 or any(zeros)):
+        return True
+    adds_nothing = not (attrs.get("const") or attrs.get("value") or "const_shape" in attrs)
+    return operator.keeps_zeros and bool(zeros) and all(zeros) and adds_nothing

@@ -1,13 +1,17 @@
-"""A patch of either NNI line's graph engine, for spaces in which layer choices share a label."""
+"""Patches of either NNI line's graph engine: layer choices may share a label; refusals are one sentence."""
 
 from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import logging
+import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import SpaceError
 from .line import NAS, RETIARII, nni_line
 from .replaced import is_replaced, replace, wrap
 
@@ -18,6 +22,74 @@ _HOMES = {
     RETIARII: ("nni.nas.execution.pytorch.converter", "nni.nas.nn.pytorch.mutator"),
     NAS: ("nni.nas.space.pytorch.converter", "nni.nas.space.pytorch.mutator"),
 }
+
+#: Most characters of torch's reason in a message.
+_LONGEST = 240
+#: What the engine that every space can use is called, here and in each line.
+_OTHER_ENGINE = {
+    RETIARII: "NNI's PyEngineConfig",
+    NAS: "NNI's SimplifiedModelFormatConfig",
+}
+
+
+def name_what_torchscript_refuses() -> None:
+    """Let an experiment whose space the graph engine cannot take end with a SpaceError that says what to do.
+
+    NNI shows a traceback through torch and itself. Does nothing without NNI, or when called again.
+    """
+    line = nni_line()
+    if line == RETIARII:
+        wrap(importlib.import_module("nni.nas.experiment.pytorch"), "preprocess_model", _converted)
+    elif line == NAS:
+        wrap(importlib.import_module("nni.nas.experiment").NasExperiment, "executable_model_factory", _made)
+
+
+def _converted(convert: Any, model: Any, *args: Any, **options: Any) -> Any:
+    """Convert the space of NNI 2.10.1, to its graph or for the engine of Python."""
+    try:
+        return convert(model, *args, **options)
+    except Exception as error:
+        if not options.get("full_ir", True) or options.get("oneshot"):
+            raise
+        raise SpaceError(_refusal(model, error, _OTHER_ENGINE[RETIARII])) from error
+
+
+def _made(make: Any, experiment: Any, config: Any) -> Any:
+    """Make what NNI 3.0 searches: a graph of the space, or the space itself."""
+    try:
+        return make(experiment, config)
+    except Exception as error:
+        formats: Any = importlib.import_module("nni.nas.experiment.config")
+        if not isinstance(config, formats.GraphModelFormatConfig):
+            raise
+        raise SpaceError(_refusal(experiment.model_space, error, _OTHER_ENGINE[NAS])) from error
+
+
+def _refusal(space: Any, error: Exception, other: str) -> str:
+    """Return in one sentence why the graph engine cannot take ``space``, and what can."""
+    text = str(error)
+    where = re.search(r'File "(.+?)", line (\d+)', text)
+    reason = textwrap.shorten(text[: where.start() if where else None], _LONGEST).strip(" :.")
+    at = f" at {where[1]}:{where[2]}" if where else ""
+    kind = _class_at(space, where[1], int(where[2])) if where else None
+    of = f" of {kind}" if kind not in (None, type(space).__name__) else ""
+    return (
+        f"NNI's graph engine cannot take {type(space).__name__}, since TorchScript refuses the code{of}{at} "
+        f"({reason or type(error).__name__}); search with engine=py, which is {other}"
+    )
+
+
+def _class_at(space: Any, file: str, line: int) -> str | None:
+    """Return the name of the class of a part of ``space`` whose code is at that line of a file."""
+    for kind in {type(part): None for part in space.modules()}:
+        function = inspect.unwrap(kind.forward)
+        code = getattr(function, "__code__", None)
+        if code is None or code.co_filename != file:
+            continue
+        first = code.co_firstlineno
+        if first <= line < first + len(inspect.getsourcelines(function)[0]):
+            return kind.__name__
+    return None
 
 
 def tell_repeated_choices_apart() -> None:

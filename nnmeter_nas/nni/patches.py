@@ -17,6 +17,7 @@ from typing import Any
 
 from ..files import write_bytes
 from .endless import end_what_waits, tell_of_filters
+from .graph_engine import name_what_torchscript_refuses
 from .line import NAS, RETIARII, nni_line
 from .replaced import restore, wrap
 
@@ -33,7 +34,7 @@ _experiment: weakref.ref[Any] | None = None
 
 
 def patch() -> None:
-    """Patch NNI so that experiments end when they should, and can be resumed.
+    """Patch NNI so that experiments end when they should, can be resumed, and say what an engine refuses.
 
     Does nothing without NNI. Calling it again changes nothing.
     """
@@ -47,6 +48,7 @@ def patch() -> None:
         _lift_checkpoint_limit()
         _run_callbacks_one_at_a_time()
         end_what_waits()
+    name_what_torchscript_refuses()
 
 
 def unpatch() -> None:

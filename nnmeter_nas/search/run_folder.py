@@ -172,6 +172,10 @@ class RunFolder:
         seconds = over - begun if outcome is None else outcome.seconds
         return Trial(begin.number, begin.architecture, begin.values, end.metric, seconds, end.failure)
 
+    def clear(self) -> None:
+        """Remove the search, so that another can start here; keep all files that are not of it."""
+        _clear(self.path)
+
     def close(self) -> None:
         """Close the folder, so that other processes can work in it."""
         self._journal.close()

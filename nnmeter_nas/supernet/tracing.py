@@ -2,14 +2,14 @@
 
 During the trace, a layer choice runs all its candidates, an input choice takes all its inputs, and a
 repetition stops at all its depths. Our own torch operator, recorded as ``choice``, stands for the chosen
-result.
+result. A module that asks about a chosen result, and goes on by the answer, runs for each answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -20,12 +20,17 @@ from ..graph.editing import Operand
 from ..readers.inputs import InputShape
 from ..readers.torch.module import trace_module
 from ..readers.torch.operators import AtenCall, aten
+from ..readers.torch.questions import Undecided
+from ..readers.torch.trace import Recorder
 
 if TYPE_CHECKING:
     import torch
 
 #: Namespace and schema of the operator that stands for a choice.
 _NAMESPACE, _SCHEMA = "nnmeter_nas", "choice(Tensor[] handed, str label, str[] candidates) -> Tensor"
+
+#: A module runs for the answers to at most so many questions that depend on choices, one within the other.
+_MOST_QUESTIONS = 6
 
 
 def read_supernet(module: torch.nn.Module, input_shape: InputShape | None = None) -> nx.DiGraph:
@@ -59,8 +64,12 @@ def read_supernet(module: torch.nn.Module, input_shape: InputShape | None = None
     forwards |= {choice: _take_all(choice) for choice in input_choices}
     forwards |= {repeat: _run_to_all_depths(repeat) for repeat in repeats}
     _register_operator()
-    with _replaced(forwards):
-        return trace_module(module, input_shape)
+
+    def replaced(recorder: Recorder) -> AbstractContextManager[None]:
+        asking = {part: _run_for_all_answers(part, recorder) for part in parts if _may_ask(part)}
+        return _replaced({**asking, **forwards})
+
+    return trace_module(module, input_shape, replaced)
 
 
 def _check_choices(
@@ -123,6 +132,47 @@ def _run_all(choice: Any) -> Callable[..., Any]:
         return _choose(choice.label, results)
 
     return forward
+
+
+def _may_ask(part: Any) -> bool:
+    """Whether the module's own code may ask about values; torch's layers do not."""
+    import torch
+
+    is_plain = type(part).__module__.startswith("torch.") or isinstance(part, torch.jit.ScriptModule)
+    return not is_plain and hasattr(part, "forward")
+
+
+def _run_for_all_answers(part: Any, recorder: Recorder) -> Callable[..., Any]:
+    """Return a forward that runs once for each answer to a question that depends on a choice.
+
+    A block may ask whether the chosen candidate is a zero layer, and go on otherwise if it is. The results of
+    the runs are handed to a choice with the label of the one that decides.
+    """
+    forward, questions = part.forward, recorder.questions
+
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        before = recorder.state()
+        try:
+            return forward(*args, **kwargs)
+        except Undecided as undecided:
+            asked = undecided
+        if len(questions.assumed) >= _MOST_QUESTIONS:
+            raise SpaceError(
+                f"{asked.line} depends on more than {_MOST_QUESTIONS} choices, and what is computed differs; "
+                "ask in the forward() of a module of its own for each choice"
+            )
+        recorder.back_to(before)
+        results = {}
+        for group in asked.groups:
+            with questions.assuming(asked.label, group):
+                own_args, own_kwargs = _copies((args, kwargs))
+                results.update(dict.fromkeys(group, run(*own_args, **own_kwargs)))
+        # A candidate that an outer run rules out gets any result.
+        other = results[asked.groups[0][0]]
+        return _choose(asked.label, {name: results.get(name, other) for name in asked.candidates})
+
+    return run
 
 
 def _take_all(choice: Any) -> Callable[..., Any]:
@@ -196,6 +246,7 @@ def _choice(call: AtenCall) -> list[Operand]:
 @contextmanager
 def _replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     """While entered, give each module another ``forward``."""
+    own = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     for module, forward in forwards.items():
         vars(module)["forward"] = forward
     try:
@@ -203,3 +254,5 @@ def _replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     finally:
         for module in forwards:
             del vars(module)["forward"]
+            if module in own:
+                vars(module)["forward"] = own[module]

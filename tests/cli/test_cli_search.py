@@ -10,6 +10,7 @@ import pytest
 
 from limits import limit_in
 from nnmeter_nas.cli import main
+from nnmeter_nas.errors import SpaceError
 from nnmeter_nas.search.run_folder import RunFolder, Settings
 
 pytestmark = pytest.mark.nni3
@@ -142,3 +143,22 @@ def test_a_search_goes_on_only_with_what_it_began_with(
     errors = capsys.readouterr().err
     assert f"the search began with {fact}" in errors
     assert json.loads((tmp_path / "run" / "search.json").read_text())["facts"] == {fact: then}
+
+
+def test_a_space_that_the_engine_refuses_leaves_the_folder_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nni.nas")
+    from nnmeter_nas.search import experiment
+
+    def refuse(*_: object) -> None:
+        raise SpaceError("NNI's graph engine cannot take it; search with engine=py")
+
+    monkeypatch.setattr(experiment, "run_search", refuse)
+    run = tmp_path / "run"
+    for _ in range(2):
+        assert main([*SEARCH, "--engine", "graph", "-o", str(run)]) == 1
+        assert "nnmeter-nas: error: NNI's graph engine cannot take it; search with --engine py\n" in (
+            capsys.readouterr().err
+        )
+        assert not (run / "search.json").exists()

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nni.retiarii", reason="needs NNI 2.10.1")
 
 import torch.nn.functional as F  # noqa: E402
+from nni.retiarii import basic_unit, fixed_arch  # noqa: E402
 from nni.retiarii.nn.pytorch import LayerChoice  # noqa: E402
 from nni.retiarii.oneshot.pytorch import proxyless  # noqa: E402
 
@@ -47,6 +48,65 @@ class PlainSpace(torch.nn.Module):
     def forward(self, x: Any) -> Any:
         x = F.relu(self.body(F.relu(self.stem(x))))
         return self.classifier(self.tail(x).mean((2, 3)))
+
+
+class Skip(torch.nn.Module):
+    """A candidate that leaves its layer out."""
+
+    def forward(self, x: Any) -> Any:
+        return x * 0
+
+
+@basic_unit
+class Joined(torch.nn.Module):
+    """Adds a layer to its input, if there is a layer: it looks at the values, like NNI's own example."""
+
+    def __init__(self, adds: bool) -> None:
+        super().__init__()
+        self.adds = adds
+
+    def forward(self, x: Any, out: Any) -> Any:
+        if torch.sum(torch.abs(out)).item() == 0 and x.size() == out.size():
+            return x
+        return x + out if self.adds else out
+
+
+class SkippingBlock(torch.nn.Module):
+    """An inverted bottleneck of a chosen kernel; a block that keeps the shape may be left out."""
+
+    def __init__(self, label: str, channels: int, wide: int, stride: int) -> None:
+        super().__init__()
+        keeps = stride == 1 and channels == wide
+        candidates = [self._layer(channels, wide, stride, kernel) for kernel in (3, 5, 7)]
+        self.layer = LayerChoice([*candidates, *([Skip()] if keeps else [])], label=label)
+        self.joined = Joined(keeps)
+
+    @staticmethod
+    def _layer(channels: int, wide: int, stride: int, kernel: int) -> Any:
+        inner = 3 * channels
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(channels, inner, 1, bias=False), torch.nn.BatchNorm2d(inner), torch.nn.ReLU6(),
+            torch.nn.Conv2d(inner, inner, kernel, stride, kernel // 2, groups=inner, bias=False),
+            torch.nn.BatchNorm2d(inner), torch.nn.ReLU6(),
+            torch.nn.Conv2d(inner, wide, 1, bias=False), torch.nn.BatchNorm2d(wide),
+        )  # fmt: skip
+
+    def forward(self, x: Any) -> Any:
+        return self.joined(x, self.layer(x))
+
+
+class SkippingSpace(torch.nn.Module):
+    """Such blocks in a row, as in ProxylessNAS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 3, 2, 1)
+        sizes = [(16, 24, 2), (24, 24, 1), (24, 24, 1), (24, 32, 1), (32, 32, 1)]
+        self.blocks = torch.nn.Sequential(*(SkippingBlock(f"b{i}", *size) for i, size in enumerate(sizes)))
+        self.classifier = torch.nn.Linear(32, 10)
+
+    def forward(self, x: Any) -> Any:
+        return self.classifier(self.blocks(F.relu(self.stem(x))).mean((2, 3)))
 
 
 def estimator_of(model: Any, shape: tuple[int, ...], device: str = CPU) -> HardwareLatencyEstimator:
@@ -204,6 +264,36 @@ def test_wrong_probabilities_are_refused_by_label(
     good = {"kernel": [0.0, 0.5, 0.5], "tail": [0.5, 0.5]}
     with pytest.raises(LookupTableError, match=message):
         plain.cal_expected_latency({**good, **changes})
+
+
+def test_blocks_that_ask_whether_a_candidate_is_zero_are_priced_as_the_networks_that_nni_makes() -> None:
+    estimator = estimator_of(SkippingSpace(), TOY_SHAPE)
+    table, predictor = estimator.table, load_latency_predictor(CPU)
+    assert table.header.left_out == {}
+    assert {label: len(known) for label, known in table.candidates.items()} == {
+        "b0": 3, "b1": 4, "b2": 4, "b3": 3, "b4": 4,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    rows = [[2, 3, 3, 2, 3], *(rng.integers(0, 3, 5).tolist() for _ in range(4)), [0, 3, 1, 0, 3]]
+    for row in rows:
+        architecture = {label: str(index) for label, index in zip(table.candidates, row, strict=True)}
+        with fixed_arch(architecture, verbose=False):
+            network = SkippingSpace()
+        indices = {label: int(index) for label, index in architecture.items()}
+        wanted = predictor.predict(network, input_shape=TOY_SHAPE)
+        assert estimator.export_latency(indices) == pytest.approx(wanted, rel=1e-9)
+    odds = {label: torch.ones(len(known), requires_grad=True) for label, known in table.candidates.items()}
+    estimator.cal_expected_latency({label: o / o.sum() for label, o in odds.items()}).backward()
+    assert all(int(odds[label].grad.argmin()) == 3 for label in ("b1", "b2", "b4"))
+
+
+def test_a_block_that_looks_at_the_data_is_refused_with_its_line() -> None:
+    class Gated(PlainSpace):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x if x.mean() > 0 else -x)  # the gate
+
+    with pytest.raises(ReaderError, match=r"test_latency_estimator\.py:\d+ .*# the gate\) decides by values"):
+        estimator_of(Gated(), SHAPE)
 
 
 def test_a_choice_that_is_left_out_is_refused(plain: HardwareLatencyEstimator) -> None:

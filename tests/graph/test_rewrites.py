@@ -132,6 +132,7 @@ STRUCTURES: dict[Any, dict[str, str]] = {
         views.SPELLINGS[0]: "x.view(1, 2, 4, 64)",
         views.SPELLINGS[1]: "x",
         views.SPELLINGS[2]: "x.mean((2, 3))",
+        views.SPELLINGS[3]: "x",
     },
     expands: {
         expands.SPELLINGS[0]: "x * gate",

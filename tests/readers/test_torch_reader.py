@@ -452,7 +452,7 @@ class BranchesOnValues(nn.Module):
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3)), (1, 5, 8, 8), r"Sequential .*'1' at aten.conv2d"),
         (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(4)), (1, 3, 8, 8), r"'1' at aten.batch_norm"),
         (NeedsTwo(), (1, 3, 8, 8), r"NeedsTwo .*missing 1 required positional argument: 'mask'"),
-        (BranchesOnValues(), (1, 3, 8, 8), r"BranchesOnValues .*no branch and no shape in it depends on"),
+        (BranchesOnValues(), (1, 3, 8, 8), r"BranchesOnValues: .*no branch and no shape in it depends on"),
         (nn.LazyConv2d(4, 3), (1, 3, 8, 8), "lazy parameters; run it on data first"),
         (lambda x: x, (1, 3, 8, 8), r"expected a torch\.nn\.Module or .*, got function"),
     ],

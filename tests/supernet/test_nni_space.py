@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import random
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -360,3 +361,31 @@ def test_modules_with_their_own_freeze_are_built_by_nni() -> None:
     space = space_of(Space(), SHAPE)
     assert_as_nni_makes_them(space, Space, 3)
     assert [len(space.model_graph({"layer": name})) for name in ("0", "1")] == [3, 2]
+
+
+@model_space
+class OneCell(ModelSpace):  # type: ignore[misc]
+    """A cell of one predecessor, handed as a tensor or as a list of one; each node has one operator."""
+
+    def __init__(self, in_list: bool = False) -> None:
+        super().__init__()
+        self.in_list = in_list
+        candidates = {"conv": nn.Conv2d(3, 3, 3, padding=1), "pool": nn.MaxPool2d(3, 1, 1)}
+        self.cell = _nas.Cell(candidates, 2, num_ops_per_node=1, num_predecessors=1, label="cell")
+
+    def forward(self, x: Any) -> Any:
+        return self.cell([x] if self.in_list else x)
+
+
+@pytest.mark.filterwarnings("error::nnmeter_nas.LatencyWarning")
+def test_a_cell_of_one_tensor_costs_its_operators_and_warns_of_nothing() -> None:
+    predictor = load_latency_predictor("cortexA76cpu_tflite21")
+    found = []
+    for in_list in (False, True):
+        with warnings.catch_warnings(record=True) as warned:
+            space = space_of(OneCell(in_list), SHAPE)
+            graph = space.model_graph({label: known[0] for label, known in space.candidates.items()})
+            found.append(predictor.predict(graph))
+        assert not warned
+    assert [op for _, op in graph.nodes(data="op")] == ["input", "conv", "conv", "concat"]
+    assert found[0] == found[1]

@@ -59,6 +59,7 @@ _ROUNDS: tuple[tuple[Rule, ...], ...] = (
         expands.leave_out_expands,
         views.join_views,
         views.view_instead_of_transpose,
+        views.view_instead_of_reduction,
         views.join_transposes,
         concats.join_concats,
         concats.join_split,

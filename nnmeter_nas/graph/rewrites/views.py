@@ -11,6 +11,7 @@ SPELLINGS = (
     "x.view(1, 8, 64).view(1, 2, 4, 64)",
     "x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)",
     "x.mean((2, 3)).permute(1, 0)",
+    "torch.stack([x]).sum(0)",
 )
 
 
@@ -50,6 +51,17 @@ def view_instead_of_transpose(graph: nx.DiGraph, name: str) -> bool:
     shape, rank = data["in_shapes"][0], len(data["in_shapes"][0])
     longer = [axis % rank for axis in data["attrs"]["perm"] if shape[axis] > 1]
     if longer != sorted(longer):
+        return False
+    replace(graph, name, "reshape", data["inputs"], {"shape": data["out_shapes"][0]})
+    return True
+
+
+@rule("sum", "mean", "max", "min", "prod", makes={"reshape"})
+def view_instead_of_reduction(graph: nx.DiGraph, name: str) -> bool:
+    """Make a reduction a view if it reduces axes of one position alone, as a sum over a list of one."""
+    data = graph.nodes[name]
+    shape = data["in_shapes"][0]
+    if any(shape[axis] != 1 for axis in data["attrs"]["axes"]):
         return False
     replace(graph, name, "reshape", data["inputs"], {"shape": data["out_shapes"][0]})
     return True

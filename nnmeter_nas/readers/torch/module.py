@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,14 @@ from ...errors import NnMeterNasError, ReaderError
 from ...graph.model_graph import finish, set_outputs
 from ...graph.shapes import Shape
 from ..inputs import InputShape, is_list_of_shapes, shapes_by_input
+from .questions import SAMPLES, depends_on_data, user_line
 from .trace import Recorder, tensors_in
 
 if TYPE_CHECKING:
     import torch
+
+#: Returns what to enter around a trace; it gets the recorder of that trace.
+Replaced = Callable[[Recorder], AbstractContextManager[Any]]
 
 
 def read_torch_module(
@@ -28,7 +32,8 @@ def read_torch_module(
     Inputs are floats, but count as integers or booleans where the module uses them as indices or masks.
 
     Args:
-        module: a module whose control flow does not depend on tensor values. It may be compiled, scripted,
+        module: a module whose control flow does not depend on the data. It may ask what follows from zeros,
+            constants and weights, such as whether a branch is a zero layer. It may be compiled, scripted,
             traced or exported.
         input_shape: NCHW shape with batch 1; or a list of shapes, one per argument of ``forward``; or a dict
             of shapes by argument name. The default is the shapes of an exported program's example inputs,
@@ -39,7 +44,7 @@ def read_torch_module(
 
     Raises:
         ReaderError: not a module, a module with lazy parameters, or one that cannot be traced with these
-            shapes.
+            shapes; if it branches on the data, the message names the line.
         GraphError: the module computes nothing from its input.
         ShapeError: the batch is not 1.
 
@@ -53,34 +58,61 @@ def read_torch_module(
 
 
 def trace_module(
-    module: torch.nn.Module | torch.export.ExportedProgram, input_shape: InputShape | None = None
+    module: torch.nn.Module | torch.export.ExportedProgram,
+    input_shape: InputShape | None = None,
+    replaced: Replaced = nullcontext,
 ) -> nx.DiGraph:
-    """Return the unfinished model graph. Arguments and errors are those of :func:`read_torch_module`."""
-    import torch
+    """Return the unfinished model graph.
 
+    A trace with questions about values whose answers are other numbers for other data is repeated with such
+    numbers, and must compute the same; see :mod:`.questions`.
+
+    Args:
+        module, input_shape: as :func:`read_torch_module` takes them.
+        replaced: entered around each trace, with its recorder; may replace parts of the module meanwhile.
+
+    Raises:
+        ReaderError: as :func:`read_torch_module`.
+    """
     model, module = module, _plain_module(module)
     if input_shape is None:
         input_shape = _own_input_shape(model, module)
+    traced = _trace(model, module, input_shape, replaced, 0)
+    for sample in range(1, SAMPLES if traced.questions.asked else 1):
+        _check_same(traced, _trace(model, module, input_shape, replaced, sample))
+    return traced.graph
+
+
+def _trace(model: Any, module: torch.nn.Module, input_shape: InputShape, replaced: Replaced, sample: int
+           ) -> Recorder:  # fmt: skip
+    """Trace ``module``, the plain form of ``model``, with the numbers of a sample; return its recorder."""
+    import torch
+
     shapes = _input_shapes(module, input_shape)
-    recorder = Recorder(module)
+    recorder = Recorder(module, sample)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
     inputs = {
         name: recorder.add_input(name, torch.empty(shape, dtype=dtype, device="meta"))
         for name, shape in shapes.items()
     }
+    by_name = isinstance(input_shape, Mapping)
     try:
-        by_name = isinstance(input_shape, Mapping)
         args, kwargs = _arguments(model, module, inputs) if by_name else (inputs.values(), {})
-        with _eval_mode(module), recorder.module_paths(), torch.inference_mode(), recorder.mode():
+        around = _eval_mode(module), replaced(recorder), recorder.module_paths(), torch.inference_mode()
+        with ExitStack() as entered:
+            for context in (*around, recorder.mode()):
+                entered.enter_context(context)
             result = module(*args, **kwargs)
     except NnMeterNasError:
         raise
     except Exception as error:  # the user's forward() runs in here
+        line, asked = user_line(error.__traceback__), recorder.questions.asked
+        before = f". Before, {asked[-1].line} asked for a value that depends on the data" if asked else ""
         raise ReaderError(
             f"cannot trace {type(module).__name__} with input_shape={list(shapes.values())}: "
-            f"{recorder.where()} raised {type(error).__name__}: {error}. Check that input_shape has one "
-            "shape for each argument of its forward(), and that no branch and no shape in it depends on "
-            "tensor values"
+            f"{recorder.where()} raised {type(error).__name__}: {error}{f', at {line}' if line else ''}"
+            f"{before}. Check that input_shape has one shape for each argument of its forward(), and that no "
+            "branch and no shape in it depends on tensor values"
         ) from error
     outputs = [operand[0] for operand in map(recorder.operand, tensors_in(result)) if operand]
     if not outputs:
@@ -89,7 +121,26 @@ def trace_module(
             "input; let forward() return what the model computes"
         )
     set_outputs(recorder.graph, dict.fromkeys(outputs))
-    return recorder.graph
+    return recorder
+
+
+def _check_same(traced: Recorder, other: Recorder) -> None:
+    """Raise a ReaderError if a trace with the numbers of another sample computes something else."""
+    graph, again = traced.graph, other.graph
+    if _outline(graph) == _outline(again) and graph.graph["outputs"] == again.graph["outputs"]:
+        return
+    pairs = zip(_outline(graph), _outline(again), strict=False)
+    same = next((number for number, (one, two) in enumerate(pairs) if one != two), len(graph))
+    asked = [one for one in traced.questions.asked if one.operators <= same] or traced.questions.asked
+    raise ReaderError(depends_on_data(graph, asked[-1].line))
+
+
+def _outline(graph: nx.DiGraph) -> list[str]:
+    """Describe each operator of a graph."""
+    return [
+        repr((name, data["op"], data["attrs"], data["inputs"], data["declared"]))
+        for name, data in graph.nodes(data=True)
+    ]
 
 
 def _is_exported(model: Any) -> bool:

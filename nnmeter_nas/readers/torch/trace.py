@@ -27,6 +27,7 @@ from ...graph.unknown import GIVEN, mark_unknown
 from ...ops import NAMES, OPERATORS
 from .operators import AtenCall, is_known, translate
 from .quantised import float_form, is_quantised
+from .questions import ASKING, Questions
 from .quick import quick_result
 
 if TYPE_CHECKING:
@@ -173,14 +174,20 @@ def _layout(view: torch.Tensor) -> npt.NDArray[Any]:
 class Recorder:
     """Turns a stream of ATen calls into a model graph.
 
+    Args:
+        module: the module to trace.
+        sample: see :class:`.questions.Questions`.
+
     Every tensor of the trace is one of three kinds: *computed* from a model input (it has an operand);
     *constant*, made during the trace only from numbers and from small buffers of the module (its values
     are known); or *foreign*, a weight or another tensor from before the trace, or computed from these (its
     shape is known, and its values are worked out if they are asked for).
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, sample: int = 0) -> None:
         self.graph = new_graph(type(module).__name__)
+        self.questions = Questions(self.graph, self._asked_for, sample)
+        self._added: list[str] = []  # by the call that is being recorded
         self._root = type(module).__name__
         # Name of each submodule, and whether it is a leaf.
         self._modules = {
@@ -208,6 +215,19 @@ class Recorder:
     def operand(self, value: Any) -> Operand | None:
         """Return the operand of ``value`` if it is a computed tensor, else None."""
         return self._operands.get(id(value))
+
+    def state(self) -> tuple[Any, ...]:
+        """Return what :meth:`back_to` needs to undo everything that is recorded from now on."""
+        kept = self._operands, self._constants, self._repeats, self._written
+        return (len(self.graph), len(self._stack), *(known.copy() for known in kept))
+
+    def back_to(self, state: tuple[Any, ...]) -> None:
+        """Undo everything that was recorded since ``state``."""
+        operators, running, self._operands, self._constants, self._repeats, self._written = state
+        undone = list(self.graph)[operators:]
+        self.graph.remove_nodes_from(undone)
+        self.questions.removed(undone)
+        del self._stack[running:]
 
     def where(self) -> str:
         """Name the submodule and the ATen operator at which the trace is, for error messages."""
@@ -327,6 +347,8 @@ class Recorder:
         if all(id(t) in self._constants or self._is_setting(t, schema) for t in tensors):
             return self._make_constant(func, args, kwargs)
         computed = any(id(t) in self._operands for t in tensors)
+        if computed and op in ASKING:
+            return self.questions.answer(func, args, kwargs, self._described)
         if not schema.returns:
             if computed and schema.is_mutable:
                 raise NotImplementedError("it changes tensors in place and returns none")
@@ -497,6 +519,19 @@ class Recorder:
         recipe = self._recipes.get(id(value))
         return value if recipe is None else recipe()
 
+    def _described(self, value: Any) -> Any:
+        """Describe a computed tensor; return a copy of a constant, and any other value itself."""
+        operand = self.operand(value)
+        return self._kept(value) if operand is None else self.questions.described(value, operand)
+
+    def _asked_for(self, value: Any) -> Any:
+        """Return a foreign tensor or a constant with its values, and any other value itself."""
+        import torch
+
+        if isinstance(value, torch.Tensor) and not self._is_known(value):
+            raise NotImplementedError("it asks for values that the module does not keep")
+        return self._values(value)
+
     def _as_constant(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy of a tensor with values as a constant."""
         return self._lift(tensor.clone())
@@ -577,8 +612,13 @@ class Recorder:
         inputs = [o for o in map(self.operand, tensors_in(list(named.values()))) if o is not None]
         call = AtenCall(self.graph, op, named, inputs, [tuple(t.shape) for t in outputs], self.operand,
                     lambda value: self._constants.get(id(value)), self._add)
+        self._added = []
+        operands = translate(call)
+        new = [operand for operand in operands if operand[0] in self._added]
+        if len(new) == len(operands):  # else the call returned what it was given
+            self.questions.note(op, func, args, kwargs, operands, self._described)
         # Further outputs are by-products, such as the indices of a max pool.
-        for tensor, operand in zip(outputs, translate(call), strict=False):
+        for tensor, operand in zip(outputs, operands, strict=False):
             self._bind(tensor, operand)
 
     def _add(self, op: str, inputs: Sequence[Operand], attrs: Any, shapes: list[Shape]) -> str:
@@ -588,7 +628,10 @@ class Recorder:
         while name in self.graph:
             self._repeats[base] = self._repeats.get(base, 1) + 1
             name = f"{base}_{self._repeats[base]}"
-        return add_op(self.graph, name, op, inputs, attrs, shapes)
+        add_op(self.graph, name, op, inputs, attrs, shapes)
+        self._added.append(name)
+        self.questions.added(name)
+        return name
 
     def _bind(self, tensor: torch.Tensor, operand: Operand) -> None:
         """Map ``tensor`` to ``operand`` from now on."""
