@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -103,7 +105,7 @@ class Grouped(nn.Module):
 
 
 #: Constructor and size of the images of each.
-UNUSUAL = {
+UNUSUAL: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "vit": (VisionTransformer, 224),
     "vit_thin": (lambda: VisionTransformer(96, 4, 2), 160),
     "unet": (UNet, 128),
