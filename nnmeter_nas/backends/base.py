@@ -36,6 +36,7 @@ class Backend(Protocol):
     Attributes:
         name: what users call it.
         suffix: of the files that it reads.
+        on_host: whether it gives CPU times of this machine, whose speed is then watched; may be missing.
         version: version of the runtime.
     """
 

@@ -31,6 +31,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     suffix = ".onnx"
+    on_host = True
 
     def __init__(self) -> None:
         self._runtime = load_extra("onnxruntime", "onnxruntime", "measuring with onnxruntime")

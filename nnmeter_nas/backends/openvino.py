@@ -20,6 +20,7 @@ class OpenVino:
 
     name = "openvino"
     suffix = ".onnx"
+    on_host = True
 
     def __init__(self) -> None:
         self._openvino = load_extra("openvino", "openvino", "measuring with OpenVINO")

@@ -31,7 +31,7 @@ from .networks import random_network
 from .observations import Observation, kernel_table, observe
 from .rules import Found, find_rules
 from .worker import worker
-from .workspace import RULES, Workspace, open_workspace, read_device
+from .workspace import RULES, UNDISTURBED, Workspace, open_workspace, read_device
 
 #: Version of the packs that are built.
 VERSION = 1.0
@@ -131,6 +131,9 @@ def build(
     if _is_built(folder, device, target):
         return target
     with open_workspace(folder, device) as workspace, worker(backend_name, plan.limit_s) as running:
+        if getattr(backend, "on_host", False):
+            tell("finding the speed of this machine")
+            workspace.keep(UNDISTURBED, running.watch_speed(workspace.device.get(UNDISTURBED)))
         names = _choose(workspace, plan, 0, None)
         while True:
             measure(workspace, names, backend, running, plan.visits, tell)
@@ -155,7 +158,8 @@ def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:
     """Whether a build with the same plan has come to its end here."""
     if not (folder / RULES).exists() or not target.exists():
         return False
-    return bool(read_device(folder) == dict(device))
+    before = read_device(folder)
+    return all(before.get(key) == value for key, value in device.items())
 
 
 def machine() -> str:

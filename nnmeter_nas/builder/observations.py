@@ -17,6 +17,8 @@ from ..ops import VIEW_OPS
 from ..training.table import KernelTable
 from .worker import Visit
 
+#: Visits are summed up by this quantile: what disturbs them mostly makes them slower.
+_QUANTILE = 0.25
 #: A visit so many times slower than the quickest says nothing.
 _JUMP = 10.0
 
@@ -28,8 +30,8 @@ class Observation:
     Attributes:
         name: its id.
         graph: its finished model graph.
-        ms: its latency: the least of all visits.
-        halves: the least of every other visit, and of the rest.
+        ms: its latency: the lower quartile of all visits.
+        halves: the same of every other visit, and of the rest.
         kernels: the executed kernels, which add up to ``ms``; empty if the runtime does not tell them.
     """
 
@@ -52,16 +54,25 @@ def observe(name: str, graph: nx.DiGraph, visits: Sequence[Visit]) -> Observatio
     taken = [visit for visit in taken if visit.ms <= _JUMP * least]
     if len(taken) < 2:
         return None
-    halves = min(v.ms for v in taken[::2]), min(v.ms for v in taken[1::2])
-    found: dict[tuple[tuple[str, ...], str], float] = {}
-    for visit in taken:
+    halves = _summed_up(taken[::2]), _summed_up(taken[1::2])
+    ms = _summed_up(taken)
+    return Observation(name, graph, ms, halves, _completed(graph, _kernels(taken, ms)))
+
+
+def _summed_up(visits: Sequence[Visit]) -> float:
+    return float(np.quantile([visit.ms for visit in visits], _QUANTILE))
+
+
+def _kernels(visits: Sequence[Visit], ms: float) -> list[KernelTime]:
+    """The median of each kernel's share of a visit, of the ``ms`` of all."""
+    shares: dict[tuple[tuple[str, ...], str], list[float]] = {}
+    for visit in visits:
+        total = sum(kernel.ms for kernel in visit.kernels or ())
         for kernel in visit.kernels or ():
-            key = kernel.operators, kernel.kind
-            found[key] = min(kernel.ms, found.get(key, math.inf))
-    total = sum(found.values())
-    share = least / total if total else 0.0
-    kernels = [KernelTime(ops, kind, ms * share) for (ops, kind), ms in found.items() if share]
-    return Observation(name, graph, least, halves, _completed(graph, kernels))
+            shares.setdefault((kernel.operators, kernel.kind), []).append(kernel.ms / total if total else 0.0)
+    medians = {key: float(np.median(of_kernel)) for key, of_kernel in shares.items()}
+    total = sum(medians.values())
+    return [KernelTime(ops, kind, ms * share / total) for (ops, kind), share in medians.items() if total]
 
 
 def _completed(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> tuple[KernelTime, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import statistics
 import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -12,12 +14,15 @@ from typing import Any, NamedTuple
 
 from ..backends import load_backend
 from ..backends.base import KernelTime
+from ..backends.host import undisturbed_ms, work_ms
 from ..errors import MeasurementError
 
 #: Runs of a visit: at least, at most, and the ms of all together after which it has enough.
 _LEAST, _MOST, _ENOUGH_MS = 3, 20, 60.0
 #: Runs under a runtime's profiler.
 _PROFILED = 5
+#: Asks for the speed of this machine instead of a visit.
+_SPEED = "speed"
 #: A new process after so many models, as runtimes do not give all memory back.
 _MODELS_OF_A_PROCESS = 40
 
@@ -26,7 +31,7 @@ class Visit(NamedTuple):
     """One measurement of one model.
 
     Attributes:
-        ms: latency in ms, the least of several runs.
+        ms: latency in ms.
         kernels: the executed kernels, if the runtime tells them.
     """
 
@@ -43,11 +48,25 @@ class Worker:
         Args:
             backend: as :func:`nnmeter_nas.backends.load_backend` takes it.
             limit_s: seconds after which a visit counts as hanging.
+
+        Attributes:
+            undisturbed_ms: speed of this machine, see :func:`nnmeter_nas.backends.host.undisturbed_ms`; None
+                where latencies are those of another.
         """
+        self.undisturbed_ms: float | None = None
         self._backend, self._limit_s = backend, limit_s
         self._process: Any = None
         self._pipe: Connection | None = None
         self._visits = 0
+
+    def watch_speed(self, known_ms: float | None) -> float:
+        """Divide runs by the speed of this machine from now on; return what it is undisturbed, if not known.
+
+        Raises:
+            MeasurementError: the process died.
+        """
+        self.undisturbed_ms = known_ms or float(self._ask(_SPEED, None))
+        return self.undisturbed_ms
 
     def visit(self, path: Path) -> Visit:
         """Measure a model file.
@@ -55,13 +74,17 @@ class Worker:
         Raises:
             MeasurementError: the runtime refused the model, died of it or did not end in time.
         """
+        found: Visit = self._ask(str(path), self.undisturbed_ms)
+        return found
+
+    def _ask(self, *question: Any) -> Any:
         if self._process is None or self._visits >= _MODELS_OF_A_PROCESS:
             self.close()
             self._start()
         assert self._pipe is not None
         self._visits += 1
         try:
-            self._pipe.send(str(path))
+            self._pipe.send(question)
             if not self._pipe.poll(self._limit_s):
                 raise MeasurementError(f"it did not end within {self._limit_s:g} s")
             kind, answer = self._pipe.recv()
@@ -75,14 +98,14 @@ class Worker:
             raise
         if kind == "error":
             raise MeasurementError(answer)
-        found: Visit = answer
-        return found
+        return answer
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._backend), daemon=True)
-        self._process.start()
+        with _one_thread():
+            self._process.start()
         theirs.close()
         self._visits = 0
 
@@ -107,26 +130,57 @@ def worker(backend: str, limit_s: float) -> Iterator[Worker]:
         made.close()
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes that start now use one thread for products of matrices."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _serve(pipe: Connection, name: str) -> None:
     """Measure each file whose path comes through ``pipe``, until it closes."""
     backend = load_backend(name)
     while True:
         try:
-            path = pipe.recv()
+            what, speed_ms = pipe.recv()
         except EOFError:
             return
         try:
-            answer: tuple[str, Any] = "visit", visit(backend.load(Path(path)))
+            answer: tuple[str, Any]
+            if what == _SPEED:
+                answer = "speed", undisturbed_ms()
+            else:
+                answer = "visit", visit(backend.load(Path(what)), speed_ms)
         except Exception as error:
             answer = "error", traceback.format_exception_only(error)[-1].strip()
         pipe.send(answer)
 
 
-def visit(session: Any) -> Visit:
-    """Measure a loaded model: warm up once, then run until it has enough."""
+def visit(session: Any, speed_ms: float | None = None) -> Visit:
+    """Measure a loaded model: warm up once, then run until it has enough.
+
+    Args:
+        session: the model.
+        speed_ms: if given, each run is divided by the speed that this machine has meanwhile, against the one
+            undisturbed, and their median counts; else the least.
+    """
     session.run()
     taken: list[float] = []
+    scaled: list[float] = []
     while len(taken) < _LEAST or (len(taken) < _MOST and sum(taken) < _ENOUGH_MS):
+        before = work_ms() if speed_ms else 0.0
         taken.append(session.run())
+        if speed_ms:
+            scaled.append(2 * speed_ms * taken[-1] / (before + work_ms()))
     profile = getattr(session, "kernels", None)
-    return Visit(min(taken), None if profile is None else tuple(profile(_PROFILED)))
+    ms = statistics.median(scaled) if scaled else min(taken)
+    return Visit(ms, None if profile is None else tuple(profile(_PROFILED)))

@@ -29,6 +29,8 @@ from .worker import Visit
 DEVICE, MODELS, MEASURED, RULES, PACK, REPORT, _LOCK = (
     "device.yaml", "models.jsonl", "measured.jsonl", "rules.yaml", "pack", "report.html", "build.lock",
 )  # fmt: skip
+#: Entry of ``device.yaml``: speed of this machine, if latencies are its own.
+UNDISTURBED = "undisturbed_ms"
 #: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
 _FIXED = ("name", "backend", "runtime", "machine")
 
@@ -101,6 +103,11 @@ class Workspace:
             kernels = tuple(KernelTime(tuple(ops), kind, ms) for ops, kind, ms in kernels)
         network.visits.append(Visit(float(record["ms"]), kernels))
 
+    def keep(self, key: str, value: Any) -> None:
+        """Add an entry to ``device.yaml``."""
+        self.device[key] = value
+        _write_yaml(self.folder / DEVICE, self.device)
+
     def write_yaml(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a file of the workspace."""
         _write_yaml(self.folder / name, content)
@@ -118,8 +125,8 @@ def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspac
     try:
         path = folder / DEVICE
         if path.exists():
-            _check(folder, device)
-            _write_yaml(path, device)  # the plan may be another
+            device = {**_check(folder, device), **device}  # the plan may be another
+            _write_yaml(path, device)
         elif any(one.name != _LOCK for one in folder.iterdir()):
             raise WorkspaceError(f"{folder} is not empty and holds no build; name another folder")
         else:
@@ -149,7 +156,8 @@ def read_device(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _check(folder: Path, device: Mapping[str, Any]) -> None:
+def _check(folder: Path, device: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``device.yaml`` if the workspace is of ``device``."""
     before = read_device(folder)
     differing = next((key for key in _FIXED if before[key] != device[key]), None)
     if differing is not None:
@@ -157,6 +165,7 @@ def _check(folder: Path, device: Mapping[str, Any]) -> None:
             f"{folder} holds measurements of another {differing}: {before[differing]!r}, not "
             f"{device[differing]!r}; the two do not mix, so build in another folder"
         )
+    return before
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     with Console(stderr=True, markup=False).status("starting") as status:
         target = build(options.name, options.backend, folder, plan, show, status.update)
         print(f"{options.name} is stored in {target}")
-        verified = _verify(options, plan, status.update) if options.verify else []
+        verified = _verify(options, folder, plan, status.update) if options.verify else []
     if verified:
         _print_verified(verified)
     else:
@@ -91,16 +91,21 @@ def _line(found: Round) -> str:
     return "  ".join(text.rjust(width) for text, (_, width) in zip(numbers, _COLUMNS, strict=True))
 
 
-def _verify(options: argparse.Namespace, plan: Plan, tell: Callable[[str], None]) -> list[Verified]:
+def _verify(
+    options: argparse.Namespace, folder: Path, plan: Plan, tell: Callable[[str], None]
+) -> list[Verified]:
     """Measure and predict the models that were named."""
     from ..backends import load_backend
     from ..builder.verify import verify
     from ..builder.worker import worker
+    from ..builder.workspace import UNDISTURBED, read_device
     from ..predictor import load_latency_predictor
 
     shape = tuple(options.input_shape) if options.input_shape else None
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend)
     with worker(options.backend, plan.limit_s) as running:
+        if getattr(backend, "on_host", False):
+            running.watch_speed(read_device(folder)[UNDISTURBED])
         return verify(predictor, backend, running, options.verify, plan.visits, tell, shape)
 
 
