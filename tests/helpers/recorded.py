@@ -28,7 +28,8 @@ from nni_networks import frozen
 from nnmeter_nas import list_latency_predictors, load_latency_predictor, read_model
 from nnmeter_nas.benchmarks import networks
 from nnmeter_nas.benchmarks.networks import NETWORKS, build_network, input_shape
-from nnmeter_nas.costs.measures import exact_latency
+from nnmeter_nas.costs.measures import latencies
+from nnmeter_nas.costs.probing import EXACT
 from nnmeter_nas.kernels.configuration import kernel_type
 from nnmeter_nas.readers.nnmeter_ir.writer import to_nnmeter_ir
 from nnmeter_nas.supernet import load_space, make_space
@@ -149,7 +150,10 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
         script, zeros = torch.jit.script(module), torch.zeros(space.input_shape)
         base = convert_to_graph(script, module, GraphConverterWithShape(), dummy_input=zeros)
         mutators = process_inline_mutation(base)
-        looked_up = [(p.device, exact_latency(space, p)) for p in predictors()]
+        # At once, as devices share the model graphs.
+        measures = latencies(space, predictors())
+    tables = {p.device: m.table for p, m in zip(predictors(), measures, strict=True) if m.table is not None}
+    exact = {device: table for device, table in tables.items() if table.header.worst_error <= EXACT}
     for number, architecture in enumerate(drawn):
         row = [[known.index(architecture[label]) for label, known in space.candidates.items()]]
         network = frozen(lambda: make_space(name), architecture)
@@ -158,7 +162,7 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
         if number < exports:
             exported = onnx_of(network, space.input_shape, dynamo=True)
             yield f"{name} {number} onnx", figures(read_model(exported))
-        yield f"{name} {number} table", {d: float(t.values(row)[0]) for d, t in looked_up if t is not None}
+        yield f"{name} {number} table", {d: float(t.values(row)[0]) for d, t in exact.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = get_targeted_model(base, mutators, {

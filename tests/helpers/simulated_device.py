@@ -20,7 +20,7 @@ from nnmeter_nas.kernels.configuration import kernel_type
 from nnmeter_nas.kernels.fusion import Kernel, fuse, parse_rules
 from nnmeter_nas.kernels.work import work_of
 from nnmeter_nas.readers import read_model
-from nnmeter_nas.readers.onnx.writer import to_onnx
+from nnmeter_nas.readers.onnx.writer import operator_of, to_onnx
 
 #: What the device fuses; nobody but the tests knows.
 RULES = (
@@ -30,6 +30,11 @@ RULES = (
 #: Multiply-adds and values a millisecond, by kernel type.
 _MACS = {"conv": 8e6, "dwconv": 1.5e6, "fc": 3e6, "matmul": 4e6, "convtranspose": 3e6}
 _VALUES, _LAUNCH_MS = 2e6, 0.004
+
+
+def operators(kernel: Kernel) -> tuple[str, ...]:
+    """Return the operators that a kernel runs; a reader may name one after a part of it."""
+    return tuple(sorted({operator_of(name) for name in kernel.members}))
 
 
 def kernel_ms(kernel: Kernel) -> float:
@@ -88,7 +93,7 @@ class Simulated:
     def kernels(self, runs: int) -> list[KernelTime]:
         """Return the time of each kernel."""
         return [
-            KernelTime(tuple(kernel.members), kernel.type, kernel_ms(kernel) * self._disturbed())
+            KernelTime(operators(kernel), kernel.type, kernel_ms(kernel) * self._disturbed())
             for kernel in self._kernels
         ]
 

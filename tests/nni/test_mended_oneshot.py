@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn  # noqa: E402
 
 from nni3_oneshot import train  # noqa: E402
 from nnmeter_nas import compat  # noqa: E402
+from nnmeter_nas.nni import patches  # noqa: E402
 
 pytestmark = [
     pytest.mark.nni3,
@@ -89,7 +91,9 @@ def test_filter_with_nn_meters_profiler_lets_no_violator_through() -> None:
     assert [profiler.profile(sample) <= limit for sample in exported] == [True] * 10
 
 
-def test_uninstalling_restores_the_strategies() -> None:
+def test_uninstalling_restores_the_strategies(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Filters and profilers of other tests may still exist.
+    monkeypatch.setattr(patches, "_ours", weakref.WeakSet())
     patched = DartsLightningModule.training_step
     compat.uninstall()
     original = DartsLightningModule.training_step

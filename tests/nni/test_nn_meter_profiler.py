@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -166,7 +167,9 @@ def test_hub_space_agrees_with_the_whole_network(profile: Callable[..., Any], de
 def run(script: str, folder: Path) -> list[str]:
     """The lines that a Python process in ``folder`` prints."""
     command = [sys.executable, "-W", "ignore", "-c", script]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # Without what install() in this process hands on to children.
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
