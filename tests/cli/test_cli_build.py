@@ -36,4 +36,3 @@ def test_a_machine_is_built_verified_and_used(
     assert float(capsys.readouterr().out) > 0
     assert main(["explain", "7000.onnx", "--predictor", "here"]) == 0
     assert " to " in capsys.readouterr().out, "it has an interval"
-    assert main(["build", "here", "--backend", "openvin"]) == 2
