@@ -9,8 +9,10 @@ within 5 % for 96 % of 24 networks, and for 75 % by the least CPU time of all ru
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 #: Side and number of the products; they take some tenths of a millisecond.
 _SIDE, _PRODUCTS = 128, 4
@@ -19,12 +21,26 @@ _PIECES, _UNDISTURBED = 4000, 0.03
 _MATRIX = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
 
 
+def cpu_ms(run: Callable[[], object]) -> float:
+    """Call ``run``; return the CPU time of this thread in ms."""
+    start = time.thread_time_ns()
+    run()
+    return (time.thread_time_ns() - start) / 1e6
+
+
+def random_input(shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """An input of a model, the same each time."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
 def work_ms() -> float:
     """Do the piece of work; return the CPU time of this thread in ms. Numbers need one thread of BLAS."""
-    start = time.thread_time_ns()
-    for _ in range(_PRODUCTS):
-        _MATRIX @ _MATRIX
-    return (time.thread_time_ns() - start) / 1e6
+
+    def work() -> None:
+        for _ in range(_PRODUCTS):
+            _MATRIX @ _MATRIX
+
+    return cpu_ms(work)
 
 
 def undisturbed_ms() -> float:

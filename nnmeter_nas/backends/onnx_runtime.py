@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-import time
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..extras import load_extra
 from ..files import write_bytes
 from ..readers.onnx.writer import operator_of, to_onnx
 from .base import KernelTime, Session
+from .host import cpu_ms, random_input
 
 #: What the profiler adds to the time of each kernel, in microseconds.
 _PROFILER_US = 1.3
@@ -66,9 +66,7 @@ class _OrtSession:
 
     def run(self) -> float:
         """Run once; return the CPU time of this thread in ms."""
-        start = time.thread_time_ns()
-        self._session.run(None, self._feeds)
-        return (time.thread_time_ns() - start) / 1e6
+        return cpu_ms(lambda: self._session.run(None, self._feeds))
 
     def kernels(self, runs: int) -> list[KernelTime]:
         """Run ``runs`` times under the profiler; return each executed kernel with its median time."""
@@ -100,7 +98,7 @@ def _steady(durations: Sequence[float]) -> float:
 
 def _values(declared: Any) -> Any:
     shape = [size if isinstance(size, int) else 1 for size in declared.shape]
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return random_input(shape)
 
 
 def _by_operator(
@@ -186,9 +184,9 @@ class _File:
 
     def first_after(self, kernels: Container[str], owners: Mapping[str, str]) -> str | None:
         """The first node that nobody runs yet and that reads what one of ``kernels`` computes."""
-        running = self.complete(owners)
+        running, named = self.complete(owners), set(map(operator_of, owners))
         for name, node in self._nodes.items():
-            if operator_of(name) not in {operator_of(one) for one in owners} and any(
+            if operator_of(name) not in named and any(
                 running.get(self._producer.get(operand, "")) in kernels for operand in node.input
             ):
                 return name

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
-import numpy as np
 
 from ..extras import load_extra
 from ..files import write_bytes
 from ..readers.onnx.writer import operator_of, to_onnx
 from .base import KernelTime, Session
+from .host import cpu_ms, random_input
 
 
 class OpenVino:
@@ -59,9 +58,7 @@ class _Loaded:
 
     def run(self) -> float:
         """Run once; return the CPU time of this thread in ms."""
-        start = time.thread_time_ns()
-        self._request.infer(self._values)
-        return (time.thread_time_ns() - start) / 1e6
+        return cpu_ms(lambda: self._request.infer(self._values))
 
     def kernels(self, runs: int) -> list[KernelTime]:
         """Run ``runs`` times under the profiler; return each executed kernel with its least time."""
@@ -85,4 +82,4 @@ class _Loaded:
 
 def _values(declared: Any) -> Any:
     shape = [size.get_length() if size.is_static else 1 for size in declared.get_partial_shape()]
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return random_input(shape)

@@ -134,7 +134,7 @@ def build(
         if getattr(backend, "on_host", False):
             tell("finding the speed of this machine")
             workspace.keep(UNDISTURBED, running.watch_speed(workspace.device.get(UNDISTURBED)))
-        names = _choose(workspace, plan, 0, None)
+        names = _choose(workspace, plan, 0, None, [])
         while True:
             measure(workspace, names, backend, running, plan.visits, tell)
             tell("fitting")
@@ -144,7 +144,7 @@ def build(
             show(rounds[-1])
             if _is_enough(rounds, plan):
                 break
-            names = _choose(workspace, plan, len(rounds), network)
+            names = _choose(workspace, plan, len(rounds), network, state.rules)
         tell("fitting the pack")
         network = state.fit(plan.members, _STEPS, plan.seed)
         card, prototypes = state.card(network, workspace, plan)
@@ -171,7 +171,9 @@ def machine() -> str:
         return platform.processor() or platform.machine()
 
 
-def _choose(workspace: Workspace, plan: Plan, number: int, network: KernelNetwork | None) -> list[str]:
+def _choose(
+    workspace: Workspace, plan: Plan, number: int, network: KernelNetwork | None, rules: Sequence[str]
+) -> list[str]:
     """Names of the networks of a round, which are added to the workspace as far as they are not yet there.
 
     Half of them are drawn, and some of those judge. The members disagree most about the other half.
@@ -183,21 +185,20 @@ def _choose(workspace: Workspace, plan: Plan, number: int, network: KernelNetwor
     drawn = plan.round_size if network is None else plan.round_size // 2
     seeds = [plan.seed + first + i for i in range(drawn)]
     if network is not None:
-        seeds += _disputed(workspace, plan, number, network)
+        seeds += _disputed(plan, number, network, rules)
     for i, (name, seed) in enumerate(zip(names, seeds, strict=True)):
         if name not in workspace.networks:
             workspace.add(name, seed, held_out=i < drawn and i % _JUDGE_ONE_IN == 1)
     return names
 
 
-def _disputed(workspace: Workspace, plan: Plan, number: int, network: KernelNetwork) -> list[int]:
+def _disputed(plan: Plan, number: int, network: KernelNetwork, rules: Sequence[str]) -> list[int]:
     """Seeds of the networks about whose latency the members of ``network`` disagree most."""
     wanted = plan.round_size - plan.round_size // 2
     start = plan.seed + _CANDIDATE_SEEDS + number * _CANDIDATES * wanted
     seeds = list(range(start, start + _CANDIDATES * wanted))
-    state = _State.of(workspace, "")
     graphs = [Observation(str(seed), random_network(seed), 1.0, (1.0, 1.0), ()) for seed in seeds]
-    table, _ = kernel_table(graphs, parse_rules(state.rules), "")
+    table, _ = kernel_table(graphs, parse_rules(rules), "")
     spread = np.log(np.maximum(predicted(network, table), 1e-9)).std(axis=0)
     return [seeds[i] for i in np.argsort(-spread, kind="stable")[:wanted].tolist()]
 
