@@ -6,26 +6,29 @@ import datetime
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 import nnmeter_nas
 
 from ..backends import load_backend
 from ..errors import MeasurementError
 from ..extras import load_extra
-from ..kernels.configuration import FloatArray
+from ..kernels.configuration import BoolArray
 from ..kernels.fusion import parse_rules
+from ..packs.doubt import Prototypes
 from ..packs.estimates import fit_rates, rates_to_card
 from ..packs.network import KernelNetwork
 from ..packs.pack import save_pack
 from ..packs.store import check_device_name, locked, user_pack, written_pack
 from ..training.accuracy import accuracy
-from ..training.intervals import LEVEL, choose_prototypes, errors_of, fit_intervals
-from .fitting import fit, predicted, shares_within
+from ..training.intervals import LEVEL, choose_prototypes, fit_intervals
+from ..training.table import KernelTable
+from .fitting import cross_fitted, fit, is_network, predicted, shares_within
 from .measuring import MOST_FAULTS, measure
 from .networks import random_network
 from .observations import Observation, kernel_table, observe
@@ -43,8 +46,10 @@ _CANDIDATES = 4
 _CANDIDATE_SEEDS = 1_000_000
 #: A build stops when so many rounds gained less than so many points within ±10 %.
 _PATIENCE, _GAIN = 3, 1.0
-#: Steps of the fit between rounds, and of the last one; members of the former.
+#: Steps of the fits that judge, and of the last one; members of the former.
 _QUICK_STEPS, _STEPS, _QUICK_MEMBERS = 1000, 3000, 2
+#: Parts of the networks, each of which is judged by a fit without it.
+_FOLDS = 4
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,7 @@ def build(
                 break
             names = _choose(workspace, plan, len(rounds), network, state.rules)
         tell("fitting the pack")
-        network = state.fit(plan.members, _STEPS, plan.seed)
-        card, prototypes = state.card(network, workspace, plan)
+        card, network, prototypes = state.pack(workspace, plan, rounds[-1])
         workspace.write_yaml(RULES, _rules_entry(state.rules, state.votes))
         with locked(f"{name}-{VERSION}"), written_pack(target) as partial:
             save_pack(partial, card, network, prototypes)
@@ -222,6 +226,7 @@ class _State:
         observations: the networks measured.
         held_out: which of them only judge.
         rules, votes: the fusion rules, and what they rest on.
+        table, source: the networks and their kernels, and the position of each in ``observations``.
     """
 
     device: str
@@ -229,6 +234,8 @@ class _State:
     held_out: list[bool]
     rules: list[str]
     votes: list[Found]
+    table: KernelTable
+    source: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, workspace: Workspace, device: str) -> _State:
@@ -250,44 +257,42 @@ class _State:
                 + (f"; the last fault: {faults[-1]}" if faults else "")
             )
         rules, votes = find_rules((seen.graph, seen.kernels) for seen in observations)
-        return cls(device, observations, held_out, rules, votes)
+        table, source = kernel_table(observations, parse_rules(rules), device)
+        return cls(device, observations, held_out, rules, votes, table, source)
 
     def fit(self, members: int, steps: int, seed: int) -> KernelNetwork:
         """Fit an ensemble to all networks that do not judge, and to their kernels."""
-        table, source = kernel_table(self.observations, parse_rules(self.rules), self.device)
-        trained = np.flatnonzero(~np.array(self.held_out)[source])
-        return fit(table, trained, members, steps, seed)
+        return fit(self.table, np.flatnonzero(~self._judges), members, steps, seed)
 
     def judge(self, network: KernelNetwork, workspace: Workspace) -> Round:
         """Judge a fit by the networks that it was not trained on."""
-        ms, measured = self.judged(network)
+        judges = self._judges & is_network(self.table)
+        ms = predicted(network, self.table).mean(axis=0)
         halves = np.array([seen.halves for seen in self.observations])
         return Round(
             len(self.observations),
             len(workspace.networks) - len(self.observations),
             workspace.seconds / 60,
-            *shares_within(ms / measured),
+            *shares_within((ms / self.table.measured(self.device))[judges]),
             *shares_within(halves.max(axis=1) / halves.min(axis=1)),
         )
 
-    def judged(self, network: KernelNetwork) -> tuple[FloatArray, FloatArray]:
-        """Predicted and measured latency in ms of the networks that judge."""
-        judges = [seen for seen, out in zip(self.observations, self.held_out, strict=True) if out]
-        graphs = [replace(seen, kernels=()) for seen in judges]
-        table, _ = kernel_table(graphs, parse_rules(self.rules), "")
-        return predicted(network, table).mean(axis=0), table.measured("")
+    @property
+    def _judges(self) -> BoolArray:
+        return np.array(self.held_out)[self.source]
 
-    def card(self, network: KernelNetwork, workspace: Workspace, plan: Plan) -> tuple[dict[str, Any], Any]:
-        """The card of the pack, and its prototypes."""
-        table, source = kernel_table(self.observations, parse_rules(self.rules), self.device)
-        judges = np.array(self.held_out)[source]
-        networks = table.families == "network"
-        prototypes = choose_prototypes(network, table, np.flatnonzero(networks & ~judges))
-        measured = table.measured(self.device)
-        errors = errors_of(network, prototypes, table, np.flatnonzero(networks & judges), measured)
-        ms, truth = self.judged(network)
-        found = {key: round(float(value), 4) for key, value in accuracy(ms, truth).items()}
-        last = self.judge(network, workspace)
+    def pack(
+        self, workspace: Workspace, plan: Plan, last: Round
+    ) -> tuple[dict[str, Any], KernelNetwork, Prototypes]:
+        """Fit the pack to all that was measured; return its card, its network and its prototypes.
+
+        Accuracy and intervals come from fits that each lack some of the networks, so every network judges
+        once, and the pack learns from all.
+        """
+        network = fit(self.table, np.arange(len(self.table.ids)), plan.members, _STEPS, plan.seed)
+        crossed = cross_fitted(self.table, self.source, _FOLDS, _QUICK_MEMBERS, _QUICK_STEPS, plan.seed)
+        networks = np.flatnonzero(is_network(self.table))
+        found = accuracy(crossed.ms, self.table.measured(self.device)[networks])
         card = {
             "name": self.device,
             "version": VERSION,
@@ -297,21 +302,24 @@ class _State:
             "fusion_rules": self.rules,
             "kernel_types": list(network.names.measured),
             "trained_on": {
-                "networks": int((networks & ~judges).sum()),
-                "kernels": int((~networks & ~judges).sum()),
+                "networks": len(networks),
+                "kernels": len(self.table.ids) - len(networks),
                 "minutes_of_measuring": round(workspace.seconds / 60, 2),
             },
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "code_version": importlib.metadata.version(nnmeter_nas.__name__),
             "rates": rates_to_card(fit_rates(network)),
-            "intervals": {**fit_intervals(errors, []).to_card(), "level_of_coverage": LEVEL},
+            "intervals": {**fit_intervals(crossed.errors, []).to_card(), "level_of_coverage": LEVEL},
             "training": asdict(plan),
             "accuracy": {
-                "held_out_ids": {"all": found | {"models": len(ms)}},
+                "held_out_ids": {
+                    "all": {key: round(float(value), 4) for key, value in found.items()}
+                    | {"models": len(networks)}
+                },
                 "repeats": {"within_5": last.repeats_5, "within_10": last.repeats_10},
             },
         }
-        return card, prototypes
+        return card, network, choose_prototypes(network, self.table, networks)
 
 
 def _rules_entry(rules: Sequence[str], votes: Sequence[Found]) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.configuration import FloatArray
+from ..kernels.configuration import BoolArray, FloatArray
+from ..packs.doubt import Doubt
 from ..packs.network import KernelNetwork
+from ..training.intervals import Errors, choose_prototypes, errors_of
 from ..training.settings import Settings
 from ..training.table import KernelTable
 
@@ -33,7 +36,7 @@ def fit(
     per_kernel = measured / np.diff(table.start)
     scale = _KERNEL_MS / float(np.median(per_kernel[models]))
     scaled = replace(table, latency_ms=table.latency_ms * scale)
-    importance = np.where(table.families == "network", _IMPORTANCE_OF_NETWORKS, 1.0)
+    importance = np.where(is_network(table), _IMPORTANCE_OF_NETWORKS, 1.0)
     settings = Settings()
     settings = replace(settings, epochs=max(1, round(steps * settings.batch / len(models))))
     fitted = [
@@ -42,6 +45,55 @@ def fit(
     ]
     joined = replace(fitted[0], members=[one.members[0] for one in fitted])
     return rescaled(joined, 1 / scale)
+
+
+class CrossFitted(NamedTuple):
+    """What fits say of the networks that they were not trained on, in the order of the table.
+
+    Attributes:
+        ms: predicted latency, ``[networks]``.
+        errors: errors and doubts.
+    """
+
+    ms: FloatArray
+    errors: Errors
+
+
+def cross_fitted(
+    table: KernelTable,
+    source: npt.NDArray[np.int64],
+    folds: int,
+    members: int,
+    steps: int,
+    seed: int,
+) -> CrossFitted:
+    """Judge each network by a fit without it: one fit for each of ``folds`` parts of the networks.
+
+    Args:
+        table: networks and their kernels.
+        source: the network that each of them belongs to.
+        folds, members, steps, seed: how many fits, and how to fit each.
+    """
+    [device] = table.devices
+    measured = table.measured(str(device))
+    networks = np.flatnonzero(is_network(table))
+    fold = np.random.default_rng(seed).permutation(int(source.max()) + 1) % folds
+    ms = np.zeros(len(networks))
+    errors = Errors(np.zeros(len(networks)), np.zeros((len(networks), len(Doubt._fields))))
+    for number in range(folds):
+        out = fold[source] == number
+        network = fit(table, np.flatnonzero(~out), members, steps, seed + 100 * (number + 1))
+        prototypes = choose_prototypes(network, table, networks[~out[networks]])
+        judged = out[networks]
+        ms[judged] = predicted(network, table).mean(axis=0)[networks[judged]]
+        found = errors_of(network, prototypes, table, networks[judged], measured)
+        errors.absolute[judged], errors.doubts[judged] = found.absolute, found.doubts
+    return CrossFitted(ms, errors)
+
+
+def is_network(table: KernelTable) -> BoolArray:
+    """Which models of a table are networks; the others are kernels."""
+    return np.asarray(table.families == "network")
 
 
 def predicted(network: KernelNetwork, table: KernelTable) -> FloatArray:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
 
 from ..backends.base import KernelTime
 from ..graph.traversal import topological_order
-from ..kernels.configuration import Configuration, Configurations, FloatArray, configuration
+from ..kernels.configuration import Configuration, Configurations, configuration
 from ..kernels.fusion import FusionRules, fuse
 from ..ops import VIEW_OPS
 from ..training.table import KernelTable
@@ -95,7 +96,7 @@ def _completed(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> tuple[Kernel
 
 def kernel_table(
     observations: Iterable[Observation], rules: FusionRules, device: str
-) -> tuple[KernelTable, FloatArray]:
+) -> tuple[KernelTable, npt.NDArray[np.int64]]:
     """Make a table of networks and, as networks of one kernel, of the kernels whose time is known.
 
     Returns:
