@@ -60,7 +60,7 @@ class Plan:
         minutes: time to spend on measuring.
         networks: networks to measure at most.
         round_size: networks of a round.
-        visits: visits of each network; twice as many if they disagree.
+        visits: visits of each network; more if they disagree, and of networks that judge.
         limit_s: seconds after which a visit counts as hanging.
         members: members of the ensemble.
         seed: decides the networks.
@@ -68,8 +68,8 @@ class Plan:
 
     minutes: float = 5.0
     networks: int = 400
-    round_size: int = 24
-    visits: int = 4
+    round_size: int = 48
+    visits: int = 2
     limit_s: float = 60.0
     members: int = 3
     seed: int = 0
@@ -82,7 +82,7 @@ class Round(NamedTuple):
         networks, left_out: networks measured, and those that the device could not run.
         minutes: time spent on measuring.
         within_5, within_10: share predicted within ±5 and ±10 %.
-        repeats_5, repeats_10: share for which the two halves of the visits agree within ±5 and ±10 %.
+        repeats_5, repeats_10: share of them for which two halves of the visits agree within ±5 and ±10 %.
     """
 
     networks: int
@@ -268,7 +268,7 @@ class _State:
         """Judge a fit by the networks that it was not trained on."""
         judges = self._judges & is_network(self.table)
         ms = predicted(network, self.table).mean(axis=0)
-        halves = np.array([seen.halves for seen in self.observations])
+        halves = np.array([seen.halves for seen in self.observations])[self.held_out]
         return Round(
             len(self.observations),
             len(workspace.networks) - len(self.observations),

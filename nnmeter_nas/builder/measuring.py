@@ -19,6 +19,8 @@ from .workspace import Measured, Workspace
 
 #: Halves of the visits of a network that differ by more ask for more visits.
 _DISAGREE = 0.05
+#: Networks that judge get so many times the visits: all else is compared with them.
+_OF_JUDGES = 2
 #: A network is left out after so many faults.
 MOST_FAULTS = 3
 #: The device is busy if its canary takes so much longer than mostly; how long to wait then, in all, in s.
@@ -35,11 +37,11 @@ def measure(
 ) -> None:
     """Visit each of the networks ``names`` so often, as far as it was not yet; ``tell`` hears what goes on.
 
-    Networks whose visits disagree are visited twice as often at most. Each visit is on the disk before the
-    next begins.
+    Networks that judge are visited twice as often, and all of them up to twice as often again while their
+    visits disagree. Each visit is on the disk before the next begins.
     """
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
-        for turn in range(2 * visits):
+        for turn in range(2 * _OF_JUDGES * visits):
             due = [name for name in names if _is_due(name, workspace.networks[name], turn, visits)]
             if not due:
                 continue
@@ -53,9 +55,10 @@ def measure(
 def _is_due(name: str, network: Measured, turn: int, visits: int) -> bool:
     if len(network.faults) >= MOST_FAULTS or len(network.visits) + len(network.faults) > turn:
         return False
-    if turn < visits:
-        return True
-    if len(network.visits) < 2:
+    wanted = visits * _OF_JUDGES if network.held_out else visits
+    if turn >= 2 * wanted:
+        return False
+    if turn < wanted or len(network.visits) < 2:
         return True
     seen = observe(name, random_network(network.seed), network.visits)
     return seen is None or seen.disagreement > _DISAGREE

@@ -106,7 +106,7 @@ def _verify(
     with worker(options.backend, plan.limit_s) as running:
         if getattr(backend, "on_host", False):
             running.watch_speed(read_device(folder)[UNDISTURBED])
-        return verify(predictor, backend, running, options.verify, plan.visits, tell, shape)
+        return verify(predictor, backend, running, options.verify, 2 * plan.visits, tell, shape)
 
 
 def _print_verified(rows: Sequence[Verified]) -> None:

@@ -39,9 +39,11 @@ FORMULA_TYPES = (
 )
 #: Name of a global average pool in nn-Meter's rules.
 _GAP = "gap"
+#: Activations that cost more than a relu on some runtimes, even fused.
+ACTIVATIONS = ("relu6", "leakyrelu", "hswish", "swish", "gelu", "sigmoid")
 #: Sizes of a kernel, in elements; a missing spatial dimension counts as 1. ``operands`` is the number of
 #: tensors read, ``joined_*`` the number of operators fused after the head, ``squeezed`` the inner width of a
-#: squeeze-excite.
+#: squeeze-excite, ``runs_*`` the number of operators of this name, the head among them.
 COLUMNS = (
     "cin",
     "hin",
@@ -60,6 +62,7 @@ COLUMNS = (
     "joined_add",
     "joined_other",
     "squeezed",
+    *(f"runs_{name}" for name in ACTIVATIONS),
 )
 COLUMN = {name: i for i, name in enumerate(COLUMNS)}
 
@@ -124,6 +127,7 @@ def configuration(kernel: Kernel) -> Configuration:
         add,
         len(joined) - relu - add - folded,
         kernel.attrs.get("squeezed", 0),
+        *((kernel.op, *kernel.joined).count(activation) for activation in ACTIVATIONS),
     )
     return Configuration(name, sizes, work_of(kernel))
 

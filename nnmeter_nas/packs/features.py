@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.configuration import BoolArray, Configurations, FloatArray
+from ..kernels.configuration import ACTIVATIONS, BoolArray, Configurations, FloatArray
 
 #: A number for each kernel, ``[n]``.
 Feature = Callable[[Configurations], FloatArray]
@@ -125,6 +125,11 @@ def _fused_passes(found: Configurations) -> FloatArray:
     return passes * found.work.written / 1e5
 
 
+def _activated(activation: str, found: Configurations) -> FloatArray:
+    """Values that operators of this name compute."""
+    return found.size(f"runs_{activation}") * found.work.written / 1e5
+
+
 def _pooled(found: Configurations) -> FloatArray:
     return np.where(found.is_type(*POOLS), found.work.macs, 0.0) / 1e6
 
@@ -151,6 +156,7 @@ TERMS: dict[str, Feature] = {
     "pooled": _pooled,
     "fused_launches": _fused_launches,
     "concat_operands": _concat_operands,
+    **{f"{name}_values": partial(_activated, name) for name in ACTIVATIONS},
 }
 
 
@@ -219,6 +225,7 @@ DESCRIPTORS: dict[str, Feature] = {
     **{f"log_{name}": partial(_log, amount) for name, amount in _LOGS.items()},
     "intensity": _intensity,
     **_sizes("operands", "joined_relu", "joined_add", "joined_other"),
+    **_sizes(*(f"runs_{name}" for name in ACTIVATIONS)),
     **{
         f"{side}_waste_{width}": partial(_waste, partial(_size, side), width)
         for width in (4, 8, 16, 32)

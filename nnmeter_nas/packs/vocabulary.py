@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import PackError
-from ..kernels.configuration import COLUMNS, FORMULA_TYPES, Configurations
+from ..kernels.configuration import ACTIVATIONS, COLUMNS, FORMULA_TYPES, Configurations
 from .features import DATA_MOVERS, DESCRIPTORS, POOLS, TERMS, VARIANTS, kind_indices
 
 #: Groups of kernel types that have a formula. The base weights of a type are those of its group, adjusted
@@ -116,12 +116,15 @@ class Vocabulary:
         return cls(**names)
 
 
-def new_vocabulary(measured: Iterable[str]) -> Vocabulary:
-    """The vocabulary of a new pack, made from measurements of these kernel types.
+def new_vocabulary(measured: Configurations) -> Vocabulary:
+    """The vocabulary of a new pack, made from measurements of these kernels.
 
-    It also has the types that share a group with one of them, and the variants of all types.
+    It also has the types that share a group with one of theirs, and the variants of all types. Features of
+    activations that no measured kernel runs are left out: such an activation is priced as before.
     """
-    seen = set(measured)
+    seen = set(measured.types.tolist())
+    absent = [name for name in ACTIVATIONS if not measured.size(f"runs_{name}").any()]
+    unused = {feature for name in absent for feature in (f"runs_{name}", f"{name}_values")}
     declared = sorted(seen - set(FORMULA_TYPES))
     groups = {name: types for name, types in GROUPS.items() if seen & set(types)}
     if declared:
@@ -131,15 +134,15 @@ def new_vocabulary(measured: Iterable[str]) -> Vocabulary:
     variants = {kind: of_type for kind, (of_type, _) in VARIANTS.items() if of_type in group_of}
     kind_types = (*types, *variants.values())
     return Vocabulary(
-        terms=tuple(TERMS),
-        descriptors=tuple(DESCRIPTORS),
+        terms=tuple(name for name in TERMS if name not in unused),
+        descriptors=tuple(name for name in DESCRIPTORS if name not in unused),
         groups=tuple(groups),
         kinds=(*types, *variants),
         kind_types=kind_types,
         kind_groups=tuple(group_of[name] for name in kind_types),
         declared=tuple(declared),
         measured=tuple(name for name in types if name in seen),
-        columns=COLUMNS,
+        columns=tuple(name for name in COLUMNS if name not in unused),
     )
 
 

@@ -176,12 +176,13 @@ def _kernels_of(table: KernelTable, models: npt.NDArray[np.int64], index: Tensor
 
 def blank_network(seen: Configurations) -> KernelNetwork:
     """Make a network without members, for the kernel types in ``seen`` and their range."""
-    names = new_vocabulary(seen.types.tolist())
+    names = new_vocabulary(seen)
     priced = seen.by_declared_work(names.declared)
     descriptors = values(priced, DESCRIPTORS, names.descriptors)
     center, scale = descriptors.mean(0), descriptors.std(0) + 1e-6
     standard = (descriptors - center) / scale
-    by_type = [seen.sizes[seen.is_type(name)] for name in names.measured]
+    sizes = seen.sizes[:, [COLUMN[name] for name in names.columns]]
+    by_type = [sizes[seen.is_type(name)] for name in names.measured]
     shared = {
         "center": center,
         "scale": scale,
