@@ -192,6 +192,7 @@ class _Run:
                 "left_out": theirs.left_out,
                 "tests": theirs.tests,
                 "rules": theirs.rules,
+                "used": theirs.used,
             },
             "networks": [
                 {

@@ -42,6 +42,11 @@ class Pair(NamedTuple):
     alone: tuple[nx.DiGraph, nx.DiGraph]
     both: nx.DiGraph
 
+    @property
+    def rule(self) -> str:
+        """Name of the rule in nn-Meter's rule files."""
+        return f"BF_{self.first}_{self.second}"
+
 
 def lone_kernel(kernel_type: str, sizes: Sizes) -> nx.DiGraph:
     """Return the model of one kernel.

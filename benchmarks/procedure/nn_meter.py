@@ -4,7 +4,7 @@ Its sampling, its settings and its forests are those of nn-Meter 2.0 itself, whi
 its own (``nn_meter_steps.py``). It samples 57,000 kernels to begin with. On a budget it measures them in
 random order until a third of the time is over, and spends the rest on the two rounds of sampling around
 kernels that it predicts badly. A kernel is measured in one visit, by the code that measures networks of a
-build.
+build. The models of the fusion test, which compares small differences, are visited as often as those.
 """
 
 from __future__ import annotations
@@ -19,19 +19,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
+from nnmeter_nas.builder.observations import observe
 from nnmeter_nas.errors import NnMeterNasError
-from nnmeter_nas.kernels.fusion import fuse
+from nnmeter_nas.kernels.fusion import Kernel, fuse
 from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, forest_name
 from nnmeter_nas.packs.nnmeter1.rules import parse_nnmeter_rules
 
-from .bench import Bench
+from .bench import Bench, visits
 from .kernels import Pair, lone_kernel, pairs
 
 #: Phases of sampling, each of which ends with its share of the budget.
 PHASES = ("prior", "adapted", "adapted again")
 #: Phase of the fusion test.
 RULES = "rules"
+#: Visits of the models of the fusion test.
+_TEST_VISITS = 4
+#: Operators that start a kernel wherever they are: no forest knows a kernel with one further on.
+_ALWAYS_FIRST = frozenset({"conv", "dwconv", "fc", "se"})
 _STEPS = Path(__file__).with_name("nn_meter_steps.py")
 
 
@@ -77,6 +83,7 @@ class Built:
 
     Attributes:
         rules: names of the pairs of operators that passed the fusion test, as in nn-Meter's rule files.
+        used: those of them that make kernels for which nn-Meter has forests. With the others it fails.
         tests: number of fusion tests.
         measured: kernels measured by type, each with its sizes and its ms.
         left_out: number of models that could not be measured.
@@ -84,6 +91,7 @@ class Built:
     """
 
     rules: tuple[str, ...]
+    used: tuple[str, ...]
     tests: int
     measured: Mapping[str, Sequence[tuple[Mapping[str, int], float]]]
     left_out: int
@@ -119,8 +127,10 @@ def build_as_nn_meter(
             samples = nn_meter.step("prior")["samples"]
         _measure(bench, phase, samples, end, tell)
     alpha = float(settings["EMP_ALPHA"])
+    fused = [test for test in tests if _fuses(test, ms, alpha)]
     return Built(
-        rules=tuple(f"BF_{test.first}_{test.second}" for test in tests if _fuses(test, ms, alpha)),
+        rules=tuple(test.rule for test in fused),
+        used=tuple(test.rule for test in fused if _has_forest(test)),
         tests=len(tests),
         measured=_measured(bench, PHASES),
         left_out=sum("fault" in record for record in bench.records()),
@@ -131,11 +141,22 @@ def build_as_nn_meter(
 def _test_fusion(bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None]) -> dict[int, float]:
     """Measure the models of the fusion tests; return the ms of each, by its identity."""
     models = list({id(graph): graph for test in tests for graph in (*test.alone, test.both)}.values())
-    for i in range(len(bench.records(phase=RULES)), len(models)):
-        tell(f"nn-Meter's fusion test: {i} of {len(models)} models")
-        bench.measure({"phase": RULES, "model": i}, models[i])
-    records = bench.records(phase=RULES)
-    return {id(models[one["model"]]): float(one["ms"]) for one in records if "ms" in one}
+    for turn in range(_TEST_VISITS):
+        for i in np.random.default_rng(turn).permutation(len(models)).tolist():
+            if len(bench.records(phase=RULES, model=i)) <= turn:
+                tell(f"nn-Meter's fusion test: visit {turn + 1} of {len(models)} models")
+                bench.measure({"phase": RULES, "model": i}, models[i])
+    ms = {}
+    for i, graph in enumerate(models):
+        if seen := observe(str(i), graph, visits(bench.records(phase=RULES, model=i))):
+            ms[id(graph)] = seen.ms
+    return ms
+
+
+def _has_forest(test: Pair) -> bool:
+    """Whether nn-Meter has a forest for the kernel that a pair makes."""
+    kernel = Kernel(test.first, [], {}, [()], [], [test.second])
+    return test.second not in _ALWAYS_FIRST and forest_name(kernel) in FEATURES
 
 
 def _fuses(test: Pair, ms: Mapping[int, float], alpha: float) -> bool:
@@ -186,7 +207,7 @@ def predict_as_nn_meter(nn_meter: NnMeter, built: Built, graphs: Sequence[nx.DiG
     Raises:
         ProcedureError: nn-Meter does not run.
     """
-    rules = parse_nnmeter_rules({name: {"obey": True} for name in built.rules})
+    rules = parse_nnmeter_rules({name: {"obey": True} for name in built.used})
     kernels = [[kernel for _, kernel in fuse(graph, rules).nodes(data="kernel")] for graph in graphs]
     rows: dict[str, list[list[float]]] = {}
     for kernel in (kernel for of_graph in kernels for kernel in of_graph):

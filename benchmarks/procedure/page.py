@@ -79,7 +79,8 @@ def _note(name: str, entry: Mapping[str, Any]) -> str:
     return (
         f"{name} ({entry['runtime']}): {len(standard)} standard networks ({', '.join(standard)}) and "
         f"{len(unusual)} unusual ones ({', '.join(unusual)}), which neither was trained on. nn-Meter's test "
-        f"found that {len(theirs['rules'])} of {theirs['tests']} pairs fuse. It has forests for all kernels "
-        f"of {whole} of the {len(networks)} networks, and adds nothing for others. {theirs['left_out']} of "
-        f"its models took over 10 s or failed. {machine_line(entry['machine'])}"
+        f"found that {len(theirs['rules'])} of {theirs['tests']} pairs fuse, and {len(theirs['used'])} of "
+        f"these make kernels that it has forests for. It has forests for all kernels of {whole} of the "
+        f"{len(networks)} networks, and adds nothing for others. {theirs['left_out']} of its models took "
+        f"over 10 s or failed. {machine_line(entry['machine'])}"
     )
