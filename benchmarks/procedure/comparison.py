@@ -35,7 +35,7 @@ from ..networks.unusual import UNUSUAL
 from ..speed.machine import is_busy
 from ..speed.machine import machine as described_machine
 from .bench import Bench, visits
-from .nn_meter import NnMeter, build_as_nn_meter, predict_as_nn_meter
+from .nn_meter import NnMeter, build_as_nn_meter, predict_as_nn_meter, told_rules
 
 #: Networks that judge, unless others are named: one or two of each family, and all unusual ones.
 JUDGES = (
@@ -178,11 +178,14 @@ class _Run:
         self._judge(3 * _VISITS)
         self.tell("predicting")
         measured = self._measured()
-        said = predict_as_nn_meter(nn_meter, theirs, [self.graphs[name] for name in measured])
+        graphs = [self.graphs[name] for name in measured]
+        said = predict_as_nn_meter(nn_meter, theirs, theirs.used, graphs)
+        rules = told_rules(find_pack(_NAME).card["fusion_rules"])
+        told = predict_as_nn_meter(nn_meter, theirs, rules, graphs)
         predictor = load_latency_predictor(_NAME)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it only estimates
-            predicted = [predictor.predict(self.graphs[name]) for name in measured]
+            predicted = [predictor.predict(graph) for graph in graphs]
         return {
             "runtime": f"{self.backend.name} {self.backend.version}",
             "ours": ours,
@@ -193,6 +196,7 @@ class _Run:
                 "tests": theirs.tests,
                 "rules": theirs.rules,
                 "used": theirs.used,
+                "told": rules,
             },
             "networks": [
                 {
@@ -201,9 +205,10 @@ class _Run:
                     "halves_ms": seen.halves,
                     "ours_ms": ours_ms,
                     "nn-Meter_ms": one.ms,
-                    "without_forest": one.without,
+                    "nn-Meter_told_ms": other.ms,
+                    "without_forest": other.without,
                 }
-                for seen, ours_ms, one in zip(measured.values(), predicted, said, strict=True)
+                for seen, ours_ms, one, other in zip(measured.values(), predicted, said, told, strict=True)
             ],
         }
 

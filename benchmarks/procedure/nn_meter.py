@@ -130,7 +130,7 @@ def build_as_nn_meter(
     fused = [test for test in tests if _fuses(test, ms, alpha)]
     return Built(
         rules=tuple(test.rule for test in fused),
-        used=tuple(test.rule for test in fused if _has_forest(test)),
+        used=tuple(test.rule for test in fused if _has_forest(test.first, test.second)),
         tests=len(tests),
         measured=_measured(bench, PHASES),
         left_out=sum("fault" in record for record in bench.records()),
@@ -153,10 +153,20 @@ def _test_fusion(bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None
     return ms
 
 
-def _has_forest(test: Pair) -> bool:
-    """Whether nn-Meter has a forest for the kernel that a pair makes."""
-    kernel = Kernel(test.first, [], {}, [()], [], [test.second])
-    return test.second not in _ALWAYS_FIRST and forest_name(kernel) in FEATURES
+def told_rules(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return fusion rules of a pack as nn-Meter's, as far as it has forests for what they make.
+
+    >>> told_rules(["conv->relu", "add->swish", "conv->add->relu"])
+    ('BF_conv_relu',)
+    """
+    pairs_of_ops = [line.split("->") for line in lines]
+    return tuple(f"BF_{'_'.join(ops)}" for ops in pairs_of_ops if len(ops) == 2 and _has_forest(*ops))
+
+
+def _has_forest(first: str, second: str) -> bool:
+    """Whether nn-Meter has a forest for the kernel that two operators make."""
+    kernel = Kernel(first, [], {}, [()], [], [second])
+    return second not in _ALWAYS_FIRST and forest_name(kernel) in FEATURES
 
 
 def _fuses(test: Pair, ms: Mapping[int, float], alpha: float) -> bool:
@@ -201,14 +211,16 @@ class Said:
     without: tuple[str, ...]
 
 
-def predict_as_nn_meter(nn_meter: NnMeter, built: Built, graphs: Sequence[nx.DiGraph]) -> list[Said]:
-    """Predict networks as the sums of what the forests say of their kernels.
+def predict_as_nn_meter(
+    nn_meter: NnMeter, built: Built, rules: Sequence[str], graphs: Sequence[nx.DiGraph]
+) -> list[Said]:
+    """Predict networks as the sums of what the forests say of their kernels under the fusion ``rules``.
 
     Raises:
         ProcedureError: nn-Meter does not run.
     """
-    rules = parse_nnmeter_rules({name: {"obey": True} for name in built.used})
-    kernels = [[kernel for _, kernel in fuse(graph, rules).nodes(data="kernel")] for graph in graphs]
+    parsed = parse_nnmeter_rules({name: {"obey": True} for name in rules})
+    kernels = [[kernel for _, kernel in fuse(graph, parsed).nodes(data="kernel")] for graph in graphs]
     rows: dict[str, list[list[float]]] = {}
     for kernel in (kernel for of_graph in kernels for kernel in of_graph):
         if (name := forest_name(kernel)) in FEATURES:

@@ -168,7 +168,7 @@ def test_a_network_is_the_sum_of_the_kernels_that_have_a_forest() -> None:
     rules = ("BF_conv_bn", "BF_conv_relu", "BF_dwconv_bn", "BF_dwconv_relu")
     built = Built((*rules, "BF_relu_conv"), rules, 5, {}, 0, 0.0)
     graphs = [network_graph("squeezenet1_1"), network_graph("thin")]
-    squeezenet, thin = predict_as_nn_meter(Counting(), built, graphs)
+    squeezenet, thin = predict_as_nn_meter(Counting(), built, rules, graphs)
     convolutions = sum(data["op"] == "conv" for _, data in graphs[0].nodes(data=True))
     concats, pools = 8, 3
     assert squeezenet.without == ()
@@ -188,14 +188,15 @@ ENTRY: dict[str, Any] = {
     "nn-Meter": {
         "minutes": 2.1, "kernels": {"fc": 1000, "bn": 7}, "left_out": 3, "tests": 49,
         "rules": ["BF_conv_bn", "BF_relu_conv"], "used": ["BF_conv_bn"],
+        "told": ["BF_conv_bn", "BF_conv_relu"],
     },
     "networks": [
         {"name": "resnet18", "measured_ms": 10.0, "halves_ms": [10.0, 9.3], "ours_ms": 10.4,
-         "nn-Meter_ms": 15.0, "without_forest": []},
+         "nn-Meter_ms": 15.0, "nn-Meter_told_ms": 10.0, "without_forest": []},
         {"name": "alexnet", "measured_ms": 20.0, "halves_ms": [20.0, 20.1], "ours_ms": 21.8,
-         "nn-Meter_ms": 21.0, "without_forest": []},
+         "nn-Meter_ms": 21.0, "nn-Meter_told_ms": 20.0, "without_forest": []},
         {"name": "vit", "measured_ms": 5.0, "halves_ms": [5.0, 5.1], "ours_ms": 5.0,
-         "nn-Meter_ms": 1.0, "without_forest": ["softmax"]},
+         "nn-Meter_ms": 1.0, "nn-Meter_told_ms": 4.0, "without_forest": ["softmax"]},
     ],
 }  # fmt: skip
 
@@ -208,13 +209,15 @@ def test_the_table_stands_between_the_marks_of_the_page(tmp_path: Path) -> None:
     lines = page.read_text().splitlines()
     assert lines[0] == "before"
     assert lines[-1] == "after"
-    ours, theirs, repeats = ([cell.strip() for cell in line.split("|")[3:-1]] for line in lines[4:7])
+    rows = [[cell.strip() for cell in line.split("|")[3:-1]] for line in lines[4:8]]
+    ours, theirs, told, repeats = rows
     assert ours == ["2.0", "48 networks (1,200 kernels in them)", "50", "100", "1.000", "100", "100", "–"]
     assert theirs == ["2.1", "1,007 kernels, 49 pairs of operators", "50", "50", "1.000", "0", "0", "–"]
+    assert told == ["", "", "100", "100", "1.000", "0", "0", "–"]
     assert repeats == ["", "", "50", "100", "1.000", "100", "100", "–"]
-    assert "resnet18, alexnet" in lines[8]
-    assert "2 of the 3 networks" in lines[8]
-    assert "a busy machine" in lines[8]
+    assert "resnet18, alexnet" in lines[9]
+    assert "2 of the 3 networks" in lines[9]
+    assert "a busy machine" in lines[9]
     with pytest.raises(DatasetError, match="holds no results"):
         write_procedure(tmp_path / "none.json", page)
 
