@@ -32,7 +32,7 @@ CORE_PYTHONS := 3.10 3.13
 CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
   tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/predictor tests/test_metrics.py
 
-.PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare packs luts parity clean
+.PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
@@ -40,6 +40,7 @@ help:
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
+	@echo "make procedure [ARGS=...]     compare a build with nn-Meter's procedure; writes a table of docs/builder.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
 	@echo "make luts                     build the lookup tables that ship with the package"
@@ -80,6 +81,9 @@ bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
 
 compare: .venv-nni3/.stamp
 	.venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
+
+procedure: .venv/.stamp .venv-nnmeter/.stamp
+	.venv/bin/python -W ignore -m nnmeter_nas.benchmarks procedure --page docs/builder.md $(ARGS)
 
 packs: .venv/.stamp
 	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }

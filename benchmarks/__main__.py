@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 import platformdirs
 from rich.console import Console
 
-from nnmeter_nas.cli.arguments import positive_int
+from nnmeter_nas.backends import BACKENDS
+from nnmeter_nas.cli.arguments import positive_float, positive_int
 from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
-from nnmeter_nas.errors import NnMeterNasError
+from nnmeter_nas.errors import NnMeterNasError, nearest
 from nnmeter_nas.packs.registry import bundled_packs, devices
 from nnmeter_nas.parallel.bulk import workers
 from nnmeter_nas.training.settings import Settings
@@ -25,6 +28,22 @@ from .parity.comparison import FORMATS, run_parity
 SEARCH_TASKS = ("nasbench201", "spos", "digits")
 #: Topics that the command ``speed`` measures.
 _SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "spaces", "scaling")
+_PROCEDURE = """\
+Build a pack of this machine, go nn-Meter's way for as long, and judge both by the same networks.
+
+nn-Meter's way is that of its builder: a test by time of which pairs of operators fuse, lone kernels of sizes
+that nn-Meter 2.0 itself draws, its forests, two more rounds of sizes around what they predict badly, and a
+network as the sum of its kernels. Both measure with the same code and get the same minutes. The networks that
+judge are measured in the same run: before, between and after.
+
+Measure on a quiet machine. An interrupted run goes on from where it stopped. After a finished run, the same
+command fits and judges both again from what was measured; --fresh measures anew.
+"""
+_PROCEDURE_EXAMPLES = """\
+examples:
+  python -m nnmeter_nas.benchmarks procedure --backend onnxruntime --page docs/builder.md
+  python -m nnmeter_nas.benchmarks procedure --backend openvino --minutes 3 --fresh --page docs/builder.md
+"""
 _DATASET = "folder of <family>s.jsonl files in the official schema"
 
 
@@ -35,6 +54,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         if action.default is None or "(default" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
+
+
+class _Formatted(_Help, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description."""
 
 
 class _Several(argparse.Action):
@@ -69,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace, Console], None], summary: str) -> Any:
         added = commands.add_parser(name, formatter_class=_Help, help=summary)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, refuse=added.error)
         return added
 
     train = command("train", _train, "train the predictor packs from measured whole-model latencies")
@@ -152,15 +175,31 @@ def _parser() -> argparse.ArgumentParser:
                         help="folder of the table, the plot and the raw figures")
     _add_page(search, "--page")
 
+    procedure = command("procedure", _procedure,
+                        "nn-Meter's way to make a predictor of a device, beside `nnmeter-nas build`")
+    procedure.description, procedure.epilog = _PROCEDURE, _PROCEDURE_EXAMPLES
+    procedure.formatter_class = _Formatted
+    procedure.add_argument("--backend", default="onnxruntime", metavar="BACKEND",
+                           help=f"what runs the models: {', '.join(BACKENDS)}, or module:Class of your own")
+    procedure.add_argument("--minutes", type=positive_float, default=5.0, metavar="M",
+                           help="minutes of measuring of each, at most")
+    procedure.add_argument("--network", nargs="+", action=_Several, default=None, metavar="NAME",
+                           help="networks that judge, by their names in benchmarks/networks; `all` for all "
+                                "(default: one or two of each family, and the unusual ones)")
+    _add_work(procedure, cache / "procedure", "measurements")
+    procedure.add_argument("--fresh", action="store_true", default=None,
+                           help="throw away what earlier runs of this command measured")
+    _add_environment(procedure)
+    _add_output(procedure)
+    _add_page(procedure, "--page")
+
     speed = command("speed", _speed,
                     "speed and size, each figure beside its rival's in the same run (NNI 2.10.1)")
     speed.add_argument("--topic", nargs="+", action=_Several, default=list(_SPEED_TOPICS),
                        choices=_SPEED_TOPICS, help="what to measure")
     _add_device(speed, "cortexA76cpu_tflite21")
-    speed.add_argument("--environment", type=Path, default=Path(".venv-nnmeter"), metavar="DIR",
-                       help="virtual environment of nn-Meter 2.0")
-    speed.add_argument("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR",
-                       help="folder of the results")
+    _add_environment(speed)
+    _add_output(speed)
     speed.add_argument("--nni3", type=Path, default=Path(".venv-nni3"), metavar="DIR",
                        help="virtual environment of NNI 3.0")
     speed.add_argument("--bench", type=Path, metavar="BENCH_DIR",
@@ -192,6 +231,16 @@ def _add_work(parser: argparse.ArgumentParser, default: Path, kept: str) -> None
 def _add_page(parser: argparse.ArgumentParser, flag: str) -> None:
     parser.add_argument(flag, type=Path, metavar="FILE",
                         help="Markdown file whose section is replaced by the table")
+
+
+def _add_environment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--environment", type=Path, default=Path(".venv-nnmeter"), metavar="DIR",
+                        help="virtual environment of nn-Meter 2.0")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), metavar="DIR",
+                        help="folder of the results")
 
 
 def _add_processes(parser: argparse.ArgumentParser) -> None:
@@ -258,6 +307,28 @@ def _speed(options: argparse.Namespace, console: Console) -> None:
     )  # fmt: skip
     if options.readme:
         write_speed(options.output, options.readme, options.page)
+
+
+def _procedure(options: argparse.Namespace, console: Console) -> None:
+    from nnmeter_nas.builder.build import Plan  # late: it imports torch
+
+    from .procedure.comparison import ALL, JUDGES, run_procedure
+    from .procedure.page import write_procedure
+
+    networks = ALL if options.network == ["all"] else options.network or JUDGES
+    if unknown := sorted(set(networks) - set(ALL)):
+        options.refuse(f"--network: no network is called {unknown[0]!r}; {nearest(unknown[0], ALL)}")
+    place = re.sub(r"[^\w.-]+", "-", f"{options.backend}-{options.minutes:g}-minutes")
+    work = options.work / place
+    if options.fresh:
+        shutil.rmtree(work, ignore_errors=True)
+    results = run_procedure(
+        options.backend, Plan(minutes=options.minutes), networks, work, options.environment, options.output,
+        console,
+    )  # fmt: skip
+    console.print(f"wrote {results}; the measurements are in {work}", markup=False)
+    if options.page:
+        write_procedure(results, options.page)
 
 
 def _search(options: argparse.Namespace, console: Console) -> None:

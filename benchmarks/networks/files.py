@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import torch
 
 from nnmeter_nas.files import write_bytes
@@ -19,12 +20,15 @@ def write_networks(folder: Path) -> Iterator[Path]:
     """Write all reference networks and some unusual ones, with random weights; yield each file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*NETWORKS, *UNUSUAL):
-        with torch.device("meta"):
-            if name in NETWORKS:
-                module, shape = build_network(name), input_shape(name)
-            else:
-                constructor, size = UNUSUAL[name]
-                module, shape = constructor().eval(), (1, 3, size, size)
         path = folder / f"{name}.onnx"
-        write_bytes(path, to_onnx(read_model(module, input_shape=shape)))
+        write_bytes(path, to_onnx(network_graph(name)))
         yield path
+
+
+def network_graph(name: str) -> nx.DiGraph:
+    """Return the model graph of a reference network or of an unusual one."""
+    with torch.device("meta"):
+        if name not in UNUSUAL:
+            return read_model(build_network(name), input_shape=input_shape(name))
+        constructor, size = UNUSUAL[name]
+        return read_model(constructor().eval(), input_shape=(1, 3, size, size))

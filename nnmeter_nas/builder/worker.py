@@ -65,16 +65,16 @@ class Worker:
         Raises:
             MeasurementError: the process died.
         """
-        self.undisturbed_ms = known_ms or float(self._ask(_SPEED, None))
+        self.undisturbed_ms = known_ms or float(self._ask(_SPEED, None, False))
         return self.undisturbed_ms
 
-    def visit(self, path: Path) -> Visit:
-        """Measure a model file.
+    def visit(self, path: Path, profiled: bool = True) -> Visit:
+        """Measure a model file, and its kernels if it shall be ``profiled`` and the runtime can.
 
         Raises:
             MeasurementError: the runtime refused the model, died of it or did not end in time.
         """
-        found: Visit = self._ask(str(path), self.undisturbed_ms)
+        found: Visit = self._ask(str(path), self.undisturbed_ms, profiled)
         return found
 
     def _ask(self, *question: Any) -> Any:
@@ -151,7 +151,7 @@ def _serve(pipe: Connection, name: str) -> None:
     backend = load_backend(name)
     while True:
         try:
-            what, speed_ms = pipe.recv()
+            what, speed_ms, profiled = pipe.recv()
         except EOFError:
             return
         try:
@@ -159,19 +159,20 @@ def _serve(pipe: Connection, name: str) -> None:
             if what == _SPEED:
                 answer = "speed", undisturbed_ms()
             else:
-                answer = "visit", visit(backend.load(Path(what)), speed_ms)
+                answer = "visit", visit(backend.load(Path(what)), speed_ms, profiled)
         except Exception as error:
             answer = "error", traceback.format_exception_only(error)[-1].strip()
         pipe.send(answer)
 
 
-def visit(session: Any, speed_ms: float | None = None) -> Visit:
+def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) -> Visit:
     """Measure a loaded model: warm up once, then run until it has enough.
 
     Args:
         session: the model.
         speed_ms: if given, each run is divided by the speed that this machine has meanwhile, against the one
             undisturbed, and their median counts; else the least.
+        profiled: whether to ask for its kernels.
     """
     session.run()
     taken: list[float] = []
@@ -181,6 +182,6 @@ def visit(session: Any, speed_ms: float | None = None) -> Visit:
         taken.append(session.run())
         if speed_ms:
             scaled.append(2 * speed_ms * taken[-1] / (before + work_ms()))
-    profile = getattr(session, "kernels", None)
+    profile = getattr(session, "kernels", None) if profiled else None
     ms = statistics.median(scaled) if scaled else min(taken)
     return Visit(ms, None if profile is None else tuple(profile(_PROFILED)))
