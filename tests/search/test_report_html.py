@@ -13,9 +13,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from nnmeter_nas.pages import escaped, ticks
 from nnmeter_nas.search.report.outcome import SearchReport
 from nnmeter_nas.search.report.page import report_html
-from nnmeter_nas.search.report.svg import escaped, pareto_chart, ticks
+from nnmeter_nas.search.report.svg import pareto_chart
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU, GPU_MS, RUNNING, report_of, two_devices
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
