@@ -13,14 +13,12 @@ import numpy as np
 from ..backends.base import Backend
 from ..errors import MeasurementError
 from .networks import random_network
-from .observations import observe
+from .observations import MOST_FAULTS, observe
 from .worker import Worker
 from .workspace import Measured, Workspace
 
 #: Halves of the visits of a network that differ by more ask for more visits.
 _DISAGREE = 0.05
-#: A network is left out after so many faults.
-MOST_FAULTS = 3
 #: The device is busy if its canary takes so much longer than mostly; how long to wait then, in all, in s.
 _BUSY, _PATIENCE_S, _PAUSE_S = 1.3, 20.0, 2.0
 

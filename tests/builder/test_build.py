@@ -18,19 +18,20 @@ pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 
 from layout import HELPERS
-from nnmeter_nas.builder.build import Plan, Round, build
+from nnmeter_nas.builder.build import Plan, build
 from nnmeter_nas.builder.networks import random_network
-from nnmeter_nas.builder.observations import observe
+from nnmeter_nas.builder.observations import observe, unusable
 from nnmeter_nas.builder.worker import Visit, worker
-from nnmeter_nas.builder.workspace import MEASURED, open_workspace
+from nnmeter_nas.builder.workspace import MEASURED, Round, open_workspace
 from nnmeter_nas.errors import (
     MeasurementError,
     MissingPackageError,
     SearchError,
+    SettingsError,
     UnknownBackendError,
     WorkspaceError,
 )
-from nnmeter_nas.packs.registry import find_pack
+from nnmeter_nas.packs.registry import find_pack, user_packs
 from nnmeter_nas.predictor import load_latency_predictor
 from simulated_device import RULES, kernel_ms
 
@@ -41,8 +42,7 @@ SMALL = Plan(networks=16, round_size=16, visits=2, limit_s=5.0, members=2)
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home of its own, where built packs go, and workers that find the simulated device."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(HELPERS))
 
 
@@ -132,12 +132,13 @@ def test_a_workspace_keeps_to_its_device_and_to_one_process(tmp_path: Path) -> N
     with open_workspace(folder, device) as workspace:
         assert workspace.networks["network0000"].visits == [Visit(1.5, None)]
         assert workspace.seconds == 0.1
-    other = {**device, "runtime": "simulated 1.1"}
-    with (
-        pytest.raises(WorkspaceError, match=r"another runtime: 'simulated 1\.0', not 'simulated 1\.1'"),
-        open_workspace(folder, other),
+    for other, message in (
+        ({"runtime": "simulated 1.1"}, r"another runtime: 'simulated 1\.0', not 'simulated 1\.1'"),
+        ({"name": "yours"}, "another name: 'mine', not 'yours'"),
+        ({"machine": "there"}, "another machine: 'here', not 'there'"),
     ):
-        pass
+        with pytest.raises(WorkspaceError, match=message), open_workspace(folder, {**device, **other}):
+            pass
     (folder / "device.yaml").write_text("name: [")
     with pytest.raises(WorkspaceError, match="is damaged"), open_workspace(folder, device):
         pass
@@ -155,23 +156,74 @@ def test_visits_that_jump_do_not_count() -> None:
     assert seen is not None
     assert seen.ms == pytest.approx(2.05)
     assert seen.halves == pytest.approx((2.05, 2.1))
-    assert observe("network", graph, [Visit(2.0, None), Visit(40.0, None)]) is None
+    # A visit may be too quick as well.
+    seen = observe("network", graph, [Visit(ms, None) for ms in (0.01, 2.0, 2.1)])
+    assert seen is not None
+    assert seen.halves == (2.0, 2.1)
+    jumping = [Visit(2.0, None), Visit(40.0, None)]
+    assert observe("network", graph, jumping) is None
+    assert unusable(jumping, []) == "no two of its visits agree: 2, 40 ms"
+    once = unusable(jumping[:1], ["it measured 0.0 ms"])
+    assert once == "it was measured but once: 2 ms; it measured 0.0 ms"
+    assert unusable(jumping, ["a", "b", "it hung"]) == "it hung"
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("onnxruntim", UnknownBackendError, "did you mean 'onnxruntime'"),
-        ("no_such_module:Class", UnknownBackendError, "cannot be found: No module named 'no_such_module'"),
-        ("json:Class", UnknownBackendError, "cannot be found: module 'json' has no attribute 'Class'"),
+        ("no_such_module:Class", UnknownBackendError, "No module named 'no_such_module'; .*PYTHONPATH"),
+        ("json:Class", UnknownBackendError, "cannot be made: .*module 'json' has no attribute 'Class'"),
+        ("fractions:Fraction.of", UnknownBackendError, "cannot be made: AttributeError"),
+        ("pathlib:PurePath", UnknownBackendError, "has no 'version'; a backend has name, version, suffix"),
+        ("broken_board:Board", UnknownBackendError, "cannot be made: ValueError: the board is off$"),
     ],
 )
 def test_a_backend_that_is_not_there_is_named(
-    name: str, error: type[Exception], message: str, tmp_path: Path
+    name: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # a backend may be in the current folder
+    (tmp_path / "broken_board.py").write_text("raise ValueError('the board is off')\n")
     with pytest.raises(error, match=message):
         build("mine", name, tmp_path / "work", SMALL, lambda found: None, lambda text: None)
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CortexA76CPU_tflite21", "cortexA76cpu_tflite21 2.1 comes with this package; give your device"),
+        ("../mine", "needs the name of a device, .*got '../mine'"),
+    ],
+)
+def test_a_name_that_a_device_cannot_have_is_refused_at_once(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=message):
+        built(tmp_path / "work", name=name)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_pack_that_was_not_built_is_not_replaced(tmp_path: Path) -> None:
+    kept = user_packs() / "mine" / "2.0"
+    kept.mkdir(parents=True)
+    (kept / "pack.yaml").write_text("name: mine")
+    with pytest.raises(SettingsError, match=r"mine 2\.0 is there already and was not built; .*remove mine"):
+        built(tmp_path / "work", name="mine")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"minutes": 0}, "minutes=0 must be a number above 0"),
+        ({"minutes": float("nan")}, "minutes=nan must be"),
+        ({"networks": 15, "round_size": 16}, "networks=15 is less than one round measures; give at least 16"),
+        ({"round_size": 4}, "round_size=4 must be at least 8"),
+        ({"visits": 1}, "visits=1 must be at least 2"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Plan(**values)
 
 
 def test_a_runtime_that_is_not_installed_names_the_extra(
