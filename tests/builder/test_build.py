@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nnmeter_nas.builder.build import Plan, build
 from nnmeter_nas.builder.networks import random_network
 from nnmeter_nas.builder.observations import observe, unusable
 from nnmeter_nas.builder.worker import Visit, worker
-from nnmeter_nas.builder.workspace import MEASURED, Round, open_workspace
+from nnmeter_nas.builder.workspace import MEASURED, REPORT, RULES, Round, open_workspace
 from nnmeter_nas.errors import (
     MeasurementError,
     MissingPackageError,
@@ -33,10 +34,13 @@ from nnmeter_nas.errors import (
 )
 from nnmeter_nas.packs.registry import find_pack, user_packs
 from nnmeter_nas.predictor import load_latency_predictor
-from simulated_device import RULES, kernel_ms
+from simulated_device import RULES as SECRET_RULES
+from simulated_device import kernel_ms
+from web_page import Page
 
 DEVICE = "simulated_device:Device"
 SMALL = Plan(networks=16, round_size=16, visits=2, limit_s=5.0, members=2)
+FEW = replace(SMALL, networks=8, round_size=8, members=1)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +59,13 @@ def built(folder: Path, plan: Plan = SMALL, name: str = "simulated") -> tuple[Pa
 def visits(folder: Path) -> list[dict[str, Any]]:
     """Lines of ``measured.jsonl``."""
     return [json.loads(line) for line in (folder / MEASURED).read_text().splitlines()]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits of few steps, where only what happens around them matters."""
+    monkeypatch.setattr("nnmeter_nas.builder.build._STEPS", 40)
+    monkeypatch.setattr("nnmeter_nas.builder.build._QUICK_STEPS", 40)
 
 
 @pytest.mark.slow
@@ -80,7 +91,10 @@ def test_the_simulated_device_is_learnt_from_sixty_networks(tmp_path: Path) -> N
 def test_a_build_finds_rules_and_faults_and_goes_on_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = "network0003=hang network0004=crash:1 network0005=zero network0006=error network0007=nan:1"
+    faults = (
+        "network0003=hang network0004=crash:1 network0005=zero network0006=error network0007=nan:1 "
+        "network0008=garbage:1 network0010=kernels"
+    )
     monkeypatch.setenv("SIMULATED_FAULTS", faults)
     monkeypatch.setenv("SIMULATED_NOISE", "0")
     folder = tmp_path / "work"
@@ -102,15 +116,20 @@ def test_a_build_finds_rules_and_faults_and_goes_on_after_a_kill(
     target, [found] = built(folder)
     after = visits(folder)
     assert after[: len(before)] == before, "nothing measured is lost"
-    assert (found.networks, found.left_out) == (13, 3)
+    assert (found.networks, found.left_out) == (12, 4)
     reasons = {line["id"]: line["fault"] for line in after if "fault" in line}
     assert reasons["network0003"] == "it did not end within 5 s"
     assert reasons["network0004"] == "the runtime's process ended with exit code 11"
     assert reasons["network0005"] == "it measured 0.0 ms"
     assert reasons["network0006"] == "RuntimeError: operator not supported"
     assert reasons["network0007"] == "it measured nan ms"
+    assert reasons["network0008"] == "ValueError: could not convert string to float: '2.5 ms?'"
+    assert reasons["network0010"].endswith(" took nan ms")
+    page = (folder / REPORT).read_text()
+    assert "it did not end within 5 s" in page
+    assert "could not convert" not in page, "a fault that went away leaves nothing out"
     rules = set(find_pack("simulated").card["fusion_rules"])
-    assert rules <= set(RULES), "no rule is made up"
+    assert rules <= set(SECRET_RULES), "no rule is made up"
     assert {"conv->bn", "conv->relu", "dwconv->bn", "bn->relu", "conv->add"} <= rules
     # The same measurements make the same pack, and a finished build measures nothing.
     first = (target / "weights.npz").read_bytes()
@@ -119,6 +138,134 @@ def test_a_build_finds_rules_and_faults_and_goes_on_after_a_kill(
     assert visits(folder) == after
     assert (target / "weights.npz").read_bytes() == first
     assert built(folder)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_rounds_survive_an_interruption(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    _, [first] = built(folder, FEW)
+    assert built(folder, FEW)[1] == [], "it is done"
+    more = replace(FEW, networks=16)
+
+    def interrupt(text: str) -> None:
+        if text.startswith("visit 1: 3 of 8"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build("simulated", DEVICE, folder, more, lambda found: None, interrupt)
+    assert not (folder / RULES).exists(), "it is not done with the new plan"
+    before = visits(folder)
+    _, rounds = built(folder, more)
+    assert visits(folder)[: len(before)] == before
+    assert rounds[0] == first, "as it was shown before"
+    assert [found.networks for found in rounds] == [8, 16]
+    assert rounds[1].minutes > first.minutes
+    rows = [text for text in Page((folder / REPORT).read_text()).texts["tr"] if text.startswith(("1", "2"))]
+    assert [row[1:5] for row in rows] == [f"{found.minutes:.2f}" for found in rounds]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_latency_that_jumps_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMULATED_FAULTS", "network0002=jump:1")
+    monkeypatch.setenv("SIMULATED_NOISE", "0")
+    folder = tmp_path / "work"
+    _, [found] = built(folder, FEW)
+    first, *others = (line["ms"] for line in visits(folder) if line["id"] == "network0002")
+    assert len(others) == 2
+    assert others == pytest.approx([first / 40] * 2)
+    assert (found.left_out, found.repeats_5) == (0, 100.0)
+
+
+#: Lets the disk of the workspace be full, but not that of the model files.
+_FULL_DISK = """
+import resource
+import simulated_device
+
+class Device(simulated_device.Device):
+    def write(self, graph, path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        super().write(graph, path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are those of POSIX")
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full_disk.py").write_text(_FULL_DISK)
+    script = (
+        "import resource, sys; from nnmeter_nas.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY)); sys.exit(main())"
+    )
+    command = [sys.executable, "-c", script, "build", "simulated", "--backend", "full_disk:Device"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(
+        "error: a disk is full ([Errno 27] File too large); make room and give the same command again: all "
+        "measurements in build-simulated are kept\n"
+    )
+    folder = tmp_path / "build-simulated"
+    whole, _, half = (folder / MEASURED).read_bytes().rpartition(b"\n")
+    assert half, "the last line is cut off"
+    before = [json.loads(line) for line in whole.splitlines()]
+    assert before
+    plan = replace(FEW, networks=24, round_size=24)
+    build("simulated", "full_disk:Device", folder, plan, lambda found: None, lambda text: None)
+    assert visits(folder)[: len(before)] == before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_build_waits_for_a_device_that_became_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drift = drifting(tmp_path, monkeypatch)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if text.startswith("visit 1: 7 of 8"):
+            drift.write_text("1.6")
+        if text.startswith("waiting"):
+            drift.write_text("1.0")
+
+    rounds: list[Round] = []
+    build("simulated", DEVICE, tmp_path / "work", FEW, rounds.append, tell)
+    [waiting] = [text for text in told if text.startswith("waiting")]
+    assert "the device is busy, its first network takes 1.60 times as long as mostly" in waiting
+    assert rounds[0].repeats_5 >= 80, "it measures what it measured before"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_drift_shows_in_how_well_the_device_repeats_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drift = drifting(tmp_path, monkeypatch)
+
+    def tell(text: str) -> None:
+        # Too little to wait for.
+        drift.write_text("1.25" if text.startswith(("visit 2", "visit 4")) else "1.0")
+
+    rounds: list[Round] = []
+    folder = tmp_path / "work"
+    build("simulated", DEVICE, folder, FEW, rounds.append, tell)
+    assert rounds[0].repeats_10 <= 25
+    assert sum(line["id"] == "network0003" for line in visits(folder)) == 2 * FEW.visits, "so it looks again"
+    text = Page((folder / REPORT).read_text()).texts["main"][0]
+    assert "differ by 25.0 % in the median" in text
+
+
+def drifting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that tells how much longer everything takes on the simulated device, which has no noise."""
+    drift = folder / "drift"
+    drift.write_text("1.0")
+    monkeypatch.setenv("SIMULATED_DRIFT", str(drift))
+    monkeypatch.setenv("SIMULATED_NOISE", "0")
+    return drift
 
 
 def test_a_workspace_keeps_to_its_device_and_to_one_process(tmp_path: Path) -> None:
