@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import math
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from .observations import MOST_FAULTS, Observation, kernel_table, observe
 from .report import report_html
 from .rules import Found, find_rules
 from .worker import worker
-from .workspace import REPORT, RULES, UNDISTURBED, Round, Workspace, open_workspace, read_device
+from .workspace import PACK, REPORT, RULES, UNDISTURBED, Round, Workspace, open_workspace, read_device
 
 #: Version of the packs that are built.
 VERSION = 1.0
@@ -171,6 +172,8 @@ def build(
         card, network, prototypes = state.pack(workspace, plan, crossed)
         with locked(f"{name}-{VERSION}"), written_pack(target) as partial:
             save_pack(partial, card, network, prototypes)
+        shutil.rmtree(folder / PACK, ignore_errors=True)
+        shutil.copytree(target, folder / PACK)
         state.report(workspace, crossed.ms)
         workspace.write_yaml(RULES, _rules_entry(state.rules, state.votes))
     return target
@@ -188,13 +191,18 @@ def _own_name(name: str) -> str:
         raise SettingsError(str(error)) from error
     for (device, version), folder in pack_folders().items():
         own = user_packs() in folder.parents
-        if device == name and not (own and version == VERSION and "trained_on" in read_card(folder)):
+        if device == name and not (own and version == VERSION and _was_built(read_card(folder))):
             origin = "is there already and was not built" if own else "comes with this package"
             remove = f", or remove that one: nnmeter-nas predictors remove {name}" if own else ""
             raise SettingsError(
                 f"a predictor {name} {version} {origin}; give your device another name{remove}"
             )
     return name
+
+
+def _was_built(card: Mapping[str, Any]) -> bool:
+    """Whether a pack with this card comes from a build as it is, and was not calibrated since."""
+    return "trained_on" in card and "calibration" not in card
 
 
 def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:

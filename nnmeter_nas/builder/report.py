@@ -277,10 +277,10 @@ def _noise(found: Findings) -> str:
     noisiest = table(head, rows, "Networks that repeat worst")
     return section(
         "Noise",
-        "<p>Networks that judge between rounds tell how well the device repeats itself: the two halves of their "
-        f"visits differ by {np.median(repeats):.1f} % in the median, and by {max(repeats):.1f} % at most. The "
-        "further that line lies above the one of predictions, the more can be gained by measuring more "
-        "networks; where they meet, only a quieter device helps.</p>",
+        "<p>Networks that judge between rounds tell how well the device repeats itself: the two halves of "
+        f"their visits differ by {np.median(repeats):.1f} % in the median, and by {max(repeats):.1f} % at "
+        "most. The further that line lies above the one of predictions, the more can be gained by measuring "
+        "more networks; where they meet, only a quieter device helps.</p>",
         f'<div class="charts">{drawn}\n{noisiest}</div>',
     )
 

@@ -6,6 +6,7 @@
 ``measured.jsonl``  the visits, one a line: the latency, and that of each kernel; or what went wrong
 ``rounds.jsonl``    what was known after each round, one a line
 ``rules.yaml``      the fusion rules that were found, and how often each pair was fused; written last
+``pack/``           a copy of the predictor pack
 ``report.html``     what the build found, to look at
 =================== ==============================================================================
 """
@@ -26,8 +27,8 @@ from ..files import is_disk_full, lock_folder, write_bytes
 from ..journal import Journal
 from .worker import Visit
 
-DEVICE, MODELS, MEASURED, ROUNDS, RULES, REPORT, _LOCK = (
-    "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "report.html",
+DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
+    "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "pack", "report.html",
     "build.lock",
 )  # fmt: skip
 #: Entry of ``device.yaml``: speed of this machine, if latencies are its own.

@@ -87,7 +87,7 @@ def test_the_simulated_device_is_learnt_from_sixty_networks(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("quick")
 def test_a_build_finds_rules_and_faults_and_goes_on_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
