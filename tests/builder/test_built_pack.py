@@ -175,10 +175,9 @@ def test_proxylessnas_is_led_by_it(folder: Path, capsys: pytest.CaptureFixture[s
 def test_profilers_of_nni_3_take_it() -> None:
     pytest.importorskip("nni.nas.profiler.pytorch.flops", reason="NNI 2.10 has no profilers")
     from nni.nas.nn.pytorch import LayerChoice, ModelSpace
-    from nni.nas.profiler.pytorch.nn_meter import NnMeterProfiler
 
     from nnmeter_nas import compat
-    from nnmeter_nas.estimators import LatencyProfiler
+    from nnmeter_nas.estimators.latency_profiler import LatencyProfiler
 
     space, predictor = chosen(LayerChoice, ModelSpace), load_latency_predictor(MINE)
     samples = [{"kernel": f"k{k}"} for k in (3, 5, 7)]
@@ -187,6 +186,8 @@ def test_profilers_of_nni_3_take_it() -> None:
     assert [ours.profile(sample) for sample in samples] == pytest.approx(whole)
     compat.install()
     try:
+        from nni.nas.profiler.pytorch.nn_meter import NnMeterProfiler
+
         theirs = NnMeterProfiler(space, torch.randn(*SHAPE), MINE, custom_leaf_types=(Block,))
     finally:
         compat.uninstall()
