@@ -336,11 +336,14 @@ def _rules(found: Findings) -> str:
     if not found.votes:
         return section("Fusion rules", "<p>The runtime does not tell what it fuses, so there are none.</p>")
     rules = set(found.rules)
-    rows = []
+    rows, never = [], []
     for vote in sorted(found.votes, key=lambda vote: (-vote.share, -vote.seen)):
         name = "->".join(vote.names)
-        # Whole patterns of three matter only where they are rules.
+        # Longer chains matter only where they are rules.
         if len(vote.names) > 2 and name not in rules:
+            continue
+        if not vote.fused:
+            never.append(f"<span>{escaped(name)} <i>{vote.seen}</i></span>")
             continue
         rows.append(
             [
@@ -348,20 +351,16 @@ def _rules(found: Findings) -> str:
                 number(vote.fused, "{:d}".format),
                 number(vote.seen, "{:d}".format),
                 number(100 * vote.share, "{:.0f} %".format, more=_bar(vote.share)),
-                f'<td>{"rule" if name in rules else ""}</td>',
+                f"<td>{'yes' if name in rules else 'no'}</td>",
             ]
         )
-    shown = "".join(f"<span>{escaped(rule)}</span> " for rule in found.rules)
     return section(
         "Fusion rules",
         f"<p>{_counted(len(found.rules), 'rule')}: the operator behind the last arrow runs in the kernel of "
-        f'those before it.</p><div class="blocks">{shown}</div>',
-        table(
-            ("operators", "fused", "seen", "share", ""),
-            rows,
-            "How often each pair was fused; rules.yaml has longer chains too",
-            "sortable parts",
-        ),
+        "those before it. rules.yaml has the longer chains that are no rules.</p>",
+        table(("operators", "fused", "seen", "share", "rule"), rows, "What was fused", "sortable parts"),
+        '<p class="quiet">Never fused, with how often it was seen:</p>',
+        f'<div class="blocks">{" ".join(never)}</div>',
     )
 
 

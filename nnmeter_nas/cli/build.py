@@ -68,8 +68,12 @@ def run(options: argparse.Namespace) -> int:
     folder = options.workspace or Path(f"build-{options.name}")
     shape = tuple(options.input_shape) if options.input_shape else None
     models = read_models(options.verify or [], shape)  # a wrong one is told before anything is measured
-    with shown_rounds() as (show, tell):
-        target = build(options.name, options.backend, folder, plan, show, tell)
+    try:
+        with shown_rounds() as (show, tell):
+            target = build(options.name, options.backend, folder, plan, show, tell)
+    except KeyboardInterrupt:
+        note(f"interrupted; all measurements in {folder} are kept, and the same command goes on")
+        raise
     print(f"{options.name} is stored in {target}")
     print(f"the report is in {folder / REPORT}")
     if models:
