@@ -46,7 +46,7 @@ class KindFound(NamedTuple):
     Attributes:
         name: the kernel type.
         seen, unseen: kernels by whether the fit that predicted them was trained on them.
-        share: its share of the latency of all networks.
+        share: its share of the time that all kernels took.
         bias: predicted over measured time of all unseen kernels, minus 1; None without such kernels.
         error: mean absolute error of those kernels, each weighted by its time.
         within_10: share of them predicted within ±10 %.
@@ -121,10 +121,11 @@ def findings(
         seen, judges = by_name[name], workspace.networks[name].held_out
         networks.append(NetworkFound(str(name), judges, bool(new), seen.ms, float(found), seen.halves))
     types = table.types[table.index[table.start[:-1]]]
-    total = float(measured[~whole].sum())
+    single = ~whole & (np.diff(table.start) == 1)
+    total = float(measured[single].sum())
     kinds = []
-    for name in sorted(set(types[~whole].tolist())):
-        mine = ~whole & (types == name)
+    for name in sorted(set(types[single].tolist())):
+        mine = single & (types == name)
         kinds.append(_kind(name, ms[mine], measured[mine], every[mine], total))
     kinds.sort(key=lambda kind: -kind.share)
     left_out = [

@@ -303,7 +303,7 @@ def _kinds(found: Findings) -> str:
         [
             f'<th scope="row">{escaped(kind.name)}</th>',
             number(kind.share, "{:.1f} %".format, more=_bar(kind.share / widest)),
-            number(kind.seen, "{:d}".format),
+            number(kind.seen + kind.unseen, "{:d}".format),
             number(kind.unseen, "{:d}".format),
             number(kind.bias, "{:+.1f} %".format),
             number(kind.error, "{:.1f} %".format),
@@ -312,7 +312,7 @@ def _kinds(found: Findings) -> str:
         for kind in found.kinds
     ]
     head = (
-        "kernel type", "share of the latency", "trained on", "not trained on", "bias", "mean error",
+        "kernel type", "share of the time", "kernels", "not trained on", "bias", "mean error",
         "within ±10 %",
     )  # fmt: skip
     return section(
