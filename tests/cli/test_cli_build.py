@@ -13,6 +13,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 pytest.importorskip("torch")
 
+from nnmeter_nas.builder.build import Plan
 from nnmeter_nas.builder.networks import random_network
 from nnmeter_nas.builder.workspace import Round
 from nnmeter_nas.cli import main
@@ -21,6 +22,7 @@ from nnmeter_nas.files import lock_folder
 from nnmeter_nas.readers.onnx.writer import to_onnx
 
 DEVICE = "simulated_device:Device"
+ROUND_SIZE = Plan().round_size
 
 
 @pytest.mark.slow
@@ -33,7 +35,7 @@ def test_a_machine_is_built_verified_and_used(
     monkeypatch.chdir(tmp_path)
     for seed in (7000, 7001):
         (tmp_path / f"{seed}.onnx").write_bytes(to_onnx(random_network(seed)))
-    command = ["build", "here", "--networks", "24", "--verify", "7000.onnx", "7001.onnx"]
+    command = ["build", "here", "--networks", str(ROUND_SIZE), "--verify", "7000.onnx", "7001.onnx"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "here is stored in" in out
@@ -56,7 +58,7 @@ def test_a_machine_is_built_verified_and_used(
         (["--backend", "no_such:Board"], "No module named 'no_such'; a module must be installed, in"),
         (["--minutes", "0"], "argument --minutes: 0 is not a positive number"),
         (["--minutes", "-2"], "argument --minutes: -2 is not a positive number"),
-        (["--networks", "23"], "--networks 23 is less than one round measures; give at least 24"),
+        (["--networks", "7"], f"--networks 7 is less than one round measures; give at least {ROUND_SIZE}"),
         (["--seed", "-1"], "argument --seed: -1 is less than 0"),
         (["--input-shape", "1", "3", "224", "224"], "it is that of models to verify; add --verify MODEL"),
         (["--verify", "model.onnx", "--input-shape", "0"], "'0' is no size"),
