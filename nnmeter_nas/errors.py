@@ -91,7 +91,7 @@ class SearchError(NnMeterNasError):
 
 
 class SettingsError(SearchError, ValueError):
-    """The settings of a search or a training contradict each other or the space. Nothing was started."""
+    """Settings of a search, a training or a build are wrong or contradict each other. Nothing was started."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -31,6 +32,11 @@ def user_folder() -> Path:
 def user_cache_folder() -> Path:
     """Folder of unfinished downloads."""
     return user_folder() / "cache" if os.environ.get(HOME) else platformdirs.user_cache_path("nnmeter_nas")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether ``error`` says that a disk, a quota or a file is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:

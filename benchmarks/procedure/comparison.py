@@ -19,10 +19,10 @@ from rich.console import Console
 
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.build import Plan, Round, build, machine
+from nnmeter_nas.builder.build import Plan, build, machine
 from nnmeter_nas.builder.observations import Observation, observe
 from nnmeter_nas.builder.worker import worker
-from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, open_workspace
+from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, Round, open_workspace
 from nnmeter_nas.errors import DatasetError, MeasurementError
 from nnmeter_nas.files import HOME, lock_folder, write_bytes
 from nnmeter_nas.journal import Journal

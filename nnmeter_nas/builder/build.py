@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import platform
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +18,29 @@ import numpy.typing as npt
 import nnmeter_nas
 
 from ..backends import load_backend
-from ..errors import MeasurementError
+from ..errors import MeasurementError, PackError, SettingsError
 from ..extras import load_extra
-from ..kernels.configuration import BoolArray
+from ..files import write_bytes
+from ..kernels.configuration import BoolArray, FloatArray
 from ..kernels.fusion import parse_rules
 from ..packs.doubt import Prototypes
 from ..packs.estimates import fit_rates, rates_to_card
 from ..packs.network import KernelNetwork
-from ..packs.pack import save_pack
+from ..packs.pack import read_card, save_pack
+from ..packs.registry import pack_folders, user_packs
 from ..packs.store import check_device_name, locked, user_pack, written_pack
 from ..training.accuracy import accuracy
 from ..training.intervals import LEVEL, choose_prototypes, fit_intervals
 from ..training.table import KernelTable
-from .fitting import cross_fitted, fit, is_network, predicted, shares_within
-from .measuring import MOST_FAULTS, measure
+from .findings import findings
+from .fitting import CrossFitted, cross_fitted, fit, is_network, predicted, shares_within
+from .measuring import measure
 from .networks import random_network
-from .observations import Observation, kernel_table, observe
+from .observations import MOST_FAULTS, Observation, kernel_table, observe
+from .report import report_html
 from .rules import Found, find_rules
 from .worker import worker
-from .workspace import RULES, UNDISTURBED, Workspace, open_workspace, read_device
+from .workspace import PACK, REPORT, RULES, UNDISTURBED, Round, Workspace, open_workspace, read_device
 
 #: Version of the packs that are built.
 VERSION = 1.0
@@ -50,6 +56,11 @@ _PATIENCE, _GAIN = 3, 1.0
 _QUICK_STEPS, _STEPS, _QUICK_MEMBERS = 1000, 3000, 2
 #: Parts of the networks, each of which is judged by a fit without it.
 _FOLDS = 4
+#: Networks of a round at least: two of them must judge.
+LEAST_ROUND = 2 * _JUDGE_ONE_IN
+#: Least values of a plan: two visits must be compared.
+_LEAST = {"round_size": LEAST_ROUND, "visits": 2, "members": 1, "seed": 0}
+
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,9 @@ class Plan:
         limit_s: seconds after which a visit counts as hanging.
         members: members of the ensemble.
         seed: decides the networks.
+
+    Raises:
+        SettingsError: a value is out of its range.
     """
 
     minutes: float = 5.0
@@ -74,24 +88,19 @@ class Plan:
     members: int = 3
     seed: int = 0
 
-
-class Round(NamedTuple):
-    """What is known after a round. Shares are in %, of networks that were not trained on.
-
-    Attributes:
-        networks, left_out: networks measured, and those that the device could not run.
-        minutes: time spent on measuring.
-        within_5, within_10: share predicted within ±5 and ±10 %.
-        repeats_5, repeats_10: share of them for which two halves of the visits agree within ±5 and ±10 %.
-    """
-
-    networks: int
-    left_out: int
-    minutes: float
-    within_5: float
-    within_10: float
-    repeats_5: float
-    repeats_10: float
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value < math.inf:
+                raise SettingsError(f"{name}={value} must be at least {least}")
+        for name in ("minutes", "limit_s"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise SettingsError(f"{name}={value} must be a number above 0")
+        if self.networks < self.round_size:
+            raise SettingsError(
+                f"networks={self.networks} is less than one round measures; give at least {self.round_size}"
+            )
 
 
 def build(
@@ -111,18 +120,18 @@ def build(
         backend_name: as :func:`nnmeter_nas.backends.load_backend` takes it.
         folder: workspace. A build that was interrupted goes on from there, and measures nothing twice.
         plan: how much to measure.
-        show: is called after each round.
+        show: is called after each round, and at the start with the rounds of a build that goes on.
         tell: is called with what goes on within a round.
 
     Raises:
         WorkspaceError: the workspace belongs to another device, backend, runtime or machine.
         UnknownBackendError, MissingPackageError: no such backend, or its runtime is not installed.
         MeasurementError: too few networks could be measured.
-        PackError: no device can have this name.
+        SettingsError: no device can have this name, or another pack has it.
     """
     for module in ("onnx", "scipy", "torch"):
         load_extra(module, "build", "building a predictor")
-    name = check_device_name(name, "the new pack")
+    name = _own_name(name)
     target = user_pack(name, VERSION)
     backend = load_backend(backend_name)
     device = {
@@ -132,30 +141,70 @@ def build(
         "machine": machine(),
         "plan": asdict(plan),
     }
-    rounds: list[Round] = []
     if _is_built(folder, device, target):
         return target
     with open_workspace(folder, device) as workspace, worker(backend_name, plan.limit_s) as running:
         if getattr(backend, "on_host", False):
             tell("finding the speed of this machine")
             workspace.keep(UNDISTURBED, running.watch_speed(workspace.device.get(UNDISTURBED)))
-        names = _choose(workspace, plan, 0, None, [])
-        while True:
-            measure(workspace, names, backend, running, plan.visits, tell)
+
+        def within_budget(text: str) -> None:
+            tell(f"{text}, {workspace.seconds / 60:.2f} of {plan.minutes:g} minutes")
+
+        # The rules are written last: they tell that a build with this plan has come to its end.
+        (folder / RULES).unlink(missing_ok=True)
+        for found in workspace.rounds:
+            show(found)
+        network, rules = None, list[str]()
+        if workspace.rounds:
             tell("fitting")
             state = _State.of(workspace, name)
-            network = state.fit(_QUICK_MEMBERS, _QUICK_STEPS, plan.seed)
-            rounds.append(state.judge(network, workspace))
-            show(rounds[-1])
-            if _is_enough(rounds, plan):
-                break
-            names = _choose(workspace, plan, len(rounds), network, state.rules)
+            network, rules = state.fit(_QUICK_MEMBERS, _QUICK_STEPS, plan.seed), state.rules
+        while not _is_enough(workspace.rounds, plan):
+            names = _choose(workspace, plan, len(workspace.rounds), network, rules)
+            measure(workspace, names, backend, running, plan.visits, within_budget)
+            tell("fitting")
+            state = _State.of(workspace, name)
+            network, rules = state.fit(_QUICK_MEMBERS, _QUICK_STEPS, plan.seed), state.rules
+            workspace.end_round(state.judge(network, workspace))
+            state.report(workspace, predicted(network, state.table).mean(axis=0), state.judges)
+            show(workspace.rounds[-1])
         tell("fitting the pack")
-        card, network, prototypes = state.pack(workspace, plan, rounds[-1])
-        workspace.write_yaml(RULES, _rules_entry(state.rules, state.votes))
+        crossed = cross_fitted(state.table, state.source, _FOLDS, _QUICK_MEMBERS, _QUICK_STEPS, plan.seed)
+        card, network, prototypes = state.pack(workspace, plan, crossed)
         with locked(f"{name}-{VERSION}"), written_pack(target) as partial:
             save_pack(partial, card, network, prototypes)
+        shutil.rmtree(folder / PACK, ignore_errors=True)
+        shutil.copytree(target, folder / PACK)
+        state.report(workspace, crossed.ms)
+        workspace.write_yaml(RULES, _rules_entry(state.rules, state.votes))
     return target
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a device of the user's own, in the spelling of a pack that was built of it.
+
+    Raises:
+        SettingsError: it is no name, or that of a pack that was not built.
+    """
+    try:
+        name = check_device_name(name, "the new pack")
+    except PackError as error:
+        raise SettingsError(str(error)) from error
+    for (device, version), folder in pack_folders().items():
+        own = user_packs() in folder.parents
+        if device == name and not (own and version == VERSION and _was_built(read_card(folder))):
+            origin = "is there already and was not built" if own else "comes with this package"
+            remove = f", or remove that one: nnmeter-nas predictors remove {name}" if own else ""
+            raise SettingsError(
+                f"a predictor {name} {version} {origin}; give your device another name{remove}"
+            )
+    return name
+
+
+def _was_built(card: Mapping[str, Any]) -> bool:
+    """Whether a pack with this card comes from a build as it is, and was not calibrated since."""
+    return "trained_on" in card and "calibration" not in card
 
 
 def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:
@@ -208,6 +257,8 @@ def _disputed(plan: Plan, number: int, network: KernelNetwork, rules: Sequence[s
 
 
 def _is_enough(rounds: Sequence[Round], plan: Plan) -> bool:
+    if not rounds:
+        return False
     last = rounds[-1]
     if last.minutes >= plan.minutes or last.networks + last.left_out + plan.round_size > plan.networks:
         return True
@@ -262,11 +313,11 @@ class _State:
 
     def fit(self, members: int, steps: int, seed: int) -> KernelNetwork:
         """Fit an ensemble to all networks that do not judge, and to their kernels."""
-        return fit(self.table, np.flatnonzero(~self._judges), members, steps, seed)
+        return fit(self.table, np.flatnonzero(~self.judges), members, steps, seed)
 
     def judge(self, network: KernelNetwork, workspace: Workspace) -> Round:
         """Judge a fit by the networks that it was not trained on."""
-        judges = self._judges & is_network(self.table)
+        judges = self.judges & is_network(self.table)
         ms = predicted(network, self.table).mean(axis=0)
         halves = np.array([seen.halves for seen in self.observations])[self.held_out]
         return Round(
@@ -278,21 +329,22 @@ class _State:
         )
 
     @property
-    def _judges(self) -> BoolArray:
+    def judges(self) -> BoolArray:
+        """Which networks and kernels of the table are not trained on between rounds."""
         return np.array(self.held_out)[self.source]
 
     def pack(
-        self, workspace: Workspace, plan: Plan, last: Round
+        self, workspace: Workspace, plan: Plan, crossed: CrossFitted
     ) -> tuple[dict[str, Any], KernelNetwork, Prototypes]:
         """Fit the pack to all that was measured; return its card, its network and its prototypes.
 
-        Accuracy and intervals come from fits that each lack some of the networks, so every network judges
-        once, and the pack learns from all.
+        Accuracy and intervals come from the fits ``crossed`` that each lack some of the networks, so every
+        network judges once, and the pack learns from all.
         """
         network = fit(self.table, np.arange(len(self.table.ids)), plan.members, _STEPS, plan.seed)
-        crossed = cross_fitted(self.table, self.source, _FOLDS, _QUICK_MEMBERS, _QUICK_STEPS, plan.seed)
         networks = np.flatnonzero(is_network(self.table))
-        found = accuracy(crossed.ms, self.table.measured(self.device)[networks])
+        found = accuracy(crossed.ms[networks], self.table.measured(self.device)[networks])
+        last = workspace.rounds[-1]
         card = {
             "name": self.device,
             "version": VERSION,
@@ -320,6 +372,18 @@ class _State:
             },
         }
         return card, network, choose_prototypes(network, self.table, networks)
+
+    def report(self, workspace: Workspace, ms: FloatArray, unseen: BoolArray | None = None) -> None:
+        """Write the report into the workspace.
+
+        Args:
+            workspace: where it goes.
+            ms: predicted latency of the networks and kernels of the table.
+            unseen: which of them the fit that predicted them had not seen; None if that is so for all, at the
+                end of a build.
+        """
+        found = findings(workspace, self.observations, self.table, ms, unseen, self.rules, self.votes)
+        write_bytes(workspace.folder / REPORT, report_html(found).encode())
 
 
 def _rules_entry(rules: Sequence[str], votes: Sequence[Found]) -> dict[str, Any]:

@@ -51,11 +51,11 @@ def fit(
 
 
 class CrossFitted(NamedTuple):
-    """What fits say of the networks that they were not trained on, in the order of the table.
+    """What fits say of the networks and kernels that they were not trained on, in the order of the table.
 
     Attributes:
-        ms: predicted latency, ``[networks]``.
-        errors: errors and doubts.
+        ms: predicted latency, ``[models]``.
+        errors: errors and doubts of the networks.
     """
 
     ms: FloatArray
@@ -81,14 +81,14 @@ def cross_fitted(
     measured = table.measured(str(device))
     networks = np.flatnonzero(is_network(table))
     fold = np.random.default_rng(seed).permutation(int(source.max()) + 1) % folds
-    ms = np.zeros(len(networks))
+    ms = np.zeros(len(table.ids))
     errors = Errors(np.zeros(len(networks)), np.zeros((len(networks), len(Doubt._fields))))
     for number in range(folds):
         out = fold[source] == number
         network = fit(table, np.flatnonzero(~out), members, steps, seed + 100 * (number + 1))
         prototypes = choose_prototypes(network, table, networks[~out[networks]])
         judged = out[networks]
-        ms[judged] = predicted(network, table).mean(axis=0)[networks[judged]]
+        ms[out] = predicted(network, table).mean(axis=0)[out]
         found = errors_of(network, prototypes, table, networks[judged], measured)
         errors.absolute[judged], errors.doubts[judged] = found.absolute, found.doubts
     return CrossFitted(ms, errors)

@@ -13,7 +13,7 @@ import numpy as np
 from ..backends.base import Backend
 from ..errors import MeasurementError
 from .networks import random_network
-from .observations import observe
+from .observations import MOST_FAULTS, observe
 from .worker import Worker
 from .workspace import Measured, Workspace
 
@@ -21,8 +21,6 @@ from .workspace import Measured, Workspace
 _DISAGREE = 0.05
 #: Networks that judge get so many times the visits: all else is compared with them.
 _OF_JUDGES = 2
-#: A network is left out after so many faults.
-MOST_FAULTS = 3
 #: The device is busy if its canary takes so much longer than mostly; how long to wait then, in all, in s.
 _BUSY, _PATIENCE_S, _PAUSE_S = 1.3, 20.0, 2.0
 

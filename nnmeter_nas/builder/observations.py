@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ from .worker import Visit
 
 #: Visits are summed up by this quantile: what disturbs them mostly makes them slower.
 _QUANTILE = 0.25
-#: A visit so many times slower than the quickest says nothing.
+#: A visit so many times slower or quicker than the middle one says nothing.
 _JUMP = 10.0
+#: A network is left out after so many faults.
+MOST_FAULTS = 3
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,23 @@ class Observation:
 def observe(name: str, graph: nx.DiGraph, visits: Sequence[Visit]) -> Observation | None:
     """Sum up the visits of a network; None if no two of them can be used."""
     taken = [visit for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
-    least = min((visit.ms for visit in taken), default=0.0)
-    taken = [visit for visit in taken if visit.ms <= _JUMP * least]
+    middle = statistics.median_low([visit.ms for visit in taken] or [0.0])
+    taken = [visit for visit in taken if middle / _JUMP <= visit.ms <= _JUMP * middle]
     if len(taken) < 2:
         return None
     halves = _summed_up(taken[::2]), _summed_up(taken[1::2])
     ms = _summed_up(taken)
     return Observation(name, graph, ms, halves, _completed(graph, _kernels(taken, ms)))
+
+
+def unusable(visits: Sequence[Visit], faults: Sequence[str]) -> str:
+    """Why nothing is known of a network with these visits and faults."""
+    if len(faults) >= MOST_FAULTS:
+        return faults[-1]
+    times = ", ".join(f"{visit.ms:.4g}" for visit in visits)
+    if len(visits) > 1:
+        return f"no two of its visits agree: {times} ms"
+    return "; ".join([f"it was measured but once: {times} ms"] * len(visits) + list(faults[-1:]))
 
 
 def _summed_up(visits: Sequence[Visit]) -> float:

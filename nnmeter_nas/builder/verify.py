@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import networkx as nx
+
 from ..backends.base import Backend
 from ..errors import MeasurementError
 from ..predictor import LatencyPredictor
@@ -33,42 +35,64 @@ class Verified(NamedTuple):
     high: float
 
 
+class Model(NamedTuple):
+    """A model to verify.
+
+    Attributes:
+        path: its file.
+        graph: its model graph.
+        as_given: whether the file leaves nothing open, so that a device can run it as it is.
+    """
+
+    path: Path
+    graph: nx.DiGraph
+    as_given: bool
+
+
+def read_models(paths: Sequence[Path], input_shape: tuple[int, ...] | None = None) -> list[Model]:
+    """Read the models to verify; ``input_shape`` is that of models that leave it open.
+
+    Raises:
+        ReaderError, GraphError: a model cannot be read.
+        OSError: there is no such file.
+    """
+    return [Model(path, read_model(path, input_shape=input_shape), input_shape is None) for path in paths]
+
+
 def verify(
     predictor: LatencyPredictor,
     backend: Backend,
     worker: Worker,
-    models: Sequence[Path],
+    models: Sequence[Model],
     visits: int,
     tell: Callable[[str], None],
-    input_shape: tuple[int, ...] | None = None,
 ) -> list[Verified]:
     """Measure ``models`` in turns, ``visits`` times each, and predict them.
 
-    A file that the backend does not read is written anew in its format, with random weights.
+    A file that the backend does not read, or that leaves its input open, is written anew in its format, with
+    random weights.
 
     Raises:
-        ReaderError, GraphError: a model cannot be read.
         MeasurementError: the device cannot run a model.
     """
-    graphs = [read_model(path, input_shape=input_shape) for path in models]
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as folder:
         files = []
-        for i, (path, graph) in enumerate(zip(models, graphs, strict=True)):
-            file = path
-            if path.suffix != backend.suffix:
+        for i, model in enumerate(models):
+            file = model.path
+            if not model.as_given or file.suffix != backend.suffix:
                 file = Path(folder) / f"{i}{backend.suffix}"
-                backend.write(graph, file)
+                backend.write(model.graph, file)
             files.append(file)
         taken: list[list[Visit]] = [[] for _ in models]
         for turn in range(visits):
             for i, file in enumerate(files):
-                tell(f"visit {turn + 1} of {models[i]}")
+                tell(f"visit {turn + 1} of {models[i].path}")
                 try:
                     taken[i].append(worker.visit(file))
                 except MeasurementError as error:
-                    raise MeasurementError(f"{models[i]}: {error}") from error
+                    raise MeasurementError(f"{models[i].path}: {error}") from error
     found = []
-    for path, graph, of_model in zip(models, graphs, taken, strict=True):
+    for (path, graph, _), of_model in zip(models, taken, strict=True):
         seen = observe(str(path), graph, of_model)
         if seen is None:
             raise MeasurementError(f"{path}: the device measured {[visit.ms for visit in of_model]} ms")

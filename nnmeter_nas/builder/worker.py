@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
+import signal
 import statistics
 import traceback
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from ..backends import load_backend
 from ..backends.base import KernelTime
 from ..backends.host import undisturbed_ms, work_ms
 from ..errors import MeasurementError
+from ..files import is_disk_full
 
 #: Runs of a visit: at least, at most, and the ms of all together after which it has enough.
 _LEAST, _MOST, _ENOUGH_MS = 3, 20, 60.0
@@ -98,6 +101,8 @@ class Worker:
             raise
         if kind == "error":
             raise MeasurementError(answer)
+        if kind == "full":  # that is no fault of the model
+            raise OSError(*answer)
         return answer
 
     def _start(self) -> None:
@@ -148,6 +153,7 @@ def _one_thread() -> Iterator[None]:
 
 def _serve(pipe: Connection, name: str) -> None:
     """Measure each file whose path comes through ``pipe``, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     backend = load_backend(name)
     while True:
         try:
@@ -161,7 +167,10 @@ def _serve(pipe: Connection, name: str) -> None:
             else:
                 answer = "visit", visit(backend.load(Path(what)), speed_ms, profiled)
         except Exception as error:
-            answer = "error", traceback.format_exception_only(error)[-1].strip()
+            if isinstance(error, OSError) and is_disk_full(error):
+                answer = "full", (error.errno, error.strerror)
+            else:
+                answer = "error", traceback.format_exception_only(error)[-1].strip()
         pipe.send(answer)
 
 
@@ -179,9 +188,21 @@ def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) ->
     scaled: list[float] = []
     while len(taken) < _LEAST or (len(taken) < _MOST and sum(taken) < _ENOUGH_MS):
         before = work_ms() if speed_ms else 0.0
-        taken.append(session.run())
+        taken.append(float(session.run()))
         if speed_ms:
             scaled.append(2 * speed_ms * taken[-1] / (before + work_ms()))
     profile = getattr(session, "kernels", None) if profiled else None
     ms = statistics.median(scaled) if scaled else min(taken)
-    return Visit(ms, None if profile is None else tuple(profile(_PROFILED)))
+    return Visit(ms, None if profile is None else tuple(map(_checked, profile(_PROFILED))))
+
+
+def _checked(kernel: KernelTime) -> KernelTime:
+    """Return a kernel of a backend in the types that are declared.
+
+    Raises:
+        MeasurementError: it took no number of ms.
+    """
+    operators, kind, ms = kernel
+    if not 0 <= float(ms) < math.inf:
+        raise MeasurementError(f"kernel {kind} took {ms} ms")
+    return KernelTime(tuple(map(str, operators)), str(kind), float(ms))

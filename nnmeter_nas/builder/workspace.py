@@ -4,8 +4,9 @@
 ``device.yaml``     the device's name, its backend and the version of its runtime
 ``models.jsonl``    the networks that were chosen, one a line: id, seed, and whether it only judges
 ``measured.jsonl``  the visits, one a line: the latency, and that of each kernel; or what went wrong
-``rules.yaml``      the fusion rules that were found, and how often each pair was fused
-``pack/``           the predictor pack
+``rounds.jsonl``    what was known after each round, one a line
+``rules.yaml``      the fusion rules that were found, and how often each pair was fused; written last
+``pack/``           a copy of the predictor pack
 ``report.html``     what the build found, to look at
 =================== ==============================================================================
 """
@@ -16,18 +17,19 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from ..backends.base import KernelTime
 from ..errors import WorkspaceError
-from ..files import lock_folder, write_bytes
+from ..files import is_disk_full, lock_folder, write_bytes
 from ..journal import Journal
 from .worker import Visit
 
-DEVICE, MODELS, MEASURED, RULES, PACK, REPORT, _LOCK = (
-    "device.yaml", "models.jsonl", "measured.jsonl", "rules.yaml", "pack", "report.html", "build.lock",
+DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
+    "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "pack", "report.html",
+    "build.lock",
 )  # fmt: skip
 #: Entry of ``device.yaml``: speed of this machine, if latencies are its own.
 UNDISTURBED = "undisturbed_ms"
@@ -52,6 +54,25 @@ class Measured:
     faults: list[str] = field(default_factory=list)
 
 
+class Round(NamedTuple):
+    """What is known after a round. Shares are in %, of networks that were not trained on.
+
+    Attributes:
+        networks, left_out: networks measured, and those that the device could not run.
+        minutes: time spent on measuring.
+        within_5, within_10: share predicted within ±5 and ±10 %.
+        repeats_5, repeats_10: share of them for which two halves of the visits agree within ±5 and ±10 %.
+    """
+
+    networks: int
+    left_out: int
+    minutes: float
+    within_5: float
+    within_10: float
+    repeats_5: float
+    repeats_10: float
+
+
 class Workspace:
     """An open workspace, locked for this process.
 
@@ -59,12 +80,16 @@ class Workspace:
         folder: where it is.
         device: content of ``device.yaml``.
         networks: what is known of each network, by its id.
+        rounds: what was known after each round.
         seconds: how long all visits took.
     """
 
-    def __init__(self, folder: Path, device: Mapping[str, Any], models: Journal, measured: Journal) -> None:
+    def __init__(
+        self, folder: Path, device: Mapping[str, Any], models: Journal, measured: Journal, rounds: Journal
+    ) -> None:
         self.folder, self.device = folder, dict(device)
-        self._models, self._measured = models, measured
+        self._models, self._measured, self._rounds = models, measured, rounds
+        self.rounds = [Round(**record) for record in rounds.records]
         self.networks: dict[str, Measured] = {}
         self.seconds = 0.0
         for record in models.records:
@@ -87,6 +112,11 @@ class Workspace:
     def record_fault(self, name: str, reason: str, seconds: float) -> None:
         """Record that a network could not be measured, and why."""
         self._append({"id": name, "fault": reason, "s": round(seconds, 4)})
+
+    def end_round(self, found: Round) -> None:
+        """Record what is known after a round."""
+        self._rounds.append(found._asdict())
+        self.rounds.append(found)
 
     def _append(self, record: dict[str, Any]) -> None:
         self._measured.append(record)
@@ -118,9 +148,9 @@ def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspac
     """Open the workspace in ``folder`` for ``device``, a new one if the folder is empty.
 
     Raises:
-        WorkspaceError: it belongs to another device, backend, runtime or machine, or another process uses it.
+        WorkspaceError: it belongs to another device, backend, runtime or machine, or the disk is full.
+        SearchError: another process uses it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(folder, _LOCK, "build")
     try:
         path = folder / DEVICE
@@ -131,8 +161,19 @@ def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspac
             raise WorkspaceError(f"{folder} is not empty and holds no build; name another folder")
         else:
             _write_yaml(path, device)
-        with Journal(folder / MODELS) as models, Journal(folder / MEASURED) as measured:
-            yield Workspace(folder, device, models, measured)
+        with (
+            Journal(folder / MODELS) as models,
+            Journal(folder / MEASURED) as measured,
+            Journal(folder / ROUNDS) as rounds,
+        ):
+            yield Workspace(folder, device, models, measured, rounds)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise WorkspaceError(
+            f"a disk is full ({error}); make room and give the same command again: all measurements in "
+            f"{folder} are kept"
+        ) from error
     finally:
         lock.release()
 

@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..errors import NnMeterNasError, SettingsError, UnknownDeviceError
+from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, UnknownDeviceError
 from .commands import add_commands
 from .messages import fail, in_flags, warn
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "nnmeter-nas") -> i
             code: int = options.run(options)
             sys.stdout.flush()
             return code
-    except (UnknownDeviceError, SettingsError) as error:
+    except (UnknownBackendError, UnknownDeviceError, SettingsError) as error:
         command: argparse.ArgumentParser = options.parser
         command.error(in_flags(str(error), _with_flags(options)))
     except BrokenPipeError:

@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ..backends import BACKENDS
-from .arguments import size
+from .arguments import count, positive_float, size
 from .commands import set_command
 from .messages import console, note
+from .rounds import shown_rounds
 
 if TYPE_CHECKING:
-    from ..builder.build import Plan, Round
-    from ..builder.verify import Verified
+    from ..builder.build import Plan
+    from ..builder.verify import Model, Verified
 
 _EPILOG = """\
 The command makes random networks of the blocks that people use, runs them on this machine with one thread,
@@ -26,17 +27,14 @@ longer help, or after --minutes of measuring. After each round it prints how man
 not trained on are predicted within 5 and 10 %, and for how many the machine itself repeats its latency so
 well: no predictor can do better. Measure on a quiet machine.
 
-Everything measured is in the workspace. A build that was interrupted goes on where it stopped.
+Everything measured is in the workspace, and report.html, which shows what the build found so far. A build
+that was interrupted goes on where it stopped.
 
 examples:
   nnmeter-nas build my-laptop --backend onnxruntime
   nnmeter-nas predict model.onnx --predictor my-laptop
   nnmeter-nas build my-laptop --verify model.onnx another.onnx
 """
-#: Columns of the table of rounds: heading and width.
-_COLUMNS = (("networks", 8), ("left out", 8), ("minutes", 7), ("±5 %", 6), ("±10 %", 6), ("repeats ±5 %", 12),
-            ("±10 %", 6))
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
@@ -47,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "(default: onnxruntime)")
     parser.add_argument("--workspace", type=Path, metavar="FOLDER",
                         help="folder of the measurements (default: build-DEVICE)")
-    parser.add_argument("--minutes", type=float, default=5.0, metavar="M",
+    parser.add_argument("--minutes", type=positive_float, default=5.0, metavar="M",
                         help="minutes of measuring at most (default: 5)")
-    parser.add_argument("--networks", type=size, default=400, metavar="N",
+    parser.add_argument("--networks", type=count, default=400, metavar="N",
                         help="networks to measure at most (default: 400)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides the networks (default: 0)")
+    parser.add_argument("--seed", type=count, default=0, metavar="S", help="of the networks (default: 0)")
     parser.add_argument("--verify", type=Path, nargs="+", metavar="MODEL",
                         help="model files to measure and compare with what the predictor says of them")
     parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
@@ -60,39 +58,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, show each round, and verify if asked to."""
-    from ..builder.build import Plan, build
+    from ..builder.build import LEAST_ROUND, Plan, build
+    from ..builder.verify import read_models
+    from ..builder.workspace import REPORT
 
-    plan = Plan(minutes=options.minutes, networks=options.networks, seed=options.seed)
+    if options.input_shape and not options.verify:
+        options.parser.error("argument --input-shape: it is that of models to verify; add --verify MODEL")
+    round_size = max(LEAST_ROUND, min(Plan.round_size, options.networks))
+    plan = Plan(options.minutes, options.networks, round_size, seed=options.seed)
     folder = options.workspace or Path(f"build-{options.name}")
-    heading: list[str] = ["  ".join(name.rjust(width) for name, width in _COLUMNS)]
-
-    def show(found: Round) -> None:
-        if heading:
-            print(heading.pop(), flush=True)
-        print(_line(found), flush=True)
-
-    with Console(stderr=True, markup=False).status("starting") as status:
-        target = build(options.name, options.backend, folder, plan, show, status.update)
-        print(f"{options.name} is stored in {target}")
-        verified = _verify(options, folder, plan, status.update) if options.verify else []
-    if verified:
-        _print_verified(verified)
+    shape = tuple(options.input_shape) if options.input_shape else None
+    models = read_models(options.verify or [], shape)  # a wrong one is told before anything is measured
+    try:
+        with shown_rounds() as (show, tell):
+            target = build(options.name, options.backend, folder, plan, show, tell)
+    except KeyboardInterrupt:
+        note(f"interrupted; all measurements in {folder} are kept, and the same command goes on")
+        raise
+    print(f"{options.name} is stored in {target}")
+    print(f"the report is in {folder / REPORT}")
+    if models:
+        with Console(stderr=True, markup=False).status("starting") as status:
+            _print_verified(_verified(options, folder, plan, models, status.update))
     else:
         note(f"use it with: nnmeter-nas predict MODEL --predictor {options.name}")
     return 0
 
 
-def _line(found: Round) -> str:
-    """One round, below :data:`_COLUMNS`."""
-    numbers = (
-        str(found.networks), str(found.left_out), f"{found.minutes:.2f}", f"{found.within_5:.1f}",
-        f"{found.within_10:.1f}", f"{found.repeats_5:.1f}", f"{found.repeats_10:.1f}",
-    )  # fmt: skip
-    return "  ".join(text.rjust(width) for text, (_, width) in zip(numbers, _COLUMNS, strict=True))
-
-
-def _verify(
-    options: argparse.Namespace, folder: Path, plan: Plan, tell: Callable[[str], None]
+def _verified(
+    options: argparse.Namespace,
+    folder: Path,
+    plan: Plan,
+    models: Sequence[Model],
+    tell: Callable[[str], None],
 ) -> list[Verified]:
     """Measure and predict the models that were named."""
     from ..backends import load_backend
@@ -101,12 +99,11 @@ def _verify(
     from ..builder.workspace import UNDISTURBED, read_device
     from ..predictor import load_latency_predictor
 
-    shape = tuple(options.input_shape) if options.input_shape else None
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend)
     with worker(options.backend, plan.limit_s) as running:
         if getattr(backend, "on_host", False):
             running.watch_speed(read_device(folder)[UNDISTURBED])
-        return verify(predictor, backend, running, options.verify, 2 * plan.visits, tell, shape)
+        return verify(predictor, backend, running, models, 2 * plan.visits, tell)
 
 
 def _print_verified(rows: Sequence[Verified]) -> None:

@@ -163,6 +163,9 @@ def _info(options: argparse.Namespace) -> int:
     for key, value in card.items():
         if key not in ("accuracy", "intervals", "rates"):
             facts.add_row(key.replace("_", " "), _text(value))
+    if repeats := accuracy.get("repeats"):
+        shares = (f"{repeats[f'within_{limit}']:.1f} % within ±{limit} %" for limit in (5, 10))
+        facts.add_row("repeats itself", ", ".join(shares))
     facts.add_row("stored in", str(folder))
     if options.verify:
         facts.add_row("files", "all match their SHA-256")
@@ -174,8 +177,8 @@ def _info(options: argparse.Namespace) -> int:
                           ("leave_one_family_out", "families held out of training")):
         if kind in accuracy:
             out.print(_accuracy_table(heading, accuracy[kind].get("families", accuracy[kind])))
-    if pack.intervals is not None:
-        out.print(_interval_table(pack.intervals, card["intervals"].get("coverage", {})))
+    if pack.intervals is not None and (coverage := card["intervals"].get("coverage")):
+        out.print(_interval_table(pack.intervals, coverage))
     return 0
 
 

@@ -1,8 +1,10 @@
 """A device that exists only on paper: secret fusion rules and costs, known noise, and faults on request.
 
 Builds use it as a user's backend, ``simulated_device:Device``. The environment says what goes wrong:
-``SIMULATED_FAULTS="network0003=hang network0004=crash network0005=zero network0006=error"``; a fault with a
-number, as in ``zero:2``, happens so often. ``SIMULATED_NOISE`` is the standard deviation of a run.
+``SIMULATED_FAULTS="network0003=hang network0004=crash network0005=zero network0006=error"``; also ``nan``,
+``jump`` (40 times as long), ``garbage`` (no number) and ``kernels`` (kernels that took no number of ms). A
+fault with a number, as in ``zero:2``, happens so often. ``SIMULATED_NOISE`` is the standard deviation of a
+run. ``SIMULATED_DRIFT`` names a file that holds how much longer everything takes now.
 """
 
 from __future__ import annotations
@@ -88,18 +90,24 @@ class Simulated:
             return 0.0
         if self._fault == "nan":
             return math.nan
+        if self._fault == "garbage":
+            return "2.5 ms?"  # type: ignore[return-value]  # as a board may answer
         return sum(map(kernel_ms, self._kernels)) * self._disturbed()
 
     def kernels(self, runs: int) -> list[KernelTime]:
         """Return the time of each kernel."""
+        lost = math.nan if self._fault == "kernels" else 1.0
         return [
-            KernelTime(operators(kernel), kernel.type, kernel_ms(kernel) * self._disturbed())
+            KernelTime(operators(kernel), kernel.type, kernel_ms(kernel) * self._disturbed() * lost)
             for kernel in self._kernels
         ]
 
     def _disturbed(self) -> float:
-        """Something else runs at times, which only makes it slower."""
-        return 1.0 + abs(self._random.normal(0.0, self._noise))
+        """Something else runs at times, which only makes it slower; so does what the device drifts."""
+        slower = 40.0 if self._fault == "jump" else 1.0
+        if "SIMULATED_DRIFT" in os.environ:
+            slower *= float(Path(os.environ["SIMULATED_DRIFT"]).read_text())
+        return slower * (1.0 + abs(self._random.normal(0.0, self._noise)))
 
 
 def _fault(path: Path) -> str:

@@ -17,8 +17,9 @@ from PIL import Image
 from rich.console import Console
 
 from nnmeter_nas.errors import SearchError
+from nnmeter_nas.pages import figure
 from nnmeter_nas.search.report.files import empty_folder, trials_table, write_report
-from nnmeter_nas.search.report.outcome import SearchReport, figure, limits_text
+from nnmeter_nas.search.report.outcome import SearchReport, limits_text
 from nnmeter_nas.search.report.plot import numbers_of
 from nnmeter_nas.search.report.trials import Trial, failures, pareto_front
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU_MS, RUNNING, report_of, two_devices

@@ -9,51 +9,17 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 
+from nnmeter_nas.pages import escaped, ticks
 from nnmeter_nas.search.report.outcome import SearchReport
 from nnmeter_nas.search.report.page import report_html
-from nnmeter_nas.search.report.svg import escaped, pareto_chart, ticks
+from nnmeter_nas.search.report.svg import pareto_chart
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU, GPU_MS, RUNNING, report_of, two_devices
+from web_page import Page
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
-#: Elements that stand alone.
-_VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
-
-
-class Page(HTMLParser):
-    """An HTML page, which has to be well nested: its elements, and the text in each kind of them."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.feed(text)
-        self.close()
-        assert self.open == [], "elements are left open"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.texts.setdefault(tag, []).append("")
-        if tag not in _VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        for tag in set(self.open):
-            self.texts[tag][-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        """Attributes of all elements of a kind."""
-        return [attributes for kind, attributes in self.elements if kind == tag]
 
 
 def full() -> SearchReport:

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files import write_bytes
-from .outcome import SearchReport, figure, limits_text, ranked, seconds_words
+from ...pages import figure
+from .outcome import SearchReport, limits_text, ranked, seconds_words
 from .page import report_html
 from .plot import pareto_plot
 from .trials import Trial

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ...errors import SearchError
+from ...pages import figure
 from .trials import Trial, pareto_front
 
 
@@ -134,20 +135,6 @@ class SearchReport:
         """Return the largest ratio of a trial's measure to its upper limit; None without such limits."""
         ratios = [trial.values[name] / most for name, most in self.maxima.items() if name in trial.values]
         return max(ratios, default=None)
-
-
-def figure(value: float, zeros: bool = False) -> str:
-    """Format a number with four digits, large ones in thousands (k), millions (M) and billions (G).
-
-    ``zeros`` keeps zeros at the end, so that numbers in a column have equally many decimals.
-
-    >>> figure(3.14159), figure(320_400_000), figure(0.5), figure(0.5, zeros=True)
-    ('3.142', '320.4 M', '0.5', '0.5000')
-    """
-    for unit, size, least in (("G", 1e9, 1e9), ("M", 1e6, 1e6), ("k", 1e3, 1e4)):
-        if abs(value) >= least:
-            return f"{figure(value / size, zeros)} {unit}"
-    return f"{value:#.4g}".rstrip(".") if zeros else f"{value:.4g}"
 
 
 def seconds_words(seconds: float) -> str:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from importlib import resources
-from string import Template
+from collections.abc import Iterable
 from typing import Any
 
-from .outcome import SearchReport, figure, limit_words, limits_text, ranked, seconds_words
-from .svg import escaped, pareto_chart, star
+from ...pages import cards, escaped, figure, number, section, table, web_page
+from .outcome import SearchReport, limit_words, limits_text, ranked, seconds_words
+from .svg import pareto_chart, star
 from .trials import Trial, failures
-
-#: Four digits, so that the numbers of a column line up.
-_padded = partial(figure, zeros=True)
 
 
 def report_html(report: SearchReport) -> str:
     """Make the page. It escapes all outside text, and only our script can run."""
-    data = resources.files("nnmeter_nas") / "data"
-    script = (data / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    sections = (_summary, _pareto, _blocks, _trials, _rejected, _settings)
-    return Template((data / "report.html").read_text(encoding="utf-8")).substitute(
-        title=f"Architecture search in {escaped(report.space)}",
-        script=script,
-        script_hash=f"sha256-{digest}",
-        lead=_lead(report),
-        body="\n".join(text for section in sections if (text := section(report))),
-    )
+    parts = (_summary, _pareto, _blocks, _trials, _rejected, _settings)
+    body = "\n".join(text for part in parts if (text := part(report)))
+    return web_page(f"Architecture search in {report.space}", _lead(report), body)
 
 
 def _lead(report: SearchReport) -> str:
@@ -49,24 +34,20 @@ def _summary(report: SearchReport) -> str:
     states = [trial.state for trial in report.trials]
     counts = [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
     asked = f" of {report.asked}" if report.asked is not None else ""
-    cards = [(f"trials trained{asked}", str(states.count("trained")), ", ".join(counts))]
+    shown = [(f"trials trained{asked}", str(states.count("trained")), ", ".join(counts))]
     front = report.front
     if front:
         best = front[0]
-        cards.insert(0, (f"best {report.metric}", f"{best.metric:.4f}", f"trial {best.number}"))
-        cards[1:1] = [_card(report, best, name) for name in best.values]
-        cards.append(("on the Pareto front", str(len(front)), ""))
-    shown = "\n".join(
-        f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}<small>{escaped(remark)}</small></dd></div>"
-        for name, value, remark in cards
-    )
+        shown.insert(0, (f"best {report.metric}", f"{best.metric:.4f}", f"trial {best.number}"))
+        shown[1:1] = [_card(report, best, name) for name in best.values]
+        shown.append(("on the Pareto front", str(len(front)), ""))
     how = (
         "<p>The best network as an ONNX file: <code>nnmeter-nas export best/1.json -o network.onnx</code></p>"
         if front
         else "<p>No trial has been trained to its end"
         f"{'; what failed is listed below' if 'failed' in states else ' yet'}.</p>"
     )
-    return f'<section aria-label="Summary">\n<dl class="cards">\n{shown}\n</dl>\n{how}\n</section>'
+    return f'<section aria-label="Summary">\n{cards(shown)}\n{how}\n</section>'
 
 
 def _card(report: SearchReport, best: Trial, name: str) -> tuple[str, str, str]:
@@ -113,10 +94,10 @@ def _pareto(report: SearchReport) -> str:
     rows = [
         [
             f"<td><code>best/{place}.json</code></td>",
-            _number(trial.number, "{:d}".format),
-            _number(trial.metric, "{:.4f}".format),
+            number(trial.number, "{:d}".format),
+            number(trial.metric, "{:.4f}".format),
             *(
-                _number(trial.values.get(name), remarks=_remarks(report, name, trial))
+                number(trial.values.get(name), remarks=_remarks(report, name, trial))
                 for name in report.measures
             ),
         ]
@@ -134,7 +115,7 @@ def _pareto(report: SearchReport) -> str:
     if any("unpredicted" in shares for shares in of_trials):
         hint += "<p>What is unpredicted is missing from the latency.</p>"
     charts = f'<div class="charts">{"".join(figures)}</div>'
-    return _section("Pareto front", hint, charts, _table(head, rows, caption, under=map(_choices, front)))
+    return section("Pareto front", hint, charts, table(head, rows, caption, under=map(_choices, front)))
 
 
 def _key(kind: str) -> str:
@@ -166,13 +147,13 @@ def _blocks(report: SearchReport) -> str:
         for parts in found.values():
             cells.append(_share(parts.get(label, 0.0), sum(parts.values()), max(parts.values())))
         rows.append(cells)
-    sums = "".join(_number(sum(parts.values())) for parts in found.values())
+    sums = "".join(number(sum(parts.values())) for parts in found.values())
     foot = f'<tr><th scope="row">sum</th><td></td>{sums}</tr>'
     intro = (
         f"<p>Predicted latency of the best architecture (trial {best.number}), part by part: "
         "what each choice causes, and in the stationary block what no choice changes.</p>"
     )
-    return _section("Latency by block", intro, _table(head, rows, kind="parts", foot=foot))
+    return section("Latency by block", intro, table(head, rows, kind="parts", foot=foot))
 
 
 def _share(ms: float, total: float, most: float) -> str:
@@ -182,13 +163,13 @@ def _share(ms: float, total: float, most: float) -> str:
         f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{width:.2f}" height="8"/></svg>'
     )
-    return _number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar)
+    return number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar)
 
 
 def _trials(report: SearchReport) -> str:
     """Make a table of all trials that sorts by any column."""
     if not report.trials:
-        return _section("Trials", "<p>None has been submitted.</p>")
+        return section("Trials", "<p>None has been submitted.</p>")
     several = len(report.maxima) > 1
     head = (
         "trial",
@@ -203,22 +184,22 @@ def _trials(report: SearchReport) -> str:
     for trial in ranked(report):
         state = "front" if trial.number in front else trial.state
         cells = [
-            _number(trial.number, "{:d}".format),
+            number(trial.number, "{:d}".format),
             f'<td class="state" data-value="{state}">{"on the front" if state == "front" else state}</td>',
-            _number(trial.metric, "{:.4f}".format),
+            number(trial.metric, "{:.4f}".format),
             *(
-                _number(trial.values.get(name), remarks=_remarks(report, name, trial))
+                number(trial.values.get(name), remarks=_remarks(report, name, trial))
                 for name in report.measures
             ),
-            *([_number(report.worst_ratio(trial), "{:.0%}".format)] if several else []),
-            _number(trial.seconds, seconds_words),
+            *([number(report.worst_ratio(trial), "{:.0%}".format)] if several else []),
+            number(trial.seconds, seconds_words),
         ]
         rows.append(cells)
         failure = f'<div class="failure">{escaped(trial.failure)}</div>' if trial.failure else ""
         under.append(_choices(trial) + failure)
         attributes.append(f' id="trial-{trial.number}" class="{state}"')
     caption = f"All {len(rows)} trials; choose a heading to sort by it"
-    return _section("Trials", _table(head, rows, caption, "sortable", under, attributes))
+    return section("Trials", table(head, rows, caption, "sortable", under, attributes))
 
 
 def _rejected(report: SearchReport) -> str:
@@ -230,14 +211,14 @@ def _rejected(report: SearchReport) -> str:
         parts.append(_counts("Failed in training", failed.items()))
     if not parts:
         return ""
-    return _section("What was rejected, and why", *parts)
+    return section("What was rejected, and why", *parts)
 
 
 def _counts(caption: str, counts: Iterable[tuple[str, int]]) -> str:
     rows = [
-        [f'<th scope="row">{escaped(reason)}</th>', _number(count, "{:,}".format)] for reason, count in counts
+        [f'<th scope="row">{escaped(reason)}</th>', number(count, "{:,}".format)] for reason, count in counts
     ]
-    return _table(("reason", "architectures"), rows, caption)
+    return table(("reason", "architectures"), rows, caption)
 
 
 def _settings(report: SearchReport) -> str:
@@ -259,75 +240,11 @@ def _settings(report: SearchReport) -> str:
         for name, value in values.items()
         if value not in (None, "", [], {}, ())
     ]
-    return _section("Settings", _table(("setting", "value"), rows, kind="settings"))
+    return section("Settings", table(("setting", "value"), rows, kind="settings"))
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _section(title: str, *parts: str) -> str:
-    return "\n".join([f"<section>\n<h2>{title}</h2>", *parts, "</section>"])
-
-
-def _table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    caption: str = "",
-    kind: str = "",
-    under: Iterable[str] = (),
-    attributes: Iterable[str] = (),
-    foot: str = "",
-) -> str:
-    """Make a table that scrolls on its own if it is wider than the page.
-
-    Args:
-        head: names of the columns.
-        rows: cells, as HTML.
-        caption: caption of the table.
-        kind: HTML class of the table.
-        under: what to write below each row, across all columns, as HTML.
-        attributes: attributes of each row with what is below it, as HTML.
-        foot: a last row, as HTML.
-    """
-    cells = []
-    for column, name in enumerate(head):
-        number = ' class="number"' if rows and rows[0][column].startswith('<td class="number"') else ""
-        cells.append(f'<th scope="col"{number}>{_breakable(name)}</th>')
-    lines = [f"<tr>{''.join(row)}</tr>" for row in rows]
-    below = [f'<tr class="under"><td colspan="{len(head)}">{text}</td></tr>' for text in under]
-    # A row and what is below it are a body of their own, so that they stay together when sorted.
-    bodies = list(map("".join, zip(lines, below, strict=True))) if below else ["\n".join(lines)]
-    parts = [
-        f"<caption><span>{escaped(caption)}</span></caption>" if caption else "",
-        f"<thead><tr>{''.join(cells)}</tr></thead>",
-        *(
-            f"<tbody{more}>\n{body}\n</tbody>"
-            for body, more in zip(bodies, list(attributes) or [""] * len(bodies), strict=True)
-        ),
-        f"<tfoot>{foot}</tfoot>" if foot else "",
-    ]
-    style = f' class="{kind}"' if kind else ""
-    name, table = escaped(caption or head[0]), f"<table{style}>{''.join(parts)}</table>"
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{name}">{table}</div>'
-
-
-def _breakable(name: str) -> str:
-    """Return a name as HTML that may break after underscores, as the names of devices are long."""
-    return escaped(name).replace("_", "_<wbr>")
-
-
-def _number(
-    value: float | None,
-    words: Callable[[float], str] = _padded,
-    remarks: Iterable[str] = (),
-    more: str = "",
-) -> str:
-    """Make a cell: a number as ``words`` writes it, remarks below it, and more HTML."""
-    if value is None:
-        return '<td class="number" data-value=""></td>'
-    small = "".join(f"<small>{escaped(remark)}</small>" for remark in remarks)
-    return f'<td class="number" data-value="{value}">{words(value)}{small}{more}</td>'
 
 
 def _choices(trial: Trial) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...drawing import new_chart, to_png
-from .outcome import SearchReport, figure
+from ...pages import figure
+from .outcome import SearchReport
 from .trials import Trial
 
 _FRONT_COLOUR, _TRIAL_COLOUR, _LIMIT_COLOUR, _BEST_COLOUR = "#0b6e4f", "#8a9099", "#c0392b", "#f2b134"

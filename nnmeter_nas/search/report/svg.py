@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
-from collections.abc import Callable
 
-from .outcome import SearchReport, figure
+from ...pages import Frame, Scale, axes, chart, escaped, figure, numbered, scale
+from .outcome import SearchReport
 from .plot import axis_range
 from .trials import Trial
 
-#: Size of a chart in units of its view box, and its margins.
-_WIDTH, _HEIGHT = 640, 400
-_LEFT, _TOP, _RIGHT, _BOTTOM = 88, 12, 14, 50
-_TICKS = 6
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-Scale = Callable[[float], float]
-
-
-def escaped(value: object) -> str:
-    """Return ``value`` as text for an HTML page, without markup and with valid characters only."""
-    return html.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value)))
+_FRAME = Frame()
 
 
 def pareto_chart(report: SearchReport, name: str) -> str:
@@ -34,88 +21,37 @@ def pareto_chart(report: SearchReport, name: str) -> str:
     metrics = [trial.metric for trial in report.trained if trial.metric is not None]
     margin = 0.12 * (max(metrics) - min(metrics)) or 0.05 * abs(max(metrics)) or 0.05
     bottom, top = min(metrics) - margin, max(metrics) + margin
-    x = _scale(low, high, _LEFT, _WIDTH - _RIGHT)
-    y = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP)
+    x = scale(low, high, _FRAME.left, _FRAME.right)
+    y = scale(bottom, top, _FRAME.bottom, _FRAME.top)
     front = {trial.number for trial in report.front}
     # The last point drawn lies on top, so draw the best last, just after the rest of the front.
     order = sorted(report.trained, key=lambda t: (t.number in front, t.metric or 0.0))
     parts = [
-        *_axes(report, name, (low, high, x), (bottom, top, y)),
+        *axes(
+            _FRAME,
+            [(x(value), words) for value, words in numbered(low, high)],
+            [(y(value), words) for value, words in numbered(bottom, top)],
+            report.title(name),
+            report.metric,
+        ),
         *_limits(report, name, low, high, x),
         *_steps(report, name, x, y),
         *(_point(report, trial, name, x, y, trial.number in front) for trial in order),
     ]
-    label = escaped(
-        f"{report.metric} over {report.title(name)}: {len(order)} architectures, {len(front)} on the front"
-    )
-    return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{label}">\n'
-        + "\n".join(parts)
-        + "\n</svg>"
-    )
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Return evenly spaced round numbers from ``low`` to ``high``.
-
-    >>> ticks(0.0, 10.0)
-    [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
-    """
-    rough = (high - low) / _TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Scale:
-    """Return a linear scale that maps ``low`` to ``start`` and ``high`` to ``end``."""
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def _axes(
-    report: SearchReport, name: str, across: tuple[float, float, Scale], up: tuple[float, float, Scale]
-) -> list[str]:
-    """Draw the grid lines, their numbers and the titles of both axes."""
-    parts = []
-    floor, x, y = _HEIGHT - _BOTTOM, across[2], up[2]
-    for value, words in _numbered(*across[:2]):
-        parts.append(
-            f'<path class="grid" d="M{x(value):.1f} {_TOP}V{floor}"/>'
-            f'<text x="{x(value):.1f}" y="{floor + 17}" text-anchor="middle">{words}</text>'
-        )
-    for value, words in _numbered(*up[:2]):
-        parts.append(
-            f'<path class="grid" d="M{_LEFT} {y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-            f'<text x="{_LEFT - 7}" y="{y(value) + 4:.1f}" text-anchor="end">{words}</text>'
-        )
-    middle = (_TOP + floor) / 2
-    return [
-        *parts,
-        f'<text class="title" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">'
-        f"{escaped(report.title(name))}</text>",
-        f'<text class="title" x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
-        f"{escaped(report.metric)}</text>",
-    ]
-
-
-def _numbered(low: float, high: float) -> list[tuple[float, str]]:
-    """Return ticks and their labels, with as many decimals as are needed to tell the labels apart."""
-    values = ticks(low, high)
-    step = values[1] - values[0] if len(values) > 1 else abs(high - low)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [(v, figure(v) if abs(high) >= 1e4 else f"{v:.{decimals}f}") for v in values]
+    shown = f"{len(order)} architectures, {len(front)} on the front"
+    return chart(_FRAME, f"{report.metric} over {report.title(name)}: {shown}", parts)
 
 
 def _limits(report: SearchReport, name: str, low: float, high: float, x: Scale) -> list[str]:
     """Draw a dashed line for each limit within the chart, and shade the area outside the limit."""
     least, most = report.limits(name)
-    height = _HEIGHT - _BOTTOM - _TOP
+    height = _FRAME.bottom - _FRAME.top
     parts = []
     for limit, start, end in ((least, low, least), (most, most, high)):
         if low <= limit <= high:
             parts.append(
-                f'<rect class="outside" x="{x(start):.1f}" y="{_TOP}" width="{x(end) - x(start):.1f}" '
-                f'height="{height}"/><path class="limit" d="M{x(limit):.1f} {_TOP}v{height}"/>'
+                f'<rect class="outside" x="{x(start):.1f}" y="{_FRAME.top}" width="{x(end) - x(start):.1f}" '
+                f'height="{height}"/><path class="limit" d="M{x(limit):.1f} {_FRAME.top}v{height}"/>'
             )
     return parts
 
