@@ -26,9 +26,11 @@ from ..packs.store import check_device_name, locked, user_pack, written_pack
 from ..training.accuracy import accuracy
 from ..training.intervals import LEVEL, choose_prototypes, errors_of, fit_intervals
 from .fitting import fit, predicted, shares_within
+from .lone import choose_pieces
 from .measuring import MOST_FAULTS, measure
 from .networks import random_network
 from .observations import Observation, kernel_table, observe
+from .pairs import pair_rules
 from .rules import Found, find_rules
 from .worker import worker
 from .workspace import RULES, UNDISTURBED, Workspace, open_workspace, read_device
@@ -137,6 +139,9 @@ def build(
         names = _choose(workspace, plan, 0, None, [])
         while True:
             measure(workspace, names, backend, running, plan.visits, tell)
+            if not workspace.tells_kernels:
+                pieces = choose_pieces(workspace, plan.seed, len(rounds), plan.round_size)
+                measure(workspace, pieces, backend, running, plan.visits, tell)
             tell("fitting")
             state = _State.of(workspace, name)
             network = state.fit(_QUICK_MEMBERS, _QUICK_STEPS, plan.seed)
@@ -239,17 +244,21 @@ class _State:
         """
         observations, held_out = [], []
         for name, network in workspace.networks.items():
-            seen = observe(name, random_network(network.seed), network.visits)
+            seen = observe(name, network.graph, network.visits)
             if seen is not None and len(network.faults) < MOST_FAULTS:
-                observations.append(seen)
+                observations.append(replace(seen, is_piece=bool(network.operators)))
                 held_out.append(network.held_out)
-        if sum(held_out) < 2 or len(held_out) - sum(held_out) < 2:
+        whole = sum(not seen.is_piece for seen in observations)
+        if sum(held_out) < 2 or whole - sum(held_out) < 2:
             faults = [one.faults[-1] for one in workspace.networks.values() if one.faults]
             raise MeasurementError(
                 f"only {len(observations)} of {len(workspace.networks)} networks could be measured"
                 + (f"; the last fault: {faults[-1]}" if faults else "")
             )
-        rules, votes = find_rules((seen.graph, seen.kernels) for seen in observations)
+        if workspace.tells_kernels:
+            rules, votes = find_rules((seen.graph, seen.kernels) for seen in observations)
+        else:
+            rules, votes = pair_rules(seen for seen in observations if seen.is_piece)
         return cls(device, observations, held_out, rules, votes)
 
     def fit(self, members: int, steps: int, seed: int) -> KernelNetwork:
@@ -261,9 +270,9 @@ class _State:
     def judge(self, network: KernelNetwork, workspace: Workspace) -> Round:
         """Judge a fit by the networks that it was not trained on."""
         ms, measured = self.judged(network)
-        halves = np.array([seen.halves for seen in self.observations])
+        halves = np.array([seen.halves for seen in self.observations if not seen.is_piece])
         return Round(
-            len(self.observations),
+            len(halves),
             len(workspace.networks) - len(self.observations),
             workspace.seconds / 60,
             *shares_within(ms / measured),
@@ -282,7 +291,7 @@ class _State:
         table, source = kernel_table(self.observations, parse_rules(self.rules), self.device)
         judges = np.array(self.held_out)[source]
         networks = table.families == "network"
-        prototypes = choose_prototypes(network, table, np.flatnonzero(networks & ~judges))
+        prototypes = choose_prototypes(network, table, np.flatnonzero(~judges))
         measured = table.measured(self.device)
         errors = errors_of(network, prototypes, table, np.flatnonzero(networks & judges), measured)
         ms, truth = self.judged(network)
@@ -317,7 +326,11 @@ class _State:
 def _rules_entry(rules: Sequence[str], votes: Sequence[Found]) -> dict[str, Any]:
     return {
         "rules": list(rules),
-        "votes": {"->".join(one.names): {"fused": one.fused, "seen": one.seen} for one in votes},
+        "votes": {
+            "->".join(one.names): {"fused": one.fused, "seen": one.seen}
+            | ({"uncertain": True} if one.uncertain else {})
+            for one in votes
+        },
     }
 
 
