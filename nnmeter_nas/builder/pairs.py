@@ -32,8 +32,8 @@ _JOIN = frozenset(
 _ALPHA = 0.5
 #: Relative error of a latency at least, however well its visits agree.
 _LEAST_ERROR = 0.01
-#: So many sizes must tell, and this share of them the same, for a verdict.
-_LEAST_VOTES, _AGREE = 2, 0.75
+#: So many sizes must tell, and all the same, for a verdict.
+_LEAST_VOTES = 2
 #: Parts of a pair that are measured.
 _FIRST, _SECOND, _BOTH = "first", "second", "both"
 
@@ -131,11 +131,10 @@ def pair_rules(pieces: Iterable[Observation]) -> tuple[list[str], list[Found]]:
     for pair, sizes in sorted(parts.items()):
         votes = [vote for of_size in sizes.values() if (vote := _vote(of_size)) is not None]
         fused = sum(votes)
-        agree = max(fused, len(votes) - fused)
-        uncertain = len(votes) < _LEAST_VOTES or agree < _AGREE * len(votes)
+        uncertain = len(votes) < _LEAST_VOTES or 0 < fused < len(votes)
         found.append(Found(tuple(pair.split("-")), fused, len(votes), uncertain))
     told = {"->".join(one.names): one for one in found if not one.uncertain}
-    rules = {name for name, one in told.items() if one.share > _ALPHA}
+    rules = {name for name, one in told.items() if one.fused}
     return sorted(rules | (set(COMMON_RULES) - told.keys())), found
 
 

@@ -115,8 +115,8 @@ def test_a_silent_device_is_learnt_from_networks_and_pieces(
     for seed in range(5000, 5060):  # networks that no build draws
         kernels = predictor.pack.kernel_graph(graph := random_network(seed)).nodes(data="kernel")
         ratios.append(predictor.predict(graph) / sum(kernel_ms(kernel) for _, kernel in kernels))
-    print(sum(abs(ratio - 1) <= 0.10 for ratio in ratios), sum(abs(ratio - 1) <= 0.20 for ratio in ratios))
-    assert sum(abs(ratio - 1) <= 0.20 for ratio in ratios) >= 50
+    assert sum(abs(ratio - 1) <= 0.10 for ratio in ratios) >= 42
+    assert sum(abs(ratio - 1) <= 0.20 for ratio in ratios) >= 54
     # The same measurements make the same pack.
     measured, weights = (folder / MEASURED).read_bytes(), (target / "weights.npz").read_bytes()
     assert all(json.loads(line)["kernels"] is None for line in measured.splitlines())
