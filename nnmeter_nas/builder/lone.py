@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..kernels.configuration import kernel_type
+from ..kernels.configuration import Configuration, Configurations, configuration
 from ..kernels.fusion import fuse, parse_rules
+from ..packs.vocabulary import new_vocabulary
 from .networks import random_network
 from .pairs import choose_pairs
 from .pieces import is_large
@@ -30,7 +31,7 @@ def choose_pieces(workspace: Workspace, seed: int, number: int, networks: int) -
 def _choose_kernels(workspace: Workspace, seed: int, number: int, count: int) -> list[str]:
     """Names of ``count`` lone kernels for a round, which are added to the workspace if they are not there.
 
-    They are kernels of random networks: of each type the more, the more there are, but rare types are drawn
+    They are kernels of random networks: of each kind the more, the more there are, but rare kinds are drawn
     more often than they occur.
     """
     names = [f"kernel{i:04d}" for i in range(number * count, (number + 1) * count)]
@@ -38,8 +39,8 @@ def _choose_kernels(workspace: Workspace, seed: int, number: int, count: int) ->
         return names
     found = _kernels([seed + _SEEDS + number * _SOURCES + i for i in range(_SOURCES)])
     random = np.random.default_rng([seed, number])
-    shares = np.array([math.sqrt(len(of_type)) / len(of_type) for of_type in found for _ in of_type])
-    kernels = [kernel for of_type in found for kernel in of_type]
+    shares = np.array([math.sqrt(len(of_kind)) / len(of_kind) for of_kind in found for _ in of_kind])
+    kernels = [kernel for of_kind in found for kernel in of_kind]
     drawn = random.choice(len(kernels), count, len(kernels) < count, shares / shares.sum())
     for name, i in zip(names, drawn.tolist(), strict=True):
         if name not in workspace.networks:
@@ -49,12 +50,16 @@ def _choose_kernels(workspace: Workspace, seed: int, number: int, count: int) ->
 
 
 def _kernels(seeds: Sequence[int]) -> list[list[tuple[int, tuple[str, ...]]]]:
-    """The kernels of random networks by type, each once: the seed of the network, and the operators."""
+    """The kernels of random networks by kind, each once: the seed of the network, and the operators."""
     rules = parse_rules(COMMON_RULES)
-    found: dict[str, dict[object, tuple[int, tuple[str, ...]]]] = {}
+    large: dict[Configuration, tuple[int, tuple[str, ...]]] = {}
     for seed in seeds:
         for _, kernel in fuse(random_network(seed), rules).nodes(data="kernel"):
             if is_large(kernel):
-                of_type = found.setdefault(kernel_type(kernel), {})
-                of_type.setdefault(kernel.form, (seed, tuple(kernel.members)))
-    return [list(of_type.values()) for of_type in found.values()]
+                large.setdefault(configuration(kernel), (seed, tuple(kernel.members)))
+    found = Configurations.of(large)
+    kinds = new_vocabulary(found.types.tolist()).kinds_of(found).tolist()
+    by_kind: dict[int, list[tuple[int, tuple[str, ...]]]] = {}
+    for kind, kernel in zip(kinds, large.values(), strict=True):
+        by_kind.setdefault(kind, []).append(kernel)
+    return list(by_kind.values())
