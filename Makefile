@@ -9,7 +9,7 @@ endif
 comma := ,
 EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
 # Runtimes to measure with; one environment is enough.
-RUNTIMES := build$(comma)onnxruntime$(comma)openvino
+RUNTIMES := build$(comma)litert$(comma)onnxruntime$(comma)openvino
 # Tests at once; those with real experiments mostly wait.
 WORKERS := 3
 PIP_INSTALL = -m pip --disable-pip-version-check install

@@ -12,6 +12,7 @@ __all__ = ["BACKENDS", "Backend", "KernelTime", "Session", "load_backend"]
 
 #: Backends that come with the package: name -> ``module:class``.
 BACKENDS = {
+    "litert": "nnmeter_nas.backends.litert:LiteRt",
     "onnxruntime": "nnmeter_nas.backends.onnx_runtime:OnnxRuntime",
     "openvino": "nnmeter_nas.backends.openvino:OpenVino",
 }

@@ -8,7 +8,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,11 @@ from ..training.intervals import LEVEL, choose_prototypes, fit_intervals
 from ..training.table import KernelTable
 from .findings import findings
 from .fitting import CrossFitted, cross_fitted, fit, is_network, predicted, shares_within
+from .lone import choose_pieces
 from .measuring import measure
 from .networks import random_network
 from .observations import MOST_FAULTS, Observation, kernel_table, observe
+from .pairs import pair_rules
 from .report import report_html
 from .rules import Found, find_rules
 from .worker import worker
@@ -163,6 +165,9 @@ def build(
         while not _is_enough(workspace.rounds, plan):
             names = _choose(workspace, plan, len(workspace.rounds), network, rules)
             measure(workspace, names, backend, running, plan.visits, within_budget)
+            if not workspace.tells_kernels:
+                pieces = choose_pieces(workspace, plan.seed, len(workspace.rounds), plan.round_size)
+                measure(workspace, pieces, backend, running, plan.visits, within_budget)
             tell("fitting")
             state = _State.of(workspace, name)
             network, rules = state.fit(_QUICK_MEMBERS, _QUICK_STEPS, plan.seed), state.rules
@@ -297,17 +302,21 @@ class _State:
         """
         observations, held_out = [], []
         for name, network in workspace.networks.items():
-            seen = observe(name, random_network(network.seed), network.visits)
+            seen = observe(name, network.graph, network.visits)
             if seen is not None and len(network.faults) < MOST_FAULTS:
-                observations.append(seen)
+                observations.append(replace(seen, is_piece=bool(network.operators)))
                 held_out.append(network.held_out)
-        if sum(held_out) < 2 or len(held_out) - sum(held_out) < 2:
+        whole = sum(not seen.is_piece for seen in observations)
+        if sum(held_out) < 2 or whole - sum(held_out) < 2:
             faults = [one.faults[-1] for one in workspace.networks.values() if one.faults]
             raise MeasurementError(
                 f"only {len(observations)} of {len(workspace.networks)} networks could be measured"
                 + (f"; the last fault: {faults[-1]}" if faults else "")
             )
-        rules, votes = find_rules((seen.graph, seen.kernels) for seen in observations)
+        if workspace.tells_kernels:
+            rules, votes = find_rules((seen.graph, seen.kernels) for seen in observations)
+        else:
+            rules, votes = pair_rules(seen for seen in observations if seen.is_piece)
         table, source = kernel_table(observations, parse_rules(rules), device)
         return cls(device, observations, held_out, rules, votes, table, source)
 
@@ -321,7 +330,7 @@ class _State:
         ms = predicted(network, self.table).mean(axis=0)
         halves = np.array([seen.halves for seen in self.observations])[self.held_out]
         return Round(
-            len(self.observations),
+            sum(not seen.is_piece for seen in self.observations),
             len(workspace.networks) - len(self.observations),
             workspace.seconds / 60,
             *shares_within((ms / self.table.measured(self.device))[judges]),
@@ -389,7 +398,11 @@ class _State:
 def _rules_entry(rules: Sequence[str], votes: Sequence[Found]) -> dict[str, Any]:
     return {
         "rules": list(rules),
-        "votes": {"->".join(one.names): {"fused": one.fused, "seen": one.seen} for one in votes},
+        "votes": {
+            "->".join(one.names): {"fused": one.fused, "seen": one.seen}
+            | ({"uncertain": True} if one.uncertain else {})
+            for one in votes
+        },
     }
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..errors import MeasurementError
-from .networks import random_network
 from .observations import MOST_FAULTS, observe
 from .worker import Worker
 from .workspace import Measured, Workspace
@@ -58,7 +57,7 @@ def _is_due(name: str, network: Measured, turn: int, visits: int) -> bool:
         return False
     if turn < wanted or len(network.visits) < 2:
         return True
-    seen = observe(name, random_network(network.seed), network.visits)
+    seen = observe(name, network.graph, network.visits)
     return seen is None or seen.disagreement > _DISAGREE
 
 
@@ -66,7 +65,7 @@ def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, fo
     """Visit a network and record what came of it; return its latency in ms, or None after a fault."""
     path = folder / f"{name}{backend.suffix}"
     if not path.exists():
-        backend.write(random_network(workspace.networks[name].seed), path)
+        backend.write(workspace.networks[name].graph, path)
     start = time.perf_counter()
     try:
         visit = worker.visit(path)

@@ -37,6 +37,7 @@ class Observation:
         ms: its latency: the lower quartile of all visits.
         halves: the same of every other visit, and of the rest.
         kernels: the executed kernels, which add up to ``ms``; empty if the runtime does not tell them.
+        is_piece: whether it is some operators of a network, measured alone.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Observation:
     ms: float
     halves: tuple[float, float]
     kernels: tuple[KernelTime, ...]
+    is_piece: bool = False
 
     @property
     def disagreement(self) -> float:
@@ -131,7 +133,7 @@ def kernel_table(
     for position, seen in enumerate(observations):
         kernels = [kernel for _, kernel in fuse(seen.graph, rules).nodes(data="kernel")]
         rows = [configuration(kernel) for kernel in kernels]
-        add(seen.name, "network", rows, seen.ms, position)
+        add(seen.name, "kernel" if seen.is_piece else "network", rows, seen.ms, position)
         times = _times(seen, [kernel.members for kernel in kernels])
         for i, ms in times.items():
             add(f"{seen.name}.{i}", "kernel", [rows[i]], ms, position)

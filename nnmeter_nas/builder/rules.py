@@ -13,6 +13,8 @@ from ..graph.traversal import topological_order
 from ..kernels.fusion import Kernel, folds_bn, fuse, parse_rules
 from ..ops import RULE_NAMES, VIEW_OPS
 
+#: Rules of every runtime that we know; they hold where a device does not tell.
+COMMON_RULES = ("add->relu", "conv->bn", "conv->relu", "dwconv->bn", "dwconv->relu")
 #: A pair that is seen less often tells nothing.
 _LEAST_SEEN = 3
 #: Share of its occurrences in which a pair must be fused to become a rule.
@@ -27,11 +29,13 @@ class Found(NamedTuple):
     Attributes:
         names: the operators in the words of fusion rules, the last of which may join those before it.
         fused, seen: number of occurrences.
+        uncertain: whether they do not tell if there is a rule.
     """
 
     names: tuple[str, ...]
     fused: int
     seen: int
+    uncertain: bool = False
 
     @property
     def share(self) -> float:

@@ -2,7 +2,8 @@
 
 =================== ==============================================================================
 ``device.yaml``     the device's name, its backend and the version of its runtime
-``models.jsonl``    the networks that were chosen, one a line: id, seed, and whether it only judges
+``models.jsonl``    the networks that were chosen, one a line: id, seed, whether it only judges, and which
+                    of its operators are measured, if not all
 ``measured.jsonl``  the visits, one a line: the latency, and that of each kernel; or what went wrong
 ``rounds.jsonl``    what was known after each round, one a line
 ``rules.yaml``      the fusion rules that were found, and how often each pair was fused; written last
@@ -14,17 +15,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import networkx as nx
 import yaml
 
 from ..backends.base import KernelTime
 from ..errors import WorkspaceError
 from ..files import is_disk_full, lock_folder, write_bytes
 from ..journal import Journal
+from .networks import random_network
+from .pieces import piece
 from .worker import Visit
 
 DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
@@ -39,19 +43,26 @@ _FIXED = ("name", "backend", "runtime", "machine")
 
 @dataclass
 class Measured:
-    """What is known of one network.
+    """What is known of one network, or of a piece of one.
 
     Attributes:
         seed: decides the network.
         held_out: whether it is never trained on, and only judges.
+        operators: those that are measured, alone; none for the whole network.
         visits: measurements, in order.
         faults: what went wrong, in order.
     """
 
     seed: int
     held_out: bool
+    operators: tuple[str, ...] = ()
     visits: list[Visit] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def graph(self) -> nx.DiGraph:
+        """Its finished model graph; it must not be changed."""
+        return piece(self.seed, self.operators) if self.operators else random_network(self.seed)
 
 
 class Round(NamedTuple):
@@ -93,14 +104,23 @@ class Workspace:
         self.networks: dict[str, Measured] = {}
         self.seconds = 0.0
         for record in models.records:
-            self.networks[str(record["id"])] = Measured(int(record["seed"]), bool(record["held_out"]))
+            operators = tuple(record.get("operators", ()))
+            network = Measured(int(record["seed"]), bool(record["held_out"]), operators)
+            self.networks[str(record["id"])] = network
         for record in measured.records:
             self._note(record)
 
-    def add(self, name: str, seed: int, held_out: bool) -> None:
-        """Add a network to be measured."""
-        self._models.append({"id": name, "seed": seed, "held_out": held_out})
-        self.networks[name] = Measured(seed, held_out)
+    @property
+    def tells_kernels(self) -> bool:
+        """Whether the device has told what its kernels took, or nothing at all yet."""
+        visits = [visit for network in self.networks.values() for visit in network.visits]
+        return not visits or any(visit.kernels is not None for visit in visits)
+
+    def add(self, name: str, seed: int, held_out: bool, operators: Sequence[str] = ()) -> None:
+        """Add a network to be measured, or some ``operators`` of it alone."""
+        record: dict[str, Any] = {"id": name, "seed": seed, "held_out": held_out}
+        self._models.append({**record, "operators": list(operators)} if operators else record)
+        self.networks[name] = Measured(seed, held_out, tuple(operators))
 
     def record(self, name: str, visit: Visit, seconds: float) -> None:
         """Record a visit of a network, which took ``seconds`` in all."""

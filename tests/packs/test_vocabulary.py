@@ -17,6 +17,7 @@ from nnmeter_nas.benchmarks.networks import build_network, input_shape
 from nnmeter_nas.benchmarks.packs.pack_training import Plan, train_packs
 from nnmeter_nas.errors import PackError, UnpredictedOperatorError
 from nnmeter_nas.files import write_npz
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.kernels import configuration
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs import Pack, features, load_pack, save_pack, vocabulary
@@ -109,6 +110,50 @@ def test_what_the_package_learns_later_changes_no_pack(
     for module in (configuration, vocabulary):
         monkeypatch.setattr(module, "FORMULA_TYPES", ("novel", *configuration.FORMULA_TYPES))
     assert_same_figures(expected, figures(LatencyPredictor(cpu), shufflenet))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "kind"),
+    [
+        ({"kernel": (3, 3), "groups": 1}, "conv_3x3_s1"),
+        ({"kernel": (3, 3), "groups": 4}, "conv_grouped"),
+        ({"kernel": (5, 5), "groups": 32}, "dwconv_s1"),
+        ({"kernel": (7, 7), "groups": 32}, "dwconv_large"),
+    ],
+)
+def test_kernels_that_runtimes_run_in_their_own_way_have_weights_of_their_own(
+    attrs: dict[str, Any], kind: str
+) -> None:
+    conv = {"out_channels": 32, "stride": (1, 1), "padding": "same", **attrs}
+    graph = new_graph()
+    add_op(graph, "conv", "conv", [add_input(graph, "x", (1, 32, 14, 14))], conv)
+    [(_, kernel)] = fuse(finish(graph), parse_rules([])).nodes(data="kernel")
+    seen = configuration.Configurations.of([configuration.configuration(kernel)])
+    names = vocabulary.new_vocabulary(seen)
+    [found] = names.kinds_of(seen)
+    assert names.kinds[found] == kind
+
+
+def convolution(activation: str) -> configuration.Configuration:
+    """A convolution that this activation is fused with."""
+    graph = new_graph()
+    x = add_op(graph, "conv", "conv", [add_input(graph, "x", (1, 32, 14, 14))],
+               {"out_channels": 32, "kernel": (3, 3), "padding": "same"})
+    add_op(graph, "act", activation, [x], {})
+    rules = parse_rules(["conv->relu", "conv->hswish", "conv->swish"])
+    [(_, kernel)] = fuse(finish(graph), rules).nodes(data="kernel")
+    return configuration.configuration(kernel)
+
+
+def test_activations_have_features_where_they_were_measured() -> None:
+    plain, limited = convolution("relu"), convolution("relu6")
+    assert plain != limited
+    names = vocabulary.new_vocabulary(configuration.Configurations.of([plain, limited]))
+    assert {"runs_relu6", "relu6_values"} <= {*names.columns, *names.descriptors, *names.terms}
+    assert not any("gelu" in name for name in (*names.columns, *names.descriptors, *names.terms))
+    # A pack that never saw a relu6 takes it for a relu, and does not call it out of range.
+    names = vocabulary.new_vocabulary(configuration.Configurations.of([plain]))
+    assert not any("relu6" in name for name in (*names.columns, *names.descriptors, *names.terms))
 
 
 def without(pack: Pack, kernel_type: str) -> KernelNetwork:

@@ -19,6 +19,7 @@ from ...graph.model_graph import output_names
 from ...graph.traversal import topological_order
 from ...ops import OPERATORS
 from ..entries import fills
+from ..weights import random_weights
 
 #: ONNX's version of the operators that are written, and of the file.
 _OPSET, _IR_VERSION = 18, 8
@@ -77,7 +78,7 @@ class _Writer:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._onnx = onnx
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
 
     def write(self, node: _Node) -> None:
         """Write one operator by its entry, or as the ONNX operator that its declaration names."""
@@ -95,10 +96,8 @@ class _Writer:
         return name
 
     def weights(self, name: str, shape: Sequence[int]) -> str:
-        """Add random weights that keep values of about the same size, and return their name."""
-        fan_in = max(1, math.prod(shape[1:]))
-        values = self._random.standard_normal(tuple(shape)).astype(np.float32)
-        return self.constant(name, values / np.float32(math.sqrt(fan_in)))
+        """Add random weights, and return their name."""
+        return self.constant(name, random_weights(self._seed, name, shape))
 
     def node(self, kind: str, name: str, inputs: Sequence[str], outputs: Sequence[str], attrs: Any) -> None:
         """Add a node."""

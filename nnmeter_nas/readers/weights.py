@@ -1,0 +1,21 @@
+"""Random weights for the files that are written, the same in every format."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def random_weights(seed: int, name: str, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Weights that ``seed`` and ``name`` decide; values that pass through them keep about their size.
+
+    >>> random_weights(0, "conv/weight", (8, 3, 3, 3)).shape
+    (8, 3, 3, 3)
+    """
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    values = random.standard_normal(tuple(shape), dtype=np.float32)
+    return values / np.float32(math.sqrt(max(1, math.prod(shape[1:]))))
