@@ -310,7 +310,7 @@ def _speed(options: argparse.Namespace, console: Console) -> None:
 
 
 def _procedure(options: argparse.Namespace, console: Console) -> None:
-    from nnmeter_nas.builder.build import Plan  # late: it imports torch
+    from nnmeter_nas.builder.plan import Plan
 
     from .procedure.comparison import ALL, JUDGES, run_procedure
     from .procedure.page import write_procedure

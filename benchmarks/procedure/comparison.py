@@ -19,8 +19,9 @@ from rich.console import Console
 
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.build import Plan, build, machine
+from nnmeter_nas.builder.build import build, machine
 from nnmeter_nas.builder.observations import Observation, observe
+from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import worker
 from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, Round, open_workspace
 from nnmeter_nas.errors import DatasetError, MeasurementError

@@ -23,12 +23,25 @@ _IMPORTANCE_OF_NETWORKS = 10.0
 _MONOTONY_PENALTY = 1.0
 #: Latencies are scaled so that a kernel takes so much in the median: the fit starts from costs of this size.
 _KERNEL_MS = 0.3
+#: Steps of the fit of a pack, and of fits that only judge; members of the latter.
+_STEPS, _QUICK_STEPS, _QUICK_MEMBERS = 3000, 1000, 2
+#: Parts of the networks, each of which is judged by a fit without it.
+_FOLDS = 4
 
 
-def fit(
+def full_fit(table: KernelTable, members: int, seed: int) -> KernelNetwork:
+    """Fit an ensemble to all networks and kernels of ``table``, with all care."""
+    return _fit(table, np.arange(len(table.ids)), members, _STEPS, seed)
+
+
+def quick_fit(table: KernelTable, models: npt.NDArray[np.int64], seed: int) -> KernelNetwork:
+    """Fit a small ensemble to the ``models`` (indices) of ``table``, to judge others by it."""
+    return _fit(table, models, _QUICK_MEMBERS, _QUICK_STEPS, seed)
+
+
+def _fit(
     table: KernelTable, models: npt.NDArray[np.int64], members: int, steps: int, seed: int
 ) -> KernelNetwork:
-    """Fit an ensemble to the ``models`` (indices) of ``table``: networks, and their kernels."""
     import torch  # late: nothing else in a build needs it
 
     from ..training.fit import fit_member, rescaled
@@ -62,30 +75,23 @@ class CrossFitted(NamedTuple):
     errors: Errors
 
 
-def cross_fitted(
-    table: KernelTable,
-    source: npt.NDArray[np.int64],
-    folds: int,
-    members: int,
-    steps: int,
-    seed: int,
-) -> CrossFitted:
-    """Judge each network by a fit without it: one fit for each of ``folds`` parts of the networks.
+def cross_fitted(table: KernelTable, source: npt.NDArray[np.int64], seed: int) -> CrossFitted:
+    """Judge each network by a quick fit without it: one fit for each part of the networks.
 
     Args:
         table: networks and their kernels.
         source: the network that each of them belongs to.
-        folds, members, steps, seed: how many fits, and how to fit each.
+        seed: decides the parts and the fits.
     """
     [device] = table.devices
     measured = table.measured(str(device))
     networks = np.flatnonzero(is_network(table))
-    fold = np.random.default_rng(seed).permutation(int(source.max()) + 1) % folds
+    fold = np.random.default_rng(seed).permutation(int(source.max()) + 1) % _FOLDS
     ms = np.zeros(len(table.ids))
     errors = Errors(np.zeros(len(networks)), np.zeros((len(networks), len(Doubt._fields))))
-    for number in range(folds):
+    for number in range(_FOLDS):
         out = fold[source] == number
-        network = fit(table, np.flatnonzero(~out), members, steps, seed + 100 * (number + 1))
+        network = quick_fit(table, np.flatnonzero(~out), seed + 100 * (number + 1))
         prototypes = choose_prototypes(network, table, networks[~out[networks]])
         judged = out[networks]
         ms[out] = predicted(network, table).mean(axis=0)[out]

@@ -17,7 +17,7 @@ from .messages import console, note
 from .rounds import shown_rounds
 
 if TYPE_CHECKING:
-    from ..builder.build import Plan
+    from ..builder.plan import Plan
     from ..builder.verify import Model, Verified
 
 _EPILOG = """\
@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build, show each round, and verify if asked to."""
-    from ..builder.build import LEAST_ROUND, Plan, build
+    from ..builder.build import build
+    from ..builder.plan import LEAST_ROUND, Plan
     from ..builder.verify import read_models
     from ..builder.workspace import REPORT
 

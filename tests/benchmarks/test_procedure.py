@@ -32,7 +32,7 @@ from nnmeter_nas.benchmarks.procedure.nn_meter import (
     predict_as_nn_meter,
 )
 from nnmeter_nas.benchmarks.procedure.page import write_procedure
-from nnmeter_nas.builder.build import Plan
+from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import worker
 from nnmeter_nas.errors import DatasetError
 from nnmeter_nas.journal import Journal

@@ -19,9 +19,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 
 from layout import HELPERS
-from nnmeter_nas.builder.build import Plan, build
+from nnmeter_nas.builder.build import build
 from nnmeter_nas.builder.networks import random_network
 from nnmeter_nas.builder.observations import observe, unusable
+from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import Visit, worker
 from nnmeter_nas.builder.workspace import MEASURED, REPORT, RULES, Round, open_workspace
 from nnmeter_nas.errors import (
@@ -64,8 +65,8 @@ def visits(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits of few steps, where only what happens around them matters."""
-    monkeypatch.setattr("nnmeter_nas.builder.build._STEPS", 40)
-    monkeypatch.setattr("nnmeter_nas.builder.build._QUICK_STEPS", 40)
+    monkeypatch.setattr("nnmeter_nas.builder.fitting._STEPS", 40)
+    monkeypatch.setattr("nnmeter_nas.builder.fitting._QUICK_STEPS", 40)
 
 
 @pytest.mark.slow

@@ -14,12 +14,14 @@ torch = pytest.importorskip("torch", reason="fitting a predictor needs torch")
 pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 
-import nnmeter_nas.builder.build as building  # noqa: E402
+import nnmeter_nas.builder.fitting as fitting  # noqa: E402
 from commands import Command  # noqa: E402
 from layout import HELPERS  # noqa: E402
 from limits import limit_in  # noqa: E402
 from nnmeter_nas import list_latency_predictors, load_latency_predictor  # noqa: E402
+from nnmeter_nas.builder.build import build  # noqa: E402
 from nnmeter_nas.builder.networks import random_network  # noqa: E402
+from nnmeter_nas.builder.plan import Plan  # noqa: E402
 from nnmeter_nas.cli import main  # noqa: E402
 from nnmeter_nas.readers.onnx.writer import to_onnx  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
@@ -40,11 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNMETER_NAS_HOME", str(folder / "home"))
         patch.setenv("PYTHONPATH", str(HELPERS))
-        patch.setattr(building, "_QUICK_STEPS", 300)
-        patch.setattr(building, "_STEPS", 300)
-        plan = building.Plan(networks=16, round_size=16, visits=2, members=2)
+        patch.setattr(fitting, "_QUICK_STEPS", 300)
+        patch.setattr(fitting, "_STEPS", 300)
+        plan = Plan(networks=16, round_size=16, visits=2, members=2)
         device = "simulated_device:Device"
-        building.build(MINE, device, folder / "work", plan, lambda found: None, lambda text: None)
+        build(MINE, device, folder / "work", plan, lambda found: None, lambda text: None)
         for seed in (7000, 7001, 7002, 7003, 7005, 7007):
             (folder / f"{seed}.onnx").write_bytes(to_onnx(random_network(seed)))
         yield folder

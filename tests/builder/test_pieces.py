@@ -13,15 +13,16 @@ pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 
 from layout import HELPERS
-from nnmeter_nas.builder.build import Plan, Round, build
+from nnmeter_nas.builder.build import build
 from nnmeter_nas.builder.lone import choose_pieces
 from nnmeter_nas.builder.networks import random_network
 from nnmeter_nas.builder.observations import Observation
 from nnmeter_nas.builder.pairs import pair_rules
 from nnmeter_nas.builder.pieces import piece
+from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.rules import COMMON_RULES, Found
 from nnmeter_nas.builder.worker import Visit
-from nnmeter_nas.builder.workspace import MEASURED, MODELS, RULES, open_workspace
+from nnmeter_nas.builder.workspace import MEASURED, MODELS, RULES, Round, open_workspace
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import find_pack
 from nnmeter_nas.predictor import load_latency_predictor

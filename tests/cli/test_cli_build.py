@@ -13,8 +13,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("scipy")
 pytest.importorskip("torch")
 
-from nnmeter_nas.builder.build import LEAST_ROUND
 from nnmeter_nas.builder.networks import random_network
+from nnmeter_nas.builder.plan import LEAST_ROUND
 from nnmeter_nas.builder.workspace import Round
 from nnmeter_nas.cli import main
 from nnmeter_nas.cli.rounds import shown_rounds
