@@ -17,6 +17,8 @@ import numpy as np
 from ..graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from ..graph.shapes import Shape, infer_operator
 
+#: Raise this when seeds decide other networks, or when what is measured of them means something else.
+NETWORKS = 2
 #: Sides of input images, and how often each is drawn: those of NAS spaces and of ImageNet most often.
 _SIDES: dict[int, float] = {32: 3, 64: 2, 96: 1, 128: 2, 160: 2, 192: 1, 224: 6, 256: 1}
 #: A network stops growing at so many multiply-adds in millions, drawn between these on a log scale.
@@ -122,9 +124,9 @@ class _Network:
         return self.add(name or self.activation)
 
     def width(self, low: int, high: int) -> int:
-        """Draw a number of channels: mostly a multiple of 8, as networks have them."""
+        """Draw a number of channels: mostly a multiple of 8 or 16, as networks have them."""
         drawn = self.scale * math.exp(self.random.uniform(math.log(low), math.log(high)))
-        step = int(self._drawn({8: 8, 4: 2, 16: 4, 1: 1}))
+        step = int(self._drawn({8: 6, 16: 6, 4: 1, 1: 1}))
         return max(step, 4, round(drawn / step) * step)
 
     def one_of(self, *choices: Any) -> Any:

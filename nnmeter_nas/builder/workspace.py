@@ -27,7 +27,7 @@ from ..backends.base import KernelTime
 from ..errors import WorkspaceError
 from ..files import is_disk_full, lock_folder, write_bytes
 from ..journal import Journal
-from .networks import random_network
+from .networks import NETWORKS, random_network
 from .pieces import piece
 from .worker import Visit
 
@@ -39,6 +39,8 @@ DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
 UNDISTURBED = "undisturbed_ms"
 #: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
 _FIXED = ("name", "backend", "runtime", "machine")
+#: Entry that says which networks the seeds stand for.
+_NETWORKS = "networks"
 
 
 @dataclass
@@ -171,6 +173,7 @@ def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspac
         WorkspaceError: it belongs to another device, backend, runtime or machine, or the disk is full.
         SearchError: another process uses it.
     """
+    device = {**device, _NETWORKS: NETWORKS}
     lock = lock_folder(folder, _LOCK, "build")
     try:
         path = folder / DEVICE
@@ -220,6 +223,11 @@ def read_device(folder: Path) -> dict[str, Any]:
 def _check(folder: Path, device: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``device.yaml`` if the workspace is of ``device``."""
     before = read_device(folder)
+    if before.get(_NETWORKS) != NETWORKS:
+        raise WorkspaceError(
+            f"{folder} holds networks as another version of this package draws and measures them; "
+            "build in another folder"
+        )
     differing = next((key for key in _FIXED if before[key] != device[key]), None)
     if differing is not None:
         raise WorkspaceError(

@@ -20,7 +20,7 @@ pytest.importorskip("scipy")
 
 from layout import HELPERS
 from nnmeter_nas.builder.build import build
-from nnmeter_nas.builder.networks import random_network
+from nnmeter_nas.builder.networks import NETWORKS, random_network
 from nnmeter_nas.builder.observations import observe, unusable
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import Visit, worker
@@ -288,6 +288,10 @@ def test_a_workspace_keeps_to_its_device_and_to_one_process(tmp_path: Path) -> N
     ):
         with pytest.raises(WorkspaceError, match=message), open_workspace(folder, {**device, **other}):
             pass
+    kept = (folder / "device.yaml").read_text()
+    (folder / "device.yaml").write_text(kept.replace(f"networks: {NETWORKS}", "networks: 0"))
+    with pytest.raises(WorkspaceError, match="another version"), open_workspace(folder, device):
+        pass
     (folder / "device.yaml").write_text("name: [")
     with pytest.raises(WorkspaceError, match="is damaged"), open_workspace(folder, device):
         pass
