@@ -113,7 +113,7 @@ class Evidence:
         network judges once, and the pack learns from all.
         """
         network = full_fit(self.table, plan.members, plan.seed)
-        networks = np.flatnonzero(is_network(self.table))
+        networks, kernels = (np.flatnonzero(is_network(self.table) == whole) for whole in (True, False))
         found = accuracy(crossed.ms[networks], self.table.measured(self.device)[networks])
         last = workspace.rounds[-1]
         card = {
@@ -126,7 +126,7 @@ class Evidence:
             "kernel_types": list(network.names.measured),
             "trained_on": {
                 "networks": len(networks),
-                "kernels": len(self.table.ids) - len(networks),
+                "kernels": len(kernels),
                 "minutes_of_measuring": round(workspace.seconds / 60, 2),
             },
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -142,7 +142,7 @@ class Evidence:
                 "repeats": {"within_5": last.repeats_5, "within_10": last.repeats_10},
             },
         }
-        return card, network, choose_prototypes(network, self.table, networks)
+        return card, network, choose_prototypes(network, self.table, networks, kernels)
 
     def report(self, workspace: Workspace, ms: FloatArray, unseen: BoolArray | None = None) -> None:
         """Write the report into the workspace.

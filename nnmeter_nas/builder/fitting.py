@@ -85,14 +85,14 @@ def cross_fitted(table: KernelTable, source: npt.NDArray[np.int64], seed: int) -
     """
     [device] = table.devices
     measured = table.measured(str(device))
-    networks = np.flatnonzero(is_network(table))
+    networks, kernels = np.flatnonzero(is_network(table)), np.flatnonzero(~is_network(table))
     fold = np.random.default_rng(seed).permutation(int(source.max()) + 1) % _FOLDS
     ms = np.zeros(len(table.ids))
     errors = Errors(np.zeros(len(networks)), np.zeros((len(networks), len(Doubt._fields))))
     for number in range(_FOLDS):
         out = fold[source] == number
         network = quick_fit(table, np.flatnonzero(~out), seed + 100 * (number + 1))
-        prototypes = choose_prototypes(network, table, networks[~out[networks]])
+        prototypes = choose_prototypes(network, table, networks[~out[networks]], kernels[~out[kernels]])
         judged = out[networks]
         ms[out] = predicted(network, table).mean(axis=0)[out]
         found = errors_of(network, prototypes, table, networks[judged], measured)

@@ -51,14 +51,22 @@ class Errors:
 
 
 def choose_prototypes(
-    network: KernelNetwork, table: KernelTable, models: npt.NDArray[np.int64]
+    network: KernelNetwork,
+    table: KernelTable,
+    models: npt.NDArray[np.int64],
+    alone: npt.NDArray[np.int64] | None = None,
 ) -> Prototypes:
-    """Choose kernels and models that stand for ``models`` (indices) and their kernels."""
-    chosen = _models(table, models)
-    seen, found = chosen.configurations, {}
+    """Choose kernels and models that stand for ``models`` (indices) and their kernels.
+
+    Kernels that were measured ``alone`` (indices) stand for kernels too, but for no model.
+    """
+    every, found = models if alone is None else np.concatenate([models, alone]), {}
+    known = _models(table, every).configurations
     for name in network.names.measured:
-        points = np.unique(points_of(seen[np.flatnonzero(seen.is_type(name))]), axis=0)
+        points = np.unique(points_of(known[np.flatnonzero(known.is_type(name))]), axis=0)
         found[name] = points[_far_apart(points)]
+    chosen = _models(table, models)
+    seen = chosen.configurations
     ms = network.known_by_member(seen).mean(axis=0)
     mixes = mixes_of(network, seen, ms, chosen.sums).astype(np.float16)
     return Prototypes(found, mixes[_far_apart(mixes)])
