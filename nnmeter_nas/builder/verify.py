@@ -10,7 +10,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from ..backends.base import Backend
-from ..errors import MeasurementError
+from ..errors import MeasurementError, ReaderError
 from ..predictor import LatencyPredictor
 from ..readers import read_model
 from .observations import observe
@@ -66,36 +66,43 @@ def verify(
     models: Sequence[Model],
     visits: int,
     tell: Callable[[str], None],
-) -> list[Verified]:
+) -> tuple[list[Verified], dict[str, str]]:
     """Measure ``models`` in turns, ``visits`` times each, and predict them.
 
     A file that the backend does not read, or that leaves its input open, is written anew in its format, with
     random weights.
 
-    Raises:
-        MeasurementError: the device cannot run a model.
+    Returns:
+        The models that the device could run, and what went wrong with each of the others.
     """
+    taken: dict[int, list[Visit]] = {i: [] for i in range(len(models))}
+    faults: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as folder:
-        files = []
-        for i, model in enumerate(models):
-            file = model.path
-            if not model.as_given or file.suffix != backend.suffix:
-                file = Path(folder) / f"{i}{backend.suffix}"
-                backend.write(model.graph, file)
-            files.append(file)
-        taken: list[list[Visit]] = [[] for _ in models]
         for turn in range(visits):
-            for i, file in enumerate(files):
+            for i in list(taken):
                 tell(f"visit {turn + 1} of {models[i].path}")
                 try:
-                    taken[i].append(worker.visit(file))
-                except MeasurementError as error:
-                    raise MeasurementError(f"{models[i].path}: {error}") from error
+                    taken[i].append(worker.visit(_runnable(models[i], backend, Path(folder) / str(i))))
+                except (MeasurementError, ReaderError) as error:
+                    faults[str(models[i].path)] = str(error)
+                    del taken[i]
     found = []
-    for (path, graph, _), of_model in zip(models, taken, strict=True):
+    for i, of_model in taken.items():
+        path, graph, _ = models[i]
         seen = observe(str(path), graph, of_model)
         if seen is None:
-            raise MeasurementError(f"{path}: the device measured {[visit.ms for visit in of_model]} ms")
+            faults[str(path)] = f"the device measured {[visit.ms for visit in of_model]} ms"
+            continue
         said = predictor.predict_interval(graph)
         found.append(Verified(str(path), seen.ms, 1 + seen.disagreement, said.low, said.ms, said.high))
-    return found
+    return found, faults
+
+
+def _runnable(model: Model, backend: Backend, written: Path) -> Path:
+    """The file of a model if the device can run it as it is, or else one in the device's format."""
+    if model.as_given and model.path.suffix == backend.suffix:
+        return model.path
+    written = written.with_suffix(backend.suffix)
+    if not written.exists():
+        backend.write(model.graph, written)
+    return written

@@ -80,9 +80,13 @@ def run(options: argparse.Namespace) -> int:
     print(f"the report is in {folder / REPORT}")
     if models:
         with Console(stderr=True, markup=False).status("starting") as status:
-            _print_verified(_verified(options, folder, plan, models, status.update))
-    else:
-        note(f"use it with: nnmeter-nas predict MODEL --predictor {options.name}")
+            found, faults = _verified(options, folder, plan, models, status.update)
+        if found:
+            _print_verified(found)
+        for name, reason in faults.items():
+            note(f"{name} could not be verified: {reason}")
+        return 1 if faults else 0
+    note(f"use it with: nnmeter-nas predict MODEL --predictor {options.name}")
     return 0
 
 
@@ -92,8 +96,8 @@ def _verified(
     plan: Plan,
     models: Sequence[Model],
     tell: Callable[[str], None],
-) -> list[Verified]:
-    """Measure and predict the models that were named."""
+) -> tuple[list[Verified], dict[str, str]]:
+    """Measure and predict the models that were named; also what went wrong with some."""
     from ..backends import load_backend
     from ..builder.verify import verify
     from ..builder.worker import worker
@@ -108,8 +112,9 @@ def _verified(
 
 
 def _print_verified(rows: Sequence[Verified]) -> None:
-    """Print a table of the models, and how many are within ±5 and ±10 %."""
+    """Print a table of the models, how many are within ±5 and ±10 %, and how well they are ranked."""
     from ..builder.fitting import shares_within
+    from ..training.accuracy import accuracy
 
     table = Table("model", title="predicted and measured latency", title_justify="left")
     for heading in ("measured ms", "predicted ms", "90 % interval", "off"):
@@ -124,3 +129,6 @@ def _print_verified(rows: Sequence[Verified]) -> None:
     inside = 100 * sum(row.low <= row.measured <= row.high for row in rows) / len(rows)
     print(f"within ±5 %: {five} %, within ±10 %: {ten} %, inside the interval: {inside:.1f} %; "
           f"the machine repeats {repeats_5} % within ±5 %, {repeats_10} % within ±10 %")
+    if len(rows) > 1:
+        ranks = accuracy([row.predicted for row in rows], [row.measured for row in rows])["spearman"]
+        print(f"rank correlation (Spearman): {ranks:.3f}")

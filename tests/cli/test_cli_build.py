@@ -40,6 +40,7 @@ def test_a_machine_is_built_verified_and_used(
     assert "here is stored in" in out
     assert "7001.onnx" in out
     assert "within ±10 %" in out
+    assert "rank correlation (Spearman): " in out
     assert "the report is in build-here/report.html" in out
     files = {path.name for path in (tmp_path / "build-here").iterdir()}
     journals = {"models.jsonl", "measured.jsonl", "rounds.jsonl"}
