@@ -48,8 +48,16 @@ def pytest_make_collect_report(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the fast tests before the slow ones, and keep the order within each group."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Run the fast tests first, then the slow ones, of which those that may take longest come first.
+
+    Otherwise one of them is left for the end, and all workers but one have nothing to do.
+    """
+    items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> tuple[bool, float]:
+    slow, limit = item.get_closest_marker("slow"), item.get_closest_marker("timeout")
+    return slow is not None, -limit.args[0] if slow and limit and limit.args else 0.0
 
 
 @pytest.fixture(scope="session", autouse=True)
