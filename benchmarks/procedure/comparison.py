@@ -19,7 +19,7 @@ from rich.console import Console
 
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.build import build, machine
+from nnmeter_nas.builder.build import build, identity
 from nnmeter_nas.builder.observations import Observation, observe
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import worker
@@ -128,13 +128,7 @@ def _opened(
         files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnmeter-nas-")))
         patient = stack.enter_context(worker(backend_name, plan.limit_s))
         strict = stack.enter_context(worker(backend_name, min(_LIMIT_S, plan.limit_s)))
-        device = {
-            "name": _NAME,
-            "backend": backend_name,
-            "runtime": f"{backend.name} {backend.version}",
-            "machine": machine(),
-        }
-        with open_workspace(work / "build", device) as workspace:
+        with open_workspace(work / "build", identity(_NAME, backend_name, backend)) as workspace:
             if getattr(backend, "on_host", False):
                 # All measurements are divided by the speed of the same undisturbed machine.
                 speed = patient.watch_speed(workspace.device.get(UNDISTURBED))

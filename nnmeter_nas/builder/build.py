@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..backends import load_backend
+from ..backends import Backend, load_backend
 from ..errors import PackError, SettingsError
 from ..extras import load_extra
 from ..packs.pack import read_card, save_pack
@@ -60,13 +60,7 @@ def build(
     name = _own_name(name)
     target = user_pack(name, VERSION)
     backend = load_backend(backend_name)
-    device = {
-        "name": name,
-        "backend": backend_name,
-        "runtime": f"{backend.name} {backend.version}",
-        "machine": machine(),
-        "plan": asdict(plan),
-    }
+    device = {**identity(name, backend_name, backend), "plan": asdict(plan)}
     if _is_built(folder, device, target):
         return target
     with open_workspace(folder, device) as workspace, worker(backend_name, plan.limit_s) as running:
@@ -95,8 +89,9 @@ def build(
             tell("fitting")
             evidence = Evidence.of(workspace, name)
             network, rules = evidence.fit(plan.seed), evidence.rules
-            workspace.end_round(evidence.judge(network, workspace))
-            evidence.report(workspace, predicted(network, evidence.table).mean(axis=0), evidence.judges)
+            ms = predicted(network, evidence.table).mean(axis=0)
+            workspace.end_round(evidence.judge(ms, workspace))
+            evidence.report(workspace, ms, evidence.judges)
             show(workspace.rounds[-1])
         tell("fitting the pack")
         crossed = cross_fitted(evidence.table, evidence.source, plan.seed)
@@ -144,7 +139,17 @@ def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:
     return all(before.get(key) == value for key, value in device.items())
 
 
-def machine() -> str:
+def identity(name: str, backend_name: str, backend: Backend) -> dict[str, str]:
+    """What a workspace must agree with: the device, its backend, the runtime and this machine."""
+    return {
+        "name": name,
+        "backend": backend_name,
+        "runtime": f"{backend.name} {backend.version}",
+        "machine": _machine(),
+    }
+
+
+def _machine() -> str:
     """Name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -23,7 +23,7 @@ from ..training.accuracy import accuracy
 from ..training.intervals import LEVEL, choose_prototypes, fit_intervals
 from ..training.table import KernelTable
 from .findings import findings
-from .fitting import CrossFitted, full_fit, is_network, predicted, quick_fit, shares_within
+from .fitting import CrossFitted, full_fit, is_network, quick_fit, shares_within
 from .observations import MOST_FAULTS, Observation, kernel_table, observe
 from .pairs import pair_rules
 from .plan import Plan
@@ -86,17 +86,16 @@ class Evidence:
         """Fit an ensemble quickly to all networks that do not judge, and to their kernels."""
         return quick_fit(self.table, np.flatnonzero(~self.judges), seed)
 
-    def judge(self, network: KernelNetwork, workspace: Workspace) -> Round:
-        """Judge a fit by the networks that it was not trained on."""
+    def judge(self, ms: FloatArray, workspace: Workspace) -> Round:
+        """Judge what a fit says of the table, ``ms``, by the networks that it was not trained on."""
         judges = self.judges & is_network(self.table)
-        ms = predicted(network, self.table).mean(axis=0)
-        halves = np.array([seen.halves for seen in self.observations])[self.held_out]
+        repeats = np.array([1 + seen.disagreement for seen in self.observations])[self.held_out]
         return Round(
             sum(not seen.is_piece for seen in self.observations),
             len(workspace.networks) - len(self.observations),
             workspace.seconds / 60,
             *shares_within((ms / self.table.measured(self.device))[judges]),
-            *shares_within(halves.max(axis=1) / halves.min(axis=1)),
+            *shares_within(repeats),
         )
 
     @property

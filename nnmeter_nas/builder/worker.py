@@ -80,6 +80,13 @@ class Worker:
         found: Visit = self._ask(str(path), self.undisturbed_ms, profiled)
         return found
 
+    def sound_visit(self, path: Path, profiled: bool = True) -> Visit:
+        """As :meth:`visit`, where a latency that is no number above 0 is an error too."""
+        found = self.visit(path, profiled)
+        if not math.isfinite(found.ms) or found.ms <= 0:
+            raise MeasurementError(f"it measured {found.ms} ms")
+        return found
+
     def _ask(self, *question: Any) -> Any:
         if self._process is None or self._visits >= _MODELS_OF_A_PROCESS:
             self.close()
