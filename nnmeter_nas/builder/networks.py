@@ -7,8 +7,9 @@ predicted. A network is wholly decided by its seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 import networkx as nx
@@ -18,11 +19,13 @@ from ..graph.model_graph import add_input, add_op, finish, new_graph, set_output
 from ..graph.shapes import Shape, infer_operator
 
 #: Raise this when seeds decide other networks, or when what is measured of them means something else.
-NETWORKS = 2
+NETWORKS = 3
 #: Sides of input images, and how often each is drawn: those of NAS spaces and of ImageNet most often.
 _SIDES: dict[int, float] = {32: 3, 64: 2, 96: 1, 128: 2, 160: 2, 192: 1, 224: 6, 256: 1}
 #: A network stops growing at so many multiply-adds in millions, drawn between these on a log scale.
-_LEAST_MACS, _MOST_MACS = 3, 2000
+_LEAST_MACS, _MOST_MACS = 1, 6000
+#: A network is drawn anew if its last block made it larger than this, in millions of multiply-adds.
+_TOO_MANY_MACS = 8000
 _MOST_BLOCKS = 24
 _ACTIVATIONS = {"relu": 6, "relu6": 3, "hswish": 2, "swish": 2, "gelu": 0.5, "sigmoid": 0.2, "leakyrelu": 0.3}
 _CLASSES = (10, 100, 1000)
@@ -31,15 +34,19 @@ _CLASSES = (10, 100, 1000)
 @lru_cache(maxsize=1024)
 def random_network(seed: int) -> nx.DiGraph:
     """Return the finished model graph of the network that ``seed`` decides; it must not be changed."""
-    return _Network(seed).grow()
+    for attempt in count():
+        network = _Network([seed, attempt])
+        graph = network.grow()
+        if network.macs <= _TOO_MANY_MACS:
+            return graph
 
 
 class _Network:
     """A network that grows block by block; ``x`` is the tensor that the next block reads."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Sequence[int]) -> None:
         self.random = np.random.default_rng(seed)
-        self.graph = new_graph(f"network{seed}")
+        self.graph = new_graph(f"network{seed[0]}")
         side = int(self._drawn(_SIDES))
         self.x = add_input(self.graph, "input", (1, 3, side, side))
         infer_operator(self.graph, self.x)
@@ -47,7 +54,7 @@ class _Network:
         #: Preferred activation, as one network mostly uses one.
         self.activation = str(self._drawn(_ACTIVATIONS))
         #: Widths are of one scale within a network.
-        self.scale = 2.0 ** self.random.uniform(-1.0, 1.0)
+        self.scale = 2.0 ** self.random.uniform(-1.2, 1.2)
 
     def grow(self) -> nx.DiGraph:
         """Add a stem, blocks and a head."""
@@ -140,7 +147,7 @@ class _Network:
     def typical(self) -> int:
         """Draw a width for a map of this size: small maps have more channels."""
         middle = 16 * (224 / max(self.side, 4)) ** 0.8
-        return self.width(max(8, int(middle / 2)), int(middle * 2.5))
+        return self.width(max(8, int(middle / 2)), int(middle * 3))
 
     def _drawn(self, weights: dict[Any, float]) -> Any:
         shares = np.array(list(weights.values()), float)
@@ -149,8 +156,11 @@ class _Network:
 
 def _stem(net: _Network) -> None:
     large = net.side >= 96
-    kernel, stride = (net.one_of(3, 3, 7, 5), 2) if large else (3, net.one_of(1, 1, 2))
-    net.conv(net.width(16, 64), kernel, stride, bn=net.chance(0.8))
+    if large:
+        kernel, stride = net.one_of((3, 2), (3, 2), (3, 2), (7, 2), (7, 2), (5, 2), (11, 4), (3, 1))
+    else:
+        kernel, stride = 3, net.one_of(1, 1, 2)
+    net.conv(net.width(8, 64), kernel, stride, bn=net.chance(0.8))
     if large and net.chance(0.4):
         net.add("maxpool", kernel=(3, 3), stride=(2, 2), padding=((1, 1), (1, 1)))
 
@@ -191,8 +201,8 @@ def _residual(net: _Network) -> None:
 
 def _bottleneck(net: _Network) -> None:
     """1x1, 3x3 (maybe in groups) and 1x1, with a skip connection, as in ResNet-50."""
-    before, inner = net.x, net.width(32, 128)
-    groups = net.one_of(1, 1, 1, 2, 4, 8)
+    before, inner = net.x, net.width(32, 192)
+    groups = net.one_of(1, 1, 1, 2, 4, 8, 16, 32)
     inner = max(groups, inner // groups * groups)
     net.conv(inner)
     net.conv(inner, 3, groups=groups)
@@ -315,7 +325,7 @@ def _cell(net: _Network) -> None:
 def _attention(net: _Network) -> None:
     """Transformer blocks over the positions of the map, as in MobileViT."""
     heads = net.one_of(1, 2, 4, 8)
-    if net.side > 28:
+    while net.side > 32:
         _shrink(net)
     width = max(16, net.width(48, 256) // (heads * 4) * heads * 4)
     net.conv(width)

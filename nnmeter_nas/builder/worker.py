@@ -20,8 +20,10 @@ from ..backends.host import undisturbed_ms, work_ms
 from ..errors import MeasurementError
 from ..files import is_disk_full
 
-#: Runs of a visit: at least, at most, and the ms of all together after which it has enough.
-_LEAST, _MOST, _ENOUGH_MS = 3, 20, 60.0
+#: A burst is so many ms of runs, one after another; runs of a burst at most.
+_BURST_MS, _MOST_RUNS = 8.0, 20
+#: Bursts of a visit: at least, at most, and the ms of all together after which it has enough.
+_LEAST, _MOST, _ENOUGH_MS = 3, 12, 60.0
 #: Runs under a runtime's profiler.
 _PROFILED = 5
 #: Asks for the speed of this machine instead of a visit.
@@ -182,24 +184,33 @@ def _serve(pipe: Connection, name: str) -> None:
 
 
 def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) -> Visit:
-    """Measure a loaded model: warm up once, then run until it has enough.
+    """Measure a loaded model: warm up, then run in bursts until it has enough.
+
+    Runs of a burst follow each other, as what finds the speed of the machine drives a small network out of
+    the cache.
 
     Args:
         session: the model.
-        speed_ms: if given, each run is divided by the speed that this machine has meanwhile, against the one
-            undisturbed, and their median counts; else the least.
+        speed_ms: if given, each burst is divided by the speed that this machine has before and after it,
+            against the one undisturbed, and their median counts; else the least.
         profiled: whether to ask for its kernels.
     """
     session.run()
-    taken: list[float] = []
-    scaled: list[float] = []
-    while len(taken) < _LEAST or (len(taken) < _MOST and sum(taken) < _ENOUGH_MS):
-        before = work_ms() if speed_ms else 0.0
-        taken.append(float(session.run()))
+    runs = min(_MOST_RUNS, math.ceil(_BURST_MS / max(float(session.run()), _BURST_MS / _MOST_RUNS)))
+    bursts: list[float] = []
+    spent = 0.0
+    before = work_ms() if speed_ms else 0.0
+    while len(bursts) < _LEAST or (len(bursts) < _MOST and spent < _ENOUGH_MS):
+        taken = [float(session.run()) for _ in range(runs)]
+        spent += sum(taken)
+        burst = statistics.median(taken) if speed_ms else min(taken)
         if speed_ms:
-            scaled.append(2 * speed_ms * taken[-1] / (before + work_ms()))
+            after = work_ms()
+            burst *= 2 * speed_ms / (before + after)
+            before = after
+        bursts.append(burst)
     profile = getattr(session, "kernels", None) if profiled else None
-    ms = statistics.median(scaled) if scaled else min(taken)
+    ms = statistics.median(bursts) if speed_ms else min(bursts)
     return Visit(ms, None if profile is None else tuple(map(_checked, profile(_PROFILED))))
 
 

@@ -203,6 +203,11 @@ def _reach(found: Configurations) -> FloatArray:
     return np.where(found.is_type("conv"), window * found.size("cin") / found.size("groups"), 1.0)
 
 
+def _of_group(side: str, found: Configurations) -> FloatArray:
+    """Channels of one group of a convolution."""
+    return np.where(found.is_type("conv"), found.size(side) / found.size("groups"), 1.0)
+
+
 def _pieces(most: int, found: Configurations) -> FloatArray:
     """Pieces of a convolution's sum, if one piece adds up at most ``most`` values."""
     return np.log2(np.ceil(_reach(found) / most))
@@ -234,6 +239,7 @@ _LOGS: dict[str, Feature] = {
     "unfolded": _unfolded,
     "reach": _reach,
     **_sizes("squeezed"),
+    "groups": partial(_size, "groups"),
 }
 DESCRIPTORS: dict[str, Feature] = {
     **{f"log_{name}": partial(_log, amount) for name, amount in _LOGS.items()},
@@ -245,6 +251,8 @@ DESCRIPTORS: dict[str, Feature] = {
         for width in (4, 8, 16, 32)
         for side in ("cin", "cout")
     },
+    # Runtimes that keep channels in blocks run groups that fill blocks, and those that do not by other code.
+    **{f"group_{side}_waste_8": partial(_waste, partial(_of_group, side), 8) for side in ("cin", "cout")},
     **{f"hout_waste_{width}": partial(_waste, partial(_size, "hout"), width) for width in (2, 4, 8)},
     "pixels_waste_8": partial(_waste, _pixels, 8),
     # Large layers are cut into pieces on devices with little memory near their processors (seen on the Myriad
