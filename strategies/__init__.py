@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .latency_filter import LatencyFilter as LatencyFilter
     from .latency_ranked import LatencyRanked as LatencyRanked
     from .latency_strategy import LatencyStrategy as LatencyStrategy
+    from .learned_pareto import LearnedPareto as LearnedPareto
     from .pareto_evolution import ParetoEvolution as ParetoEvolution
 
 _HOME = {
@@ -22,6 +23,7 @@ _HOME = {
     "LatencyFilter": "latency_filter",
     "LatencyRanked": "latency_ranked",
     "LatencyStrategy": "latency_strategy",
+    "LearnedPareto": "learned_pareto",
     "ParetoEvolution": "pareto_evolution",
     "Problem": ".solve.problem",
 }
