@@ -13,6 +13,7 @@ from nnmeter_nas.costs.measures import Measure
 from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.solve.problem import Problem
+from nnmeter_nas.supernet.paths import Paths
 from nnmeter_nas.supernet.space import Space
 
 from . import nsga2
@@ -84,9 +85,10 @@ class LearnedPareto(LatencyStrategy):
             raise ValueError(f"hints={hints!r} must be a list such as ['flops', 'params']")
         self.hints = hints
         self._hints: list[Measure] = []
+        self._paths: Paths | None = None
 
     def make_problem(self, space: Space) -> Problem:
-        """Make the problem as :meth:`LatencyStrategy.make_problem` does, and the measures that are hints."""
+        """Make the problem as :meth:`LatencyStrategy.make_problem` does, and find hints at the metric."""
         problem = super().make_problem(space)
         known = dict(problem.measures)
         self._hints = [
@@ -94,6 +96,7 @@ class LearnedPareto(LatencyStrategy):
             for found in (self._measure(space, hint, known) for hint in self.hints)
             if found.name not in problem.measures
         ]
+        self._paths = None if space.supernet is None else Paths(space.supernet, tuple(space.candidates))
         return problem
 
     def expected(self, row: npt.ArrayLike) -> Expected | None:
@@ -111,25 +114,26 @@ class LearnedPareto(LatencyStrategy):
             return {}
         rows = np.array([row for row, _ in self._tried])
         surrogate, _ = self._learned()
-        before, _ = surrogate.predict(self._features(rows))
+        before, _ = surrogate.predict(self._features.of(rows))
         rng = np.random.default_rng(self.seed)
         changes = []
         for position in range(rows.shape[1]):
             dealt = np.repeat(rows[None], _DEALS, axis=0)
             for deal in dealt:
                 deal[:, position] = rng.permutation(deal[:, position])
-            after, _ = surrogate.predict(self._features(dealt.reshape(-1, rows.shape[1])))
+            after, _ = surrogate.predict(self._features.of(dealt.reshape(-1, rows.shape[1])))
             changes.append(float(np.square(after.reshape(_DEALS, -1) - before).mean()))
         total = sum(changes) or 1.0
         return {label: change / total for label, change in zip(self.problem.labels, changes, strict=True)}
 
     def _start(self) -> None:
-        names = list(self.problem.candidates.values())
-        self._known_features = Features(names)
         self._first = list(self._rng.permutation(self.problem.spread(self.start, self._rng)))
         self._tried: list[tuple[IntArray, float | None]] = []
         self._expected: dict[tuple[int, ...], Expected] = {}
         self._every = self.problem.listed()
+        sample = self.problem.draw(_DRAWN, self._rng) if self._every is None else self._every
+        self._features = Features(self.problem.sizes, self._numbers, sample)
+        self._of_every = None if self._every is None else self._features.of(self._every)
         self._directions = even_directions(1 + len(self.problem.objectives), _DIRECTIONS)
 
     def _propose(self) -> IntArray | None:
@@ -156,25 +160,26 @@ class LearnedPareto(LatencyStrategy):
         metrics = self._metrics()
         scores = Scores(metrics)
         rows = np.array([row for row, _ in self._tried])
-        return Surrogate(self._features(rows), scores.of(metrics), self.seed or 0), scores
+        return Surrogate(self._features.of(rows), scores.of(metrics)), scores
 
     def _metrics(self) -> FloatArray:
         """Metrics of what was tried; that of a failed trial is the worst of all."""
         known = [metric for _, metric in self._tried if metric is not None]
         return np.array([min(known) if metric is None else metric for _, metric in self._tried])
 
-    def _features(self, rows: IntArray) -> FloatArray:
-        values = [self.problem.values(rows), *(hint.values(rows)[:, None] for hint in self._hints)]
-        hints = np.concatenate(values, axis=1)
-        return self._known_features.of(rows, np.sign(hints) * np.log1p(np.abs(hints)))
+    def _numbers(self, rows: IntArray) -> FloatArray:
+        """What is known of architectures without training, ``[N, positions] -> [N, numbers]``."""
+        hints = [self.problem.values(rows), *(hint.values(rows)[:, None] for hint in self._hints)]
+        paths = [] if self._paths is None else [self._paths.features(rows)]
+        return np.concatenate([*hints, *paths], axis=1)
 
     def _best_guess(self) -> IntArray | None:
         """The new architecture that is expected to improve the hypervolume most; None if none is left."""
-        pool = self._pool()
+        pool, features = self._pool()
         if not len(pool):
             return None
         surrogate, scores = self._learned()
-        mean, deviation = surrogate.predict(self._features(pool))
+        mean, deviation = surrogate.predict(features)
         front, gains_of = self._front(surrogate, scores)
         objectives = self.problem.objective_values(pool)
 
@@ -203,7 +208,7 @@ class LearnedPareto(LatencyStrategy):
         metrics = self._metrics()
         running = np.array([one for one, count in self._running.items() for _ in range(count)])
         if len(running):
-            mean, _ = surrogate.predict(self._features(running))
+            mean, _ = surrogate.predict(self._features.of(running))
             rows, metrics = np.concatenate([rows, running]), np.concatenate([metrics, scores.metrics(mean)])
         objectives = self.problem.objective_values(rows)
         worst, least = objectives.max(axis=0), objectives.min(axis=0)
@@ -217,16 +222,15 @@ class LearnedPareto(LatencyStrategy):
 
         return Front.of(gains_of(metrics, objectives), self._directions), gains_of
 
-    def _pool(self) -> IntArray:
-        """Architectures to choose from, ``[N, positions]``: none of them was asked for."""
-        if self._every is not None:
-            pool = self._every
-        else:
-            drawn = self.problem.draw_up_to(_DRAWN, self._rng, self.rejected)
-            pool = np.unique(np.concatenate([drawn, self._moved()]), axis=0)
-        asked = np.array(sorted(self._asked)).reshape(-1, pool.shape[1])
-        new = ~(pool[:, None] == asked[None]).all(axis=2).any(axis=1) if len(asked) else slice(None)
-        return np.asarray(pool[new])
+    def _pool(self) -> tuple[IntArray, FloatArray]:
+        """Architectures to choose from, ``[N, positions]``, and their features; none was asked for."""
+        if self._every is not None and self._of_every is not None:
+            new = np.array([key(row) not in self._asked for row in self._every], dtype=bool)
+            return self._every[new], self._of_every[new]
+        drawn = self.problem.draw_up_to(_DRAWN, self._rng, self.rejected)
+        pool = np.unique(np.concatenate([drawn, self._moved()]), axis=0)
+        pool = pool[[key(row) not in self._asked for row in pool]]
+        return pool, self._features.of(pool)
 
     def _moved(self) -> IntArray:
         """Architectures inside the limits near the front of what was tried."""

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.special import ndtri
 
 from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
 
-#: Trees of the forest, and trials up to which a Gaussian process learns beside it: it takes their cube.
-_TREES, _MOST_OF_PROCESS = 100, 400
+#: Lengths over which scores change, in units of the typical distance of architectures, and shares of noise:
+#: the pair that makes the trials likeliest is taken.
+_LENGTHS, _NOISES = (0.35, 0.7, 1.4, 2.8), (1e-3, 1e-2, 1e-1)
+#: How much a candidate counts against a number.
+_OF_CANDIDATES = 0.3
 
 
 class Features:
-    """What the model sees of architectures: the candidate at each position, how often each occurs, hints.
+    """What the model sees of architectures: numbers that tell much, and which candidate stands where.
+
+    All are standardised; those of candidates then shrink, as they matter less than what the candidates make
+    of the network.
 
     Args:
-        names: names of the candidates, by position; the same name elsewhere is the same candidate.
+        sizes: number of candidates of each position.
+        numbers: numbers of architectures, ``[N, positions] -> [N, numbers]``.
+        sample: architectures to standardise by, ``[N, positions]``.
     """
 
-    def __init__(self, names: Sequence[Sequence[str]]) -> None:
-        distinct = list(dict.fromkeys(name for known in names for name in known))
-        self._number = [np.array([distinct.index(name) for name in known]) for known in names]
-        self._names = len(distinct)
+    def __init__(
+        self, sizes: Sequence[int], numbers: Callable[[IntArray], FloatArray], sample: IntArray
+    ) -> None:
+        self._sizes, self._numbers = tuple(sizes), numbers
+        raw = self._raw(sample)
+        self._shift, self._scale = raw.mean(axis=0), raw.std(axis=0)
+        self._scale[self._scale == 0] = np.inf  # tells nothing
+        self._scale[: sum(self._sizes)] /= _OF_CANDIDATES
 
-    def of(self, rows: IntArray, hints: FloatArray) -> FloatArray:
-        """Features of architectures, ``[N, positions]`` and their hints ``[N, hints] -> [N, features]``."""
-        columns = [
-            (rows[:, position, None] == np.arange(len(known))).astype(float)
-            for position, known in enumerate(self._number)
-        ]
-        counts = np.zeros((len(rows), self._names))
-        for position, known in enumerate(self._number):
-            counts[np.arange(len(rows)), known[rows[:, position]]] += 1
-        return np.concatenate([*columns, counts, hints], axis=1)
+    def of(self, rows: IntArray) -> FloatArray:
+        """Features of architectures, ``[N, positions] -> [N, features]``."""
+        return np.asarray((self._raw(rows) - self._shift) / self._scale)
+
+    def _raw(self, rows: IntArray) -> FloatArray:
+        columns = [rows[:, position, None] == np.arange(size) for position, size in enumerate(self._sizes)]
+        return np.concatenate([*columns, self._numbers(rows)], axis=1).astype(float)
 
 
 class Scores:
@@ -52,8 +61,6 @@ class Scores:
     """
 
     def __init__(self, metrics: npt.NDArray[np.floating]) -> None:
-        from scipy.special import ndtri
-
         ranked = np.sort(np.asarray(metrics, dtype=float))
         quantiles = ndtri((np.arange(len(ranked)) + 0.5) / len(ranked))
         self._metrics, first = np.unique(ranked, return_index=True)
@@ -74,42 +81,45 @@ class Scores:
 
 
 class Surrogate:
-    """An ensemble that predicts scores: a forest of extremely randomised trees and a Gaussian process.
+    """A Gaussian process that predicts scores, with a Matern covariance of order 3/2.
 
-    The forest is that of Geurts, Ernst and Wehenkel, "Extremely randomized trees", Machine Learning 63, 2006.
+    Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006: equations 2.25 and 2.26 predict,
+    4.17 is the covariance, and 5.8 the likelihood that chooses its length and the noise. The likelihood needs
+    one decomposition for each length, so scikit-learn's search by gradient takes ten times as long.
     """
 
-    def __init__(self, features: FloatArray, scores: FloatArray, seed: int) -> None:
-        """Learn ``scores [N]`` of architectures with ``features [N, features]``."""
-        from sklearn.ensemble import ExtraTreesRegressor
-
-        self._shift, self._scale = features.mean(axis=0), features.std(axis=0)
-        self._scale[self._scale == 0] = 1.0
-        self._forest = ExtraTreesRegressor(_TREES, random_state=seed).fit(features, scores)
-        self._process = _process(self._scaled(features), scores) if len(scores) <= _MOST_OF_PROCESS else None
+    def __init__(self, features: FloatArray, scores: FloatArray) -> None:
+        """Learn the ``scores [N]`` of architectures with ``features [N, features]``."""
+        self._features, self._mean = features, float(scores.mean())
+        centred = scores - self._mean
+        distances = _distances(features, features)
+        self._unit = float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0
+        best = -np.inf
+        for length in _LENGTHS:
+            values, vectors = np.linalg.eigh(self._covariance(distances, length))
+            squares = (vectors.T @ centred) ** 2
+            for noise in _NOISES:
+                spread = np.maximum(values, 0.0) + noise
+                variance = max(float((squares / spread).mean()), 1e-12)
+                likelihood = -len(centred) * np.log(variance) - float(np.log(spread).sum())
+                if likelihood > best:
+                    best, self._length, self._noise, self._variance = likelihood, length, noise, variance
+        noisy = self._covariance(distances, self._length) + self._noise * np.eye(len(centred))
+        self._factor = cho_factor(noisy, lower=True)
+        self._weights = cho_solve(self._factor, centred)
 
     def predict(self, features: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of the scores of architectures, ``[N]`` each."""
-        trees = np.stack([tree.predict(features) for tree in self._forest.estimators_])
-        mean, deviation = trees.mean(axis=0), trees.std(axis=0)
-        if self._process is None:
-            return mean, deviation
-        other, spread = self._process.predict(self._scaled(features), return_std=True)
-        between = (mean - other) / 2
-        return (mean + other) / 2, np.sqrt((deviation**2 + spread**2) / 2 + between**2)
+        shared = self._covariance(_distances(features, self._features), self._length)
+        known = solve_triangular(self._factor[0], shared.T, lower=True)
+        left = np.maximum(1 - (known**2).sum(axis=0), 1e-12)
+        return self._mean + shared @ self._weights, np.sqrt(self._variance * left)
 
-    def _scaled(self, features: FloatArray) -> FloatArray:
-        return np.asarray((features - self._shift) / self._scale)
+    def _covariance(self, distances: FloatArray, length: float) -> FloatArray:
+        far = np.sqrt(3) * distances / (length * self._unit)
+        return np.asarray((1 + far) * np.exp(-far))
 
 
-def _process(features: FloatArray, scores: FloatArray) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
-    length = features.shape[1] ** 0.5
-    kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(length, (length / 10, length * 20), nu=1.5)
-    process = GaussianProcessRegressor(kernel + WhiteKernel(0.05, (1e-4, 1.0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is no fault
-        return process.fit(features, scores)
+def _distances(some: FloatArray, others: FloatArray) -> FloatArray:
+    squares = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * some @ others.T
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))

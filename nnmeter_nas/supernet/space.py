@@ -36,6 +36,7 @@ class Space:
         values: label -> NNI's values of the candidates, in their order.
         places: the place of each part of the networks, with names of candidates as values; None if not known.
             The keys are paths; the names of a part's operators begin with its path.
+        supernet: see :mod:`nnmeter_nas.supernet.choices`; None if architectures must be made one by one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Space:
     fingerprint: str
     values: Mapping[str, tuple[Any, ...]]
     places: Mapping[str, Place] | None = None
+    supernet: nx.DiGraph | None = None
 
     @classmethod
     def of_supernet(
@@ -74,6 +76,7 @@ class Space:
             fingerprint=_fingerprint(candidates, supernet),
             values=candidates if values is None else _ordered(values, candidates),
             places=_places(supernet),
+            supernet=supernet,
         )
 
     @classmethod
