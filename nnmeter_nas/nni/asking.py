@@ -13,7 +13,7 @@ from ..errors import SearchError
 from ..supernet.named import load_space
 from ..supernet.nni_space import space_of
 from ..supernet.space import Space
-from .events import Ended, Event, Submitted, unended
+from .events import Ended, Event, Expected, Submitted, unended
 from .patches import patch_when_experiment_starts
 from .running import RunningTrials
 
@@ -108,6 +108,13 @@ class AskingStrategy:
         """Whether :meth:`ask` has no more architectures, even after more tells."""
         return False
 
+    def expected(self, row: Row) -> tuple[float, float, float] | None:
+        """Return the metric expected of ``row``, which was just asked for, and its limits below and above.
+
+        None if the strategy expects none; see :class:`~nnmeter_nas.nni.events.Expected`.
+        """
+        return None
+
     def outcome_file(self, number: int) -> Path | None:
         """Return the file for the outcome of trial ``number``."""
         return None if self.trials_folder is None else self.trials_folder / f"{number:04d}.json"
@@ -180,7 +187,13 @@ class AskingStrategy:
         if row is None:
             self._waits = True
             return None
-        trial = Submitted(self._submitted + 1, self.problem.architecture(row), self._values(row))
+        expected = self.expected(row)
+        trial = Submitted(
+            self._submitted + 1,
+            self.problem.architecture(row),
+            self._values(row),
+            None if expected is None else Expected(*expected),
+        )
         self._record(trial)
         return trial
 

@@ -166,11 +166,12 @@ class RunFolder:
         return [self._trial(*begin, *ends.get(number, (None, 0.0))) for number, begin in begins.items()]
 
     def _trial(self, begin: Submitted, begun: float, end: Ended | None, over: float) -> Trial:
+        submitted = Trial(begin.number, begin.architecture, begin.values, expected=begin.expected)
         if end is None:
-            return Trial(begin.number, begin.architecture, begin.values)
+            return submitted
         outcome = self.outcome(begin.number)
         seconds = over - begun if outcome is None else outcome.seconds
-        return Trial(begin.number, begin.architecture, begin.values, end.metric, seconds, end.failure)
+        return dataclasses.replace(submitted, metric=end.metric, seconds=seconds, failure=end.failure)
 
     def clear(self) -> None:
         """Remove the search, so that another can start here; keep all files that are not of it."""

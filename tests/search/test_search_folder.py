@@ -9,13 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.nni.events import Ended, Event, Submitted
+from nnmeter_nas.nni.events import Ended, Event, Expected, Submitted
 from nnmeter_nas.predictor import Explanation
 from nnmeter_nas.search.manager_process import contained, free_port
 from nnmeter_nas.search.run_folder import RunFolder, Settings
@@ -57,6 +58,24 @@ def test_settings_and_events_come_back(run: Path) -> None:
             (1, "failed", None), (2, "trained", 0.75), (3, "running", None),
         ]  # fmt: skip
         assert folder.trials()[0].failure == "MemoryError: too large"
+
+
+def test_what_was_expected_of_a_trial_comes_back(run: Path) -> None:
+    with RunFolder.resume(run) as folder:
+        folder.record(replace(submitted(4), expected=Expected(0.8, 0.7, 0.85)))
+    with RunFolder.resume(run) as folder:
+        assert folder.events[-1] == replace(submitted(4), expected=Expected(0.8, 0.7, 0.85))
+        assert [trial.expected for trial in folder.trials()] == [None] * 3 + [Expected(0.8, 0.7, 0.85)]
+    record = json.loads((run / "journal.jsonl").read_text().splitlines()[-1])
+    assert record["expected"] == {"metric": 0.8, "low": 0.7, "high": 0.85}
+
+
+def test_a_journal_from_before_anything_was_expected_is_read(run: Path) -> None:
+    journal = run / "journal.jsonl"
+    assert '"expected": null' in journal.read_text()
+    journal.write_text(journal.read_text().replace(', "expected": null', ""))
+    with RunFolder.resume(run) as folder:
+        assert folder.events == EVENTS
 
 
 def test_a_trial_that_finished_while_nobody_listened_is_taken_down_once(run: Path) -> None:

@@ -69,6 +69,11 @@ def _remarks(report: SearchReport, name: str, trial: Trial) -> list[str]:
     ]
 
 
+def _expected(trial: Trial) -> list[str]:
+    """Say which metric was expected of a trial, between which limits."""
+    return ["expected {:.4f}, {:.4f} to {:.4f}".format(*trial.expected)] if trial.expected else []
+
+
 def _share_words(basis: str, share: float | None) -> str:
     """Describe a share; what is unpredicted is no share of the latency, as it is missing from it."""
     if basis != "unpredicted":
@@ -186,7 +191,7 @@ def _trials(report: SearchReport) -> str:
         cells = [
             number(trial.number, "{:d}".format),
             f'<td class="state" data-value="{state}">{"on the front" if state == "front" else state}</td>',
-            number(trial.metric, "{:.4f}".format),
+            number(trial.metric, "{:.4f}".format, _expected(trial)),
             *(
                 number(trial.values.get(name), remarks=_remarks(report, name, trial))
                 for name in report.measures

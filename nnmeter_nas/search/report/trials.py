@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...nni.events import Expected
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -20,6 +22,7 @@ class Trial:
             while it runs, and if it failed.
         seconds: how long its process ran; None if unknown.
         failure: why it failed; empty if it did not fail.
+        expected: the metric that the strategy expected when it proposed the trial; None if it expected none.
     """
 
     number: int
@@ -28,6 +31,7 @@ class Trial:
     metric: float | None = None
     seconds: float | None = None
     failure: str = ""
+    expected: Expected | None = None
 
     @property
     def state(self) -> str:
