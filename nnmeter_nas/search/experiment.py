@@ -42,7 +42,12 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 logger = logging.getLogger(__name__)
 
 #: Name of a strategy in a search -> its class in :mod:`nnmeter_nas.strategies`.
-_STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
+_STRATEGIES = {
+    "pareto": "ParetoEvolution",
+    "learned": "LearnedPareto",
+    "ranked": "LatencyRanked",
+    "random": "LatencyConstrainedRandom",
+}
 #: Number of attempts to start NNI's manager, each on another port.
 _STARTS = 4
 #: Number of random architectures; their median latency is the limit if none is given.
@@ -128,6 +133,7 @@ class Search:
             units={name: measure.unit for name, measure in problem.measures.items()},
             rejected=dict(self.strategy.rejected),
             asked=settings.trials,
+            budget_minutes=settings.budget_minutes,
             note=note,
             settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
@@ -244,12 +250,23 @@ def run_search(
         search.resumed(folder)
         changed(folder)
         running = _Running(search, folder, work, changed)
-        if left := search.settings.trials - folder.ended:
-            running.run(left, home, port, started)
-    few = "the strategy had no further architectures" if folder.ended < search.settings.trials else ""
-    report = search.report(folder, few)
+        if folder.is_unfinished:
+            running.run(home, port, started)
+    report = search.report(folder, _early(folder))
     write_report(report, folder.path)
     return report
+
+
+def _early(folder: RunFolder) -> str:
+    """Say why a search ended before it had all the trials that it was asked for; empty if it did not."""
+    settings = folder.settings
+    if settings.trials is not None and folder.ended >= settings.trials:
+        return ""
+    if not folder.is_spent:
+        return "the strategy had no further architectures"
+    if settings.trials is None:
+        return ""  # a budget alone is how it was to end
+    return f"the trials took the {settings.budget_minutes:g} minutes of the budget"
 
 
 @dataclass
@@ -267,14 +284,15 @@ class _Running:
     changed: Callable[[RunFolder], None]
     port: int | None = None
 
-    def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
-        """Let NNI run up to ``trials`` trials with the home folder ``home``; see :func:`run_search`."""
+    def run(self, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
+        """Let NNI run the trials that are left, with the home folder ``home``; see :func:`run_search`."""
         from ..nni.launching import launcher_of_search
 
         patch()
         experiments = _experiments()
-        config = self._config(experiments, trials, home)
+        config = self._config(experiments, home)
         strategy = self.search.strategy
+        strategy.asks_no_more = self.folder.is_spent
         strategy.trials_folder = self.folder.path / TRIALS
         strategy.listen(self._happened)
 
@@ -304,13 +322,14 @@ class _Running:
             f"search in {self.folder.path} can be resumed"
         ) from failure
 
-    def _config(self, experiments: Any, trials: int, home: str | None) -> Any:
+    def _config(self, experiments: Any, home: str | None) -> Any:
         settings = self.search.settings
         config = experiments.make_config(
             settings.engine, self.search.space.input_shape, self.work, Path.cwd()
         )
         config.trial_concurrency = settings.concurrency
-        config.max_trial_number = trials
+        if settings.trials is not None:
+            config.max_trial_number = settings.trials - self.folder.ended
         if settings.trial_limit_s is not None:
             config.max_trial_duration = f"{settings.trial_limit_s}s"
         config.experiment_working_directory = str(self.work)
@@ -327,6 +346,7 @@ class _Running:
             event = replace(event, failure=self._failure(event))
         self.folder.record(event)
         if isinstance(event, Ended):
+            self.search.strategy.asks_no_more = self.folder.is_spent
             try:
                 write_report(self.search.report(self.folder), self.folder.path)
             except Exception:  # the journal has everything, and the end writes the report again

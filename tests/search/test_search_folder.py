@@ -93,6 +93,25 @@ def test_more_trials_can_be_asked_for(run: Path) -> None:
         assert folder.settings.trials == 50
 
 
+def test_a_budget_is_spent_by_all_trials_that_ended(run: Path) -> None:
+    (run / "trials").mkdir()
+    for number, seconds in ((1, 50.0), (2, 70.0), (3, 90.0)):
+        outcome = {"metric": None if number == 1 else 0.5, "seconds": seconds, "failure": ""}
+        (run / "trials" / f"{number:04}.json").write_text(json.dumps(outcome))
+    with RunFolder.resume(run, budget_minutes=2.0, trials=None) as folder:
+        assert folder.is_spent
+        assert folder.is_unfinished  # the third trial was submitted and has not ended
+        folder.recover()
+        assert not folder.is_unfinished
+    with RunFolder.resume(run, budget_minutes=4.0, trials=None) as folder:
+        assert not folder.is_spent
+        assert folder.is_unfinished
+    with RunFolder.resume(run, budget_minutes=4.0, trials=3) as folder:
+        assert not folder.is_unfinished
+    with RunFolder.resume(run) as folder:
+        assert not folder.is_spent
+
+
 def test_a_folder_with_a_search_is_not_overwritten_unasked(run: Path) -> None:
     before = (run / "journal.jsonl").read_bytes()
     with pytest.raises(SearchError, match=r"holds a search already; resume it.*overwrite=True"):

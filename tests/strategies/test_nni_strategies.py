@@ -192,6 +192,22 @@ def test_a_strategy_that_waits_for_nothing_is_an_error_and_no_endless_wait(space
         strategy.search(Workers(workers=1, most=1))
 
 
+def test_a_search_that_asks_no_more_ends_with_the_trials_that_it_has_proposed(space: Space) -> None:
+    strategy, workers = prepared(space), Workers(workers=2, most=9)
+    strategy.listen(lambda event: setattr(strategy, "asks_no_more", event.number == 2))
+    strategy.search(workers)
+    assert [trial.number for trial in workers.started] == [1, 2]
+    assert len(strategy.told) == 2
+    resumed = prepared(space)
+    resumed.replay(strategy.events[:3])
+    [left] = unended(resumed.events)
+    resumed.asks_no_more = True
+    again = Workers(workers=2, most=9)
+    resumed.search(again)
+    assert again.started == [left]
+    assert len(resumed.told) == 2
+
+
 def test_listeners_hear_of_an_event_before_anything_follows_from_it(space: Space) -> None:
     strategy, workers = prepared(space), Workers(workers=1, most=2)
     heard: list[tuple[Event, int, int]] = []
@@ -507,8 +523,11 @@ def start(folder: Path, model_format: str, **task: Any) -> Run:
 
 
 @pytest.mark.slow
-def test_a_real_experiment_goes_on_after_trials_that_crash_or_report_nan(tmp_path: Path) -> None:
-    task = {"strategy": "pareto", "threshold": limit(31), "trials": 4, "concurrency": 2}
+@pytest.mark.parametrize("strategy", ["pareto", "learned"])
+def test_a_real_experiment_goes_on_after_trials_that_crash_or_report_nan(
+    strategy: str, tmp_path: Path
+) -> None:
+    task = {"strategy": strategy, "threshold": limit(31), "trials": 4, "concurrency": 2}
     with start(tmp_path, "simplified", trouble=["crash", "nan"], **task) as run:
         jobs = run.finished()["jobs"]
         assert run.left() == []

@@ -34,7 +34,11 @@ def _summary(report: SearchReport) -> str:
     states = [trial.state for trial in report.trials]
     counts = [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
     asked = f" of {report.asked}" if report.asked is not None else ""
-    shown = [(f"trials trained{asked}", str(states.count("trained")), ", ".join(counts))]
+    budget = "" if report.budget_minutes is None else f"of a budget of {figure(report.budget_minutes)}"
+    shown = [
+        (f"trials trained{asked}", str(states.count("trained")), ", ".join(counts)),
+        ("minutes of trials", f"{report.minutes:.1f}", budget),
+    ]
     front = report.front
     if front:
         best = front[0]

@@ -69,6 +69,15 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
     return front
 
 
+def trained_minutes(trials: Sequence[Trial]) -> float:
+    """Minutes that trials have taken, added up over those that ran at once; failed ones count too.
+
+    >>> trained_minutes([Trial(1, {}, seconds=90.0), Trial(2, {})])
+    1.5
+    """
+    return sum(trial.seconds or 0.0 for trial in trials) / 60
+
+
 def failures(trials: Sequence[Trial]) -> dict[str, int]:
     """Count the trials that failed with each message, most frequent first."""
     messages = (t.failure or f"the metric is {t.metric}" for t in trials if t.state == "failed")
