@@ -52,6 +52,8 @@ _STRATEGIES = {
 _STARTS = 4
 #: Number of random architectures; their median latency is the limit if none is given.
 SAMPLED = 200
+#: What a strategy has learned is told anew once the trials have grown by this share: it takes seconds.
+_STALE = 0.1
 
 
 class Search:
@@ -87,6 +89,7 @@ class Search:
         self.settings = settings
         self.strategy = self._make_strategy(settings)
         self.strategy.prepare(self.space)
+        self._important: tuple[int, dict[str, float]] = (0, {})
         self.facts: dict[str, Any] = {
             "space": self.space.fingerprint,
             "packs": {p.device: [p.version, pack_fingerprint(p.pack)] for p in self.predictors},
@@ -107,8 +110,8 @@ class Search:
                 )
         self.strategy.replay(folder.events)
 
-    def report(self, folder: RunFolder, note: str = "") -> SearchReport:
-        """Report the results so far."""
+    def report(self, folder: RunFolder, note: str = "", is_final: bool = False) -> SearchReport:
+        """Report the results so far; what takes long is done anew for the final report, or now and then."""
         settings, problem = self.settings, self.strategy.problem
         several = len(self.predictors) > 1
         hardware = {
@@ -132,6 +135,7 @@ class Search:
             nni=version("nni"),
             units={name: measure.unit for name, measure in problem.measures.items()},
             rejected=dict(self.strategy.rejected),
+            importance=self._importance(folder, is_final),
             asked=settings.trials,
             budget_minutes=settings.budget_minutes,
             note=note,
@@ -151,6 +155,12 @@ class Search:
             name: self._latency_by_block(p.device, tuple(choices.items()))
             for name, p in zip(hardware, self.predictors, strict=True)
         })  # fmt: skip
+
+    def _importance(self, folder: RunFolder, is_final: bool) -> dict[str, float]:
+        """What the strategy owes to each choice, as of when a tenth fewer trials had ended at most."""
+        if is_final or folder.ended >= (1 + _STALE) * self._important[0]:
+            self._important = folder.ended, self.strategy.importance()
+        return self._important[1]
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
     def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
@@ -252,7 +262,7 @@ def run_search(
         running = _Running(search, folder, work, changed)
         if folder.is_unfinished:
             running.run(home, port, started)
-    report = search.report(folder, _early(folder))
+    report = search.report(folder, _early(folder), is_final=True)
     write_report(report, folder.path)
     return report
 

@@ -46,6 +46,8 @@ class SearchReport:
         not_measured: for each measure that is a latency: the shares of it that are extrapolated and
             estimated, and the share of the work that is unpredicted, None if it is unknown; by basis, by the
             number of the trial; without those that are zero.
+        importance: how much of what the strategy has learned it owes to each choice, by label; the shares add
+            up to 1. Empty if it learns nothing.
         asked: number of trials asked for; None if no number was given.
         budget_minutes: minutes that trials may take in all before no further one is proposed; None if there
             is no such limit.
@@ -68,6 +70,7 @@ class SearchReport:
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
     not_measured: Mapping[str, Mapping[int, Mapping[str, float | None]]] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
     asked: int | None = None
     budget_minutes: float | None = None
     note: str = ""

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ...pages import cards, escaped, figure, number, section, table, web_page
+from ...pages import bar, cards, escaped, figure, number, section, table, web_page
+from .growth import growth_section
+from .learnt import learnt_section
 from .outcome import SearchReport, limit_words, limits_text, ranked, seconds_words
 from .svg import pareto_chart, star
 from .trials import Trial, failures
@@ -14,7 +16,7 @@ from .trials import Trial, failures
 
 def report_html(report: SearchReport) -> str:
     """Make the page. It escapes all outside text, and only our script can run."""
-    parts = (_summary, _pareto, _blocks, _trials, _rejected, _settings)
+    parts = (_summary, _pareto, growth_section, learnt_section, _blocks, _trials, _rejected, _settings)
     body = "\n".join(text for part in parts if (text := part(report)))
     return web_page(f"Architecture search in {report.space}", _lead(report), body)
 
@@ -167,12 +169,8 @@ def _blocks(report: SearchReport) -> str:
 
 def _share(ms: float, total: float, most: float) -> str:
     """Make a cell: a part's latency in ms, its share of the total, and a bar relative to the longest part."""
-    width = 100 * max(ms, 0.0) / most if most > 0 else 0.0
-    bar = (
-        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{width:.2f}" height="8"/></svg>'
-    )
-    return number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar)
+    width = max(ms, 0.0) / most if most > 0 else 0.0
+    return number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar(width))
 
 
 def _trials(report: SearchReport) -> str:
