@@ -58,7 +58,7 @@ none. It needs: {NEEDS}, with NNI 2.10.1 or 3.0.
 
 examples:
   nnmeter-nas search --space spos-small --max-latency 0.8
-  nnmeter-nas search --space nasbench201 --strategy learned --max-latency 20 --trials 50
+  nnmeter-nas search --space spos-small --strategy learned --max-latency 1.6 --trials 40
   nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
   nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
       --max-latency 0.8,0.6 --max-flops 8M -o two-devices
