@@ -193,13 +193,14 @@ def test_importance_is_told_by_choice_with_what_the_best_has() -> None:
 
 
 def test_front_grows_to_its_final_hypervolume_and_never_shrinks() -> None:
-    worse = replace(BEATEN, metric=0.85)
-    found = growth(report_of(FAST, worse, BALANCED, FAILED, RUNNING))
+    worse, better = replace(BEATEN, number=2, metric=0.85), replace(BALANCED, number=3)
+    found = growth(report_of(FAST, worse, better, FAILED, RUNNING))
     numbers, shares = zip(*((trial.number, share) for trial, share in found), strict=True)
-    assert numbers == (FAST.number, worse.number, BALANCED.number)
+    assert numbers == (1, 2, 3)
     assert shares[0] == shares[1] < shares[2] == 1.0
-    page = Page(report_html(report_of(FAST, worse, BALANCED)))
-    assert [a["data-trial"] for a in points_of(page, 1)] == ["1", "2"]
+    page = Page(report_html(report_of(FAST, worse, better)))
+    assert [a["data-trial"] for a in points_of(page, 1)] == ["1", "3"]
+    assert "The search had 99% of it after trial 3 of 3." in page.texts["main"][0]
 
 
 def test_growth_of_the_front_is_the_hypervolume_below_the_limit() -> None:

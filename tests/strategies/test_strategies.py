@@ -45,7 +45,7 @@ MAKERS: Mapping[str, Callable[[int], LatencyStrategy]] = {
     "pareto": lambda seed: ParetoEvolution(population=6, seed=seed),
     "learned": lambda seed: LearnedPareto(start=6, seed=seed),
 }
-#: Strategies that fit a model before each proposal.
+#: Marks of strategies that fit a model before each proposal.
 _SLOW = {"learned": [pytest.mark.slow]}
 
 
@@ -121,8 +121,14 @@ def test_a_small_space_is_tried_whole_before_the_search_is_exhausted(name: str) 
     assert sorted(found.tolist()) == inside.tolist()
 
 
-@every_strategy
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("make", "seed"),
+    [
+        pytest.param(make, seed, id=f"{name}-{seed}", marks=_SLOW.get(name, ()))
+        for name, make in MAKERS.items()
+        for seed in range(2 if name in _SLOW else 8)
+    ],
+)
 def test_repeating_what_was_asked_and_told_repeats_the_state(
     make: Callable[[int], LatencyStrategy], seed: int
 ) -> None:

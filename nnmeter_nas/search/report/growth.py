@@ -81,16 +81,15 @@ def growth_section(report: SearchReport) -> str:
     found = growth(report)
     if len(found) < 2:
         return ""
-    told = [
-        f"{share:.0%} of it after trial {next(trial.number for trial, done in found if done >= share)}"
-        for share in _TOLD
-    ]
-    words = (
+    # If one trial brought it from below both shares to above them, only the larger one is told.
+    told = {next(trial.number for trial, done in found if done >= share): share for share in _TOLD}
+    words = " and ".join(f"{share:.0%} of it after trial {number}" for number, share in told.items())
+    intro = (
         "<p>The hypervolume of the front: how much of what lies between a poor trial at the limits and the "
-        f"best values of all trials it beats. The search had {' and '.join(told)} of {found[-1][0].number}. "
+        f"best values of all trials it beats. The search had {words} of {found[-1][0].number}. "
         "A line that still climbs at its end says that more trials would find more.</p>"
     )
-    return section("Growth of the front", words, _chart(report, found))
+    return section("Growth of the front", intro, _chart(report, found))
 
 
 def _chart(report: SearchReport, found: Sequence[tuple[Trial, float]]) -> str:
