@@ -76,8 +76,11 @@ def _remarks(report: SearchReport, name: str, trial: Trial) -> list[str]:
 
 
 def _expected(trial: Trial) -> list[str]:
-    """Say which metric was expected of a trial, between which limits."""
-    return ["expected {:.4f}, {:.4f} to {:.4f}".format(*trial.expected)] if trial.expected else []
+    """Say which metric was expected of a trial, and between which limits."""
+    if trial.expected is None:
+        return []
+    metric, low, high = trial.expected
+    return [f"expected {metric:.4f}", f"{low:.4f} to {high:.4f}"]
 
 
 def _share_words(basis: str, share: float | None) -> str:
