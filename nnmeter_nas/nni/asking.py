@@ -111,11 +111,8 @@ class AskingStrategy:
         """Whether :meth:`ask` has no more architectures, even after more tells."""
         return False
 
-    def expected(self, row: Row) -> tuple[float, float, float] | None:
-        """Return the metric expected of ``row``, which was just asked for, and its limits below and above.
-
-        None if the strategy expects none; see :class:`~nnmeter_nas.nni.events.Expected`.
-        """
+    def expected(self, row: Row) -> Expected | None:
+        """Return the metric expected of ``row`` when it was asked for; None if the strategy expected none."""
         return None
 
     def outcome_file(self, number: int) -> Path | None:
@@ -190,13 +187,8 @@ class AskingStrategy:
         if row is None:
             self._waits = True
             return None
-        expected = self.expected(row)
-        trial = Submitted(
-            self._submitted + 1,
-            self.problem.architecture(row),
-            self._values(row),
-            None if expected is None else Expected(*expected),
-        )
+        architecture, values = self.problem.architecture(row), self._values(row)
+        trial = Submitted(self._submitted + 1, architecture, values, self.expected(row))
         self._record(trial)
         return trial
 
