@@ -131,7 +131,9 @@ def test_trials_that_crash_are_killed_or_report_nan_are_marked_failed(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--strategy", "pareto", "--population", "2"), ("--strategy", "learned", "--start", "2")]
+    "arguments",
+    [("--strategy", "pareto", "--population", "2"), ("--strategy", "learned", "--start", "2")],
+    ids=["pareto", "learned"],
 )
 def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(
     arguments: tuple[str, ...], tmp_path: Path
