@@ -177,6 +177,32 @@ def chart(frame: Frame, label: str, parts: Iterable[str]) -> str:
     return "\n".join([f'{opening} aria-label="{escaped(label)}">', *parts, "</svg>"])
 
 
+def captioned(drawn: str, keys: Iterable[tuple[str, str]]) -> str:
+    """Make a figure of a chart and its legend: the HTML class of each mark, and what it stands for."""
+    legend = "".join(f"<span>{_key(kind)} {escaped(words)}</span>" for kind, words in keys)
+    return f"<figure>{drawn}\n<figcaption>{legend}</figcaption></figure>"
+
+
+def _key(kind: str) -> str:
+    """Draw a legend mark: of points, of a band, of an interval or of a line."""
+    if kind.startswith("point"):
+        mark = f'<g class="{kind}"><circle r="6"/></g>'
+    elif kind == "band":
+        mark = '<rect class="band" x="-8" y="-8" width="16" height="16"/>'
+    else:
+        across = "M0 -8V8" if kind == "interval" else "M-8 0H8"
+        mark = f'<path class="{kind}" d="{across}"/>'
+    return f'<svg class="key" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>'
+
+
+def bar(share: float) -> str:
+    """Draw a bar that fills ``share`` of its cell."""
+    return (
+        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{100 * share:.2f}" height="8"/></svg>'
+    )
+
+
 def axes(
     frame: Frame,
     across: Iterable[tuple[float, str]],

@@ -187,6 +187,13 @@ class LatencyStrategy(NniStrategy):
         """Whether nothing is left to ask for, even after more outcomes."""
         return self._exhausted
 
+    def importance(self) -> dict[str, float]:
+        """How much of what the strategy has learned it owes to each choice, by label; shares add up to 1.
+
+        Empty if it learns nothing, or has not yet.
+        """
+        return {}
+
     @abstractmethod
     def _propose(self) -> IntArray | None:
         """Return the next row. If there is none, return None and change at most :attr:`exhausted`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from nnmeter_nas.costs.measures import Measure
 from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
+from nnmeter_nas.nni.events import Expected
 from nnmeter_nas.solve.problem import Problem
 from nnmeter_nas.supernet.paths import Paths
 from nnmeter_nas.supernet.space import Space
@@ -33,19 +34,6 @@ _OPTIMISM = 1.5
 _REFERENCE = 0.1
 #: Choices that a move changes, on average; how often a choice is dealt out anew to tell its importance.
 _CHANGES, _DEALS = 1.5, 10
-
-
-class Expected(NamedTuple):
-    """The metric that the strategy expected of an architecture when it proposed it.
-
-    Attributes:
-        metric: its median.
-        low, high: limits that should hold two of three metrics, one standard deviation to each side.
-    """
-
-    metric: float
-    low: float
-    high: float
 
 
 class LearnedPareto(LatencyStrategy):

@@ -13,6 +13,8 @@ from ..pages import (
     Frame,
     Scale,
     axes,
+    bar,
+    captioned,
     cards,
     chart,
     escaped,
@@ -99,8 +101,7 @@ def _predicted(found: Findings) -> str:
             "<p>Each network is predicted by a fit that was not trained on it, and the predictor itself is "
             "trained on all of them.</p>"
         )
-    legend = _legend(list(words.items()))
-    drawn = _figure(_scatter(found.networks), legend)
+    drawn = captioned(_scatter(found.networks), words.items())
     off = sorted((one for one in found.networks if one.unseen), key=_off, reverse=True)
     rows = [
         [
@@ -171,25 +172,6 @@ def _described(one: NetworkFound) -> str:
     )
 
 
-def _figure(drawn: str, legend: str) -> str:
-    return f"<figure>{drawn}\n<figcaption>{legend}</figcaption></figure>"
-
-
-def _legend(keys: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<span>{_key(kind)} {escaped(words)}</span>" for kind, words in keys)
-
-
-def _key(kind: str) -> str:
-    """Draw a legend mark: of points, of a band or of a line."""
-    if kind.startswith("point"):
-        mark = f'<g class="{kind}"><circle r="6"/></g>'
-    elif kind == "band":
-        mark = '<rect class="band" x="-8" y="-8" width="16" height="16"/>'
-    else:
-        mark = f'<path class="{kind}" d="M-8 0H8"/>'
-    return f'<svg class="key" viewBox="-8 -8 16 16" aria-hidden="true">{mark}</svg>'
-
-
 def _over_time(found: Findings) -> str:
     lines = [
         ("line ten", "within ±10 %", [one.within_10 for one in found.rounds]),
@@ -208,8 +190,8 @@ def _over_time(found: Findings) -> str:
             f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4"/></g>'
             for (a, b), value in zip(at, values, strict=True)
         ]
-    legend = _legend([(kind, words) for kind, words, _ in lines])
-    drawn = _figure(chart(_FRAME, "accuracy over time", parts), legend)
+    keys = [(kind, words) for kind, words, _ in lines]
+    drawn = captioned(chart(_FRAME, "accuracy over time", parts), keys)
     rows = [_round_cells(i, one) for i, one in enumerate(found.rounds, 1)]
     head = ("round", "minutes", "networks", "left out", "±5 %", "±10 %", "repeats ±5 %", "±10 %")
     return section(
@@ -262,9 +244,9 @@ def _noise(found: Findings) -> str:
         *(f'<path class="limit" d="M{x(limit):.1f} {_FRAME.top}V{_FRAME.bottom}"/>' for limit in (5, 10)),
         *(f'<path class="{kind}" d="{_steps(values, x, y)}"/>' for kind, _, values in lines),
     ]
-    legend = _legend([*((kind, words) for kind, words, _ in lines), ("limit", "±5 and ±10 %")])
+    keys = [*((kind, words) for kind, words, _ in lines), ("limit", "±5 and ±10 %")]
     label = "networks by how far predictions and repeats are apart"
-    drawn = _figure(chart(_FRAME, label, parts), legend)
+    drawn = captioned(chart(_FRAME, label, parts), keys)
     rows = [
         [
             f'<th scope="row">{escaped(one.name)}</th>',
@@ -302,7 +284,7 @@ def _kinds(found: Findings) -> str:
     rows = [
         [
             f'<th scope="row">{escaped(kind.name)}</th>',
-            number(kind.share, "{:.1f} %".format, more=_bar(kind.share / widest)),
+            number(kind.share, "{:.1f} %".format, more=bar(kind.share / widest)),
             number(kind.seen + kind.unseen, "{:d}".format),
             number(kind.unseen, "{:d}".format),
             number(kind.bias, "{:+.1f} %".format),
@@ -324,14 +306,6 @@ def _kinds(found: Findings) -> str:
     )
 
 
-def _bar(share: float) -> str:
-    """A bar that fills ``share`` of its cell."""
-    return (
-        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{100 * share:.2f}" height="8"/></svg>'
-    )
-
-
 def _rules(found: Findings) -> str:
     if not found.votes:
         return section("Fusion rules", "<p>The runtime does not tell what it fuses, so there are none.</p>")
@@ -350,7 +324,7 @@ def _rules(found: Findings) -> str:
                 f'<th scope="row">{escaped(name)}</th>',
                 number(vote.fused, "{:d}".format),
                 number(vote.seen, "{:d}".format),
-                number(100 * vote.share, "{:.0f} %".format, more=_bar(vote.share)),
+                number(100 * vote.share, "{:.0f} %".format, more=bar(vote.share)),
                 f"<td>{'yes' if name in rules else 'no'}</td>",
             ]
         )

@@ -27,10 +27,13 @@ NEEDS = "pip install 'nnmeter_nas[search]'"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
     "population": "pareto", "mutation": "pareto", "crossover": "pareto",
+    "start": "learned", "hints": "learned",
     "order": "ranked", "top_k": "ranked", "quantile": "ranked", "pool_size": "ranked",
 }  # fmt: skip
 #: Options that --resume takes besides the folder.
-_RESUMABLE = ("trials", "concurrency", "port")
+_RESUMABLE = ("trials", "budget_minutes", "concurrency", "port")
+#: Architectures to train if neither their number nor a budget is given.
+_TRIALS = 20
 
 _EPILOG = f"""\
 SPACE is one of {", ".join(SPACES)};
@@ -39,6 +42,8 @@ what makes one when it is called without arguments. The hub's spaces are those o
 
 strategies:
   pareto   evolves towards the Pareto front of accuracy and latency (NSGA-II); what is too slow is repaired
+  learned  learns the accuracy from the trials, and trains what improves the front most in the light of it;
+           the choice where a trial takes minutes, as a proposal takes up to a second or two
   ranked   draws a pool inside the limits, ranks it by latency, and trains it in that order
   random   draws evenly among all architectures inside the limits
 
@@ -53,10 +58,12 @@ none. It needs: {NEEDS}, with NNI 2.10.1 or 3.0.
 
 examples:
   nnmeter-nas search --space spos-small --max-latency 0.8
+  nnmeter-nas search --space spos-small --strategy learned --max-latency 1.6 --trials 40
   nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
   nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
       --max-latency 0.8,0.6 --max-flops 8M -o two-devices
   nnmeter-nas search --space my_net:space --evaluator my_training:train --epochs 20 --max-latency 12 -o run
+  nnmeter-nas search --space my_net:space --evaluator my_training:train --budget-minutes 600 -o run
   nnmeter-nas search --resume run
   nnmeter-nas export run/best/1.json -o best.onnx
 """
@@ -69,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("-o", "--output", type=Path, metavar="RUN",
                        help="folder of the search (default: search-output)")
     where.add_argument("--resume", type=Path, metavar="RUN",
-                       help="go on with the search in this folder; beside it only --trials, --concurrency "
-                       "and --port may be given")
+                       help="go on with the search in this folder; beside it only --trials, "
+                       "--budget-minutes, --concurrency and --port may be given")
     parser.add_argument("--overwrite", action="store_true", help="replace a search that is in the folder")
     space = parser.add_argument_group("what to search")
     space.add_argument("--space", metavar="SPACE", help="name of a search space, or module:attribute")
@@ -84,7 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--epochs", type=positive_int, metavar="N",
                           help="epochs a trial, for FUNCTION (default: 3)")
     training.add_argument("--trials", type=positive_int, metavar="N",
-                          help="architectures to train (default: 20)")
+                          help=f"architectures to train (default: {_TRIALS}, or as many as "
+                          "--budget-minutes allows)")
+    training.add_argument("--budget-minutes", type=positive_float, metavar="M",
+                          help="propose no further architecture once the trials that ended have taken M "
+                          "minutes in all; trials that run at once both count, and those that run then still "
+                          "end (default: no limit)")
     training.add_argument("--concurrency", type=positive_int, metavar="N", help="trials at once (default: 2)")
     training.add_argument("--trial-limit", type=positive_int, metavar="S",
                           help="seconds after which a trial is stopped and counts as failed (default: none)")
@@ -122,7 +134,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _add_strategies(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("strategy")
-    group.add_argument("--strategy", choices=["pareto", "ranked", "random"], help="(default: pareto)")
+    group.add_argument("--strategy", choices=["pareto", "learned", "ranked", "random"],
+                       help="(default: pareto)")
     group.add_argument("--population", type=positive_int, metavar="N",
                        help="pareto: architectures in a generation (default: 20, or half of --trials if that "
                        "is less)")
@@ -130,6 +143,12 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
                        help="pareto: probability that a choice changes (default: 1 / number of choices)")
     group.add_argument("--crossover", type=share, metavar="P",
                        help="pareto: probability of two parents (default: 0.9)")
+    group.add_argument("--start", type=positive_int, metavar="N",
+                       help="learned: architectures to train before it asks its model (default: 12, or half "
+                       "of --trials if that is less)")
+    group.add_argument("--hints", type=_hints, metavar="NAME[,NAME]",
+                       help="learned: what may help to tell the accuracy beside the choices and the latency: "
+                       "flops, params, or none (default: flops,params)")
     group.add_argument("--order", choices=["ascending", "closest"],
                        help="ranked: the fastest first, or those closest to the limit (default: ascending)")
     group.add_argument("--top-k", type=positive_int, metavar="N",
@@ -147,11 +166,13 @@ def run(options: argparse.Namespace) -> int:
     names = options.predictor or [DEFAULT_DEVICE]
     # Loading torch and NNI takes seconds, so report a wrong device before that.
     devices = [load_latency_predictor(name, options.predictor_version).device for name in names]
-    trials = options.trials or 20
+    trials = options.trials or (_TRIALS if options.budget_minutes is None else None)
     strategy = options.strategy or "pareto"
     chosen = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
     if strategy == "pareto":
-        chosen.setdefault("population", min(20, max(2, trials // 2)))
+        chosen.setdefault("population", _at_most_half(20, trials))
+    if strategy == "learned":
+        chosen.setdefault("start", _at_most_half(12, trials))
     seed = options.seed or 0
     limits = {"flops": options.max_flops, "params": options.max_params}
     values = {
@@ -165,6 +186,7 @@ def run(options: argparse.Namespace) -> int:
         "limits": {name: most for name, most in limits.items() if most is not None},
         "input_shape": options.input_shape,
         "trials": trials,
+        "budget_minutes": options.budget_minutes,
         "arguments": {"epochs": options.epochs or 3, "seed": seed},
         "trial_limit_s": options.trial_limit,
         "seed": seed,
@@ -207,7 +229,7 @@ def _resume(options: argparse.Namespace) -> int:
         )
     experiment, run_folder = _search_room()
     path = options.resume.absolute()
-    given = {name: getattr(options, name) for name in ("trials", "concurrency")}
+    given = {name: getattr(options, name) for name in ("trials", "budget_minutes", "concurrency")}
     changed = {name: value for name, value in given.items() if value is not None}
     with run_folder.RunFolder.resume(path, **changed, **_moved(path)) as folder:
         os.chdir(folder.settings.folder)  # the user's modules and data are there
@@ -249,7 +271,7 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
         try:
             report = run_search(search, folder, at, started, changed)
         except SearchError:
-            if folder.ended < search.settings.trials:
+            if folder.is_unfinished:
                 note(f"go on with: {again}")
             raise
         except SystemExit:
@@ -259,7 +281,10 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
     for reason, candidates in report.rejected.items():
         out.print(f"{candidates} candidates not trained: {reason}")
     if report.note:
-        note(f"ended after {folder.ended} of {search.settings.trials} trials: {report.note}")
+        asked = "" if report.asked is None else f" of {report.asked}"
+        note(f"ended after {folder.ended}{asked} trials: {report.note}")
+    if report.budget_minutes is not None:
+        out.print(f"Trials took {report.minutes:.1f} minutes of a budget of {report.budget_minutes:g}")
     best = report.best
     values = ", ".join(f"{name} {value:.4g}" for name, value in best.values.items())
     out.print(f"Best: {best.metric:.4f} with {values}: {' '.join(best.choices.values())}", soft_wrap=True)
@@ -269,13 +294,17 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
 
 
 def _state(folder: RunFolder) -> str:
-    """Return the text of the bar: the number of running and failed trials, and the best metric."""
+    """Return the text of the bar: running and failed trials, the best metric, and what the trials took."""
+    from ..search.report.trials import trained_minutes
+
     trials = folder.trials()
     states = [trial.state for trial in trials]
     metrics = [trial.metric for trial in trials if trial.metric is not None]
     parts = [f"{states.count('running')} running"]
     parts += [f"{states.count('failed')} failed"] * ("failed" in states)
     parts += [f"best {max(metrics):.4f}"] if metrics else []
+    budget = folder.settings.budget_minutes
+    parts += [] if budget is None else [f"{trained_minutes(trials):.1f} of {budget:g} minutes"]
     return f"NNI trials: {', '.join(parts)}"
 
 
@@ -301,6 +330,11 @@ def _check(options: argparse.Namespace) -> None:
     for objective in options.objectives or []:
         if objective not in known:
             error(f"argument --objectives: {objective!r} is none of {', '.join(known)}")
+
+
+def _at_most_half(most: int, trials: int | None) -> int:
+    """Return how many architectures come before a strategy learns: ``most``, or half of few trials."""
+    return most if trials is None else min(most, max(2, trials // 2))
 
 
 def _by_device(options: argparse.Namespace, name: str, devices: list[str]) -> dict[str, float]:
@@ -341,6 +375,14 @@ def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of different names, with commas between them")
+    return names
+
+
+def _hints(text: str) -> list[str]:
+    names = [] if text == "none" else _names(text)
+    for name in names:
+        if name not in ("flops", "params"):
+            raise argparse.ArgumentTypeError(f"{name!r} is none of flops, params; or give none alone")
     return names
 
 

@@ -13,7 +13,7 @@ from ..errors import SearchError
 from ..supernet.named import load_space
 from ..supernet.nni_space import space_of
 from ..supernet.space import Space
-from .events import Ended, Event, Submitted, unended
+from .events import Ended, Event, Expected, Submitted, unended
 from .patches import patch_when_experiment_starts
 from .running import RunningTrials
 
@@ -50,6 +50,8 @@ class AskingStrategy:
         seed: seed for everything random. It is pickled with the arguments because it may have been drawn.
         problem: the problem from :meth:`make_problem`; None before the search has a space.
         events: everything that happened, in order; see :mod:`nnmeter_nas.nni.events`.
+        asks_no_more: whether the search proposes no further trials and ends with those that it has proposed.
+            Whoever runs the search may set it at any time.
         trials_folder: folder in which each trial writes its outcome, as ``<number>.json``, before it reports
             to NNI. None means that trials write no files.
     """
@@ -69,6 +71,7 @@ class AskingStrategy:
         self.seed: int | None = None
         self.problem: Any = None
         self.events: list[Event] = []
+        self.asks_no_more = False
         self.trials_folder: Path | None = None
         self._listeners: list[Listener] = []
         self._to_replay: list[Event] = []
@@ -107,6 +110,10 @@ class AskingStrategy:
     def exhausted(self) -> bool:
         """Whether :meth:`ask` has no more architectures, even after more tells."""
         return False
+
+    def expected(self, row: Row) -> Expected | None:
+        """Return the metric expected of ``row`` when it was asked for; None if the strategy expected none."""
+        return None
 
     def outcome_file(self, number: int) -> Path | None:
         """Return the file for the outcome of trial ``number``."""
@@ -150,7 +157,7 @@ class AskingStrategy:
         self._is_whole = True
 
     def search(self, trials: RunningTrials) -> None:
-        """Ask, start, wait and tell until NNI starts no more trials or nothing is left to try.
+        """Ask, start, wait and tell until NNI starts no more trials, nothing is left to try or to be asked.
 
         Trials that were submitted but have not ended come first.
 
@@ -161,11 +168,11 @@ class AskingStrategy:
         while True:
             for end in trials.ended():
                 self._record(end)
-            wanted = again or not self._waits
+            wanted = again or not (self._waits or self.asks_no_more)
             if wanted and trials.has_room() and (trial := again.pop(0) if again else self._ask()):
                 trials.start(trial)
                 continue
-            if trials.are_over():
+            if trials.are_over() or (self.asks_no_more and not (again or trials.are_running())):
                 return
             if self._waits and not trials.are_running():
                 if self.exhausted:
@@ -180,7 +187,8 @@ class AskingStrategy:
         if row is None:
             self._waits = True
             return None
-        trial = Submitted(self._submitted + 1, self.problem.architecture(row), self._values(row))
+        architecture, values = self.problem.architecture(row), self._values(row)
+        trial = Submitted(self._submitted + 1, architecture, values, self.expected(row))
         self._record(trial)
         return trial
 

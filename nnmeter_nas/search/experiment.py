@@ -42,11 +42,18 @@ from .run_folder import LOGS, TRIALS, RunFolder, Settings
 logger = logging.getLogger(__name__)
 
 #: Name of a strategy in a search -> its class in :mod:`nnmeter_nas.strategies`.
-_STRATEGIES = {"pareto": "ParetoEvolution", "ranked": "LatencyRanked", "random": "LatencyConstrainedRandom"}
+_STRATEGIES = {
+    "pareto": "ParetoEvolution",
+    "learned": "LearnedPareto",
+    "ranked": "LatencyRanked",
+    "random": "LatencyConstrainedRandom",
+}
 #: Number of attempts to start NNI's manager, each on another port.
 _STARTS = 4
 #: Number of random architectures; their median latency is the limit if none is given.
 SAMPLED = 200
+#: What a strategy has learned is told anew once the trials have grown by this share: it takes seconds.
+_STALE = 0.1
 
 
 class Search:
@@ -82,6 +89,7 @@ class Search:
         self.settings = settings
         self.strategy = self._make_strategy(settings)
         self.strategy.prepare(self.space)
+        self._important: tuple[int, dict[str, float]] = (0, {})
         self.facts: dict[str, Any] = {
             "space": self.space.fingerprint,
             "packs": {p.device: [p.version, pack_fingerprint(p.pack)] for p in self.predictors},
@@ -102,8 +110,8 @@ class Search:
                 )
         self.strategy.replay(folder.events)
 
-    def report(self, folder: RunFolder, note: str = "") -> SearchReport:
-        """Report the results so far."""
+    def report(self, folder: RunFolder, note: str = "", is_final: bool = False) -> SearchReport:
+        """Report the results so far; what takes long is done anew for the final report, or now and then."""
         settings, problem = self.settings, self.strategy.problem
         several = len(self.predictors) > 1
         hardware = {
@@ -127,7 +135,9 @@ class Search:
             nni=version("nni"),
             units={name: measure.unit for name, measure in problem.measures.items()},
             rejected=dict(self.strategy.rejected),
+            importance=self._importance(folder, is_final),
             asked=settings.trials,
+            budget_minutes=settings.budget_minutes,
             note=note,
             settings={name: value for name, value in asdict(settings).items() if name != "folder"},
         )
@@ -145,6 +155,12 @@ class Search:
             name: self._latency_by_block(p.device, tuple(choices.items()))
             for name, p in zip(hardware, self.predictors, strict=True)
         })  # fmt: skip
+
+    def _importance(self, folder: RunFolder, is_final: bool) -> dict[str, float]:
+        """What the strategy owes to each choice, as of when a tenth fewer trials had ended at most."""
+        if is_final or folder.ended >= (1 + _STALE) * self._important[0]:
+            self._important = folder.ended, self.strategy.importance()
+        return self._important[1]
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - a process has one search
     def _latency_by_block(self, device: str, choices: tuple[tuple[str, str], ...]) -> dict[str, float]:
@@ -244,12 +260,23 @@ def run_search(
         search.resumed(folder)
         changed(folder)
         running = _Running(search, folder, work, changed)
-        if left := search.settings.trials - folder.ended:
-            running.run(left, home, port, started)
-    few = "the strategy had no further architectures" if folder.ended < search.settings.trials else ""
-    report = search.report(folder, few)
+        if folder.is_unfinished:
+            running.run(home, port, started)
+    report = search.report(folder, _early(folder), is_final=True)
     write_report(report, folder.path)
     return report
+
+
+def _early(folder: RunFolder) -> str:
+    """Say why a search ended before it had all the trials that it was asked for; empty if it did not."""
+    settings = folder.settings
+    if settings.trials is not None and folder.ended >= settings.trials:
+        return ""
+    if not folder.is_spent:
+        return "the strategy had no further architectures"
+    if settings.trials is None:
+        return ""  # a budget alone is how it was to end
+    return f"the trials took the {settings.budget_minutes:g} minutes of the budget"
 
 
 @dataclass
@@ -267,14 +294,15 @@ class _Running:
     changed: Callable[[RunFolder], None]
     port: int | None = None
 
-    def run(self, trials: int, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
-        """Let NNI run up to ``trials`` trials with the home folder ``home``; see :func:`run_search`."""
+    def run(self, home: str | None, port: int | None, started: Callable[[int], None]) -> None:
+        """Let NNI run the trials that are left, with the home folder ``home``; see :func:`run_search`."""
         from ..nni.launching import launcher_of_search
 
         patch()
         experiments = _experiments()
-        config = self._config(experiments, trials, home)
+        config = self._config(experiments, home)
         strategy = self.search.strategy
+        strategy.asks_no_more = self.folder.is_spent
         strategy.trials_folder = self.folder.path / TRIALS
         strategy.listen(self._happened)
 
@@ -304,13 +332,14 @@ class _Running:
             f"search in {self.folder.path} can be resumed"
         ) from failure
 
-    def _config(self, experiments: Any, trials: int, home: str | None) -> Any:
+    def _config(self, experiments: Any, home: str | None) -> Any:
         settings = self.search.settings
         config = experiments.make_config(
             settings.engine, self.search.space.input_shape, self.work, Path.cwd()
         )
         config.trial_concurrency = settings.concurrency
-        config.max_trial_number = trials
+        if settings.trials is not None:
+            config.max_trial_number = settings.trials - self.folder.ended
         if settings.trial_limit_s is not None:
             config.max_trial_duration = f"{settings.trial_limit_s}s"
         config.experiment_working_directory = str(self.work)
@@ -327,6 +356,7 @@ class _Running:
             event = replace(event, failure=self._failure(event))
         self.folder.record(event)
         if isinstance(event, Ended):
+            self.search.strategy.asks_no_more = self.folder.is_spent
             try:
                 write_report(self.search.report(self.folder), self.folder.path)
             except Exception:  # the journal has everything, and the end writes the report again

@@ -27,7 +27,7 @@ from ..journal import Journal
 from ..nni.events import Ended, Event, Submitted, from_record, to_record, unended
 from ..nni.trial import Outcome, read_outcome
 from .report.files import empty_folder
-from .report.trials import Trial
+from .report.trials import Trial, trained_minutes
 
 SETTINGS, _JOURNAL, TRIALS, LOGS, _LOCK = "search.json", "journal.jsonl", "trials", "nni-logs", "search.lock"
 
@@ -38,7 +38,7 @@ class Settings:
 
     Attributes:
         space: name of the search space, or ``module:attribute``.
-        strategy: "pareto", "ranked" or "random".
+        strategy: "pareto", "learned", "ranked" or "random".
         options: options of the strategy.
         devices: applied hardware to predict latencies on.
         predictor_version: version of the predictor packs; None means the newest.
@@ -46,7 +46,9 @@ class Settings:
         limits: upper limits of other measures, such as flops and params.
         objectives: what to minimise while maximising the metric: "latency", "flops", "params".
         input_shape: NCHW; None means the space's own.
-        trials: number of architectures to train.
+        trials: number of architectures to train; None if it is not limited.
+        budget_minutes: the search proposes no further trial once those that ended have taken so many minutes,
+            added up over trials that ran at once; None means no limit.
         concurrency: number of trials that run at once.
         evaluator: ``module:function`` that a trial runs.
         arguments: arguments of that function; it gets those that it takes.
@@ -66,7 +68,8 @@ class Settings:
     limits: Mapping[str, float] = field(default_factory=dict)
     objectives: Sequence[str] = ("latency",)
     input_shape: Sequence[int] | None = None
-    trials: int = 20
+    trials: int | None = 20
+    budget_minutes: float | None = None
     concurrency: int = 2
     evaluator: str = "nnmeter_nas.estimators.digits:train_on_digits"
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -150,6 +153,22 @@ class RunFolder:
         """How many trials have ended."""
         return sum(isinstance(event, Ended) for event in self.events)
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether the trials that ended have taken all minutes of the budget; False without a budget."""
+        budget = self.settings.budget_minutes
+        return budget is not None and trained_minutes(self.trials()) >= budget
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether trials are left to run: fewer ended than were asked for, and the budget is not spent.
+
+        A trial that was submitted and has not ended runs even if the budget is spent.
+        """
+        most = self.settings.trials
+        wanted = most is None or self.ended < most
+        return wanted and (bool(unended(self.events)) or not self.is_spent)
+
     def outcome(self, number: int) -> Outcome | None:
         """Read the outcome that the trial of this number left; None if it left none."""
         return read_outcome(self.path / TRIALS / f"{number:04}.json")
@@ -166,11 +185,12 @@ class RunFolder:
         return [self._trial(*begin, *ends.get(number, (None, 0.0))) for number, begin in begins.items()]
 
     def _trial(self, begin: Submitted, begun: float, end: Ended | None, over: float) -> Trial:
+        submitted = Trial(begin.number, begin.architecture, begin.values, expected=begin.expected)
         if end is None:
-            return Trial(begin.number, begin.architecture, begin.values)
+            return submitted
         outcome = self.outcome(begin.number)
         seconds = over - begun if outcome is None else outcome.seconds
-        return Trial(begin.number, begin.architecture, begin.values, end.metric, seconds, end.failure)
+        return dataclasses.replace(submitted, metric=end.metric, seconds=seconds, failure=end.failure)
 
     def clear(self) -> None:
         """Remove the search, so that another can start here; keep all files that are not of it."""

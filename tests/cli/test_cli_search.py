@@ -18,6 +18,7 @@ pytestmark = pytest.mark.nni3
 DEVICE = "cortexA76cpu_tflite21"
 SEARCH = ["search", "--space", "spos-small"]
 RANKED = [*SEARCH, "--strategy", "ranked"]
+LEARNED = [*SEARCH, "--strategy", "learned"]
 
 
 @pytest.mark.parametrize(
@@ -33,9 +34,16 @@ RANKED = [*SEARCH, "--strategy", "ranked"]
         ([*SEARCH, "--objectives", "latency,power"], "'power' is none of latency, flops, params"),
         ([*RANKED, "--population", "4"], "--population: is of --strategy pareto, not of ranked"),
         ([*SEARCH, "--order", "closest"], "--order: is of --strategy ranked, not of pareto"),
+        ([*RANKED, "--start", "4"], "--start: is of --strategy learned, not of ranked"),
+        ([*SEARCH, "--hints", "none"], "--hints: is of --strategy learned, not of pareto"),
+        ([*LEARNED, "--hints", "flops,power"], "'power' is none of flops, params; or give none alone"),
+        ([*LEARNED, "--hints", "flops,none"], "'none' is none of flops, params; or give none alone"),
+        ([*LEARNED, "--start", "0"], "0 is not at least 1"),
+        ([*LEARNED, "--population", "4"], "--population: is of --strategy pareto, not of learned"),
         ([*RANKED, "--top-k", "3", "--quantile", "0.1"], "--quantile: not allowed with --top-k"),
         ([*RANKED, "--quantile", "2"], "2 is not from 0 to 1"),
         ([*SEARCH, "--trials", "0"], "0 is not at least 1"),
+        ([*SEARCH, "--budget-minutes", "0"], "0 is not a positive number"),
         ([*SEARCH, "--engine", "cgo"], "invalid choice: 'cgo'"),
         (["search", "--resume", "run", "-o", "other"], "not allowed with argument"),
         (["search", "--resume", "run", "--space", "spos", "--seed", "0"], "so --space, --seed cannot be"),
@@ -55,7 +63,8 @@ def test_help_names_spaces_strategies_and_examples(capsys: pytest.CaptureFixture
         main(["search", "--help"])
     assert exit_info.value.code == 0
     text = capsys.readouterr().out
-    for word in ("spos-small", "nasbench201", "NSGA-II", "--resume run", "examples:", "nnmeter-nas export"):
+    for word in ("spos-small", "nasbench201", "NSGA-II", "learns", "--resume run", "examples:",
+                 "nnmeter-nas export"):  # fmt: skip
         assert word in text
 
 

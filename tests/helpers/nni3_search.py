@@ -22,7 +22,7 @@ from nni.nas.strategy.middleware import Chain, Filter
 from nni_trials import evaluate
 from nnmeter_nas.nni.events import to_record
 from nnmeter_nas.search_spaces import spos
-from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter, ParetoEvolution
+from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter, LearnedPareto, ParetoEvolution
 from work import WorkPredictor
 
 CPU = "cortexA76cpu_tflite21"
@@ -41,6 +41,7 @@ def main() -> None:
             RegularizedEvolution(population_size=2, sample_size=1, mutation_prob=0.5, seed=0), Filter(accept)
         ),
         "pareto": lambda: ParetoEvolution(2, limit, predictor=CPU),
+        "learned": lambda: LearnedPareto(2, limit, predictor=CPU),
         "constrained": lambda: LatencyConstrainedRandom(limit, predictor=CPU),
     }
     search = searches[task["strategy"]]()

@@ -23,7 +23,7 @@ from nni.retiarii.experiment.pytorch import RetiariiExeConfig, RetiariiExperimen
 from nni_trials import evaluate
 from nnmeter_nas.nni.events import to_record
 from nnmeter_nas.search_spaces import spos
-from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter, ParetoEvolution
+from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyFilter, LearnedPareto, ParetoEvolution
 from work import WorkPredictor
 
 CPU = "cortexA76cpu_tflite21"
@@ -42,6 +42,7 @@ def main() -> None:
             population_size=2, sample_size=1, model_filter=accept
         ),
         "pareto": lambda: ParetoEvolution(2, limit, predictor=CPU, seed=0),
+        "learned": lambda: LearnedPareto(2, limit, predictor=CPU, seed=0),
         "constrained": lambda: LatencyConstrainedRandom(limit, predictor=CPU, seed=0),
     }
     search = searches[task["strategy"]]()

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from nnmeter_nas.errors import SearchError
+from nnmeter_nas.nni.events import Expected
 from nnmeter_nas.pages import figure
 from nnmeter_nas.search.report.files import empty_folder, trials_table, write_report
 from nnmeter_nas.search.report.outcome import SearchReport, limits_text
@@ -134,7 +135,7 @@ def test_architecture_files_say_where_they_were_predicted_and_how_to_build_them(
     assert first == {
         "space": "spos-small", "input_shape": [1, 3, 32, 32], "choices": dict(BALANCED.choices),
         "values": {"latency_ms": 3.0}, "intervals": {}, "not_measured": {}, "metric": 0.95,
-        "metric_name": "accuracy",
+        "metric_name": "accuracy", "expected": None,
         "devices": {"latency_ms": {"device": CPU, "pack_version": 2.0, "pack_fingerprint": "abc"}},
         "limits": {"maxima": {"latency_ms": 4.0}, "minima": {}}, "objectives": ["latency_ms"], "trial": 2,
         "strategy": "random", "nni": "2.10.1", "settings": {"seed": 7},
@@ -151,6 +152,20 @@ def test_intervals_are_in_every_file(tmp_path: Path) -> None:
     by_trial = {row["trial"]: (row["latency_ms_low"], row["latency_ms_high"]) for row in rows}
     assert by_trial == {str(FAST.number): ("", ""), str(BALANCED.number): ("2.75", "3.25")}
     assert "2.75 to 3.25" in (tmp_path / "report.html").read_text()
+
+
+def test_metrics_that_were_expected_are_in_every_file(tmp_path: Path) -> None:
+    write_report(report_of(FAST, replace(BALANCED, expected=Expected(0.93, 0.91, 0.96))), tmp_path)
+    first, second = (json.loads((tmp_path / "best" / f"{n}.json").read_text()) for n in (1, 2))
+    assert first["expected"] == {"metric": 0.93, "low": 0.91, "high": 0.96}
+    assert second["expected"] is None
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text())))
+    columns = ("accuracy_expected", "accuracy_low", "accuracy_high")
+    assert [tuple(row[name] for name in columns) for row in rows] == [("",) * 3, ("0.93", "0.91", "0.96")]
+    page = (tmp_path / "report.html").read_text()
+    assert "<small>expected 0.9300</small><small>0.9100 to 0.9600</small>" in page
+    write_report(report_of(FAST, BALANCED), tmp_path)
+    assert "expected" not in (tmp_path / "trials.csv").read_text()
 
 
 def test_shares_that_were_not_measured_are_in_the_files(tmp_path: Path) -> None:

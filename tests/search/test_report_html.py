@@ -12,26 +12,43 @@ from dataclasses import replace
 
 import pytest
 
+from nnmeter_nas.nni.events import Expected
 from nnmeter_nas.pages import escaped, ticks
+from nnmeter_nas.search.report.growth import growth
 from nnmeter_nas.search.report.outcome import SearchReport
 from nnmeter_nas.search.report.page import report_html
 from nnmeter_nas.search.report.svg import pareto_chart
+from nnmeter_nas.search.report.trials import Trial
 from searches import BALANCED, BEATEN, CPU, CPU_MS, FAILED, FAST, GPU, GPU_MS, RUNNING, report_of, two_devices
 from web_page import Page
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m\ud800"
 
 
+def expected(trial: Trial, metric: float) -> Trial:
+    """The trial, of which this metric was expected, 0.01 more or less."""
+    return replace(trial, expected=Expected(metric, metric - 0.01, metric + 0.01))
+
+
+def points_of(page: Page, chart: int) -> list[dict[str, str | None]]:
+    """Attributes of the marks of trials in one of the charts."""
+    charts = [i for i, (kind, a) in enumerate(page.elements) if kind == "svg" and a.get("class") == "chart"]
+    end = charts[chart + 1] if chart + 1 < len(charts) else len(page.elements)
+    return [a for _, a in page.elements[charts[chart] : end] if "data-trial" in a]
+
+
 def full() -> SearchReport:
     """A search with everything that a page can show."""
     return replace(
-        two_devices(FAST, BALANCED, BEATEN, FAILED, RUNNING),
+        two_devices(FAST, expected(BALANCED, 0.93), expected(BEATEN, 0.94), FAILED, RUNNING),
         rejected={f"{CPU_MS} above 4 ms": 4321},
         latency_by_block={
             CPU_MS: {"layer_1": 1.0, "layer_2": 0.5, "stationary_block": 0.5},
             GPU_MS: {"layer_1": 4.0, "layer_2": 2.0, "stationary_block": 1.0},
         },
+        importance={"layer_1": 0.75, "layer_2": 0.25},
         asked=10,
+        budget_minutes=30.0,
         note="the strategy had no further candidates",
     )
 
@@ -40,14 +57,16 @@ def test_page_tells_all_there_is_to_know() -> None:
     text = report_html(full())
     page = Page(text)
     assert page.texts["h2"] == [
-        "Pareto front", "Latency by block", "Trials", "What was rejected, and why", "Settings",
+        "Pareto front", "Growth of the front", "What was learnt", "Latency by block", "Trials",
+        "What was rejected, and why", "Settings",
     ]  # fmt: skip
     everything = page.texts["main"][0] + page.texts["header"][0]
     for expected in (
         "trials trained of 10", "1 running, 1 failed", "nnmeter-nas export best/1.json", "no further",
         "75% of the limit 4, at least 1.5", "4,321",
         f"{CPU_MS} above 4 ms", "ValueError: no such kernel [/k9]", "stationary_block", "50.0%",
-        "layer_1: k5 layer_2: xception", "spos-small", "2.10.1", "300.0 M",
+        "layer_1: k5 layer_2: xception", "spos-small", "2.10.1", "300.0 M", "of a budget of 30",
+        "proposed 2 of 5 trials", "off by 0.0150 in the median, and 1 of 2 are within", "75.0%",
     ):  # fmt: skip
         assert expected in everything, expected
     assert {row.get("id") for row in page.all("tbody")} >= {f"trial-{n}" for n in range(1, 6)}
@@ -55,7 +74,7 @@ def test_page_tells_all_there_is_to_know() -> None:
 
 def test_every_trained_trial_is_a_point_that_tells_its_architecture_and_links_to_its_row() -> None:
     page = Page(report_html(report_of(FAST, BALANCED, BEATEN, FAILED)))
-    points = [a for _, a in page.elements if "data-trial" in a]
+    points = points_of(page, 0)
     assert Counter(a["data-trial"] for a in points) == {"1": 1, "2": 1, "3": 1}
     assert {a["href"] for a in points if "href" in a} == {"#trial-1", "#trial-2"}
     titles = page.texts["title"][1:]  # the first is the page's
@@ -112,7 +131,7 @@ def test_what_is_unpredicted_is_said_and_never_zero() -> None:
 def test_every_device_and_objective_has_a_chart_of_its_own() -> None:
     page = Page(report_html(two_devices(FAST, BALANCED)))
     charts = [a for a in page.all("svg") if a.get("class") == "chart"]
-    assert len(charts) == 3
+    assert len(charts) == 3 + 1  # and the growth of the front
     assert all(a["role"] == "group" and a["aria-label"] for a in charts)
     assert sum("outside" in (a.get("class") or "") for a in page.all("rect")) >= 3
 
@@ -124,10 +143,10 @@ def test_step_line_is_drawn_only_where_the_front_is_one() -> None:
 
 def test_tables_have_headings_for_their_columns_and_name_themselves() -> None:
     page = Page(report_html(full()))
-    assert len(page.all("table")) == 6
+    assert len(page.all("table")) == 7
     assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
     regions = [a for a in page.all("div") if a.get("role") == "region"]
-    assert len(regions) == 6
+    assert len(regions) == 7
     assert all(a["aria-label"] and a["tabindex"] == "0" for a in regions)
 
 
@@ -144,6 +163,59 @@ def test_page_loads_nothing_from_elsewhere_and_lets_only_its_own_script_run() ->
     assert "@import" not in text
     assert "http://" not in text
     assert "https://" not in text
+
+
+def test_every_trial_that_the_model_proposed_stands_at_what_was_reported_and_expected() -> None:
+    page = Page(report_html(report_of(FAST, expected(BALANCED, 0.94), expected(BEATEN, 0.93), FAILED)))
+    learnt = points_of(page, 2)
+    at = {a["data-trial"]: re.findall(r"[\d.]+", a["transform"] or "") for a in learnt}
+    (x2, y2), (x3, y3) = (map(float, at[number]) for number in ("2", "3"))
+    assert x2 > x3  # 0.95 and 0.93 were reported
+    assert y2 < y3  # 0.94 and 0.93 were expected, and up is less
+    *limits, _ = [a["d"] or "" for a in page.all("path") if a.get("class") == "interval"]  # the last: legend
+    lengths = [re.findall(r"-?[\d.]+", path)[1:] for path in limits]
+    assert len(lengths) == 2
+    assert all(float(low) == pytest.approx(-float(high), abs=0.2) and float(low) > 0 for low, high in lengths)
+    assert any("expected: 0.9400, 0.9300 to 0.9500" in title for title in page.texts["title"])
+
+
+def test_what_was_learnt_is_told_of_strategies_that_learn_alone() -> None:
+    assert "What was learnt" not in report_html(report_of(FAST, BALANCED))
+    waiting = report_html(report_of(FAST, expected(FAILED, 0.9), expected(RUNNING, 0.9)))
+    assert "What was learnt" not in waiting
+    assert "What was learnt" in report_html(replace(report_of(FAST), importance={"layer_1": 1.0}))
+
+
+def test_importance_is_told_by_choice_with_what_the_best_has() -> None:
+    page = Page(report_html(replace(report_of(FAST, BALANCED), importance={"layer_2": 0.2, "layer_1": 0.8})))
+    told = [text for text in page.texts["tr"] if "%" in text and "layer" in text]
+    assert told == ["layer_180.0%k5", "layer_220.0%xception"]
+
+
+def test_front_grows_to_its_final_hypervolume_and_never_shrinks() -> None:
+    worse, better = replace(BEATEN, number=2, metric=0.85), replace(BALANCED, number=3)
+    found = growth(report_of(FAST, worse, better, FAILED, RUNNING))
+    numbers, shares = zip(*((trial.number, share) for trial, share in found), strict=True)
+    assert numbers == (1, 2, 3)
+    assert shares[0] == shares[1] < shares[2] == 1.0
+    page = Page(report_html(report_of(FAST, worse, better)))
+    assert [a["data-trial"] for a in points_of(page, 1)] == ["1", "3"]
+    assert "The search had 99% of it after trial 3 of 3." in page.texts["main"][0]
+
+
+def test_growth_of_the_front_is_the_hypervolume_below_the_limit() -> None:
+    """Between a limit of 4 ms and 0.902, which a tenth of the metrics do not reach."""
+    trials = [replace(FAST, metric=0.90), replace(BALANCED, metric=0.91), replace(BEATEN, metric=0.95)]
+    poor = 0.902
+    areas = [0.0, (4.0 - 3.0) * (0.91 - poor), (4.0 - 3.0) * (0.91 - poor) + (4.0 - 3.5) * (0.95 - 0.91)]
+    found = [share for _, share in growth(report_of(*trials))]
+    assert found == pytest.approx([area / areas[-1] for area in areas], abs=0.01)
+
+
+@pytest.mark.parametrize("trials", [(FAST,), (FAST, replace(FAST, number=2)), (FAILED, RUNNING)])
+def test_growth_of_few_or_equal_trials_can_be_drawn(trials: tuple[Trial, ...]) -> None:
+    assert all(share == 1.0 for _, share in growth(report_of(*trials)))
+    Page(report_html(report_of(*trials)))
 
 
 def test_names_and_failures_that_look_like_markup_stay_text() -> None:

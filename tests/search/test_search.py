@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,9 +130,15 @@ def test_trials_that_crash_are_killed_or_report_nan_are_marked_failed(tmp_path: 
     assert architectures(tmp_path) == expected(5)
 
 
-def test_evolution_goes_on_after_failures_and_after_a_kill(tmp_path: Path) -> None:
-    arguments = ["--strategy", "pareto", "--population", "2", "--concurrency", "1"]
-    command = search(tmp_path, *arguments, evaluator="failing", trials=6)
+@pytest.mark.parametrize(
+    "arguments",
+    [("--strategy", "pareto", "--population", "2"), ("--strategy", "learned", "--start", "2")],
+    ids=["pareto", "learned"],
+)
+def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = search(tmp_path, *arguments, "--concurrency", "1", evaluator="failing", trials=6)
     command.wait_until(lambda: len(ended(tmp_path)) >= 4)
     command.process.kill()
     command.end()
@@ -141,6 +148,68 @@ def test_evolution_goes_on_after_failures_and_after_a_kill(tmp_path: Path) -> No
     assert states == ["failed"] * 3 + ["trained"] * 3
     tried = [tuple(architecture.items()) for architecture in architectures(tmp_path)]
     assert len(set(tried)) == 6
+
+
+def test_a_search_that_learns_for_devices_and_objectives_keeps_what_it_expected(tmp_path: Path) -> None:
+    def submitted() -> list[dict[str, Any]]:
+        records = read_journal(tmp_path / "run" / "journal.jsonl")
+        return [record for record in records if record["event"] == "submitted"]
+
+    limits = {device: limit_in("spos-small", device, 0.6) for device in (CPU, DEVICE)}
+    command = search(
+        tmp_path, "--predictor", ",".join(limits), "--max-latency", ",".join(map(str, limits.values())),
+        "--objectives", "latency,flops", "--strategy", "learned", "--start", "3", "--hints", "params",
+        "--concurrency", "2", trials=7,
+    )  # fmt: skip
+    command.wait_until(lambda: len(ended(tmp_path)) >= 4 and command.trials())
+    command.process.kill()
+    command.end()
+    before = submitted()
+    again = resume(tmp_path)
+    code, _, errors = again.end()
+    assert code == 0, errors
+    assert again.running() == []
+    assert submitted()[: len(before)] == before
+    assert [record["number"] for record in submitted()] == sorted(ended(tmp_path)) == list(range(1, 8))
+    assert [record["expected"] is None for record in submitted()] == [True] * 3 + [False] * 4
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>What was learnt</h2>" in page
+    assert "The model of the accuracy proposed 4 of 7 trials" in page
+    assert "importance</th>" in page
+    found = rows(tmp_path)
+    assert len({tuple(architecture.items()) for architecture in architectures(tmp_path)}) == 7
+    for row, record in zip(found, submitted(), strict=True):
+        assert all(float(row[f"latency_ms_{device}"]) <= limits[device] for device in limits)
+        if record["expected"] is not None:
+            assert float(row["accuracy_expected"]) == record["expected"]["metric"]
+
+
+def test_a_search_ends_when_its_trials_have_taken_the_budget_and_goes_on_with_a_larger_one(
+    tmp_path: Path,
+) -> None:
+    command = Command(
+        tmp_path, "search", "--space", "spos-small", "--predictor", DEVICE, "--max-latency", str(limit()),
+        "--strategy", "random", "--evaluator", "failing_search:slow", "--budget-minutes", "0.1",
+        "--concurrency", "1", "-o", "run",
+    )  # fmt: skip
+    code, printed, errors = command.end()
+    assert code == 0, errors
+    seconds = [float(row["seconds"]) for row in rows(tmp_path)]
+    assert sum(seconds) >= 6 > sum(seconds[:-1])
+    assert f"Trials took {sum(seconds) / 60:.1f} minutes of a budget of 0.1" in printed
+    assert "no further architectures" not in errors
+    assert command.running() == []
+
+    again = resume(tmp_path, "--budget-minutes", str((sum(seconds) + 1) / 60), "--trials", "9")
+    code, _, errors = again.end()
+    assert code == 0, errors
+    assert "of 9 trials: the trials took the" in errors
+    assert again.running() == []
+    assert len(rows(tmp_path)) == len(seconds) + 1
+    check_complete(tmp_path, len(seconds) + 1)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "minutes of trials" in page
+    assert "minutes of the budget" in page
 
 
 def test_a_search_of_failures_alone_says_what_they_failed_with(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from nnmeter_nas.errors import SearchError
-from nnmeter_nas.nni.events import Ended, Event, Submitted
+from nnmeter_nas.nni.events import Ended, Event, Expected, Submitted
 from nnmeter_nas.predictor import Explanation
 from nnmeter_nas.search.manager_process import contained, free_port
 from nnmeter_nas.search.run_folder import RunFolder, Settings
@@ -59,6 +60,24 @@ def test_settings_and_events_come_back(run: Path) -> None:
         assert folder.trials()[0].failure == "MemoryError: too large"
 
 
+def test_what_was_expected_of_a_trial_comes_back(run: Path) -> None:
+    with RunFolder.resume(run) as folder:
+        folder.record(replace(submitted(4), expected=Expected(0.8, 0.7, 0.85)))
+    with RunFolder.resume(run) as folder:
+        assert folder.events[-1] == replace(submitted(4), expected=Expected(0.8, 0.7, 0.85))
+        assert [trial.expected for trial in folder.trials()] == [None] * 3 + [Expected(0.8, 0.7, 0.85)]
+    record = json.loads((run / "journal.jsonl").read_text().splitlines()[-1])
+    assert record["expected"] == {"metric": 0.8, "low": 0.7, "high": 0.85}
+
+
+def test_a_journal_from_before_anything_was_expected_is_read(run: Path) -> None:
+    journal = run / "journal.jsonl"
+    assert '"expected": null' in journal.read_text()
+    journal.write_text(journal.read_text().replace(', "expected": null', ""))
+    with RunFolder.resume(run) as folder:
+        assert folder.events == EVENTS
+
+
 def test_a_trial_that_finished_while_nobody_listened_is_taken_down_once(run: Path) -> None:
     (run / "trials").mkdir()
     (run / "trials" / "0003.json").write_text('{"metric": 0.5, "seconds": 12.5, "failure": ""}')
@@ -72,6 +91,25 @@ def test_a_trial_that_finished_while_nobody_listened_is_taken_down_once(run: Pat
 def test_more_trials_can_be_asked_for(run: Path) -> None:
     with RunFolder.resume(run, trials=50) as folder:
         assert folder.settings.trials == 50
+
+
+def test_a_budget_is_spent_by_all_trials_that_ended(run: Path) -> None:
+    (run / "trials").mkdir()
+    for number, seconds in ((1, 50.0), (2, 70.0), (3, 90.0)):
+        outcome = {"metric": None if number == 1 else 0.5, "seconds": seconds, "failure": ""}
+        (run / "trials" / f"{number:04}.json").write_text(json.dumps(outcome))
+    with RunFolder.resume(run, budget_minutes=2.0, trials=None) as folder:
+        assert folder.is_spent
+        assert folder.is_unfinished  # the third trial was submitted and has not ended
+        folder.recover()
+        assert not folder.is_unfinished
+    with RunFolder.resume(run, budget_minutes=4.0, trials=None) as folder:
+        assert not folder.is_spent
+        assert folder.is_unfinished
+    with RunFolder.resume(run, budget_minutes=4.0, trials=3) as folder:
+        assert not folder.is_unfinished
+    with RunFolder.resume(run) as folder:
+        assert not folder.is_spent
 
 
 def test_a_folder_with_a_search_is_not_overwritten_unasked(run: Path) -> None:

@@ -40,7 +40,7 @@ from nnmeter_nas.nni.events import Ended, Event, Submitted, from_record, to_reco
 from nnmeter_nas.nni.space_api import ModelSpace, model_space, nn  # noqa: E402
 from nnmeter_nas.nni.trial import read_outcome  # noqa: E402
 from nnmeter_nas.search_spaces import spos  # noqa: E402
-from nnmeter_nas.strategies import LatencyConstrainedRandom, ParetoEvolution  # noqa: E402
+from nnmeter_nas.strategies import LatencyConstrainedRandom, LearnedPareto, ParetoEvolution  # noqa: E402
 from nnmeter_nas.supernet.choices import candidate_name  # noqa: E402
 from nnmeter_nas.supernet.nni_space import space_of  # noqa: E402
 from nnmeter_nas.supernet.space import Space  # noqa: E402
@@ -192,6 +192,22 @@ def test_a_strategy_that_waits_for_nothing_is_an_error_and_no_endless_wait(space
         strategy.search(Workers(workers=1, most=1))
 
 
+def test_a_search_that_asks_no_more_ends_with_the_trials_that_it_has_proposed(space: Space) -> None:
+    strategy, workers = prepared(space), Workers(workers=2, most=9)
+    strategy.listen(lambda event: setattr(strategy, "asks_no_more", event.number == 2))
+    strategy.search(workers)
+    assert [trial.number for trial in workers.started] == [1, 2]
+    assert len(strategy.told) == 2
+    resumed = prepared(space)
+    resumed.replay(strategy.events[:3])
+    [left] = unended(resumed.events)
+    resumed.asks_no_more = True
+    again = Workers(workers=2, most=9)
+    resumed.search(again)
+    assert again.started == [left]
+    assert len(resumed.told) == 2
+
+
 def test_listeners_hear_of_an_event_before_anything_follows_from_it(space: Space) -> None:
     strategy, workers = prepared(space), Workers(workers=1, most=2)
     heard: list[tuple[Event, int, int]] = []
@@ -204,6 +220,7 @@ def test_listeners_hear_of_an_event_before_anything_follows_from_it(space: Space
 @pytest.mark.parametrize("make", [
     lambda: ParetoEvolution(3, limit(31), predictor=CPU, seed=1),
     lambda: LatencyConstrainedRandom(limit(31), predictor=CPU, seed=1),
+    lambda: LearnedPareto(3, limit(31), predictor=CPU, seed=1),
 ])  # fmt: skip
 @pytest.mark.parametrize("known", [1, 6, 11])
 def test_a_replayed_strategy_goes_on_as_the_one_that_was_not_interrupted(
@@ -239,6 +256,19 @@ def test_trials_without_an_end_are_submitted_again_and_not_asked_anew(space: Spa
     assert [e.number for e in resumed.events if isinstance(e, Submitted)] == [1, 2, 3, 4]
 
 
+def test_what_the_model_expects_of_a_trial_is_written_down_with_it(space: Space) -> None:
+    strategy = LearnedPareto(3, limit(31), predictor=CPU)
+    strategy.prepare(space)
+    strategy.search(Workers(workers=1, most=8))
+    trials = [event for event in strategy.events if isinstance(event, Submitted)]
+    assert [trial.expected is None for trial in trials] == [True] * 3 + [False] * 5
+    for trial in trials[3:]:
+        assert trial.expected == strategy.expected(strategy.problem.row(trial.architecture))
+        assert trial.expected is not None
+        assert trial.expected.low <= trial.expected.metric <= trial.expected.high
+        assert from_record(json.loads(json.dumps(to_record(trial)))) == trial
+
+
 def test_a_replay_that_the_strategy_does_not_agree_with_says_what_changed(space: Space) -> None:
     other = {**InTurnProblem(space).architecture((0, 0, 0)), "layer_2": "k7"}
     message = r"trial 1 cannot be replayed.*k7.*same arguments, space and predictors"
@@ -257,7 +287,10 @@ def test_it_pickles_as_its_arguments_within_the_limit_of_nni(space: Space) -> No
         assert again.events == []
 
 
-@pytest.mark.parametrize("record", [{}, {"event": "began"}, {"event": "ended", "number": 1, "loss": 2.0}])
+@pytest.mark.parametrize("record", [
+    {}, {"event": "began"}, {"event": "ended", "number": 1, "loss": 2.0},
+    {"event": "submitted", "number": 1, "architecture": {}, "values": {}, "expected": {"metric": 0.5}},
+])  # fmt: skip
 def test_a_record_of_something_else_is_refused(record: dict[str, Any]) -> None:
     with pytest.raises(SearchError, match="no record of a search"):
         from_record(record)
@@ -490,8 +523,11 @@ def start(folder: Path, model_format: str, **task: Any) -> Run:
 
 
 @pytest.mark.slow
-def test_a_real_experiment_goes_on_after_trials_that_crash_or_report_nan(tmp_path: Path) -> None:
-    task = {"strategy": "pareto", "threshold": limit(31), "trials": 4, "concurrency": 2}
+@pytest.mark.parametrize("strategy", ["pareto", "learned"])
+def test_a_real_experiment_goes_on_after_trials_that_crash_or_report_nan(
+    strategy: str, tmp_path: Path
+) -> None:
+    task = {"strategy": strategy, "threshold": limit(31), "trials": 4, "concurrency": 2}
     with start(tmp_path, "simplified", trouble=["crash", "nan"], **task) as run:
         jobs = run.finished()["jobs"]
         assert run.left() == []

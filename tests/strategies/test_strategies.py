@@ -26,6 +26,7 @@ from nnmeter_nas.strategies import (
     LatencyConstrainedRandom,
     LatencyRanked,
     LatencyStrategy,
+    LearnedPareto,
     ParetoEvolution,
     Problem,
 )
@@ -42,8 +43,20 @@ MAKERS: Mapping[str, Callable[[int], LatencyStrategy]] = {
     "random": lambda seed: LatencyConstrainedRandom(seed=seed),
     "ranked": lambda seed: LatencyRanked(pool_size=200, seed=seed),
     "pareto": lambda seed: ParetoEvolution(population=6, seed=seed),
+    "learned": lambda seed: LearnedPareto(start=6, seed=seed),
 }
-every_strategy = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+#: Marks of strategies that fit a model before each proposal.
+_SLOW = {"learned": [pytest.mark.slow]}
+
+
+def named(*names: str) -> list[Any]:
+    """The names of strategies, as parameters of a test."""
+    return [pytest.param(name, id=name, marks=_SLOW.get(name, ())) for name in names]
+
+
+every_strategy = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name, marks=_SLOW.get(name, ())) for name, make in MAKERS.items()]
+)
 
 
 def latencies(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> FactorTable:
@@ -95,7 +108,7 @@ def test_asks_for_nothing_twice_and_for_nothing_outside_the_limits(
     assert problem().inside(rows).all()
 
 
-@pytest.mark.parametrize("name", ["random", "pareto"])
+@pytest.mark.parametrize("name", named("random", "pareto", "learned"))
 def test_a_small_space_is_tried_whole_before_the_search_is_exhausted(name: str) -> None:
     sizes = (2, 3, 2, 3)
     of = problem(5.0, sizes)
@@ -108,8 +121,14 @@ def test_a_small_space_is_tried_whole_before_the_search_is_exhausted(name: str) 
     assert sorted(found.tolist()) == inside.tolist()
 
 
-@every_strategy
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("make", "seed"),
+    [
+        pytest.param(make, seed, id=f"{name}-{seed}", marks=_SLOW.get(name, ()))
+        for name, make in MAKERS.items()
+        for seed in range(2 if name in _SLOW else 8)
+    ],
+)
 def test_repeating_what_was_asked_and_told_repeats_the_state(
     make: Callable[[int], LatencyStrategy], seed: int
 ) -> None:
@@ -177,7 +196,10 @@ def test_outcomes_of_what_does_not_run_are_refused(make: Callable[[int], Latency
             strategy.tell(told, 0.5)
 
 
-@pytest.mark.parametrize("make", [LatencyConstrainedRandom, ParetoEvolution])
+@pytest.mark.parametrize(
+    "make",
+    [LatencyConstrainedRandom, ParetoEvolution, pytest.param(LearnedPareto, marks=pytest.mark.slow)],
+)
 def test_a_limit_that_one_in_a_million_meets_is_no_hindrance(make: Callable[..., LatencyStrategy]) -> None:
     sizes = (4,) * 20
     of = latencies(sizes)

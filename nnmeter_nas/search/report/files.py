@@ -77,6 +77,7 @@ def _architecture(report: SearchReport, trial: Trial, place: int = 1) -> dict[st
         },
         "metric": trial.metric,
         "metric_name": report.metric,
+        "expected": trial.expected and trial.expected._asdict(),
         "devices": {name: asdict(hardware) for name, hardware in report.hardware.items()},
         "limits": {"maxima": dict(report.maxima), "minima": dict(report.minima)},
         "objectives": list(report.objectives),
@@ -130,10 +131,14 @@ def _remove_best(folder: Path, after: int) -> None:
 
 
 def _csv(report: SearchReport) -> str:
-    """Write all trials in order as CSV, with a column per measure and per choice."""
+    """Write all trials in order as CSV, with a column per measure and per choice.
+
+    If the strategy expected metrics, what it expected and its limits stand beside the metric.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     measures, labels = report.measures, report.labels
+    expects = any(trial.expected for trial in report.trials)
     sure = [name for name, of_trials in report.intervals.items() if of_trials]
     unsure = [
         (name, basis)
@@ -145,6 +150,7 @@ def _csv(report: SearchReport) -> str:
             "trial",
             "state",
             report.metric,
+            *(f"{report.metric}_{part}" for part in ("expected", "low", "high") if expects),
             *measures,
             *(f"{name}_{end}" for name in sure for end in ("low", "high")),
             *(f"{name}_{basis}" for name, basis in unsure),
@@ -161,6 +167,7 @@ def _csv(report: SearchReport) -> str:
                 trial.number,
                 trial.state,
                 trial.metric,
+                *((trial.expected or ("", "", "")) if expects else ()),
                 *(trial.values.get(name, "") for name in measures),
                 *(limit for name in sure for limit in report.intervals[name].get(trial.number, ("", ""))),
                 *(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import SearchError
 from ...pages import figure
-from .trials import Trial, pareto_front
+from .trials import Trial, pareto_front, trained_minutes
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,11 @@ class SearchReport:
         not_measured: for each measure that is a latency: the shares of it that are extrapolated and
             estimated, and the share of the work that is unpredicted, None if it is unknown; by basis, by the
             number of the trial; without those that are zero.
+        importance: how much of what the strategy has learned it owes to each choice, by label; the shares add
+            up to 1. Empty if it learns nothing.
         asked: number of trials asked for; None if no number was given.
+        budget_minutes: minutes that trials may take in all before no further one is proposed; None if there
+            is no such limit.
         note: why the search ended early, if it did.
         settings: everything else needed to repeat the search; JSON values.
     """
@@ -66,7 +70,9 @@ class SearchReport:
     latency_by_block: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
     not_measured: Mapping[str, Mapping[int, Mapping[str, float | None]]] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
     asked: int | None = None
+    budget_minutes: float | None = None
     note: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -104,6 +110,11 @@ class SearchReport:
     def trained(self) -> list[Trial]:
         """The trials that reported a metric."""
         return [trial for trial in self.trials if trial.state == "trained"]
+
+    @property
+    def minutes(self) -> float:
+        """Minutes that trials have taken, added up over those that ran at once."""
+        return trained_minutes(self.trials)
 
     @property
     def axes(self) -> list[str]:

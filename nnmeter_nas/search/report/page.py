@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ...pages import cards, escaped, figure, number, section, table, web_page
+from ...pages import bar, cards, escaped, figure, number, section, table, web_page
+from .growth import growth_section
+from .learnt import learnt_section
 from .outcome import SearchReport, limit_words, limits_text, ranked, seconds_words
 from .svg import pareto_chart, star
 from .trials import Trial, failures
@@ -14,7 +16,7 @@ from .trials import Trial, failures
 
 def report_html(report: SearchReport) -> str:
     """Make the page. It escapes all outside text, and only our script can run."""
-    parts = (_summary, _pareto, _blocks, _trials, _rejected, _settings)
+    parts = (_summary, _pareto, growth_section, learnt_section, _blocks, _trials, _rejected, _settings)
     body = "\n".join(text for part in parts if (text := part(report)))
     return web_page(f"Architecture search in {report.space}", _lead(report), body)
 
@@ -34,7 +36,11 @@ def _summary(report: SearchReport) -> str:
     states = [trial.state for trial in report.trials]
     counts = [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
     asked = f" of {report.asked}" if report.asked is not None else ""
-    shown = [(f"trials trained{asked}", str(states.count("trained")), ", ".join(counts))]
+    budget = "" if report.budget_minutes is None else f"of a budget of {figure(report.budget_minutes)}"
+    shown = [
+        (f"trials trained{asked}", str(states.count("trained")), ", ".join(counts)),
+        ("minutes of trials", f"{report.minutes:.1f}", budget),
+    ]
     front = report.front
     if front:
         best = front[0]
@@ -67,6 +73,14 @@ def _remarks(report: SearchReport, name: str, trial: Trial) -> list[str]:
         *([f"{figure(found[0])} to {figure(found[1])}"] if found else []),
         *(_share_words(basis, share) for basis, share in shares.items()),
     ]
+
+
+def _expected(trial: Trial) -> list[str]:
+    """Say which metric was expected of a trial, and between which limits."""
+    if trial.expected is None:
+        return []
+    metric, low, high = trial.expected
+    return [f"expected {metric:.4f}", f"{low:.4f} to {high:.4f}"]
 
 
 def _share_words(basis: str, share: float | None) -> str:
@@ -158,12 +172,8 @@ def _blocks(report: SearchReport) -> str:
 
 def _share(ms: float, total: float, most: float) -> str:
     """Make a cell: a part's latency in ms, its share of the total, and a bar relative to the longest part."""
-    width = 100 * max(ms, 0.0) / most if most > 0 else 0.0
-    bar = (
-        f'<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{width:.2f}" height="8"/></svg>'
-    )
-    return number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar)
+    width = max(ms, 0.0) / most if most > 0 else 0.0
+    return number(ms, remarks=[f"{ms / total if total else 0.0:.1%}"], more=bar(width))
 
 
 def _trials(report: SearchReport) -> str:
@@ -186,7 +196,7 @@ def _trials(report: SearchReport) -> str:
         cells = [
             number(trial.number, "{:d}".format),
             f'<td class="state" data-value="{state}">{"on the front" if state == "front" else state}</td>',
-            number(trial.metric, "{:.4f}".format),
+            number(trial.metric, "{:.4f}".format, _expected(trial)),
             *(
                 number(trial.values.get(name), remarks=_remarks(report, name, trial))
                 for name in report.measures

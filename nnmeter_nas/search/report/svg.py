@@ -81,6 +81,8 @@ def _point(report: SearchReport, trial: Trial, name: str, x: Scale, y: Scale, on
 def described(report: SearchReport, trial: Trial) -> str:
     """Describe a trial in a few lines: its figures, and the candidate of each choice."""
     figures = [f"{report.title(name)}: {figure(value)}" for name, value in trial.values.items()]
+    if trial.expected:
+        figures.insert(0, "expected: {:.4f}, {:.4f} to {:.4f}".format(*trial.expected))
     choices = ", ".join(f"{label}: {name}" for label, name in trial.choices.items())
     return "\n".join([f"trial {trial.number}", f"{report.metric}: {trial.metric:.4f}", *figures, choices])
 

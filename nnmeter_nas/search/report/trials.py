@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...nni.events import Expected
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -20,6 +22,7 @@ class Trial:
             while it runs, and if it failed.
         seconds: how long its process ran; None if unknown.
         failure: why it failed; empty if it did not fail.
+        expected: the metric that the strategy expected when it proposed the trial; None if it expected none.
     """
 
     number: int
@@ -28,6 +31,7 @@ class Trial:
     metric: float | None = None
     seconds: float | None = None
     failure: str = ""
+    expected: Expected | None = None
 
     @property
     def state(self) -> str:
@@ -63,6 +67,15 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
             kept.append(tuple(lows))
             front.append(trials[int(place)])
     return front
+
+
+def trained_minutes(trials: Sequence[Trial]) -> float:
+    """Minutes that trials have taken, added up over those that ran at once; failed ones count too.
+
+    >>> trained_minutes([Trial(1, {}, seconds=90.0), Trial(2, {})])
+    1.5
+    """
+    return sum(trial.seconds or 0.0 for trial in trials) / 60
 
 
 def failures(trials: Sequence[Trial]) -> dict[str, int]:
