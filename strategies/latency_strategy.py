@@ -159,10 +159,14 @@ class LatencyStrategy(NniStrategy):
             return None
         row = self._propose()
         if row is not None:
-            one = key(row)
-            self._asked.add(one)
-            self._running[one] += 1
+            self._take(row)
         return row
+
+    def _take(self, row: IntArray) -> None:
+        """Note that a row was asked for, and that its trial runs."""
+        one = key(row)
+        self._asked.add(one)
+        self._running[one] += 1
 
     def tell(self, row: npt.ArrayLike, metric: float | None) -> None:
         """Record the outcome of an architecture that :meth:`ask` returned.

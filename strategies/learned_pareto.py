@@ -124,7 +124,21 @@ class LearnedPareto(LatencyStrategy):
         self._of_every = None if self._every is None else self._features.of(self._every)
         self._directions = even_directions(1 + len(self.problem.objectives), _DIRECTIONS)
 
+    def retake(self, row: IntArray) -> IntArray | None:
+        """Take an architecture that was asked for before, without a model of what was known then.
+
+        To fit all models again would take minutes, and another machine rounds numbers in another way. None if
+        the architecture is outside the limits, or was taken already.
+        """
+        self._check_begun()
+        if key(row) in self._asked or not self.problem.inside(row[None])[0]:
+            return None
+        self._take(row)
+        return row
+
     def _propose(self) -> IntArray | None:
+        # Anew for each, so that what was taken again is followed by what would have followed it.
+        self._rng = np.random.default_rng([self.seed or 0, len(self._asked)])
         row = self._spread_out()
         if row is None and sum(metric is not None for _, metric in self._tried) >= 2:
             row = self._best_guess()
@@ -137,11 +151,7 @@ class LearnedPareto(LatencyStrategy):
 
     def _spread_out(self) -> IntArray | None:
         """A new architecture of the first ones; None if all were asked for."""
-        while self._first:
-            row = self._first.pop()
-            if key(row) not in self._asked:
-                return np.asarray(row)
-        return None
+        return next((row for row in self._first if key(row) not in self._asked), None)
 
     def _learned(self) -> tuple[Surrogate, Scores]:
         """The model of what was tried."""
