@@ -161,6 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument("--epochs", type=positive_int, help="of each search, instead of the command's own")
     _add_processes(reference)
 
+    cells = command("nasbench201-accuracy", _cells,
+                    "write the accuracies of all NAS-Bench-201 cells from a table")
+    cells.add_argument("table", type=Path, metavar="CSV",
+                       help="column `cell` as its authors write cells, and columns of accuracies in percent, "
+                            "`cifar10-val` to `imagenet16-120-test`; may be packed with gzip")
+
     search = command(
         "search", _search,
         "latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
@@ -329,6 +335,13 @@ def _procedure(options: argparse.Namespace, console: Console) -> None:
     console.print(f"wrote {results}; the measurements are in {work}", markup=False)
     if options.page:
         write_procedure(results, options.page)
+
+
+def _cells(options: argparse.Namespace, console: Console) -> None:
+    from .search import nasbench201_accuracy as accuracy
+
+    accuracy.write_accuracies(options.table, accuracy.FILE)
+    console.print(f"wrote {accuracy.FILE}", markup=False)
 
 
 def _search(options: argparse.Namespace, console: Console) -> None:
