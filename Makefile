@@ -79,9 +79,9 @@ bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks speed \
 	  --readme README.md --page docs/speed.md $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
-# One thread each, as in bench.
+# One thread each, as in bench; the processes of --jobs are to ignore NNI's warnings too.
 compare: .venv-nni3/.stamp .venv-optuna/.stamp
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONWARNINGS=ignore .venv-nni3/bin/python -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
 
 procedure: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -W ignore -m nnmeter_nas.benchmarks procedure --page docs/builder.md $(ARGS)
