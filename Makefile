@@ -39,7 +39,7 @@ help:
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
-	@echo "make compare [ARGS=...]       compare the search strategies with NNI's own; writes docs/search_comparison.md"
+	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
 	@echo "make procedure [ARGS=...]     compare a build with nn-Meter's procedure; writes a table of docs/builder.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
@@ -79,8 +79,9 @@ bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks speed \
 	  --readme README.md --page docs/speed.md $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
-compare: .venv-nni3/.stamp
-	.venv-nni3/bin/python -W ignore -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
+# One thread each, as in bench; the processes of --jobs are to ignore NNI's warnings too.
+compare: .venv-nni3/.stamp .venv-optuna/.stamp
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONWARNINGS=ignore .venv-nni3/bin/python -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
 
 procedure: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -W ignore -m nnmeter_nas.benchmarks procedure --page docs/builder.md $(ARGS)
@@ -96,7 +97,7 @@ parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 clean:
-	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-optuna .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
@@ -117,4 +118,11 @@ clean:
 	@echo "Setting up .venv-nnmeter from constraints-nnmeter.txt"
 	$(PYTHON) -m venv .venv-nnmeter
 	.venv-nnmeter/bin/python $(PIP_INSTALL) -q -c constraints-nnmeter.txt nn-meter onnx onnxsim setuptools
+	@touch $@
+
+# Optuna itself, to compare with: its GPSampler wants SciPy and torch.
+.venv-optuna/.stamp: constraints-optuna.txt
+	@echo "Setting up .venv-optuna from constraints-optuna.txt"
+	$(PYTHON) -m venv .venv-optuna
+	.venv-optuna/bin/python $(PIP_INSTALL) -q -c constraints-optuna.txt torch==2.13.0 optuna scipy
 	@touch $@

@@ -25,7 +25,11 @@ from .packs.reports import evaluate_packs, write_readme
 from .parity.comparison import FORMATS, run_parity
 
 #: Tasks of the command ``search``.
-SEARCH_TASKS = ("nasbench201", "spos", "digits")
+SEARCH_TASKS = ("cifar10", "cifar100", "imagenet16-120", "spos", "digits")
+#: Strategies of the command ``search``.
+SEARCH_STRATEGIES = (
+    "learned", "pareto", "random", "evolution", "nni-tpe", "optuna-nsga2", "optuna-tpe", "optuna-gp",
+)  # fmt: skip
 #: Topics that the command ``speed`` measures.
 _SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "spaces", "scaling")
 _PROCEDURE = """\
@@ -161,18 +165,31 @@ def _parser() -> argparse.ArgumentParser:
     reference.add_argument("--epochs", type=positive_int, help="of each search, instead of the command's own")
     _add_processes(reference)
 
-    search = command(
-        "search", _search,
-        "latency-ranked strategies against NNI 3.0's behind a filter: hypervolume at an equal budget",
-    )  # fmt: skip
+    cells = command("nasbench201-accuracy", _cells,
+                    "write the accuracies of all NAS-Bench-201 cells from a table")
+    cells.add_argument("table", type=Path, metavar="CSV",
+                       help="column `cell` as its authors write cells, and columns of accuracies in percent, "
+                            "`cifar10-val` to `imagenet16-120-test`; may be packed with gzip")
+
+    search = command("search", _search,
+                     "strategies compared by the share of the true hypervolume that they find")
     search.add_argument("--task", nargs="+", action=_Several, default=list(SEARCH_TASKS),
                         choices=SEARCH_TASKS, help="what to search")
-    search.add_argument("--seeds", type=positive_int, default=10, help="searches of each strategy in a task")
+    _add_devices(search)
+    search.add_argument("--strategy", nargs="+", action=_Several, default=list(SEARCH_STRATEGIES),
+                        choices=SEARCH_STRATEGIES, help="what to search with")
+    search.add_argument("--seeds", type=positive_int, default=20, help="searches of each strategy in a task")
     search.add_argument("--first-seed", type=int, default=0, help="seed of the first; the others follow it")
-    _add_device(search, "adreno640gpu_tflite21")
-    _add_work(search, cache / "search-comparison", "trainings on the digits")
+    search.add_argument("--trials", type=positive_int, default=200,
+                        help="of each search; Optuna's GPSampler, which takes seconds for each, stops at 50")
+    search.add_argument("--jobs", type=positive_int, default=1, help="searches at a time, each in a process")
+    search.add_argument("--optuna", type=Path, default=Path(".venv-optuna"), metavar="DIR",
+                        help="virtual environment of Optuna; make compare sets one up")
+    _add_work(search, cache / "search-comparison", "finished searches and the trainings on the digits")
+    search.add_argument("--fresh", action="store_true", default=None,
+                        help="run the searches again, whatever is kept of them: after a change of a strategy")
     search.add_argument("--output", type=Path, default=Path("search-comparison"), metavar="DIR",
-                        help="folder of the table, the plot and the raw figures")
+                        help="folder of the tables, the plot and the raw figures")
     _add_page(search, "--page")
 
     procedure = command("procedure", _procedure,
@@ -331,16 +348,25 @@ def _procedure(options: argparse.Namespace, console: Console) -> None:
         write_procedure(results, options.page)
 
 
+def _cells(options: argparse.Namespace, console: Console) -> None:
+    from .search import nasbench201_accuracy as accuracy
+
+    accuracy.write_accuracies(options.table, accuracy.FILE)
+    console.print(f"wrote {accuracy.FILE}", markup=False)
+
+
 def _search(options: argparse.Namespace, console: Console) -> None:
-    from .search.comparison import run_comparison  # late: it needs NNI 3.0
+    from .search.comparison import Plan, run_comparison  # late: it needs NNI 3.0
     from .search.report import write_reports
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    outcomes = run_comparison(options.predictor, options.task, seeds, options.work, console)
-    write_reports(outcomes, options.predictor, options.output, options.page)
-    for outcome in outcomes:
-        for comparison in outcome.comparisons:
-            print(f"{outcome.task.title}: {comparison.sentence}")
+    plan = Plan(options.task, options.predictor, options.strategy, seeds, options.trials)
+    if not plan.tasks():
+        options.refuse(f"--predictor: no task of {options.task} runs on {options.predictor}")
+    python = options.optuna / "bin" / "python"
+    outcomes = run_comparison(plan, options.work, python, options.jobs, console, bool(options.fresh))
+    for sentence in write_reports(outcomes, options.output, options.page):
+        print(sentence)
 
 
 if __name__ == "__main__":

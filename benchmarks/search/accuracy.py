@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
-
-IndexArray = npt.NDArray[np.intp]
 
 #: Shares of the variance of an architecture's score: quality of its blocks, its pairs of blocks, its work.
 SHARES = {"blocks": 0.45, "pairs": 0.20, "work": 0.35}
@@ -23,8 +21,6 @@ SHARES = {"blocks": 0.45, "pairs": 0.20, "work": 0.35}
 TOP, SPREAD = 0.95, 0.05
 #: Standard deviation of the accuracy over trainings of the same architecture.
 NOISE = 0.003
-#: Accuracy of a network whose output does not depend on its input, with ten classes.
-CHANCE = 0.10
 #: Number of random architectures that give the mean and deviation to standardise the score's parts.
 _SAMPLED = 4096
 
@@ -44,21 +40,17 @@ class SyntheticAccuracy:
             same candidate.
         flops: floating-point operations of architectures, ``[N, positions] -> [N]``.
         seed: of everything random.
-        works: whether the output of architectures depends on their input, ``[N, positions] -> [N]``; the
-            others have the accuracy :data:`CHANCE`. None if all do.
     """
 
     def __init__(
         self,
         candidates: Sequence[Sequence[str]],
-        flops: Callable[[IndexArray], FloatArray],
+        flops: Callable[[IntArray], FloatArray],
         seed: int,
-        works: Callable[[IndexArray], npt.NDArray[np.bool_]] | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         self.seed = seed
         self._flops = flops
-        self._works = works
         names = {name: rng.standard_normal() for known in candidates for name in known}
         self._quality = [
             np.array([names[name] for name in known]) + rng.standard_normal(len(known))
@@ -73,19 +65,18 @@ class SyntheticAccuracy:
         parts = self._parts(sampled)
         self._mean, self._deviation = parts.mean(axis=1), parts.std(axis=1)
 
-    def accuracies(self, rows: IndexArray) -> FloatArray:
+    def accuracies(self, rows: IntArray) -> FloatArray:
         """Accuracy of architectures without noise, ``[N, positions] -> [N]``."""
         parts = (self._parts(rows) - self._mean[:, None]) / self._deviation[:, None]
         score = np.sqrt(list(SHARES.values())) @ parts
-        accuracy = TOP - SPREAD * np.log1p(np.exp(-score))
-        return accuracy if self._works is None else np.where(self._works(rows), accuracy, CHANCE)
+        return np.asarray(TOP - SPREAD * np.log1p(np.exp(-score)))
 
-    def reported(self, rows: IndexArray) -> FloatArray:
+    def reported(self, rows: IntArray) -> FloatArray:
         """Accuracy that trials of architectures report, with noise, ``[N, positions] -> [N]``."""
         noise = [np.random.default_rng([self.seed, *row]).normal(0, NOISE) for row in rows.tolist()]
         return self.accuracies(rows) + np.array(noise)
 
-    def _parts(self, rows: IndexArray) -> FloatArray:
+    def _parts(self, rows: IntArray) -> FloatArray:
         """Parts of the score before scaling, in the order of :data:`SHARES`, ``[N, positions] -> [3, N]``."""
         blocks = sum(quality[rows[:, p]] for p, quality in enumerate(self._quality))
         pairs = sum(table[rows[:, p], rows[:, q]] for (p, q), table in self._pairs.items())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import nni
@@ -14,20 +13,13 @@ from nni.nas.space import SimplifiedModelSpace
 from nni.nas.strategy.middleware import Chain, Filter
 
 from nnmeter_nas.errors import SearchError
+from nnmeter_nas.solve.ranking import NOTHING_MS
 from nnmeter_nas.strategies import LatencyFilter
+
+from .nni_log import quiet
 
 #: An architecture in NNI's form: candidate by label.
 Sample = Mapping[str, Any]
-
-#: Arguments of RegularizedEvolution, by their name in reports. The first are NNI's defaults, with which the
-#: first 100 trials are random. The others keep NNI's tournament size of a quarter of the population.
-EVOLUTIONS: Mapping[str, Mapping[str, Any]] = {
-    "100/25/0.05": {"population_size": 100, "sample_size": 25},
-    "20/5/0.05": {"population_size": 20, "sample_size": 5},
-    "10/3/0.05": {"population_size": 10, "sample_size": 3},
-    "20/5/0.2": {"population_size": 20, "sample_size": 5, "mutation_prob": 0.2},
-    "10/3/0.2": {"population_size": 10, "sample_size": 3, "mutation_prob": 0.2},
-}
 
 
 class TableFilter(LatencyFilter):
@@ -39,6 +31,9 @@ class TableFilter(LatencyFilter):
 
     def _latency(self, model: Any, sample: dict[str, Any]) -> float | None:
         return self._look_up(sample)
+
+    def _runs(self, latency: float) -> bool:
+        return latency >= NOTHING_MS
 
 
 class _NeverAsked:
@@ -73,18 +68,6 @@ def search(
     """
     engine = SequentialExecutionEngine(max_model_count=trials)
     trial_space = SimplifiedModelSpace.from_model(space, _LookedUp(accuracy))
-    with _quiet(), suppress(SearchError):  # the filter's patience may run out
+    with quiet(), suppress(SearchError):  # the filter's patience may run out
         Chain(strategy, Filter(TableFilter(limit, latency)))(trial_space, engine)
     return [model.sample for model in engine.list_models()]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence NNI's log, which names every candidate."""
-    logger = logging.getLogger("nni")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -11,9 +11,6 @@ import numpy.typing as npt
 from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 
-#: Probability of a false positive, over all comparisons in a space.
-_ALPHA = 0.05
-
 
 def hypervolume(latency: npt.ArrayLike, accuracy: npt.ArrayLike, limit: float, floor: float) -> float:
     """Area that the points dominate, up to latency ``limit`` and down to accuracy ``floor``.
@@ -45,71 +42,68 @@ def hypervolumes(latency: FloatArray, accuracy: FloatArray, limit: float, floor:
     )
 
 
-def front(latency: FloatArray, accuracy: FloatArray) -> npt.NDArray[np.intp]:
-    """Indices of the points on the Pareto front, the fastest first."""
-    order = np.lexsort((-accuracy, latency))
-    best = np.maximum.accumulate(accuracy[order])
-    return order[np.diff(best, prepend=-np.inf) > 0]
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """One strategy against a rival, over the same seeds.
+    """A strategy against a rival in one task, over the same seeds.
 
     Attributes:
-        difference: the strategy's hypervolume minus the rival's, median over the seeds.
-        wins: number of seeds in which the strategy has more.
+        task, rival: names.
+        difference: the strategy's figure minus the rival's, median over the seeds.
+        wins, seeds: number of seeds in which the strategy has more, and of all.
         p: of Wilcoxon's signed-rank test, two-sided.
-        p_holm: the same, corrected for the number of comparisons in the space.
+        p_holm: the same, corrected for the number of comparisons.
+        level: probability of a false positive, over all comparisons.
     """
 
-    strategy: str
+    task: str
     rival: str
     difference: float
     wins: int
     seeds: int
     p: float
     p_holm: float
+    level: float
 
     @property
     def ahead(self) -> bool:
-        """Whether the strategy has significantly more hypervolume."""
-        return self.difference > 0 and self.p_holm < _ALPHA
+        """Whether the strategy has significantly more."""
+        return self.difference > 0 and self.p_holm < self.level
 
     @property
-    def sentence(self) -> str:
-        """The comparison in one sentence."""
-        seeds = f"more hypervolume in {self.wins} of {self.seeds} seeds"
-        p = f"p = {self.p_holm:.2g}"
-        if self.ahead:
-            return f"{self.strategy} is ahead of {self.rival} with {p} ({seeds})."
-        if self.difference < 0 and self.p_holm < _ALPHA:
-            return f"{self.strategy} is not ahead of {self.rival}: it is behind with {p} ({seeds})."
-        return f"{self.strategy} is not ahead of {self.rival}: {p} ({seeds})."
+    def behind(self) -> bool:
+        """Whether the strategy has significantly less."""
+        return self.difference < 0 and self.p_holm < self.level
 
 
 def compare(
-    found: Mapping[str, Sequence[float]], strategies: Sequence[str], rivals: Sequence[str]
+    found: Mapping[str, Mapping[str, Sequence[float]]], strategy: str, level: float
 ) -> list[Comparison]:
-    """Compare each strategy with each rival by Wilcoxon's signed-rank test with Holm's correction.
+    """Compare a strategy with all others in each task by Wilcoxon's signed-rank test, with Holm's correction.
 
-    A seed is the same task for all strategies, so hypervolumes are compared seed by seed. The signed-rank
-    test only assumes that the differences are symmetric; ten of them cannot show that they are normal. The
-    test needs SciPy, which scikit-learn brings.
+    A seed is the same task for all strategies, so figures are compared seed by seed. The signed-rank test
+    only assumes that the differences are symmetric; twenty of them cannot show that they are normal. The test
+    needs SciPy, which scikit-learn brings.
 
     Args:
-        found: hypervolume in each seed, by name.
-        strategies, rivals: names in ``found``.
+        found: figure in each seed, by task and strategy; the same seeds for all. A task that lacks
+            ``strategy`` is left out.
+        strategy: the one to compare.
+        level: probability of a false positive, over all comparisons together.
 
     Raises:
         MissingPackageError: SciPy is not installed.
     """
-    pairs = [(strategy, rival) for strategy in strategies for rival in rivals]
-    differences = [np.subtract(found[strategy], found[rival]) for strategy, rival in pairs]
-    p = [signed_rank(difference) for difference in differences]
+    pairs = [
+        (task, rival, np.subtract(of_task[strategy], figures))
+        for task, of_task in found.items()
+        if strategy in of_task
+        for rival, figures in of_task.items()
+        if rival != strategy
+    ]
+    p = [signed_rank(difference) for _, _, difference in pairs]
     return [
-        Comparison(*pair, float(np.median(d)), int((d > 0).sum()), len(d), raw, corrected)
-        for pair, d, raw, corrected in zip(pairs, differences, p, holm(p), strict=True)
+        Comparison(task, rival, float(np.median(d)), int((d > 0).sum()), len(d), raw, corrected, level)
+        for (task, rival, d), raw, corrected in zip(pairs, p, holm(p), strict=True)
     ]
 
 

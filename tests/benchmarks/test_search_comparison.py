@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +15,28 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from nnmeter_nas.benchmarks.search.accuracy import CHANCE, NOISE, SHARES, TOP, SyntheticAccuracy
-from nnmeter_nas.benchmarks.search.statistics import (
-    compare,
-    front,
-    holm,
-    hypervolume,
-    hypervolumes,
-    signed_rank,
-)
+from layout import REPOSITORY
+from nnmeter_nas.benchmarks.__main__ import SEARCH_STRATEGIES, SEARCH_TASKS, main
+from nnmeter_nas.benchmarks.search.accuracy import NOISE, SHARES, TOP, SyntheticAccuracy
+from nnmeter_nas.benchmarks.search.comparison import Plan, run_comparison
+from nnmeter_nas.benchmarks.search.contestants import CONTESTANTS, Setting
+from nnmeter_nas.benchmarks.search.judging import COMPARED, Outcome, Tried, compared, judge
+from nnmeter_nas.benchmarks.search.known_front import evolved
+from nnmeter_nas.benchmarks.search.optuna_rivals import OptunaSampler
+from nnmeter_nas.benchmarks.search.plot import _STYLES
+from nnmeter_nas.benchmarks.search.report import sentences, write_reports
+from nnmeter_nas.benchmarks.search.samplers import PATIENCE, Row, Values, search_with
+from nnmeter_nas.benchmarks.search.statistics import compare, holm, hypervolume, hypervolumes, signed_rank
+from nnmeter_nas.benchmarks.search.tasks import TOPICS, Task, make_task, task_names
 from nnmeter_nas.errors import SearchError
 
 pytestmark = pytest.mark.nni3
 
+OPTUNA = Path(os.environ.get("OPTUNA_PYTHON", REPOSITORY / ".venv-optuna/bin/python"))
+HAS_NNI3 = importlib.util.find_spec("nni.mutable") is not None
+CPU = "cortexA76cpu_tflite21"
 LIMIT, FLOOR = 9, 2
 POINTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=8)
 
@@ -47,33 +58,28 @@ def test_hypervolume_is_the_number_of_unit_squares_that_a_point_dominates(
     assert (np.diff(over_trials) >= 0).all()
 
 
-@given(POINTS)
-@settings(max_examples=200, deadline=None)
-def test_a_front_holds_each_undominated_point_once(points: list[tuple[int, int]]) -> None:
-    latency, accuracy = np.array(points, dtype=float).T
-    found = front(latency, accuracy)
-    undominated = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}
-    assert [points[i] for i in found] == sorted(undominated)
-
-
 def test_seeds_are_compared_in_pairs_and_corrected_for_their_number() -> None:
     assert signed_rank(np.arange(1, 11)) == pytest.approx(2 / 2**10)
     assert signed_rank(np.zeros(10)) == 1.0
     assert holm([0.001, 0.4, 0.3]) == pytest.approx([0.003, 0.6, 0.6])
     noise = np.random.default_rng(0).normal(0, 1, 10)
-    found = {"ours": noise + np.linspace(0.1, 0.2, 10), "same": noise[::-1], "rival": noise}
-    ahead, same = compare(found, ["ours", "same"], ["rival"])
-    assert (ahead.ahead, ahead.wins, ahead.p_holm) == (True, 10, pytest.approx(4 / 2**10))
-    assert ahead.sentence.startswith("ours is ahead of rival with p = 0.0039")
-    assert not same.ahead
-    assert same.sentence.startswith("same is not ahead of rival: p = ")
-    (behind,) = compare(found, ["rival"], ["ours"])
-    assert "it is behind with p = 0.002" in behind.sentence
+    found = {
+        "first": {"ours": noise + np.linspace(0.1, 0.2, 10), "rival": noise},
+        "second": {"ours": noise[::-1], "rival": noise},
+        "third": {"rival": noise, "other": noise},
+    }
+    ahead, same = compare(found, "ours", 0.05)
+    assert (ahead.task, ahead.ahead, ahead.behind, ahead.wins) == ("first", True, False, 10)
+    assert ahead.p_holm == pytest.approx(4 / 2**10)
+    assert (same.task, same.ahead, same.behind) == ("second", False, False)
+    (behind,) = compare({"first": found["first"]}, "rival", 0.05)
+    assert behind.behind
+    assert not any(test.ahead for test in compare({"first": found["first"]}, "ours", 0.001))
 
 
-def synthetic(seed: int = 0, **options: Any) -> SyntheticAccuracy:
+def synthetic(seed: int = 0) -> SyntheticAccuracy:
     names = [("small", "large", "none")] * 3 + [("wide", "small")]
-    return SyntheticAccuracy(names, lambda rows: 1.0 + (rows == 1).sum(axis=1), seed, **options)
+    return SyntheticAccuracy(names, lambda rows: 1.0 + (rows == 1).sum(axis=1), seed)
 
 
 def test_synthetic_accuracy_is_what_it_is_documented_to_be() -> None:
@@ -96,12 +102,6 @@ def test_trials_report_noise_that_an_architecture_has_once_a_seed() -> None:
     noise = known.reported(rows) - known.accuracies(rows)
     assert (known.reported(rows[::-1])[::-1] == known.reported(rows)).all()
     assert 0.7 * NOISE < noise.std() < 1.3 * NOISE
-
-
-def test_networks_that_compute_nothing_guess() -> None:
-    rows = np.array([[0, 1, 2, 0], [2, 2, 2, 0]])
-    known = synthetic(works=lambda rows: (rows[:, :3] != 2).any(axis=1))
-    assert known.accuracies(rows)[1] == CHANCE < known.accuracies(rows)[0]
 
 
 def tiny_space() -> Any:
@@ -159,77 +159,251 @@ def test_the_filter_of_the_rivals_decides_as_the_latency_filter_does() -> None:
     candidates = [trials.freeze({"layer_1": block}) for block in space.candidates["layer_1"]]
     assert [looked_up(c) for c in candidates] == [predicted(c) for c in candidates]
     assert looked_up.accepted == 2
+    nothing = nni_side.TableFilter(limit, lambda sample: 0.0)
+    assert not any(map(nothing, candidates))
     assert [c.latency_ms for c in looked_up.candidates] == pytest.approx(
         [c.latency_ms for c in predicted.candidates]
     )
 
 
-def test_a_comparison_runs_both_sides_within_the_limit_and_writes_what_they_did(tmp_path: Path) -> None:
-    pytest.importorskip("nni.nas.execution.sequential", reason="the rivals are NNI 3.0's")
-    from nnmeter_nas import load_latency_predictor
-    from nnmeter_nas.benchmarks.search import comparison as comparison
-    from nnmeter_nas.benchmarks.search.report import write_reports
-    from nnmeter_nas.costs import measures
-    from nnmeter_nas.search_spaces import spos
-    from nnmeter_nas.supernet.nni_space import space_of
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """NAS-Bench-201 with the accuracies of CIFAR-10, on the CPU."""
+    return make_task(f"cifar10/{CPU}", tmp_path_factory.mktemp("work"))
 
-    module = spos("small", depths=(2, 2), channels=(8, 16), input_size=16, stem_channels=4, head_channels=8)
-    space = space_of(module)
-    latency = measures.latency(space, load_latency_predictor("adreno640gpu_tflite21"))
-    ms = latency.values(np.array(list(itertools.product(range(4), repeat=4))))
-    limit = float(np.quantile(ms, 0.4))
 
-    def accuracy(seed: int) -> SyntheticAccuracy:
-        return SyntheticAccuracy(list(space.candidates.values()), latency.values, seed)
+def test_the_command_knows_every_task_and_strategy() -> None:
+    assert tuple(TOPICS) == SEARCH_TASKS
+    assert tuple(CONTESTANTS) == SEARCH_STRATEGIES
+    assert set(_STYLES) == set(CONTESTANTS)
+    names = task_names(SEARCH_TASKS, [CPU, "adreno640gpu_tflite21"])
+    assert sorted(names[:2]) == ["cifar10/adreno640gpu_tflite21", f"cifar10/{CPU}"]
+    assert names[6:] == ["spos/adreno640gpu_tflite21", "digits/adreno640gpu_tflite21"]
 
-    task = comparison.Task("tiny", "tiny", module, space, latency, limit, float(ms.min()), 8, TOP, accuracy)
-    outcome = comparison.run_task(task, range(3))
-    again = comparison.run_task(replace(task, title="again"), range(1))
-    for name, runs in outcome.runs.items():
-        assert (runs[0].rows == again.runs[name][0].rows).all(), name
-        for run in runs:
-            assert 1 <= len(run.rows) <= task.trials
-            assert len(np.unique(run.rows, axis=0)) == len(run.rows)
-            assert run.latency.max() <= limit
-            assert 0 < run.hypervolume[-1] <= 1, name
+
+def test_the_true_hypervolume_is_that_of_all_cells_that_run(cells: Task) -> None:
+    truth, known = cells.truth(0), cells.accuracies(0)
+    ms, accuracy = cells.latency.values(cells.everything), known.accuracies(cells.everything)
+    assert 15_000 < len(cells.everything) < 5**6
+    assert 0 < ms.min() <= cells.limit < ms.max() == pytest.approx(cells.slowest)
+    assert (ms <= cells.limit).mean() == pytest.approx(0.25, abs=0.01)
+    assert (accuracy < truth.floor).mean() == pytest.approx(0.1, abs=0.01)
+    assert truth.hypervolume == hypervolume(ms, accuracy, cells.slowest, truth.floor)
+    best = np.flatnonzero(ms <= cells.limit)[accuracy[ms <= cells.limit].argmax()]
+    assert (truth.best, truth.best_test) == (accuracy[best], known.tested(cells.everything[[best]])[0])
+
+
+def test_a_search_is_judged_by_what_it_had_after_each_trial(cells: Task) -> None:
+    rng = np.random.default_rng(3)
+    rows = cells.everything[rng.permutation(len(cells.everything))[:60]]
+    outcome = judge(cells, {"random": [Tried(0, rows, 64, 0.0)]}, [0])
+    (run,) = outcome.runs["random"]
+    truth, known = outcome.truths[0], cells.accuracies(0)
+    for n in (1, 7, 60, 64):
+        ms, accuracy = cells.latency.values(rows[:n]), known.accuracies(rows[:n])
+        area = hypervolume(ms, accuracy, cells.slowest, truth.floor)
+        assert run.share[n - 1] == pytest.approx(area / truth.hypervolume)
+        if (ms <= cells.limit).any():
+            best = int(np.where(ms <= cells.limit, accuracy, -1).argmax())
+            assert run.missed[n - 1] == pytest.approx(truth.best - accuracy[best])
+            assert run.tested is not None
+            assert run.tested[n - 1] == known.tested(rows[[best]])[0]
+        else:
+            assert run.missed[n - 1] == np.inf
+    assert run.enough == np.inf
+
+
+def test_the_best_cells_have_all_of_the_hypervolume(cells: Task) -> None:
+    found = evolved(cells.problem, cells.accuracies(0).accuracies, cells.everything[:1000], 0)
+    (run,) = judge(cells, {"random": [Tried(0, found, len(found), 0.0)]}, [0]).runs["random"]
+    assert 0.999 < run.share[-1] <= 1
+    assert run.share[int(run.enough) - 1] >= 0.99 > run.share[int(run.enough) - 2]
+    assert run.missed[-1] == 0
+
+
+class Scripted:
+    """A sampler that proposes what it is told to, and else repeats itself."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = list(rows)
+        self.told: list[tuple[Values | None, Row | None]] = []
+        self.then: Row | None = None
+
+    def ask(self) -> Row:
+        if self.then is not None:
+            return self.then
+        return self.rows.pop(0) if len(self.rows) > 1 else self.rows[0]
+
+    def tell(self, values: Values | None, then: Row | None) -> None:
+        self.told.append((values, then))
+        self.then = then
+
+
+def test_what_was_tried_or_runs_nothing_costs_a_sampler_no_trial(cells: Task) -> None:
+    known = cells.accuracies(0)
+    first, second, nothing = (3, 3, 3, 3, 3, 3), (2, 2, 2, 2, 2, 2), (0, 0, 0, 0, 0, 0)
+    sampler = Scripted([first, first, nothing, second])
+    rows = search_with(sampler, cells, known, 4, seed=0)
+    values = {
+        row: (float(known.reported(np.array([row]))[0]), float(cells.latency.values([row])[0]))
+        for row in (first, second)
+    }
+    assert [told for told, _ in sampler.told[:4]] == [values[first], values[first], None, values[second]]
+    assert rows[:2].tolist() == [list(first), list(second)]
+    helped = [at for at, (_, then) in enumerate(sampler.told) if then is not None]
+    assert helped == [3 + PATIENCE, 3 + PATIENCE + 1 + PATIENCE]
+    assert len(np.unique(rows, axis=0)) == 4
+    assert cells.problem.inside(rows).all()
+
+
+def check_rows(task: Task, rows: Any, trials: int) -> None:
+    """A search tried so many architectures, each once, and each runs."""
+    assert rows.shape == (trials, len(task.problem.sizes))
+    assert len(np.unique(rows, axis=0)) == trials
+    assert task.problem.inside(rows).all()
+
+
+#: LearnedPareto counts the work of all cells first, which is not kept here; GPSampler takes seconds a trial.
+SLOW = ("learned", "optuna-gp")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in SEARCH_STRATEGIES]
+)
+def test_each_strategy_searches_by_its_seed(name: str, cells: Task) -> None:
+    contestant = CONTESTANTS[name]
+    if contestant.nni3 and not HAS_NNI3:
+        pytest.skip("the rivals are NNI 3.0's")
+    if name.startswith("optuna") and not OPTUNA.exists():
+        pytest.skip("needs Optuna: make .venv-optuna/.stamp")
+    trials = 14
+    found = [
+        contestant.search(Setting(cells, cells.accuracies(seed), seed, trials, OPTUNA)) for seed in (0, 0, 1)
+    ]
+    for rows in found:
+        check_rows(cells, rows, trials)
+    assert (found[0] == found[1]).all()
+    assert (found[0] != found[2]).any()
+
+
+def test_optuna_that_does_not_run_is_told_of(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"make compare.* --strategy"):
+        OptunaSampler(tmp_path / "python", "TPESampler", [2], 0)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ModuleNotFoundError: no optuna' >&2\nexit 1\n")
+    python.chmod(0o755)
+    with (
+        OptunaSampler(python, "TPESampler", [2], 0) as sampler,
+        pytest.raises(SearchError, match="ModuleNotFoundError: no optuna"),
+    ):
+        sampler.ask()
+
+
+PLAN = Plan(["cifar10"], [CPU], ["pareto", "nni-tpe"], range(2), 30)
+
+
+def test_a_comparison_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    console = Console(record=True, quiet=True)
+
+    def run(plan: Plan = PLAN, **options: Any) -> tuple[list[Any], list[str]]:
+        (outcome,) = run_comparison(plan, tmp_path, OPTUNA, 1, console, **options)
+        shares = {name: [run.share.tolist() for run in runs] for name, runs in outcome.runs.items()}
+        return [shares], (tmp_path / "searches.jsonl").read_text().splitlines()
+
+    whole, lines = run()
+    assert len(lines) == 4
+    (tmp_path / "searches.jsonl").write_text("\n".join(lines)[:-9])  # killed while it wrote the last search
+    again, more = run()
+    assert again == whole
+    assert more[:3] == lines[:3]
+    assert json.loads(more[3])["rows"] == json.loads(lines[3])["rows"]
+    # Fewer trials are the first of those; more are a search of their own.
+    fewer, same = run(PLAN._replace(trials=10))
+    assert same == more
+    assert fewer[0]["pareto"] == [shares[:10] for shares in whole[0]["pareto"]]
+    _, longer = run(PLAN._replace(trials=31, strategies=["pareto"], seeds=[1]))
+    assert longer[:4] == more
+    assert json.loads(longer[4])["trials"] == 31
+    # What is run afresh replaces what was kept, and nothing else.
+    _, fresh = run(PLAN._replace(strategies=["pareto"]), fresh=True)
+    assert sorted(json.loads(line)["strategy"] for line in fresh) == ["nni-tpe"] * 2 + ["pareto"] * 2
+
+
+def test_searches_of_another_task_of_that_name_do_not_count(tmp_path: Path) -> None:
+    plan = PLAN._replace(strategies=["nni-tpe"], seeds=[0])
+    run_comparison(plan, tmp_path, OPTUNA, 1, Console(quiet=True))
+    file = tmp_path / "searches.jsonl"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "fingerprint": "of another pack"}) + "\n")
+    run_comparison(plan, tmp_path, OPTUNA, 1, Console(quiet=True))
+    assert [json.loads(line)["fingerprint"] for line in file.read_text().splitlines()] == [
+        "of another pack",
+        record["fingerprint"],
+    ]
+
+
+def judged(task: Task, seeds: int = 12) -> Outcome:
+    """Searches that try the best cells first, against random ones."""
+    rng = np.random.default_rng(0)
+    everything = task.everything[np.argsort(task.latency.values(task.everything))]
+    accuracy = task.accuracies(0).accuracies(everything)
+    below_the_front = np.maximum.accumulate(accuracy) - accuracy
+    good = everything[np.argsort(below_the_front)[:60]]
+    tried = {
+        name: [Tried(s, pool[rng.permutation(len(pool))[:COMPARED]], COMPARED, 0.1) for s in range(seeds)]
+        for name, pool in (("learned", good), ("random", everything))
+    }
+    tried["optuna-gp"] = [replace(one, rows=one.rows[:20], trials=20) for one in tried["random"]]
+    return judge(task, tried, range(seeds))
+
+
+def test_the_report_says_of_each_rival_whether_ours_is_ahead(cells: Task, tmp_path: Path) -> None:
+    first = judged(cells)
+    second = replace(first, task=replace(cells, name="second", title="second"))
     page = tmp_path / "page.md"
     page.write_text("# Search\n<!-- search comparison: begin -->\n<!-- search comparison: end -->\n")
-    write_reports([outcome], "adreno640gpu_tflite21", tmp_path / "out", page)
-    for folder in (tmp_path, tmp_path / "out"):
-        assert (folder / "search_comparison.png").read_bytes().startswith(b"\x89PNG")
+    said = write_reports([first, second], tmp_path / "out", page)
+    tests = compared([first, second])
+    assert [(test.task, test.rival) for test in tests] == [(cells.name, "random"), ("second", "random")]
+    assert all(test.ahead or test.behind for test in tests)
+    assert said == [f"NAS-Bench-201: {sentence}" for sentence in sentences(tests)]
     table = (tmp_path / "out" / "search_comparison.md").read_text()
     assert table.strip() in page.read_text()
-    for sentence in (c.sentence for c in outcome.comparisons):
-        assert f"- {sentence}\n" in table
-    raw = json.loads((tmp_path / "out" / "search_comparison.json").read_text())["tasks"][0]
-    assert len(raw["runs"]) == 3 * len(outcome.runs)
-    for run in raw["runs"]:
-        box = (raw["limit_ms"] - raw["fastest_ms"]) * (raw["ceiling"] - raw["floors"][str(run["seed"])])
-        area = hypervolume(
-            run["latency_ms"], run["accuracy"], raw["limit_ms"], raw["floors"][str(run["seed"])]
-        )
-        assert area / box == pytest.approx(run["hypervolume"][-1], rel=1e-3)
+    assert f"- {sentences(tests)[0]}\n" in table
+    assert "Optuna GPSampler with 20, since it takes long" in table
+    middle = np.median([run.share[COMPARED - 1] for run in first.runs["random"]])
+    assert f"{100 * middle:.1f} (" in table
+    for folder in (tmp_path, tmp_path / "out"):
+        assert (folder / "search_comparison.png").read_bytes().startswith(b"\x89PNG")
+    raw = json.loads((tmp_path / "out" / "search_comparison.json").read_text())
+    assert [len(task["runs"]) for task in raw["tasks"]] == [36, 36]
+    assert raw["comparisons"][0]["p_holm"] == tests[0].p_holm
 
 
-def test_the_command_knows_every_task() -> None:
-    from nnmeter_nas.benchmarks.__main__ import SEARCH_TASKS
-    from nnmeter_nas.benchmarks.search.comparison import TASKS
+def test_sentences_are_plain(cells: Task) -> None:
+    outcome = judged(cells)
+    (test,) = compared([outcome])
+    ahead = replace(test, difference=0.1, p_holm=0.001, wins=12)
+    (sentence,) = sentences([ahead])
+    assert sentence.startswith(
+        "LearnedPareto is ahead of NNI Random + LatencyFilter (more hypervolume in 12 of"
+    )
+    other = replace(ahead, task="other", difference=-0.1)
+    (sentence,) = sentences([ahead, other])
+    assert sentence.startswith(
+        "LearnedPareto is not ahead of NNI Random + LatencyFilter in every task: in 1 of 2"
+    )
+    assert sentence.endswith("; behind in 1 of 2).")
 
-    assert tuple(TASKS) == SEARCH_TASKS
 
-
-def test_a_cell_without_a_way_to_its_output_computes_nothing() -> None:
-    from types import SimpleNamespace
-
-    from nnmeter_nas.benchmarks.search.comparison import reaches_output
-
-    operations = ("none", "skip_connect", "conv_1x1")
-    labels = ("edge_0_1", "edge_0_2", "edge_1_2", "edge_0_3", "edge_1_3", "edge_2_3")
-    space: Any = SimpleNamespace(candidates=dict.fromkeys(labels, operations))
-    ways = {
-        (0, 0, 0, 1, 0, 0): True,
-        (1, 0, 2, 0, 0, 1): True,
-        (1, 1, 1, 0, 0, 0): False,
-        (0, 0, 1, 0, 1, 1): False,
-    }
-    assert reaches_output(space, np.array(list(ways))).tolist() == list(ways.values())
+def test_the_command_searches_and_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- search comparison: begin -->\n<!-- search comparison: end -->\n")
+    command = ["search", "--task", "cifar100", "--predictor", CPU, "--strategy", "pareto", "nni-tpe"]
+    command += ["--seeds", "2", "--trials", "20", "--work", str(tmp_path / "work")]
+    command += ["--output", str(tmp_path / "out"), "--page", str(page)]
+    assert main(command) == 0
+    assert "Each strategy searched each task with 2 seeds and 20 trials." in page.read_text()
+    with pytest.raises(SystemExit):
+        main(["search", "--task", "spos", "--predictor", CPU])
+    assert "no task of ['spos'] runs on" in capsys.readouterr().err
