@@ -51,8 +51,9 @@ class LearnedPareto(LatencyStrategy):
     Args:
         start: architectures to try before the model is asked, at least 2.
         max_latency, min_latency: as :class:`LatencyStrategy` takes them.
-        hints: quantities that may help to tell the metric without training, as ``objectives`` takes them. The
-            measures that have limits or are objectives are among them anyway.
+        hints: more quantities that may help to tell the metric without training, as ``objectives`` takes
+            them; the model sees those that have limits or are objectives anyway. Flops and parameters told
+            nothing more about NAS-Bench-201 than latency and paths do.
         options: as :class:`LatencyStrategy` takes them.
 
     Raises:
@@ -64,7 +65,7 @@ class LearnedPareto(LatencyStrategy):
         start: int = 12,
         max_latency: float | Mapping[str, float] | None = None,
         min_latency: float | Mapping[str, float] | None = None,
-        hints: Sequence[Quantity] = ("flops", "params"),
+        hints: Sequence[Quantity] = (),
         **options: Any,
     ) -> None:
         super().__init__(max_latency, min_latency, **options)

@@ -29,6 +29,8 @@ DATASETS: Mapping[str, str] = {
     "cifar100": "CIFAR-100",
     "imagenet16-120": "ImageNet16-120",
 }
+#: Number of classes of each.
+CLASSES: Mapping[str, int] = {"cifar10": 10, "cifar100": 100, "imagenet16-120": 120}
 #: Accuracies are whole multiples of one part in so many: images of the set, twice as many where two trainings
 #: were averaged.
 _PARTS: Mapping[str, int] = {

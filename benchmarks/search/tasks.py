@@ -30,13 +30,13 @@ from nnmeter_nas.supernet.space import Space
 
 from .accuracy import SyntheticAccuracy
 from .known_front import evolved
-from .nasbench201_accuracy import DATASETS, load_accuracies
+from .nasbench201_accuracy import CLASSES, DATASETS, load_accuracies
 from .statistics import hypervolume
 
 #: Share of the architectures that are within the limit under which the best accuracy is looked for.
 LIMIT_QUANTILE = 0.25
-#: Share of the architectures whose accuracy is below that of the reference point.
-FLOOR_QUANTILE = 0.1
+#: Share of the architectures that stay below the reference point where accuracies are made up.
+_FLOOR_QUANTILE = 0.1
 #: Random architectures that stand for a space too large to list.
 _SAMPLED = 20_000
 #: Architectures that a task's fingerprint looks at.
@@ -97,7 +97,7 @@ class Truth:
     """What is known of a task with one seed's accuracies.
 
     Attributes:
-        floor: accuracy of the reference point.
+        floor: accuracy of the reference point: that of guessing, or one that few architectures stay below.
         hypervolume: of all architectures together; of the best ones known where a space is too large to list.
         best: highest accuracy within the task's limit.
         best_test: test accuracy of that architecture, if there is one.
@@ -117,6 +117,7 @@ class Task:
         name, title, group: its name, its name in reports, and the tasks that it is judged with.
         nni_space, space: the space as an NNI object, and as data.
         latency: of its architectures, in ms.
+        chance: accuracy of a network that guesses; None if accuracies are made up.
         accuracies: the accuracies for a seed.
     """
 
@@ -126,6 +127,7 @@ class Task:
     nni_space: Any
     space: Space
     latency: Measure
+    chance: float | None
     accuracies: Callable[[int], Accuracies]
 
     @cached_property
@@ -161,8 +163,9 @@ class Task:
     def truth(self, seed: int) -> Truth:
         """What a search with this seed can find at most."""
         known = self.accuracies(seed)
-        floor = float(np.quantile(known.accuracies(self.everything), FLOOR_QUANTILE))
-        rows = self.everything
+        rows, floor = self.everything, self.chance
+        if floor is None:
+            floor = float(np.quantile(known.accuracies(rows), _FLOOR_QUANTILE))
         if self.problem.size > LISTED:
             rows = np.concatenate([rows, evolved(self.problem, known.accuracies, rows, seed)])
         latency, accuracy = self.latency.values(rows), known.accuracies(rows)
@@ -203,14 +206,15 @@ def make_task(name: str, work: Path) -> Task:
         SearchError: a training on the digits fails.
     """
     topic, device = name.split("/")
-    nni_space, group, accuracies = TOPICS[topic](topic, work)
+    nni_space, group, chance, accuracies = TOPICS[topic](topic, work)
     space = space_of(nni_space)
     latency = measures.latency(space, load_latency_predictor(device))
     title = f"{DATASETS[topic]}, {device}" if topic in DATASETS else group.title
-    return Task(name, title, group, nni_space, space, latency, accuracies(space))
+    return Task(name, title, group, nni_space, space, latency, chance, accuracies(space))
 
 
-Topic = tuple[Any, Group, Callable[[Space], Callable[[int], Accuracies]]]
+#: An NNI space, its group, the accuracy of guessing, and what makes accuracies by seed.
+Topic = tuple[Any, Group, float | None, Callable[[Space], Callable[[int], Accuracies]]]
 
 
 def _nasbench201(dataset: str, work: Path) -> Topic:
@@ -219,7 +223,7 @@ def _nasbench201(dataset: str, work: Path) -> Topic:
         known = TableAccuracy(_sizes(space), found.validation, found.test)
         return lambda seed: known
 
-    return make_space("nasbench201"), _NASBENCH201, accuracies
+    return make_space("nasbench201"), _NASBENCH201, 1 / CLASSES[dataset], accuracies
 
 
 def _spos(topic: str, work: Path) -> Topic:
@@ -227,7 +231,7 @@ def _spos(topic: str, work: Path) -> Topic:
         names, flops = list(space.candidates.values()), measures.flops(space).values
         return cache(lambda seed: SyntheticAccuracy(names, flops, seed))
 
-    return make_space("spos"), _SPOS, accuracies
+    return make_space("spos"), _SPOS, None, accuracies
 
 
 def _digits(topic: str, work: Path) -> Topic:
@@ -242,7 +246,7 @@ def _digits(topic: str, work: Path) -> Topic:
         known = TableAccuracy(_sizes(space), np.array(by_row))
         return lambda seed: known
 
-    return digits_space(), _DIGITS, accuracies
+    return digits_space(), _DIGITS, 0.1, accuracies
 
 
 def _sizes(space: Space) -> tuple[int, ...]:

@@ -147,8 +147,8 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
                        help="learned: architectures to train before it asks its model (default: 12, or half "
                        "of --trials if that is less)")
     group.add_argument("--hints", type=_hints, metavar="NAME[,NAME]",
-                       help="learned: what may help to tell the accuracy beside the choices and the latency: "
-                       "flops, params, or none (default: flops,params)")
+                       help="learned: what may help to tell the accuracy beside the choices, the paths "
+                       "through the network and its latency: flops, params (default: none)")
     group.add_argument("--order", choices=["ascending", "closest"],
                        help="ranked: the fastest first, or those closest to the limit (default: ascending)")
     group.add_argument("--top-k", type=positive_int, metavar="N",
