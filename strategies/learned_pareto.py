@@ -23,7 +23,7 @@ from .latency_strategy import LatencyStrategy, Quantity, check_whole, key
 from .surrogate import Features, Scores, Surrogate
 
 #: Directions in which a front is measured, and quantiles of a prediction that are tried out.
-_DIRECTIONS, _QUANTILES = 256, 8
+_DIRECTIONS, _QUANTILES = 128, 8
 #: Where a space is too large to list: architectures drawn, and moves around the front, for each proposal.
 _DRAWN, _MOVED = 2048, 2048
 #: Of these, so many are looked at closely: those that an optimist would take.
@@ -103,7 +103,7 @@ class LearnedPareto(LatencyStrategy):
             return {}
         rows = np.array([row for row, _ in self._tried])
         surrogate, _ = self._learned()
-        before, _ = surrogate.predict(self._features.of(rows))
+        before, _ = surrogate.predict(self._described(rows))
         rng = np.random.default_rng(self.seed)
         changes = []
         for position in range(rows.shape[1]):
@@ -123,6 +123,7 @@ class LearnedPareto(LatencyStrategy):
         sample = self.problem.draw(_DRAWN, self._rng) if self._every is None else self._every
         self._features = Features(self.problem.sizes, self._numbers, sample)
         self._of_every = None if self._every is None else self._features.of(self._every)
+        self._place = {} if self._every is None else {key(row): i for i, row in enumerate(self._every)}
         self._directions = even_directions(1 + len(self.problem.objectives), _DIRECTIONS)
 
     def retake(self, row: IntArray) -> IntArray | None:
@@ -159,12 +160,18 @@ class LearnedPareto(LatencyStrategy):
         metrics = self._metrics()
         scores = Scores(metrics)
         rows = np.array([row for row, _ in self._tried])
-        return Surrogate(self._features.of(rows), scores.of(metrics)), scores
+        return Surrogate(self._described(rows), scores.of(metrics)), scores
 
     def _metrics(self) -> FloatArray:
         """Metrics of what was tried; that of a failed trial is the worst of all."""
         known = [metric for _, metric in self._tried if metric is not None]
         return np.array([min(known) if metric is None else metric for _, metric in self._tried])
+
+    def _described(self, rows: IntArray) -> FloatArray:
+        """Features of architectures inside the limits, ``[N, positions] -> [N, features]``."""
+        if self._of_every is None:
+            return self._features.of(rows)
+        return self._of_every[[self._place[key(row)] for row in rows]]
 
     def _numbers(self, rows: IntArray) -> FloatArray:
         """What is known of architectures without training, ``[N, positions] -> [N, numbers]``."""
@@ -188,9 +195,8 @@ class LearnedPareto(LatencyStrategy):
             gains = gains_of(metrics.ravel(), np.repeat(objectives[some], len(at), axis=0))
             return front.improvements(gains).reshape(metrics.shape).mean(axis=1)
 
-        everything = np.arange(len(pool))
-        optimistic = improvements(everything, np.array([_OPTIMISM]))
-        close = everything[np.argsort(-optimistic, kind="stable")[:_CLOSELY]]
+        optimistic = improvements(np.arange(len(pool)), np.array([_OPTIMISM]))
+        close = np.argsort(-optimistic, kind="stable")[:_CLOSELY]
         gain = improvements(close, ndtri((np.arange(_QUANTILES) + 0.5) / _QUANTILES))
         # Where no improvement is expected any more, what is most likely to surprise.
         best = close[int(gain.argmax())] if gain.max() > 0 else int((mean + _OPTIMISM * deviation).argmax())
@@ -207,7 +213,7 @@ class LearnedPareto(LatencyStrategy):
         metrics = self._metrics()
         running = np.array([one for one, count in self._running.items() for _ in range(count)])
         if len(running):
-            mean, _ = surrogate.predict(self._features.of(running))
+            mean, _ = surrogate.predict(self._described(running))
             rows, metrics = np.concatenate([rows, running]), np.concatenate([metrics, scores.metrics(mean)])
         objectives = self.problem.objective_values(rows)
         worst, least = objectives.max(axis=0), objectives.min(axis=0)
@@ -224,7 +230,8 @@ class LearnedPareto(LatencyStrategy):
     def _pool(self) -> tuple[IntArray, FloatArray]:
         """Architectures to choose from, ``[N, positions]``, and their features; none was asked for."""
         if self._every is not None and self._of_every is not None:
-            new = np.array([key(row) not in self._asked for row in self._every], dtype=bool)
+            new = np.ones(len(self._every), dtype=bool)
+            new[[self._place[one] for one in self._asked]] = False
             return self._every[new], self._of_every[new]
         drawn = self.problem.draw_up_to(_DRAWN, self._rng, self.rejected)
         pool = np.unique(np.concatenate([drawn, self._moved()]), axis=0)
