@@ -196,7 +196,7 @@ def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) ->
         profiled: whether to ask for its kernels.
     """
     session.run()
-    runs = min(_MOST_RUNS, math.ceil(_BURST_MS / max(float(session.run()), _BURST_MS / _MOST_RUNS)))
+    runs = _runs_of_burst(float(session.run()))
     bursts: list[float] = []
     spent = 0.0
     before = work_ms() if speed_ms else 0.0
@@ -212,6 +212,11 @@ def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) ->
     profile = getattr(session, "kernels", None) if profiled else None
     ms = statistics.median(bursts) if speed_ms else min(bursts)
     return Visit(ms, None if profile is None else tuple(map(_checked, profile(_PROFILED))))
+
+
+def _runs_of_burst(ms: float) -> int:
+    """How often a model of this latency runs in a burst; a latency may be no number."""
+    return max(1, math.ceil(_BURST_MS / ms)) if ms > _BURST_MS / _MOST_RUNS else _MOST_RUNS
 
 
 def _checked(kernel: KernelTime) -> KernelTime:
