@@ -34,6 +34,8 @@ _OPTIMISM = 1.5
 _REFERENCE = 0.1
 #: Choices that a move changes, on average; how often a choice is dealt out anew to tell its importance.
 _CHANGES, _DEALS = 1.5, 10
+#: Architectures that moves start from: the first front, and at least so many.
+_PARENTS = 8
 
 
 class LearnedPareto(LatencyStrategy):
@@ -101,7 +103,7 @@ class LearnedPareto(LatencyStrategy):
         """
         if len(self._tried) < self.start:
             return {}
-        rows = np.array([row for row, _ in self._tried])
+        rows = self._rows()
         surrogate, _ = self._learned()
         before, _ = surrogate.predict(self._described(rows))
         rng = np.random.default_rng(self.seed)
@@ -159,8 +161,11 @@ class LearnedPareto(LatencyStrategy):
         """The model of what was tried."""
         metrics = self._metrics()
         scores = Scores(metrics)
-        rows = np.array([row for row, _ in self._tried])
-        return Surrogate(self._described(rows), scores.of(metrics)), scores
+        return Surrogate(self._described(self._rows()), scores.of(metrics)), scores
+
+    def _rows(self) -> IntArray:
+        """What was tried, ``[trials, positions]``."""
+        return np.array([row for row, _ in self._tried])
 
     def _metrics(self) -> FloatArray:
         """Metrics of what was tried; that of a failed trial is the worst of all."""
@@ -209,7 +214,7 @@ class LearnedPareto(LatencyStrategy):
 
         The reference point is a poor metric and the limits of the objectives, or the most that was seen.
         """
-        rows = np.array([row for row, _ in self._tried])
+        rows = self._rows()
         metrics = self._metrics()
         running = np.array([one for one, count in self._running.items() for _ in range(count)])
         if len(running):
@@ -240,10 +245,9 @@ class LearnedPareto(LatencyStrategy):
 
     def _moved(self) -> IntArray:
         """Architectures inside the limits near the front of what was tried."""
-        rows = np.array([row for row, _ in self._tried])
-        points = np.column_stack([-self._metrics(), self.problem.objective_values(rows)])
-        order = np.argsort(nsga2.ranks(points), kind="stable")
-        parents = rows[order[: max(8, int((nsga2.ranks(points) == 0).sum()))]]
+        rows = self._rows()
+        fronts = nsga2.ranks(np.column_stack([-self._metrics(), self.problem.objective_values(rows)]))
+        parents = rows[np.argsort(fronts, kind="stable")[: max(_PARENTS, int((fronts == 0).sum()))]]
         bred = []
         for _ in range(_MOVED):
             first, second = parents[self._rng.integers(len(parents), size=2)]
