@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.journal import Journal, read_journal
 
-pytestmark = pytest.mark.nni3
-
 RECORDS: list[dict[str, Any]] = [
     {"event": "submitted", "number": 1, "values": {"latency_ms": 0.1 + 0.2}},
     {"event": "ended", "number": 1, "metric": None, "failure": "Speicher voll: größer\nals 8 GB"},

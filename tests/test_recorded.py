@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,7 +14,6 @@ if importlib.util.find_spec("nni.mutable") is not None:
 
 from recorded import (
     RECORD,
-    SPACES,
     architecture_figures,
     differences,
     network_cases,
@@ -27,21 +25,20 @@ RECORDED = json.loads(RECORD.read_text())
 #: Name of each figure that is not what it was -> why. An entry that no longer differs has to go.
 CHANGED: dict[str, str] = {}
 
-#: What is quick enough for every run: two forms of all networks, and all forms of these.
+#: What every run compares: two forms of all networks, all forms of some, and one space of each kind. The rest
+#: takes an hour: ``python tests/helpers/recorded.py --check``.
 QUICK_FORMS = ("torch", "nnmeter-ir")
 QUICK_NETWORKS = ("alexnet", "mobilenet_v2", "squeezenet1_0")
 QUICK_SPACES = ("spos-small", "proxylessnas-small", "nasbench201-small")
 
 
-def slow_unless(quick: bool, *values: str) -> object:
-    """A parameter of a test, marked slow unless it is quick."""
-    return pytest.param(*values, marks=() if quick else pytest.mark.slow, id=" ".join(values))
-
-
-def networks() -> Iterator[object]:
-    """Every network in every form of it."""
-    for name, form in network_cases():
-        yield slow_unless(form in QUICK_FORMS or name in QUICK_NETWORKS, name, form)
+def quick_cases() -> list[object]:
+    """Networks and forms that are quick to compare."""
+    return [
+        pytest.param(name, form, id=f"{name} {form}")
+        for name, form in network_cases()
+        if form in QUICK_FORMS or name in QUICK_NETWORKS
+    ]
 
 
 def check(name: str, figures: dict[str, object]) -> None:
@@ -53,16 +50,14 @@ def check(name: str, figures: dict[str, object]) -> None:
         assert found == []
 
 
-@pytest.mark.parametrize(("name", "form"), networks())
+@pytest.mark.parametrize(("name", "form"), quick_cases())
 def test_a_network_takes_what_it_took(name: str, form: str) -> None:
     check(f"{name} {form}", network_figures(name, form))
 
 
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", [slow_unless(name in QUICK_SPACES, name) for name in SPACES])
+@pytest.mark.parametrize("name", QUICK_SPACES)
 def test_architectures_of_a_space_take_what_they_took(name: str) -> None:
-    exports = 0 if name in QUICK_SPACES else 1
-    for key, figures in architecture_figures(name, exports):
+    for key, figures in architecture_figures(name, exports=0, tables=False):
         check(key, figures)
 
 

@@ -19,8 +19,6 @@ from nnmeter_nas.benchmarks.search.nasbench201_accuracy import (
 from nnmeter_nas.costs.table import every_architecture
 from nnmeter_nas.errors import DatasetError
 
-pytestmark = pytest.mark.nni3
-
 #: The authors' names of our candidates.
 OPERATIONS = {
     "none": "none",

@@ -42,9 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NNMETER_NAS_HOME", str(folder / "home"))
         patch.setenv("PYTHONPATH", str(HELPERS))
-        patch.setattr(fitting, "_QUICK_STEPS", 300)
-        patch.setattr(fitting, "_STEPS", 300)
-        plan = Plan(networks=16, round_size=16, visits=2, members=2)
+        patch.setattr(fitting, "_QUICK_STEPS", 100)
+        patch.setattr(fitting, "_STEPS", 200)
+        plan = Plan(networks=16, round_size=16, visits=2, members=1)
         device = "simulated_device:Device"
         build(MINE, device, folder / "work", plan, lambda found: None, lambda text: None)
         for seed in (7000, 7001, 7002, 7003, 7005, 7007):

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -204,6 +205,20 @@ def test_table_in_the_package_is_what_is_built_now() -> None:
 )
 def test_every_table_in_the_package_is_what_is_built_now(name: str, device: str) -> None:
     rebuilt(name, device)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), list(itertools.product(("nasbench201", "nasbench201-small"), DEVICES))
+)
+def test_a_list_in_the_package_holds_what_graphs_take(name: str, device: str) -> None:
+    """All 15,625 architectures take minutes to predict; some of them do."""
+    [path] = bundled_tables().glob(f"{name}_*/{device}_*.npz")
+    space, predictor, table = load_space(name), load_latency_predictor(device), load_table(path)
+    check_table(table, space, predictor)
+    draw = random.Random(0)
+    rows = [{label: draw.choice(known) for label, known in space.candidates.items()} for _ in range(20)]
+    for architecture, ms in zip(rows, table.latencies(table.indices(rows)), strict=True):
+        assert ms == pytest.approx(predictor.predict(space.model_graph(architecture)), rel=1e-9)
 
 
 def test_tables_in_the_package_need_neither_torch_nor_nni() -> None:

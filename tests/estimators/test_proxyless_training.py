@@ -866,7 +866,9 @@ def test_reference_decides_what_is_found_on_the_digits(tmp_path: Path) -> None:
 
     page = tmp_path / "page.md"
     page.write_text("<!-- reference latency: begin -->\n<!-- reference latency: end -->\n")
-    outcomes = run_reference_latency(DEVICE, [3], tmp_path / "work", page, Console(stderr=True), epochs=15)
+    outcomes = run_reference_latency(
+        DEVICE, [3], tmp_path / "work", page, Console(stderr=True), epochs=15, aims=(0.25, 0.75)
+    )
     assert [outcome.reference_ms for outcome in outcomes] == sorted({o.reference_ms for o in outcomes})
     for outcome in outcomes:
         assert outcome.latency_ms <= outcome.reference_ms * 1.01

@@ -136,8 +136,13 @@ def architectures(name: str) -> tuple[Any, list[dict[str, str]]]:
     return space, [{label: draw.choice(known) for label, known in choices} for _ in range(ARCHITECTURES)]
 
 
-def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tuple[str, Figures]]:
-    """The figures of a bundled space's architectures: read from each form of NNI 2.10.1, and looked up."""
+def architecture_figures(
+    name: str, exports: int = ARCHITECTURES, tables: bool = True
+) -> Iterator[tuple[str, Figures]]:
+    """The figures of a bundled space's architectures: read from each form of NNI 2.10.1, and looked up.
+
+    ``exports`` of them are exported to ONNX, and ``tables`` are built, both of which take minutes.
+    """
     from nni.nas.execution.pytorch.converter import convert_to_graph
     from nni.nas.execution.pytorch.converter.graph_gen import GraphConverterWithShape
     from nni.nas.nn.pytorch.mutator import process_inline_mutation
@@ -150,10 +155,7 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
         script, zeros = torch.jit.script(module), torch.zeros(space.input_shape)
         base = convert_to_graph(script, module, GraphConverterWithShape(), dummy_input=zeros)
         mutators = process_inline_mutation(base)
-        # At once, as devices share the model graphs.
-        measures = latencies(space, predictors())
-    tables = {p.device: m.table for p, m in zip(predictors(), measures, strict=True) if m.table is not None}
-    exact = {device: table for device, table in tables.items() if table.header.worst_error <= EXACT}
+    exact = exact_tables(space) if tables else {}
     for number, architecture in enumerate(drawn):
         row = [[known.index(architecture[label]) for label, known in space.candidates.items()]]
         network = frozen(lambda: make_space(name), architecture)
@@ -162,7 +164,8 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
         if number < exports:
             exported = onnx_of(network, space.input_shape, dynamo=True)
             yield f"{name} {number} onnx", figures(read_model(exported))
-        yield f"{name} {number} table", {d: float(t.values(row)[0]) for d, t in exact.items()}
+        if tables:
+            yield f"{name} {number} table", {d: float(t.values(row)[0]) for d, t in exact.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = get_targeted_model(base, mutators, {
@@ -170,6 +173,15 @@ def architecture_figures(name: str, exports: int = ARCHITECTURES) -> Iterator[tu
                 for (mutator, index), nodes in dry_run_for_search_space(base, mutators).items()
             })  # fmt: skip
         yield f"{name} {number} nni-ir", figures(read_model(model, "nni-ir"))
+
+
+def exact_tables(space: Any) -> dict[str, Any]:
+    """The table of each device that has an exact one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        measures = latencies(space, predictors())  # at once, as devices share the model graphs
+    tables = {p.device: m.table for p, m in zip(predictors(), measures, strict=True) if m.table is not None}
+    return {device: table for device, table in tables.items() if table.header.worst_error <= EXACT}
 
 
 def today(words: Sequence[str] = (), exports: int = ARCHITECTURES) -> Iterator[tuple[str, Figures]]:

@@ -215,11 +215,11 @@ def test_tables_and_explanations_count_what_each_run_takes(cpu: LatencyPredictor
     kernels = sum(ms for _, ms in found.kernel_graph.nodes(data="latency_ms"))
     assert found.latency_ms == pytest.approx(kernels + offset_ms)
     assert f"besides the kernels: {offset_ms:.3f} ms" in str(found)
-    for space in (load_space("spos-small"), load_space("nasbench201-small")):
-        table = build_table(space, mine)
-        rows = random_architectures(space, 5)
-        for architecture, ms in zip(rows, table.latencies(table.indices(rows)), strict=True):
-            assert ms == pytest.approx(mine.explain(space.model_graph(architecture)).latency_ms, rel=1e-9)
+    space = load_space("spos-small")
+    table = build_table(space, mine)
+    rows = random_architectures(space, 5)
+    for architecture, ms in zip(rows, table.latencies(table.indices(rows)), strict=True):
+        assert ms == pytest.approx(mine.explain(space.model_graph(architecture)).latency_ms, rel=1e-9)
 
 
 def random_architectures(space: Space, count: int) -> list[dict[str, Any]]:

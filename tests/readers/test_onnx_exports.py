@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnmeter_nas.benchmarks.networks import NETWORKS, build_network, input_shape
 from nnmeter_nas.errors import ReaderError
 from nnmeter_nas.kernels.configuration import configuration, kernel_type
 from nnmeter_nas.kernels.fusion import Kernel
@@ -255,16 +254,3 @@ def test_exported_transformer_has_the_kernels_of_its_module(opset: int | None) -
 @pytest.mark.parametrize("module", [MobileBlock, ShuffleUnit, ShapeArithmetic])
 def test_torch_exports_have_the_kernels_of_their_modules(module: type[nn.Module]) -> None:
     assert kernels(read_onnx(exported(module(), None))) == kernels(read_torch_module(module(), IMAGE))
-
-
-#: Skipped: deeper or wider versions of tested networks, which are slow to export.
-SIBLINGS = {"vgg13", "vgg16", "vgg19", "resnet34", "wide_resnet50_2", "squeezenet1_0", "densenet161"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NETWORKS) - SIBLINGS))
-def test_reference_networks_have_the_kernels_of_their_modules(name: str) -> None:
-    network, shape = build_network(name), tuple(input_shape(name))
-    expected = kernels(read_torch_module(network, shape))
-    assert kernels(read_onnx(exported(network, None, shape))) == expected
-    assert kernels(read_onnx(exported(network, 11, shape, {0: "N"}))) == expected

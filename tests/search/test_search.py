@@ -21,7 +21,7 @@ from nnmeter_nas.journal import read_journal
 from nnmeter_nas.strategies import LatencyConstrainedRandom
 from nnmeter_nas.supernet.named import load_space
 
-pytestmark = [pytest.mark.nni3, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 DEVICE = "adreno640gpu_tflite21"
 CPU = "cortexA76cpu_tflite21"
@@ -76,8 +76,9 @@ def check_complete(folder: Path, trials: int) -> None:
     assert sorted(trained) == sorted(str(round(float(row["accuracy"]) * 1e6)) for row in rows(folder))
 
 
+@pytest.mark.nni3
 def test_a_search_that_is_killed_and_resumed_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    command = search(tmp_path)
+    command = search(tmp_path, trials=4)
     command.wait_until(lambda: len(ended(tmp_path)) >= 2 and command.trials())
     command.process.kill()
     code, _, _ = command.end()
@@ -90,13 +91,14 @@ def test_a_search_that_is_killed_and_resumed_loses_and_repeats_nothing(tmp_path:
     assert "Traceback" not in errors
     assert "Best: " in printed
     assert command.running() == again.running() == []
-    check_complete(tmp_path, 5)
+    check_complete(tmp_path, 4)
     assert not list(tmp_path.glob("nnmeter-nas-*"))  # working folders of both are among the logs
     assert len(list((tmp_path / "run" / "nni-logs").iterdir())) == 2
 
 
+@pytest.mark.nni3
 def test_a_search_whose_manager_is_killed_says_how_to_go_on(tmp_path: Path) -> None:
-    command = search(tmp_path, trials=4)
+    command = search(tmp_path, trials=3)
     command.wait_until(lambda: len(ended(tmp_path)) >= 1 and command.trials())
     manager = next(process for process in command.processes("main.js") if "node" in process.name())
     manager.kill()
@@ -111,34 +113,29 @@ def test_a_search_whose_manager_is_killed_says_how_to_go_on(tmp_path: Path) -> N
     code, _, errors = again.end()
     assert code == 0, errors
     assert again.running() == []
-    check_complete(tmp_path, 4)
+    check_complete(tmp_path, 3)
 
 
+@pytest.mark.nni3
 def test_trials_that_crash_are_killed_or_report_nan_are_marked_failed(tmp_path: Path) -> None:
-    command = search(tmp_path, "--concurrency", "1", evaluator="failing")
+    command = search(tmp_path, "--concurrency", "1", evaluator="failing", trials=4)
     code, printed, errors = command.end()
     assert code == 0, errors
     assert command.running() == []
     states = [row["state"] for row in rows(tmp_path)]
-    assert states == ["failed"] * 3 + ["trained"] * 2
+    assert states == ["failed"] * 3 + ["trained"]
     failures = [row["failure"] for row in rows(tmp_path)]
     assert failures[0] == "MemoryError: this network is too large to train"
     assert "nan" in failures[1]
     assert failures[2]
-    assert failures[3:] == ["", ""]
+    assert failures[3] == ""
     assert "this network is too large to train" in printed
-    assert architectures(tmp_path) == expected(5)
+    assert architectures(tmp_path) == expected(4)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--strategy", "pareto", "--population", "2"), ("--strategy", "learned", "--start", "2")],
-    ids=["pareto", "learned"],
-)
-def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(
-    arguments: tuple[str, ...], tmp_path: Path
-) -> None:
-    command = search(tmp_path, *arguments, "--concurrency", "1", evaluator="failing", trials=6)
+def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(tmp_path: Path) -> None:
+    arguments = ("--strategy", "pareto", "--population", "2", "--concurrency", "1")
+    command = search(tmp_path, *arguments, evaluator="failing", trials=6)
     command.wait_until(lambda: len(ended(tmp_path)) >= 4)
     command.process.kill()
     command.end()
@@ -150,6 +147,7 @@ def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(
     assert len(set(tried)) == 6
 
 
+@pytest.mark.nni3
 def test_a_search_that_learns_for_devices_and_objectives_keeps_what_it_expected(tmp_path: Path) -> None:
     def submitted() -> list[dict[str, Any]]:
         records = read_journal(tmp_path / "run" / "journal.jsonl")
@@ -232,6 +230,7 @@ def test_a_trial_that_finished_unheard_is_not_run_again(tmp_path: Path) -> None:
     check_complete(tmp_path, 3)
 
 
+@pytest.mark.nni3
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_search_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
     command = search(tmp_path)
@@ -248,6 +247,7 @@ def test_a_stopped_search_leaves_no_process_behind(tmp_path: Path, number: signa
     assert not (tmp_path / "home" / "nni-experiments").exists()
 
 
+@pytest.mark.nni3
 def test_a_trial_beyond_its_time_is_stopped_and_the_search_goes_on(tmp_path: Path) -> None:
     command = search(tmp_path, "--trial-limit", "1", "--concurrency", "1", trials=1)
     code, _, errors = command.end()
@@ -281,6 +281,7 @@ def test_a_run_folder_can_be_moved_read_and_resumed(tmp_path: Path) -> None:
     assert not began.exists()
 
 
+@pytest.mark.nni3
 def test_results_are_whole_and_rebuild_the_network(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()

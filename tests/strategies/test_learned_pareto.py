@@ -6,7 +6,6 @@ import itertools
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +14,6 @@ from nnmeter_nas.costs.table import FactorTable, IntArray, every_architecture
 from nnmeter_nas.strategies import LatencyConstrainedRandom, LatencyStrategy, LearnedPareto, Problem
 from nnmeter_nas.strategies.hypervolume import Front, even_directions
 from nnmeter_nas.strategies.surrogate import Features, Scores, Surrogate
-
-pytestmark = pytest.mark.nni3
 
 SIZES = (4,) * 6
 

@@ -34,8 +34,6 @@ from nnmeter_nas.supernet.choices import select
 from nnmeter_nas.supernet.space import Space
 from toy_supernets import residual_supernet, width_supernet
 
-pytestmark = pytest.mark.nni3
-
 CPU, GPU = "cortexA76cpu_tflite21", "adreno640gpu_tflite21"
 SIZES = (3,) * 8
 #: One strategy of each kind, by its seed.

@@ -13,8 +13,6 @@ from nnmeter_nas.graph.model_graph import add_input, add_op, new_graph
 from nnmeter_nas.supernet.choices import choices
 from nnmeter_nas.supernet.paths import Paths
 
-pytestmark = pytest.mark.nni3
-
 CANDIDATES = ("none", "skip", "conv", "pool")
 
 
