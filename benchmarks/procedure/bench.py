@@ -18,7 +18,8 @@ from nnmeter_nas.journal import Journal
 class Bench:
     """Measurements of models, as a build takes them, in a journal that an interrupted run goes on with.
 
-    A record has what the model is, and ``ms`` or a ``fault``, and ``s``, the seconds that it took.
+    A record has what the model is, and ``ms`` and ``speed`` of a visit or a ``fault``, and ``s``, the seconds
+    that it took.
     """
 
     def __init__(self, journal: Journal, backend: Backend, worker: Worker, folder: Path) -> None:
@@ -57,7 +58,8 @@ class Bench:
         """Visit a model file, and record what came of it."""
         start, found = time.perf_counter(), dict(what)
         try:
-            found["ms"] = self._worker.sound_visit(path, profiled=False).ms
+            visit = self._worker.sound_visit(path, profiled=False)
+            found |= {"ms": visit.ms, "speed": visit.speed_ms}
         except MeasurementError as error:
             found["fault"] = str(error)
         self._journal.append({**found, "s": round(time.perf_counter() - start, 4)})
@@ -65,4 +67,4 @@ class Bench:
 
 def visits(records: Sequence[Mapping[str, Any]]) -> list[Visit]:
     """The visits that came to an end."""
-    return [Visit(float(record["ms"]), None) for record in records if "ms" in record]
+    return [Visit(float(record["ms"]), None, record.get("speed")) for record in records if "ms" in record]

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.build import build, identity
+from nnmeter_nas.builder.build import build
 from nnmeter_nas.builder.observations import Observation, observe
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import worker
-from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, Round, open_workspace
+from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, Round, read_device
 from nnmeter_nas.errors import DatasetError, MeasurementError
 from nnmeter_nas.files import HOME, lock_folder, write_bytes
 from nnmeter_nas.journal import Journal
@@ -128,11 +128,6 @@ def _opened(
         files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnmeter-nas-")))
         patient = stack.enter_context(worker(backend_name, plan.limit_s))
         strict = stack.enter_context(worker(backend_name, min(_LIMIT_S, plan.limit_s)))
-        with open_workspace(work / "build", identity(_NAME, backend_name, backend)) as workspace:
-            if getattr(backend, "on_host", False):
-                # All measurements are divided by the speed of the same undisturbed machine.
-                speed = patient.watch_speed(workspace.device.get(UNDISTURBED))
-                workspace.keep(UNDISTURBED, strict.watch_speed(speed))
         judging = Bench(stack.enter_context(Journal(work / "judges.jsonl")), backend, patient, files)
         kernels = Bench(stack.enter_context(Journal(work / "kernels.jsonl")), backend, strict, files)
         graphs = {name: network_graph(name) for name in networks}
@@ -165,14 +160,16 @@ class _Run:
         ours = self._build()
         self._judge(2 * _VISITS)
         seconds = 60 * max(self.plan.minutes, ours["minutes"])
-        theirs = build_as_nn_meter(nn_meter, self.kernels, seconds, self.tell)
+        # All latencies are of the same undisturbed machine.
+        speed_ms = read_device(self.work / "build")[UNDISTURBED]
+        theirs = build_as_nn_meter(nn_meter, self.kernels, seconds, self.tell, speed_ms)
         self.console.print(
             f"nn-Meter: {theirs.kernels} kernels in {theirs.seconds / 60:.2f} minutes, {len(theirs.rules)} "
             f"of {theirs.tests} pairs fuse"
         )
         self._judge(3 * _VISITS)
         self.tell("predicting")
-        measured = self._measured()
+        measured = self._measured(speed_ms)
         graphs = [self.graphs[name] for name in measured]
         said = predict_as_nn_meter(nn_meter, theirs, theirs.used, graphs)
         rules = told_rules(find_pack(_NAME).card["fusion_rules"])
@@ -234,12 +231,12 @@ class _Run:
                     self.tell(f"networks that judge: visit {turn + 1} of {name}")
                     self.judging.visit({"name": name}, self.judging.file(name, self.graphs[name]))
 
-    def _measured(self) -> dict[str, Observation]:
+    def _measured(self, speed_ms: float | None) -> dict[str, Observation]:
         """What was measured of the networks that judge."""
         found = {}
         for name, graph in self.graphs.items():
             records = self.judging.records(name=name)
-            if (seen := observe(name, graph, visits(records))) is not None:
+            if (seen := observe(name, graph, visits(records), speed_ms)) is not None:
                 found[name] = seen
             else:
                 self.console.print(f"{name} is left out: {records[-1].get('fault')}", markup=False)

@@ -104,16 +104,22 @@ class Built:
 
 
 def build_as_nn_meter(
-    nn_meter: NnMeter, bench: Bench, seconds: float, tell: Callable[[str], None]
+    nn_meter: NnMeter,
+    bench: Bench,
+    seconds: float,
+    tell: Callable[[str], None],
+    speed_ms: float | None = None,
 ) -> Built:
     """Measure for so many seconds what nn-Meter's builder would; ``tell`` hears what goes on.
+
+    Latencies are of a machine that has the speed ``speed_ms``, if it is known.
 
     Raises:
         ProcedureError: nn-Meter does not run.
     """
     settings = nn_meter.step("settings")["ruletest"]
     tests = pairs(settings)
-    ms = _test_fusion(bench, tests, tell)
+    ms = _test_fusion(bench, tests, tell, speed_ms)
     spent = sum(float(record["s"]) for record in bench.records(phase=RULES))
     for number, phase in enumerate(PHASES):
         end = spent + max(0.0, seconds - spent) * (number + 1) / len(PHASES)
@@ -122,7 +128,7 @@ def build_as_nn_meter(
         before = PHASES[:number]
         tell(f"nn-Meter samples kernels ({phase})")
         if before:
-            samples = nn_meter.step("adapt", number, measured=_measured(bench, before))["samples"]
+            samples = nn_meter.step("adapt", number, measured=_measured(bench, before, speed_ms))["samples"]
         else:
             samples = nn_meter.step("prior")["samples"]
         _measure(bench, phase, samples, end, tell)
@@ -132,13 +138,15 @@ def build_as_nn_meter(
         rules=tuple(test.rule for test in fused),
         used=tuple(test.rule for test in fused if _has_forest(test.first, test.second)),
         tests=len(tests),
-        measured=_measured(bench, PHASES),
+        measured=_measured(bench, PHASES, speed_ms),
         left_out=sum("fault" in record for record in bench.records()),
         seconds=bench.seconds,
     )
 
 
-def _test_fusion(bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None]) -> dict[int, float]:
+def _test_fusion(
+    bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None], speed_ms: float | None
+) -> dict[int, float]:
     """Measure the models of the fusion tests; return the ms of each, by its identity."""
     models = list({id(graph): graph for test in tests for graph in (*test.alone, test.both)}.values())
     for turn in range(_TEST_VISITS):
@@ -148,7 +156,7 @@ def _test_fusion(bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None
                 bench.measure({"phase": RULES, "model": i}, models[i])
     ms = {}
     for i, graph in enumerate(models):
-        if seen := observe(str(i), graph, visits(bench.records(phase=RULES, model=i))):
+        if seen := observe(str(i), graph, visits(bench.records(phase=RULES, model=i)), speed_ms):
             ms[id(graph)] = seen.ms
     return ms
 
@@ -190,11 +198,14 @@ def _measure(
         bench.measure({"phase": phase, "type": kernel_type, "sizes": sizes}, lone_kernel(kernel_type, sizes))
 
 
-def _measured(bench: Bench, phases: Sequence[str]) -> dict[str, list[tuple[Mapping[str, int], float]]]:
+def _measured(
+    bench: Bench, phases: Sequence[str], speed_ms: float | None
+) -> dict[str, list[tuple[Mapping[str, int], float]]]:
     found: dict[str, list[tuple[Mapping[str, int], float]]] = {}
     for record in bench.records():
-        if record["phase"] in phases and "ms" in record:
-            found.setdefault(record["type"], []).append((record["sizes"], float(record["ms"])))
+        if record["phase"] in phases:
+            for visit in visits([record]):
+                found.setdefault(record["type"], []).append((record["sizes"], visit.at(speed_ms).ms))
     return found
 
 

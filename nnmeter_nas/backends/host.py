@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 #: Side of the matrices, and products of a piece of work: those that only warm up, and those that count.
 _SIDE, _WARMING, _COUNTING = 384, 1, 3
-#: Pieces of work to find the speed of the undisturbed machine, and the share of them that is undisturbed.
-_PIECES, _UNDISTURBED = 400, 0.03
 _MATRIX = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
 _PRODUCT = np.empty_like(_MATRIX)
 
@@ -47,8 +45,3 @@ def work_ms() -> float:
 
 def _multiply() -> None:
     np.matmul(_MATRIX, _MATRIX, out=_PRODUCT)
-
-
-def undisturbed_ms() -> float:
-    """What the piece of work takes on the undisturbed machine, in ms; found in about two seconds."""
-    return float(np.quantile([work_ms() for _ in range(_PIECES)], _UNDISTURBED))

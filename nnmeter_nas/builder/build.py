@@ -16,6 +16,7 @@ from ..packs.pack import read_card, save_pack
 from ..packs.registry import pack_folders, user_packs
 from ..packs.store import check_device_name, locked, user_pack, written_pack
 from .choosing import choose_networks
+from .drift import warn_of_drift
 from .evidence import VERSION, Evidence
 from .fitting import cross_fitted, predicted
 from .lone import choose_pieces
@@ -54,6 +55,9 @@ def build(
         UnknownBackendError, MissingPackageError: no such backend, or its runtime is not installed.
         MeasurementError: too few networks could be measured.
         SettingsError: no device can have this name, or another pack has it.
+
+    Warns:
+        LatencyWarning: the machine was disturbed during most visits.
     """
     for module in ("onnx", "scipy", "torch"):
         load_extra(module, "build", "building a predictor")
@@ -64,9 +68,6 @@ def build(
     if _is_built(folder, device, target):
         return target
     with open_workspace(folder, device) as workspace, worker(backend_name, plan.limit_s) as running:
-        if getattr(backend, "on_host", False):
-            tell("finding the speed of this machine")
-            workspace.keep(UNDISTURBED, running.watch_speed(workspace.device.get(UNDISTURBED)))
 
         def within_budget(text: str) -> None:
             tell(f"{text}, {workspace.seconds / 60:.2f} of {plan.minutes:g} minutes")
@@ -93,6 +94,8 @@ def build(
             workspace.end_round(evidence.judge(ms, workspace))
             evidence.report(workspace, ms, evidence.judges)
             show(workspace.rounds[-1])
+        workspace.keep(UNDISTURBED, workspace.undisturbed_ms)
+        warn_of_drift(workspace.speeds_ms, workspace.undisturbed_ms)
         tell("fitting the pack")
         crossed = cross_fitted(evidence.table, evidence.source, plan.seed)
         card, network, prototypes = evidence.pack(workspace, plan, crossed)
@@ -159,10 +162,14 @@ def _machine() -> str:
 
 
 def _is_enough(rounds: Sequence[Round], plan: Plan) -> bool:
+    """Whether to stop: most of another round would be beyond the budget, or accuracy no longer improves."""
     if not rounds:
         return False
     last = rounds[-1]
-    if last.minutes >= plan.minutes or last.networks + last.left_out + plan.round_size > plan.networks:
+    took = last.minutes - (rounds[-2].minutes if len(rounds) > 1 else 0.0)
+    if last.minutes + took / 2 >= plan.minutes:
+        return True
+    if last.networks + last.left_out + plan.round_size > plan.networks:
         return True
     if len(rounds) <= _PATIENCE:
         return False

@@ -12,8 +12,8 @@ import numpy as np
 from ..backends.base import Backend
 from ..errors import MeasurementError
 from .observations import MOST_FAULTS, observe
-from .worker import Worker
-from .workspace import Measured, Workspace
+from .worker import Visit, Worker
+from .workspace import Workspace
 
 #: Halves of the visits of a network that differ by more ask for more visits.
 _DISAGREE = 0.05
@@ -38,7 +38,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
         for turn in range(2 * _OF_JUDGES * visits):
-            due = [name for name in names if _is_due(name, workspace.networks[name], turn, visits)]
+            due = [name for name in names if _is_due(workspace, name, turn, visits)]
             if not due:
                 continue
             _wait_until_quiet(workspace, backend, worker, Path(files), tell)
@@ -48,7 +48,8 @@ def measure(
                 _visit(workspace, due[i], backend, worker, Path(files))
 
 
-def _is_due(name: str, network: Measured, turn: int, visits: int) -> bool:
+def _is_due(workspace: Workspace, name: str, turn: int, visits: int) -> bool:
+    network = workspace.networks[name]
     if len(network.faults) >= MOST_FAULTS or len(network.visits) + len(network.faults) > turn:
         return False
     wanted = visits * _OF_JUDGES if network.held_out else visits
@@ -56,12 +57,12 @@ def _is_due(name: str, network: Measured, turn: int, visits: int) -> bool:
         return False
     if turn < wanted or len(network.visits) < 2:
         return True
-    seen = observe(name, network.graph, network.visits)
+    seen = observe(name, network.graph, network.visits, workspace.undisturbed_ms)
     return seen is None or seen.disagreement > _DISAGREE
 
 
-def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, folder: Path) -> float | None:
-    """Visit a network and record what came of it; return its latency in ms, or None after a fault."""
+def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, folder: Path) -> Visit | None:
+    """Visit a network and record what came of it; return what it took, or None after a fault."""
     path = folder / f"{name}{backend.suffix}"
     if not path.exists():
         backend.write(workspace.networks[name].graph, path)
@@ -72,7 +73,7 @@ def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, fo
         workspace.record_fault(name, str(error), time.perf_counter() - start)
         return None
     workspace.record(name, visit, time.perf_counter() - start)
-    return visit.ms
+    return visit
 
 
 def _wait_until_quiet(
@@ -80,12 +81,13 @@ def _wait_until_quiet(
 ) -> None:
     """Visit the canary, the first network, and wait as long as it takes longer than mostly."""
     canary = next(iter(workspace.networks))
-    before = [visit.ms for visit in workspace.networks[canary].visits]
+    speed_ms = workspace.undisturbed_ms
+    before = [visit.at(speed_ms).ms for visit in workspace.networks[canary].visits]
     end = time.monotonic() + _PATIENCE_S
     while before and time.monotonic() < end:
-        ms = _visit(workspace, canary, backend, worker, folder)
+        visit = _visit(workspace, canary, backend, worker, folder)
         usual = float(np.median(before))
-        if ms is None or ms <= _BUSY * usual:
+        if visit is None or (ms := visit.at(speed_ms).ms) <= _BUSY * usual:
             return
         tell(f"waiting: the device is busy, its first network takes {ms / usual:.2f} times as long as mostly")
         time.sleep(_PAUSE_S)

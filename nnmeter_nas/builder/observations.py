@@ -53,9 +53,14 @@ class Observation:
         return max(self.halves) / min(self.halves) - 1
 
 
-def observe(name: str, graph: nx.DiGraph, visits: Sequence[Visit]) -> Observation | None:
-    """Sum up the visits of a network; None if no two of them can be used."""
-    taken = [visit for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
+def observe(
+    name: str, graph: nx.DiGraph, visits: Sequence[Visit], speed_ms: float | None = None
+) -> Observation | None:
+    """Sum up the visits of a network; None if no two of them can be used.
+
+    Latencies are of a machine that has the speed ``speed_ms``, if speeds are known.
+    """
+    taken = [visit.at(speed_ms) for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
     middle = statistics.median_low([visit.ms for visit in taken] or [0.0])
     taken = [visit for visit in taken if middle / _JUMP <= visit.ms <= _JUMP * middle]
     if len(taken) < 2:

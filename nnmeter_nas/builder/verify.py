@@ -13,6 +13,7 @@ from ..backends.base import Backend
 from ..errors import MeasurementError, ReaderError
 from ..predictor import LatencyPredictor
 from ..readers import read_model
+from .drift import warn_of_drift
 from .observations import observe
 from .worker import Visit, Worker
 
@@ -66,14 +67,19 @@ def verify(
     models: Sequence[Model],
     visits: int,
     tell: Callable[[str], None],
+    speed_ms: float | None = None,
 ) -> tuple[list[Verified], dict[str, str]]:
     """Measure ``models`` in turns, ``visits`` times each, and predict them.
 
+    Latencies are of a machine that has the speed ``speed_ms``, if it is known, as those of the pack are.
     A file that the backend does not read, or that leaves its input open, is written anew in its format, with
     random weights.
 
     Returns:
         The models that the device could run, and what went wrong with each of the others.
+
+    Warns:
+        LatencyWarning: the machine runs at another speed now.
     """
     taken: dict[int, list[Visit]] = {i: [] for i in range(len(models))}
     faults: dict[str, str] = {}
@@ -82,14 +88,17 @@ def verify(
             for i in list(taken):
                 tell(f"visit {turn + 1} of {models[i].path}")
                 try:
-                    taken[i].append(worker.visit(_runnable(models[i], backend, Path(folder) / str(i))))
+                    path = _runnable(models[i], backend, Path(folder) / str(i))
+                    taken[i].append(worker.visit(path, profiled=False))
                 except (MeasurementError, ReaderError) as error:
                     faults[str(models[i].path)] = str(error)
                     del taken[i]
+    visited = (visit for of_model in taken.values() for visit in of_model)
+    warn_of_drift([visit.speed_ms for visit in visited if visit.speed_ms is not None], speed_ms)
     found = []
     for i, of_model in taken.items():
         path, graph, _ = models[i]
-        seen = observe(str(path), graph, of_model)
+        seen = observe(str(path), graph, of_model, speed_ms)
         if seen is None:
             faults[str(path)] = f"the device measured {[visit.ms for visit in of_model]} ms"
             continue

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..backends import load_backend
 from ..backends.base import KernelTime
-from ..backends.host import undisturbed_ms, work_ms
+from ..backends.host import work_ms
 from ..errors import MeasurementError
 from ..files import is_disk_full
 
@@ -26,8 +26,8 @@ _BURST_MS, _MOST_RUNS = 8.0, 20
 _LEAST, _MOST, _ENOUGH_MS = 3, 12, 60.0
 #: Runs under a runtime's profiler.
 _PROFILED = 5
-#: Asks for the speed of this machine instead of a visit.
-_SPEED = "speed"
+#: Seconds that a process may take to start and load its runtime; a busy machine needs many.
+_START_LIMIT_S = 300.0
 #: A new process after so many models, as runtimes do not give all memory back.
 _MODELS_OF_A_PROCESS = 40
 
@@ -36,12 +36,20 @@ class Visit(NamedTuple):
     """One measurement of one model.
 
     Attributes:
-        ms: latency in ms.
+        ms: latency in ms, at the speed that the machine had.
         kernels: the executed kernels, if the runtime tells them.
+        speed_ms: what a fixed piece of work took meanwhile, in ms; None if it ran on another machine.
     """
 
     ms: float
     kernels: tuple[KernelTime, ...] | None
+    speed_ms: float | None = None
+
+    def at(self, speed_ms: float | None) -> Visit:
+        """The visit on a machine that does the piece of work in ``speed_ms``, if both speeds are known."""
+        if speed_ms is None or self.speed_ms is None:
+            return self
+        return self._replace(ms=self.ms * speed_ms / self.speed_ms, speed_ms=speed_ms)
 
 
 class Worker:
@@ -53,25 +61,11 @@ class Worker:
         Args:
             backend: as :func:`nnmeter_nas.backends.load_backend` takes it.
             limit_s: seconds after which a visit counts as hanging.
-
-        Attributes:
-            undisturbed_ms: speed of this machine, see :func:`nnmeter_nas.backends.host.undisturbed_ms`; None
-                where latencies are those of another.
         """
-        self.undisturbed_ms: float | None = None
         self._backend, self._limit_s = backend, limit_s
         self._process: Any = None
         self._pipe: Connection | None = None
         self._visits = 0
-
-    def watch_speed(self, known_ms: float | None) -> float:
-        """Divide runs by the speed of this machine from now on; return what it is undisturbed, if not known.
-
-        Raises:
-            MeasurementError: the process died.
-        """
-        self.undisturbed_ms = known_ms or float(self._ask(_SPEED, None, False))
-        return self.undisturbed_ms
 
     def visit(self, path: Path, profiled: bool = True) -> Visit:
         """Measure a model file, and its kernels if it shall be ``profiled`` and the runtime can.
@@ -79,7 +73,7 @@ class Worker:
         Raises:
             MeasurementError: the runtime refused the model, died of it or did not end in time.
         """
-        found: Visit = self._ask(str(path), self.undisturbed_ms, profiled)
+        found: Visit = self._ask(str(path), profiled)
         return found
 
     def sound_visit(self, path: Path, profiled: bool = True) -> Visit:
@@ -90,16 +84,15 @@ class Worker:
         return found
 
     def _ask(self, *question: Any) -> Any:
-        if self._process is None or self._visits >= _MODELS_OF_A_PROCESS:
+        if self._visits >= _MODELS_OF_A_PROCESS:
             self.close()
-            self._start()
-        assert self._pipe is not None
-        self._visits += 1
         try:
+            if self._process is None:
+                self._start()
+            assert self._pipe is not None
+            self._visits += 1
             self._pipe.send(question)
-            if not self._pipe.poll(self._limit_s):
-                raise MeasurementError(f"it did not end within {self._limit_s:g} s")
-            kind, answer = self._pipe.recv()
+            kind, answer = self._received(self._limit_s)
         except (EOFError, OSError):
             self._process.join(1)
             code = self._process.exitcode
@@ -114,6 +107,13 @@ class Worker:
             raise OSError(*answer)
         return answer
 
+    def _received(self, limit_s: float) -> tuple[str, Any]:
+        assert self._pipe is not None
+        if not self._pipe.poll(limit_s):
+            raise MeasurementError(f"it did not end within {limit_s:g} s")
+        kind, answer = self._pipe.recv()
+        return kind, answer
+
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -122,6 +122,7 @@ class Worker:
             self._process.start()
         theirs.close()
         self._visits = 0
+        self._received(_START_LIMIT_S)  # that it is ready
 
     def close(self) -> None:
         """End the process."""
@@ -164,17 +165,16 @@ def _serve(pipe: Connection, name: str) -> None:
     """Measure each file whose path comes through ``pipe``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     backend = load_backend(name)
+    on_host = getattr(backend, "on_host", False)
+    pipe.send(("ready", None))
     while True:
         try:
-            what, speed_ms, profiled = pipe.recv()
+            path, profiled = pipe.recv()
         except EOFError:
             return
         try:
-            answer: tuple[str, Any]
-            if what == _SPEED:
-                answer = "speed", undisturbed_ms()
-            else:
-                answer = "visit", visit(backend.load(Path(what)), speed_ms, profiled)
+            found = visit(backend.load(Path(path)), on_host, profiled)
+            answer: tuple[str, Any] = "visit", found
         except Exception as error:
             if isinstance(error, OSError) and is_disk_full(error):
                 answer = "full", (error.errno, error.strerror)
@@ -183,7 +183,7 @@ def _serve(pipe: Connection, name: str) -> None:
         pipe.send(answer)
 
 
-def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) -> Visit:
+def visit(session: Any, on_host: bool = False, profiled: bool = True) -> Visit:
     """Measure a loaded model: warm up, then run in bursts until it has enough.
 
     Runs of a burst follow each other, as what finds the speed of the machine drives a small network out of
@@ -191,27 +191,31 @@ def visit(session: Any, speed_ms: float | None = None, profiled: bool = True) ->
 
     Args:
         session: the model.
-        speed_ms: if given, each burst is divided by the speed that this machine has before and after it,
-            against the one undisturbed, and their median counts; else the least.
+        on_host: whether it runs on this machine. Each burst is then divided by the speed that the machine
+            has before and after it, and their median counts; else the least.
         profiled: whether to ask for its kernels.
     """
     session.run()
     runs = _runs_of_burst(float(session.run()))
     bursts: list[float] = []
+    speeds: list[float] = []
     spent = 0.0
-    before = work_ms() if speed_ms else 0.0
+    before = work_ms() if on_host else 0.0
     while len(bursts) < _LEAST or (len(bursts) < _MOST and spent < _ENOUGH_MS):
         taken = [float(session.run()) for _ in range(runs)]
         spent += sum(taken)
-        burst = statistics.median(taken) if speed_ms else min(taken)
-        if speed_ms:
+        bursts.append(statistics.median(taken) if on_host else min(taken))
+        if on_host:
             after = work_ms()
-            burst *= 2 * speed_ms / (before + after)
+            speeds.append((before + after) / 2)
             before = after
-        bursts.append(burst)
     profile = getattr(session, "kernels", None) if profiled else None
-    ms = statistics.median(bursts) if speed_ms else min(bursts)
-    return Visit(ms, None if profile is None else tuple(map(_checked, profile(_PROFILED))))
+    kernels = None if profile is None else tuple(map(_checked, profile(_PROFILED)))
+    if not on_host:
+        return Visit(min(bursts), kernels)
+    speed_ms = statistics.median(speeds)
+    ms = speed_ms * statistics.median(burst / speed for burst, speed in zip(bursts, speeds, strict=True))
+    return Visit(ms, kernels, speed_ms)
 
 
 def _runs_of_burst(ms: float) -> int:

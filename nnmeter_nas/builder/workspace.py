@@ -4,7 +4,8 @@
 ``device.yaml``     the device's name, its backend and the version of its runtime
 ``models.jsonl``    the networks that were chosen, one a line: id, seed, whether it only judges, and which
                     of its operators are measured, if not all
-``measured.jsonl``  the visits, one a line: the latency, and that of each kernel; or what went wrong
+``measured.jsonl``  the visits, one a line: the latency, the speed that the machine had, and what each
+                    kernel took; or what went wrong
 ``rounds.jsonl``    what was known after each round, one a line
 ``rules.yaml``      the fusion rules that were found, and how often each pair was fused; written last
 ``pack/``           a copy of the predictor pack
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
+import numpy as np
 import yaml
 
 from ..backends.base import KernelTime
@@ -35,8 +37,10 @@ DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
     "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "pack", "report.html",
     "build.lock",
 )  # fmt: skip
-#: Entry of ``device.yaml``: speed of this machine, if latencies are its own.
+#: Entry of ``device.yaml`` of a finished build: see :attr:`Workspace.undisturbed_ms`.
 UNDISTURBED = "undisturbed_ms"
+#: The share of visits during which the machine counts as undisturbed.
+_UNDISTURBED_SHARE = 0.1
 #: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
 _FIXED = ("name", "backend", "runtime", "machine")
 #: Entry that says which networks the seeds stand for.
@@ -118,6 +122,21 @@ class Workspace:
         visits = [visit for network in self.networks.values() for visit in network.visits]
         return not visits or any(visit.kernels is not None for visit in visits)
 
+    @property
+    def speeds_ms(self) -> list[float]:
+        """What the piece of work that tells this machine's speed took during each visit."""
+        visits = (visit for network in self.networks.values() for visit in network.visits)
+        return [visit.speed_ms for visit in visits if visit.speed_ms is not None]
+
+    @property
+    def undisturbed_ms(self) -> float | None:
+        """What that piece of work takes on the undisturbed machine; None where latencies are another's.
+
+        A machine may be slow for minutes, so it is found from all visits.
+        """
+        speeds = self.speeds_ms
+        return float(np.quantile(speeds, _UNDISTURBED_SHARE)) if speeds else None
+
     def add(self, name: str, seed: int, held_out: bool, operators: Sequence[str] = ()) -> None:
         """Add a network to be measured, or some ``operators`` of it alone."""
         record: dict[str, Any] = {"id": name, "seed": seed, "held_out": held_out}
@@ -129,7 +148,8 @@ class Workspace:
         kernels = None
         if visit.kernels is not None:
             kernels = [[list(kernel.operators), kernel.kind, kernel.ms] for kernel in visit.kernels]
-        self._append({"id": name, "ms": visit.ms, "s": round(seconds, 4), "kernels": kernels})
+        speed = {} if visit.speed_ms is None else {"speed": visit.speed_ms}
+        self._append({"id": name, "ms": visit.ms, **speed, "s": round(seconds, 4), "kernels": kernels})
 
     def record_fault(self, name: str, reason: str, seconds: float) -> None:
         """Record that a network could not be measured, and why."""
@@ -153,7 +173,7 @@ class Workspace:
         kernels = record["kernels"]
         if kernels is not None:
             kernels = tuple(KernelTime(tuple(ops), kind, ms) for ops, kind, ms in kernels)
-        network.visits.append(Visit(float(record["ms"]), kernels))
+        network.visits.append(Visit(float(record["ms"]), kernels, record.get("speed")))
 
     def keep(self, key: str, value: Any) -> None:
         """Add an entry to ``device.yaml``."""

@@ -105,10 +105,9 @@ def _verified(
     from ..predictor import load_latency_predictor
 
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend)
+    speed_ms = read_device(folder).get(UNDISTURBED)
     with worker(options.backend, plan.limit_s) as running:
-        if getattr(backend, "on_host", False):
-            running.watch_speed(read_device(folder)[UNDISTURBED])
-        return verify(predictor, backend, running, models, 2 * plan.visits, tell)
+        return verify(predictor, backend, running, models, 2 * plan.visits, tell, speed_ms)
 
 
 def _print_verified(rows: Sequence[Verified]) -> None:

@@ -50,4 +50,12 @@ def test_a_burst_is_divided_by_the_speed_of_the_machine_around_it(monkeypatch: p
             return 10.0 * now[0]
 
     monkeypatch.setattr(worker, "work_ms", work_ms)
-    assert worker.visit(Slowing(10.0), speed_ms=2.0).ms == pytest.approx(10.0, rel=0.01)
+    found = worker.visit(Slowing(10.0), on_host=True)
+    assert found.ms == pytest.approx(5.0 * found.speed_ms)
+    assert found.at(2.0).ms == pytest.approx(10.0, rel=0.01)
+
+
+def test_visits_of_other_machines_stay_as_they_are() -> None:
+    assert worker.visit(_Model(1.0)).speed_ms is None
+    assert worker.Visit(1.0, None).at(2.0) == worker.Visit(1.0, None)
+    assert worker.Visit(1.0, None, 4.0).at(None) == worker.Visit(1.0, None, 4.0)
