@@ -100,6 +100,7 @@ def test_a_silent_device_is_learnt_from_networks_and_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIMULATED_NOISE", "0.005")
+    monkeypatch.setattr("nnmeter_nas.builder.fitting._QUICK_STEPS", 50)  # only the pack predicts
     folder, rounds = tmp_path / "work", list[Round]()
     backend = "simulated_device:SilentDevice"
     plan = Plan(networks=16, round_size=16, visits=2, members=1)

@@ -65,35 +65,30 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
-def test_cluster_compares_a_dataset_as_this_process_does_though_a_worker_is_killed(
+def test_cluster_gives_what_this_process_does_though_a_worker_is_killed_and_tells_errors(
     backend: str, bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One cluster for all, as Ray takes long to start."""
     monkeypatch.setattr(evaluation, "RANGE_BYTES", 150_000)
-    predictors = [load_latency_predictor(CPU), load_latency_predictor(VPU)]
-    expected = compare_dataset(bench, predictors)
-    (bench / "killed").unlink(missing_ok=True)
-    with workers(2, backend):
-        assert_same(compare_dataset(bench, predictors), expected)
-        monkeypatch.setattr(evaluation, "compare_range", bulk_tasks.compare_range_or_die)
-        assert_same(compare_dataset(bench, predictors), expected)
-    assert (bench / "killed").exists()
-
-
-def test_cluster_tells_errors_and_deaths_and_surveys_a_space(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    terms = random_table((4,) * 9, [(i, i + 1) for i in range(8)], seed=4)
     monkeypatch.setattr(survey_module, "_CHUNK", 2**16)
-    expected = survey(terms, 30)
+    predictors = [load_latency_predictor(CPU), load_latency_predictor(VPU)]
+    compared = compare_dataset(bench, predictors)
+    terms = random_table((4,) * 9, [(i, i + 1) for i in range(8)], seed=4)
+    surveyed = survey(terms, 30)
+    (bench / "killed").unlink(missing_ok=True)
     with workers(2, backend), warnings.catch_warnings():
+        assert_same(compare_dataset(bench, predictors), compared)
+        monkeypatch.setattr(evaluation, "compare_range", bulk_tasks.compare_range_or_die)
+        assert_same(compare_dataset(bench, predictors), compared)
         found = survey(terms, 30)
         with pytest.raises(GraphError, match="two is refused") as caught:
             list(spread(bulk_tasks.fail_at_two, range(5)))
         with pytest.raises(WorkerError, match="workers die again and again"):
             list(spread(bulk_tasks.die_at_three, range(9)))
+    assert (bench / "killed").exists()
     assert caught.value.node == "two"
     for field in ("least", "edges", "counts"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+        np.testing.assert_array_equal(getattr(found, field), getattr(surveyed, field))
 
 
 def test_cluster_that_does_not_answer_is_told(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +97,7 @@ def test_cluster_that_does_not_answer_is_told(backend: str, monkeypatch: pytest.
         pass
 
 
+@pytest.mark.parametrize("backend", ["dask"], indirect=True)
 def test_commands_write_the_same_with_a_cluster(
     backend: str, bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
