@@ -58,6 +58,10 @@ class MeasurementError(NnMeterNasError):
     """A device cannot run a model, or does not repeat its latency."""
 
 
+class DeviceLostError(NnMeterNasError):
+    """A device that is attached does not answer. That is no fault of what it was asked to run."""
+
+
 class WorkspaceError(NnMeterNasError, ValueError):
     """The folder of a build belongs to another device or runtime, is in use or is damaged."""
 

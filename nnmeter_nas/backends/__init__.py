@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
-from ..errors import NnMeterNasError, UnknownBackendError, nearest
-from .base import Backend, KernelTime, Session
+from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, nearest
+from .base import Attached, Backend, KernelTime, Session, as_attached
 
-__all__ = ["BACKENDS", "Backend", "KernelTime", "Session", "load_backend"]
+__all__ = ["BACKENDS", "Attached", "Backend", "KernelTime", "Session", "as_attached", "load_backend"]
 
 #: Backends that come with the package: name -> ``module:class``.
 BACKENDS = {
     "litert": "nnmeter_nas.backends.litert:LiteRt",
     "onnxruntime": "nnmeter_nas.backends.onnx_runtime:OnnxRuntime",
     "openvino": "nnmeter_nas.backends.openvino:OpenVino",
+    "tflite-adb": "nnmeter_nas.backends.adb.tflite:TfliteAdb",
 }
 #: What every backend has.
 _PARTS = ("name", "version", "suffix", "write", "load")
 
 
-def load_backend(name: str) -> Backend:
+def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend:
     """Return the backend called ``name``, or of the user's class ``module:class``.
 
     The module may be in the current folder.
 
+    Args:
+        name: of the backend.
+        options: named arguments of its class.
+
     Raises:
         UnknownBackendError: there is no such backend, or it cannot be made.
+        SettingsError: it has no such option, or not with this value.
         MissingPackageError: its runtime is not installed.
     """
     module, _, attribute = BACKENDS.get(name, name).partition(":")
@@ -37,7 +46,9 @@ def load_backend(name: str) -> Backend:
         )
     sys.path.insert(0, "")  # the current folder, as for `python -m`
     try:
-        backend: Backend = getattr(import_module(module), attribute)()
+        made_by = getattr(import_module(module), attribute)
+        _check_options(name, made_by, options or {})
+        backend: Backend = made_by(**options or {})
     except NnMeterNasError:
         raise
     except Exception as error:
@@ -51,9 +62,26 @@ def load_backend(name: str) -> Backend:
         ) from error
     finally:
         sys.path.remove("")
-    missing = [part for part in _PARTS if not hasattr(backend, part)]
+    # The class first: a property may reach for a device.
+    missing = [part for part in _PARTS if not (hasattr(type(backend), part) or hasattr(backend, part))]
     if missing:
         raise UnknownBackendError(
             f"backend {name!r} has no {missing[0]!r}; a backend has {', '.join(_PARTS)}"
         )
     return backend
+
+
+def _check_options(name: str, made_by: Any, options: Mapping[str, str]) -> None:
+    """Refuse options that the class of a backend does not take.
+
+    Raises:
+        SettingsError: it has no such option.
+    """
+    if not options:
+        return
+    known = list(inspect.signature(made_by).parameters)
+    for option in options:
+        if option not in known:
+            raise SettingsError(
+                f"backend {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import networkx as nx
 
@@ -23,7 +24,13 @@ class KernelTime(NamedTuple):
 
 
 class Session(Protocol):
-    """A loaded model."""
+    """A loaded model.
+
+    Two methods may be there as well. ``kernels(runs)`` runs it so often and returns a :class:`KernelTime` of
+    each executed kernel. ``visit(profiled, limit_s)`` is there where to start a run costs more than to run:
+    it runs it often and returns the latency in ms and the kernels, or None in their place, within ``limit_s``
+    seconds.
+    """
 
     def run(self) -> float:
         """Run once; return the latency in ms."""
@@ -32,6 +39,9 @@ class Session(Protocol):
 
 class Backend(Protocol):
     """A way to run model files on a device.
+
+    What it can be told are named arguments of its class, a text each. :class:`Attached` says what the backend
+    of a device that is attached to this machine has beside.
 
     Attributes:
         name: what users call it.
@@ -53,3 +63,45 @@ class Backend(Protocol):
     def load(self, path: Path) -> Session:
         """Load a model file."""
         ...
+
+
+class Attached(Protocol):
+    """What the backend of an attached device has beside; it reaches for the device when it is first needed.
+
+    It and its sessions raise :class:`nnmeter_nas.errors.DeviceLostError` while the device does not answer.
+
+    Attributes:
+        machine: the device's hardware, in words.
+        category: of the pack: ``cpu``, ``gpu`` or ``npu``.
+        options: named arguments that make the same backend of the same device, in another process too.
+        settings: what else latencies depend on; a build goes on only with the same.
+    """
+
+    @property
+    def machine(self) -> str: ...
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, str]: ...
+
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+
+    def look(self) -> list[str]:
+        """Say what there is to know of the device before it is measured; called again, what has changed."""
+        ...
+
+    def is_there(self) -> bool:
+        """Whether the device answers."""
+        ...
+
+    def close(self) -> None:
+        """End what runs on the device, and take back what was put there."""
+        ...
+
+
+def as_attached(backend: Backend) -> Attached | None:
+    """The backend, if its device is attached to this machine; asking does not reach for the device."""
+    return cast(Attached, backend) if hasattr(type(backend), "look") else None

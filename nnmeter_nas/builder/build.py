@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..backends import Backend, load_backend
+from ..backends import Backend, as_attached, load_backend
 from ..errors import PackError, SettingsError
 from ..extras import load_extra
 from ..packs.pack import read_card, save_pack
 from ..packs.registry import pack_folders, user_packs
 from ..packs.store import check_device_name, locked, user_pack, written_pack
+from .attached import in_use
 from .choosing import choose_networks
 from .drift import warn_of_drift
 from .evidence import VERSION, Evidence
@@ -24,7 +25,7 @@ from .measuring import measure
 from .plan import Plan
 from .rules import Found
 from .worker import worker
-from .workspace import PACK, RULES, UNDISTURBED, Round, open_workspace, read_device
+from .workspace import PACK, RULES, SETTINGS, UNDISTURBED, Round, open_workspace, read_device
 
 #: A build stops when so many rounds gained less than so many points within ±10 %.
 _PATIENCE, _GAIN = 3, 1.0
@@ -37,6 +38,8 @@ def build(
     plan: Plan,
     show: Callable[[Round], None],
     tell: Callable[[str], None],
+    say: Callable[[str], None] = lambda text: None,
+    options: Mapping[str, str] | None = None,
 ) -> Path:
     """Build the pack of a device, and keep it among the user's packs; return its folder.
 
@@ -44,17 +47,19 @@ def build(
 
     Args:
         name: name of the device.
-        backend_name: as :func:`nnmeter_nas.backends.load_backend` takes it.
+        backend_name, options: as :func:`nnmeter_nas.backends.load_backend` takes them.
         folder: workspace. A build that was interrupted goes on from there, and measures nothing twice.
         plan: how much to measure.
         show: is called after each round, and at the start with the rounds of a build that goes on.
         tell: is called with what goes on within a round.
+        say: is called with what an attached device says of itself, at the start and when that changes.
 
     Raises:
         WorkspaceError: the workspace belongs to another device, backend, runtime or machine.
         UnknownBackendError, MissingPackageError: no such backend, or its runtime is not installed.
         MeasurementError: too few networks could be measured.
-        SettingsError: no device can have this name, or another pack has it.
+        DeviceLostError: an attached device is not there, or does not come back.
+        SettingsError: no device can have this name, or another pack has it; the backend has no such option.
 
     Warns:
         LatencyWarning: the machine was disturbed during most visits.
@@ -63,11 +68,15 @@ def build(
         load_extra(module, "build", "building a predictor")
     name = _own_name(name)
     target = user_pack(name, VERSION)
-    backend = load_backend(backend_name)
+    backend = load_backend(backend_name, options)
     device = {**identity(name, backend_name, backend), "plan": asdict(plan)}
     if _is_built(folder, device, target):
         return target
-    with open_workspace(folder, device) as workspace, worker(backend_name, plan.limit_s) as running:
+    with (
+        open_workspace(folder, device) as workspace,
+        in_use(backend, say),
+        worker(backend_name, plan.limit_s, options_of(backend, options)) as running,
+    ):
 
         def within_budget(text: str) -> None:
             tell(f"{text}, {workspace.seconds / 60:.2f} of {plan.minutes:g} minutes")
@@ -83,10 +92,10 @@ def build(
             network, rules = evidence.fit(plan.seed), evidence.rules
         while not _is_enough(workspace.rounds, plan):
             names = choose_networks(workspace, plan, len(workspace.rounds), network, rules)
-            measure(workspace, names, backend, running, plan.visits, within_budget)
+            measure(workspace, names, backend, running, plan.visits, within_budget, say)
             if not workspace.tells_kernels:
                 pieces = choose_pieces(workspace, plan.seed, len(workspace.rounds), plan.round_size)
-                measure(workspace, pieces, backend, running, plan.visits, within_budget)
+                measure(workspace, pieces, backend, running, plan.visits, within_budget, say)
             tell("fitting")
             evidence = Evidence.of(workspace, name)
             network, rules = evidence.fit(plan.seed), evidence.rules
@@ -142,14 +151,24 @@ def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:
     return all(before.get(key) == value for key, value in device.items())
 
 
-def identity(name: str, backend_name: str, backend: Backend) -> dict[str, str]:
-    """What a workspace must agree with: the device, its backend, the runtime and this machine."""
-    return {
+def options_of(backend: Backend, options: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The options of a backend for another process; those of an attached device say which one was found."""
+    attached = as_attached(backend)
+    return options if attached is None else attached.options
+
+
+def identity(name: str, backend_name: str, backend: Backend) -> dict[str, Any]:
+    """What a workspace must agree with: the device, its backend, the runtime and the machine that runs it."""
+    attached = as_attached(backend)
+    found: dict[str, Any] = {
         "name": name,
         "backend": backend_name,
         "runtime": f"{backend.name} {backend.version}",
-        "machine": _machine(),
+        "machine": _machine() if attached is None else attached.machine,
     }
+    if attached is not None:
+        found |= {"category": attached.category, SETTINGS: dict(attached.settings)}
+    return found
 
 
 def _machine() -> str:

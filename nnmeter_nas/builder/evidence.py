@@ -119,7 +119,7 @@ class Evidence:
         card = {
             "name": self.device,
             "version": VERSION,
-            "category": "cpu",
+            "category": workspace.device.get("category", "cpu"),
             "hardware": workspace.device["machine"],
             "runtime": workspace.device["runtime"],
             "fusion_rules": self.rules,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backends.base import Backend
 from ..errors import MeasurementError
+from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
 from .worker import Visit, Worker
 from .workspace import Workspace
@@ -30,8 +31,11 @@ def measure(
     worker: Worker,
     visits: int,
     tell: Callable[[str], None],
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Visit each of the networks ``names`` so often, as far as it was not yet; ``tell`` hears what goes on.
+    """Visit each of the networks ``names`` so often, as far as it was not yet.
+
+    ``tell`` hears what goes on, and ``say`` what has changed on an attached device.
 
     Networks that judge are visited twice as often, and all of them up to twice as often again while their
     visits disagree. Each visit is on the disk before the next begins.
@@ -41,11 +45,12 @@ def measure(
             due = [name for name in names if _is_due(workspace, name, turn, visits)]
             if not due:
                 continue
+            say_what_moved(backend, say, tell)
             _wait_until_quiet(workspace, backend, worker, Path(files), tell)
             order = np.random.default_rng([workspace.networks[due[0]].seed, turn]).permutation(len(due))
             for done, i in enumerate(order.tolist()):
                 tell(f"visit {turn + 1}: {done} of {len(due)} networks")
-                _visit(workspace, due[i], backend, worker, Path(files))
+                _visit(workspace, due[i], backend, worker, Path(files), tell)
 
 
 def _is_due(workspace: Workspace, name: str, turn: int, visits: int) -> bool:
@@ -61,14 +66,21 @@ def _is_due(workspace: Workspace, name: str, turn: int, visits: int) -> bool:
     return seen is None or seen.disagreement > _DISAGREE
 
 
-def _visit(workspace: Workspace, name: str, backend: Backend, worker: Worker, folder: Path) -> Visit | None:
+def _visit(
+    workspace: Workspace,
+    name: str,
+    backend: Backend,
+    worker: Worker,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> Visit | None:
     """Visit a network and record what came of it; return what it took, or None after a fault."""
     path = folder / f"{name}{backend.suffix}"
     if not path.exists():
         backend.write(workspace.networks[name].graph, path)
     start = time.perf_counter()
     try:
-        visit = worker.sound_visit(path)
+        visit = patiently(lambda: worker.sound_visit(path), backend, tell)
     except MeasurementError as error:
         workspace.record_fault(name, str(error), time.perf_counter() - start)
         return None
@@ -85,7 +97,7 @@ def _wait_until_quiet(
     before = [visit.at(speed_ms).ms for visit in workspace.networks[canary].visits]
     end = time.monotonic() + _PATIENCE_S
     while before and time.monotonic() < end:
-        visit = _visit(workspace, canary, backend, worker, folder)
+        visit = _visit(workspace, canary, backend, worker, folder, tell)
         usual = float(np.median(before))
         if visit is None or (ms := visit.at(speed_ms).ms) <= _BUSY * usual:
             return

@@ -13,6 +13,7 @@ from ..backends.base import Backend
 from ..errors import MeasurementError, ReaderError
 from ..predictor import LatencyPredictor
 from ..readers import read_model
+from .attached import patiently
 from .drift import warn_of_drift
 from .observations import observe
 from .worker import Visit, Worker
@@ -88,8 +89,7 @@ def verify(
             for i in list(taken):
                 tell(f"visit {turn + 1} of {models[i].path}")
                 try:
-                    path = _runnable(models[i], backend, Path(folder) / str(i))
-                    taken[i].append(worker.visit(path, profiled=False))
+                    taken[i].append(_visit(models[i], backend, worker, Path(folder) / str(i), tell))
                 except (MeasurementError, ReaderError) as error:
                     faults[str(models[i].path)] = str(error)
                     del taken[i]
@@ -105,6 +105,14 @@ def verify(
         said = predictor.predict_interval(graph)
         found.append(Verified(str(path), seen.ms, 1 + seen.disagreement, said.low, said.ms, said.high))
     return found, faults
+
+
+def _visit(
+    model: Model, backend: Backend, worker: Worker, written: Path, tell: Callable[[str], None]
+) -> Visit:
+    """Measure a model once; what its kernels take is not asked."""
+    path = _runnable(model, backend, written)
+    return patiently(lambda: worker.visit(path, profiled=False), backend, tell)
 
 
 def _runnable(model: Model, backend: Backend, written: Path) -> Path:

@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import signal
 import statistics
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from ..backends import load_backend
 from ..backends.base import KernelTime
 from ..backends.host import work_ms
-from ..errors import MeasurementError
+from ..errors import DeviceLostError, MeasurementError
 from ..files import is_disk_full
 
 #: A burst is so many ms of runs, one after another; runs of a burst at most.
@@ -28,6 +29,8 @@ _LEAST, _MOST, _ENOUGH_MS = 3, 12, 60.0
 _PROFILED = 5
 #: Seconds that a process may take to start and load its runtime; a busy machine needs many.
 _START_LIMIT_S = 300.0
+#: The share of a worker's limit within which a backend that measures by itself has to give up.
+_OWN_LIMIT = 0.8
 #: A new process after so many models, as runtimes do not give all memory back.
 _MODELS_OF_A_PROCESS = 40
 
@@ -55,14 +58,14 @@ class Visit(NamedTuple):
 class Worker:
     """A process that measures models on a backend, replaced when it dies or hangs."""
 
-    def __init__(self, backend: str, limit_s: float) -> None:
+    def __init__(self, backend: str, limit_s: float, options: Mapping[str, str] | None = None) -> None:
         """Note what to run; the process starts with the first visit.
 
         Args:
-            backend: as :func:`nnmeter_nas.backends.load_backend` takes it.
+            backend, options: as :func:`nnmeter_nas.backends.load_backend` takes them.
             limit_s: seconds after which a visit counts as hanging.
         """
-        self._backend, self._limit_s = backend, limit_s
+        self._backend, self._options, self._limit_s = backend, dict(options or {}), limit_s
         self._process: Any = None
         self._pipe: Connection | None = None
         self._visits = 0
@@ -72,6 +75,7 @@ class Worker:
 
         Raises:
             MeasurementError: the runtime refused the model, died of it or did not end in time.
+            DeviceLostError: the device does not answer.
         """
         found: Visit = self._ask(str(path), profiled)
         return found
@@ -103,6 +107,8 @@ class Worker:
             raise
         if kind == "error":
             raise MeasurementError(answer)
+        if kind == "lost":
+            raise DeviceLostError(answer)
         if kind == "full":  # that is no fault of the model
             raise OSError(*answer)
         return answer
@@ -117,7 +123,8 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._backend), daemon=True)
+        asked = theirs, self._backend, self._options, _OWN_LIMIT * self._limit_s
+        self._process = context.Process(target=_serve, args=asked, daemon=True)
         with _one_thread():
             self._process.start()
         theirs.close()
@@ -136,9 +143,9 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(backend: str, limit_s: float) -> Iterator[Worker]:
+def worker(backend: str, limit_s: float, options: Mapping[str, str] | None = None) -> Iterator[Worker]:
     """Yield a worker, and end its process afterwards."""
-    made = Worker(backend, limit_s)
+    made = Worker(backend, limit_s, options)
     try:
         yield made
     finally:
@@ -161,10 +168,10 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, name: str) -> None:
+def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: float) -> None:
     """Measure each file whose path comes through ``pipe``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
-    backend = load_backend(name)
+    backend = load_backend(name, options)
     on_host = getattr(backend, "on_host", False)
     pipe.send(("ready", None))
     while True:
@@ -173,14 +180,29 @@ def _serve(pipe: Connection, name: str) -> None:
         except EOFError:
             return
         try:
-            found = visit(backend.load(Path(path)), on_host, profiled)
+            end = time.monotonic() + limit_s
+            session = backend.load(Path(path))
+            if hasattr(session, "visit"):
+                found = _own_visit(session, profiled, end - time.monotonic())
+            else:
+                found = visit(session, on_host, profiled)
             answer: tuple[str, Any] = "visit", found
+        except DeviceLostError as error:
+            answer = "lost", str(error)
+        except MeasurementError as error:
+            answer = "error", str(error)
         except Exception as error:
             if isinstance(error, OSError) and is_disk_full(error):
                 answer = "full", (error.errno, error.strerror)
             else:
                 answer = "error", traceback.format_exception_only(error)[-1].strip()
         pipe.send(answer)
+
+
+def _own_visit(session: Any, profiled: bool, limit_s: float) -> Visit:
+    """Let a loaded model measure itself, as it runs many times at once."""
+    ms, kernels = session.visit(profiled, limit_s)
+    return Visit(float(ms), None if kernels is None else tuple(map(_checked, kernels)))
 
 
 def visit(session: Any, on_host: bool = False, profiled: bool = True) -> Visit:

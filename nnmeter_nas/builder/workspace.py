@@ -43,6 +43,8 @@ UNDISTURBED = "undisturbed_ms"
 _UNDISTURBED_SHARE = 0.1
 #: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
 _FIXED = ("name", "backend", "runtime", "machine")
+#: Entry of what else latencies of an attached device depend on, which must stay too.
+SETTINGS = "settings"
 #: Entry that says which networks the seeds stand for.
 _NETWORKS = "networks"
 
@@ -248,13 +250,19 @@ def _check(folder: Path, device: Mapping[str, Any]) -> dict[str, Any]:
             f"{folder} holds networks as another version of this package draws and measures them; "
             "build in another folder"
         )
-    differing = next((key for key in _FIXED if before[key] != device[key]), None)
+    were, are = _fixed(before), _fixed(device)
+    differing = next((key for key in {**were, **are} if were.get(key) != are.get(key)), None)
     if differing is not None:
         raise WorkspaceError(
-            f"{folder} holds measurements of another {differing}: {before[differing]!r}, not "
-            f"{device[differing]!r}; the two do not mix, so build in another folder"
+            f"{folder} holds measurements of another {differing}: {were.get(differing)!r}, not "
+            f"{are.get(differing)!r}; the two do not mix, so build in another folder"
         )
     return before
+
+
+def _fixed(device: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay as it is."""
+    return {key: device[key] for key in _FIXED} | dict(device.get(SETTINGS) or {})
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:

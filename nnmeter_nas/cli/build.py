@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..builder.verify import Model, Verified
 
 _EPILOG = """\
-The command makes random networks of the blocks that people use, runs them on this machine with one thread,
-and finds out which operators the runtime fuses and how long each kernel takes. It stops when more networks no
-longer help, or after --minutes of measuring. After each round it prints how many of the networks that it was
-not trained on are predicted within 5 and 10 %, and for how many the machine itself repeats its latency so
-well: no predictor can do better. Measure on a quiet machine.
+The command makes random networks of the blocks that people use, runs them on this machine with one thread, or
+on a phone, and finds out which operators the runtime fuses and how long each kernel takes. It stops when more
+networks no longer help, or after --minutes of measuring. After each round it prints how many of the networks
+that it was not trained on are predicted within 5 and 10 %, and for how many the machine itself repeats its
+latency so well: no predictor can do better. Measure on a quiet machine.
 
 Everything measured is in the workspace, and report.html, which shows what the build found so far. A build
 that was interrupted goes on where it stopped.
@@ -34,6 +34,7 @@ examples:
   nnmeter-nas build my-laptop --backend onnxruntime
   nnmeter-nas predict model.onnx --predictor my-laptop
   nnmeter-nas build my-laptop --verify model.onnx another.onnx
+  nnmeter-nas build my-phone --backend tflite-adb --benchmark-model ./benchmark_model --taskset f0
 """
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +51,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", type=count, default=400, metavar="N",
                         help="networks to measure at most (default: 400)")
     parser.add_argument("--seed", type=count, default=0, metavar="S", help="of the networks (default: 0)")
+    _add_phone_arguments(parser)
     parser.add_argument("--verify", type=Path, nargs="+", metavar="MODEL",
                         help="model files to measure and compare with what the predictor says of them")
     parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
                         help="shape of the input of these models, such as 1 3 224 224, if they leave it open")
+
+
+def _add_phone_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a backend can be told."""
+    phone = parser.add_argument_group("a phone over adb, with --backend tflite-adb")
+    phone.add_argument("--serial", metavar="S", help="serial number or address of the phone, as adb devices "
+                                                     "shows it (default: the only one)")
+    phone.add_argument("--benchmark-model", metavar="PATH",
+                       help="TFLite's benchmark_model: a file here, or an absolute path on the phone "
+                            "(default: /data/local/tmp/benchmark_model there)")
+    phone.add_argument("--delegate", choices=("none", "xnnpack", "gpu", "nnapi"),
+                       help="what runs the networks (default: xnnpack, which is TFLite's own default)")
+    phone.add_argument("--threads", metavar="N", help="threads of a run (default: 1)")
+    phone.add_argument("--taskset", metavar="MASK", help="cores to run on, a mask in hex such as f0")
+
+
+def _backend_options(options: argparse.Namespace) -> dict[str, str]:
+    """What the backend was told."""
+    names = ("serial", "benchmark_model", "delegate", "threads", "taskset")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _say_once() -> Callable[[str], None]:
+    """A function that prints a remark unless it did so before."""
+    said = set[str]()
+
+    def say(text: str) -> None:
+        if text not in said:
+            note(text)
+        said.add(text)
+
+    return say
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
     from ..builder.plan import LEAST_ROUND, Plan
     from ..builder.verify import read_models
     from ..builder.workspace import REPORT
+    from ..errors import DeviceLostError
 
     if options.input_shape and not options.verify:
         options.parser.error("argument --input-shape: it is that of models to verify; add --verify MODEL")
@@ -70,17 +105,22 @@ def run(options: argparse.Namespace) -> int:
     folder = options.workspace or Path(f"build-{options.name}")
     shape = tuple(options.input_shape) if options.input_shape else None
     models = read_models(options.verify or [], shape)  # a wrong one is told before anything is measured
+    say, told = _say_once(), _backend_options(options)
     try:
         with shown_rounds() as (show, tell):
-            target = build(options.name, options.backend, folder, plan, show, tell)
+            target = build(options.name, options.backend, folder, plan, show, tell, say, told)
     except KeyboardInterrupt:
         note(f"interrupted; all measurements in {folder} are kept, and the same command goes on")
+        raise
+    except DeviceLostError:
+        if folder.exists():
+            note(f"all measurements in {folder} are kept, and the same command goes on")
         raise
     print(f"{options.name} is stored in {target}")
     print(f"the report is in {folder / REPORT}")
     if models:
         with Console(stderr=True, markup=False).status("starting") as status:
-            found, faults = _verified(options, folder, plan, models, status.update)
+            found, faults = _verified(options, folder, plan, models, status.update, say)
         if found:
             _print_verified(found)
         for name, reason in faults.items():
@@ -96,17 +136,24 @@ def _verified(
     plan: Plan,
     models: Sequence[Model],
     tell: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> tuple[list[Verified], dict[str, str]]:
     """Measure and predict the models that were named; also what went wrong with some."""
     from ..backends import load_backend
+    from ..builder.attached import in_use
+    from ..builder.build import options_of
     from ..builder.verify import verify
     from ..builder.worker import worker
     from ..builder.workspace import UNDISTURBED, read_device
     from ..predictor import load_latency_predictor
 
-    predictor, backend = load_latency_predictor(options.name), load_backend(options.backend)
+    told = _backend_options(options)
+    predictor, backend = load_latency_predictor(options.name), load_backend(options.backend, told)
     speed_ms = read_device(folder).get(UNDISTURBED)
-    with worker(options.backend, plan.limit_s) as running:
+    with (
+        in_use(backend, say),
+        worker(options.backend, plan.limit_s, options_of(backend, told)) as running,
+    ):
         return verify(predictor, backend, running, models, 2 * plan.visits, tell, speed_ms)
 
 

@@ -1,9 +1,10 @@
-"""A TFLite file that grows tensor by tensor, in the classes of its schema that come with LiteRT."""
+"""TFLite files in the classes of their schema that come with LiteRT: one that grows, and what one holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,37 @@ from ...extras import load_extra
 _VERSION, _IDENTIFIER = 3, b"TFL3"
 #: Bytes that a tensor and its operator take at most, apart from values.
 _BYTES_OF_TENSOR = 4096
+
+
+class Operator(NamedTuple):
+    """An operator of a file: its name in the schema, and names of the tensors that it reads and computes."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def read_operators(path: Path) -> list[Operator]:
+    """Return the operators of a file in their order.
+
+    Raises:
+        MissingPackageError: ai-edge-litert is not installed.
+        OSError: there is no such file.
+    """
+    schema = load_extra("ai_edge_litert.schema_py_generated", "litert", "reading TFLite files")
+    kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    codes = [max(code.deprecatedBuiltinCode, code.builtinCode) for code in model.operatorCodes]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    return [
+        Operator(
+            kinds[codes[operator.opcodeIndex]],
+            tuple(names[i] for i in operator.inputs if i >= 0),
+            tuple(names[i] for i in operator.outputs),
+        )
+        for operator in graph.operators
+    ]
 
 
 class TfliteFile:

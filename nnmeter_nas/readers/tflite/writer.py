@@ -56,6 +56,24 @@ _READ_IN_ORDER = frozenset({"fc", "matmul", "norm", "reshape", "flatten", "trans
 _MAP = 4
 #: What is added to a variance, in ONNX by default too.
 _EPSILON = 1e-5
+#: Parts of an operator are named after it, with this and their number; tensors in another layout end so.
+_PART, _TURNED = "/", "/turned"
+
+
+def operator_of(tensor: str) -> str:
+    """Name of the operator of the model graph that a tensor of :func:`to_tflite` belongs to.
+
+    A batch norm and an activation that were written with the operator before them give the tensor its name.
+
+    >>> operator_of("block3.norm/4")
+    'block3.norm'
+    """
+    return tensor.partition(_PART)[0]
+
+
+def is_layout(tensor: str) -> bool:
+    """Whether a tensor holds the values of another in another layout, and belongs to no operator."""
+    return tensor.endswith(_TURNED)
 
 
 @dataclass(frozen=True)
@@ -202,7 +220,7 @@ class _Writer:
             return tensor
         key = tensor.index, order
         if key not in self._turned:
-            name = f"tensor{tensor.index}/turned"
+            name = f"tensor{tensor.index}{_TURNED}"
             index = self.file.tensor(name, [tensor.shape[axis] for axis in order])
             found = _Tensor(index, tensor.shape, order)
             if tensor.reads_as(order):
@@ -315,7 +333,7 @@ class _Node:
 
     def _part(self) -> str:
         self._parts += 1
-        return f"{self.name}/{self._parts}"
+        return f"{self._last}{_PART}{self._parts}"
 
     def batch_norm(self, name: str) -> tuple[Floats, Floats]:
         """Factors and summands of the batch norm ``name``, by channels of the result."""
