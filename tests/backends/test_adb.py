@@ -108,6 +108,7 @@ def test_a_tool_that_tells_no_operators_is_a_silent_device(phone: FakePhone, mod
         ("error", "ended with exit code 1: Failed to allocate tensors!"),
         ("delegate", "does not run with xnnpack: ERROR: Failed to apply GPU delegate"),
         ("flags", "does not know --use_xnnpack=true"),
+        ("old", "does not know --use_xnnpack=true"),
         ("hang", "did not end within 1 s"),
     ],
 )

@@ -33,14 +33,14 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePhone
     monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("nnmeter_nas.builder.attached._PAUSE_S", 0.05)
     for steps in ("_STEPS", "_QUICK_STEPS"):  # of the fit, which does not matter here
-        monkeypatch.setattr(f"nnmeter_nas.builder.fitting.{steps}", 40)
+        monkeypatch.setattr(f"nnmeter_nas.builder.fitting.{steps}", 10)
     with own_adb(tmp_path), connected(tmp_path / "phone") as found:
         found.tool(found.temporary / "benchmark_model")
         yield found
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_phone_is_built_although_its_cable_comes_loose(
     phone: FakePhone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

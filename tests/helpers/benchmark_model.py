@@ -1,9 +1,9 @@
 """TFLite's benchmark_model on a fake phone: it reads a .tflite file and prints what the real one prints.
 
 What an operator takes follows from its kind and its sizes. The file ``faults`` in the phone's root says what
-goes wrong, as ``network0003=hang all=garbage``: also ``zero``, ``killed``, ``error``, ``crash``, ``delegate``
-and ``flags``. ``quiet`` prints no table, ``xnnpack`` that of a delegate that hides its inside. With a
-number, as in ``killed:2``, it happens so often. It runs alone, without the packages of the tests.
+goes wrong, as ``network0003=hang all=zero``: also ``garbage``, ``killed``, ``error``, ``crash``, ``delegate``
+and ``flags``, ``old``. ``quiet`` prints no table, ``xnnpack`` that of a delegate that hides its inside. With
+a number, as in ``killed:2``, it happens so often. It runs alone, without the packages of the tests.
 """
 
 import os
@@ -168,6 +168,8 @@ def main():
         print("ERROR: Failed to apply GPU delegate.")
     if fault == "flags":
         print("WARN: Unconsumed cmdline flags: --use_xnnpack=true")
+    if flags.get("use_xnnpack") == "true" and fault != "old":
+        print("INFO: Use xnnpack: [1]")
     print(f"INFO: Loaded model {path}")
     rows = list(operators(path))
     total = 0.0 if fault == "zero" else sum(us for _, _, us in rows)
