@@ -16,6 +16,7 @@ from rich.console import Console
 from nnmeter_nas.backends import BACKENDS
 from nnmeter_nas.cli.arguments import positive_float, positive_int
 from nnmeter_nas.cli.workers import add_worker_arguments, using_workers
+from nnmeter_nas.compat.bench import bench_folder
 from nnmeter_nas.errors import NnMeterNasError, nearest
 from nnmeter_nas.packs.registry import bundled_packs, devices
 from nnmeter_nas.parallel.bulk import workers
@@ -48,7 +49,7 @@ examples:
   python -m nnmeter_nas.benchmarks procedure --backend onnxruntime --page docs/builder.md
   python -m nnmeter_nas.benchmarks procedure --backend openvino --minutes 3 --fresh --page docs/builder.md
 """
-_DATASET = "folder of <family>s.jsonl files in the official schema"
+_DATASET = "folder of <family>s.jsonl files in the official schema, datasets.zip, or `official`: download it"
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
+        if getattr(options, "bench", None):
+            options.bench = bench_folder(options.bench)
         options.run(options, console)
     except NnMeterNasError as error:
         console.print(f"error: {error}", style="red", markup=False)

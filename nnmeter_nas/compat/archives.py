@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -13,16 +14,22 @@ from ..packs.nnmeter1.members import check_entries
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack ``archive`` into ``folder``, and create the folder if it does not exist; its files stay.
+    """Unpack ``archive`` into ``folder``; files that are there stay. A new or empty folder appears whole.
 
     Raises:
         PackError: it is not a zip file, is damaged, or has entries outside the folder. Nothing is written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(archive) as file, tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+        with zipfile.ZipFile(archive) as file, tempfile.TemporaryDirectory(dir=folder.parent) as room:
+            unpacked = Path(room, "unpacked")
             check_entries(file.infolist(), archive)
             file.extractall(unpacked)
-            shutil.copytree(unpacked, folder, dirs_exist_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+            if folder.exists():
+                shutil.copytree(unpacked, folder, dirs_exist_ok=True)
+            else:
+                os.replace(unpacked, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise PackError(f"{archive} is no zip that can be read: {error}") from error

@@ -48,6 +48,8 @@ _MODULES = {
     "nn_meter.utils.utils": ("download_from_url", "NumpyEncoder"),
     "nn_meter.dataset": ("bench_dataset",),
 }  # fmt: skip
+#: Modules of nn-Meter that are imported only when asked for, and the module here that has all their names.
+_ON_REQUEST = {"nn_meter.dataset.gnn_dataloader": "gnn_dataloader"}
 #: Modules of this folder that hold those names.
 _HOMES = ("interface", "kernels", "helpers")
 #: nn-Meter's logging levels: for the origins of files, and for the results of commands.
@@ -81,6 +83,11 @@ class _NnMeterLoader(Loader):
         Raises:
             MissingPackageError: this package does not support that part of nn-Meter.
         """
+        if module.__name__ in _ON_REQUEST:
+            home = importlib.import_module(f".{_ON_REQUEST[module.__name__]}", __package__)
+            vars(module).update((name, getattr(home, name)) for name in home.__all__)
+            module.__doc__, module.__all__ = home.__doc__, home.__all__  # type: ignore[attr-defined]
+            return
         if module.__name__ not in _MODULES:
             raise MissingPackageError(
                 f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "

@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError
 from ..files import HOME, user_folder
 from ..metrics import latency_metrics
 from ..packs import find_pack
@@ -25,6 +24,7 @@ from ..readers.nni.ir import read_nni_ir
 from ..readers.nnmeter_ir.writer import to_nnmeter_ir
 from ..readers.torch.torchvision_models import IMAGE, find_torchvision
 from .archives import unpack
+from .bench import OFFICIAL, fetch_bench
 from .kernels import KernelDetector
 from .nni_supernet import is_cut, stationary_part
 
@@ -44,9 +44,6 @@ __all__ = [
     "onnx_model_to_graph",
     "torch_model_to_graph",
 ]
-
-#: nn-Meter's benchmark dataset of 26,000 measured models.
-_BENCH_URL = "https://github.com/microsoft/nn-Meter/releases/download/v1.0-data/datasets.zip"
 
 logger = logging.getLogger("nn-Meter")
 
@@ -188,13 +185,14 @@ def download_from_url(urladdr: str, ppath: str) -> None:
         discard(archive)
 
 
-def bench_dataset(url: str = _BENCH_URL, data_folder: str | None = None) -> list[str]:
+def bench_dataset(url: str = OFFICIAL, data_folder: str | None = None) -> list[str]:
     """Return the paths of nn-Meter's benchmark dataset, fetching it if it is missing.
 
     The files are named ``<family>s.jsonl`` and hold one model with its latencies per line.
 
     Args:
-        url: the zip file to fetch if the folder has no such files.
+        url: what to fetch if the folder has no such files: the ``https://`` address of a zip file, which may
+            end in ``#sha256=`` and its hash, or the path of a zip file.
         data_folder: folder of the files; by default ``dataset`` in the user's data folder.
 
     Raises:
@@ -202,13 +200,7 @@ def bench_dataset(url: str = _BENCH_URL, data_folder: str | None = None) -> list
         PackError, MissingPackageError: as in :func:`download_from_url`.
     """
     folder = user_folder() / "dataset" if data_folder is None else Path(data_folder)
-    if not any(folder.glob("*.jsonl")):
-        logger.info("Download from %s ...", url)
-        download_from_url(url, str(folder))
-    files = [str(file) for file in sorted(folder.glob("*.jsonl"))]
-    if not files:
-        raise DatasetError(f"{url} holds no *.jsonl files; unpack nn-Meter's datasets.zip into {folder}")
-    return files
+    return [str(file) for file in fetch_bench(url, folder)]
 
 
 def _to_read(model: Any, model_type: str, input_shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from nnmeter_nas import (
 from nnmeter_nas.cli import main
 from nnmeter_nas.compat import interface as nn_meter_interface
 from nnmeter_nas.compat.archives import unpack
+from nnmeter_nas.compat.bench import bench_folder
 from nnmeter_nas.errors import (
     DatasetError,
     MissingPackageError,
@@ -38,6 +39,7 @@ from nnmeter_nas.errors import (
     ReaderError,
     UnknownDeviceError,
 )
+from nnmeter_nas.files import sha256
 from nnmeter_nas.packs import import_predictor
 from torchvision_stand_in import write_torchvision
 
@@ -494,7 +496,7 @@ def test_installing_imports_neither_torch_nor_nni(run: Callable[..., list[str]])
     assert lines == ["set()"]
 
 
-@pytest.mark.parametrize("name", ["builder", "dataset.gnn_dataloader", "utils.graph_tool"])
+@pytest.mark.parametrize("name", ["builder", "utils.graph_tool"])
 def test_what_is_not_offered_says_so(nn_meter: Any, name: str) -> None:
     with pytest.raises(MissingPackageError, match=rf"no 'nn_meter\.{name}'.*install nn-Meter"):
         importlib.import_module(f"nn_meter.{name}")
@@ -597,6 +599,30 @@ def test_hint_when_offline_is_for_what_was_asked_for(nn_meter: Any, tmp_path: Pa
     with pytest.raises(PackError, match=message) as caught:
         nn_meter.bench_dataset("https://127.0.0.1:9/datasets.zip", str(folder))
     assert "predictors import" not in str(caught.value)
+
+
+def test_dataset_has_the_hash_that_its_address_names(
+    nn_meter: Any, server: Server, tmp_path: Path  # noqa: F811
+) -> None:
+    archive = make_zip(tmp_path / "datasets.zip", {"vggs.jsonl": b"{}\n"})
+    server.content, folder = archive.read_bytes(), tmp_path / "data"
+    with pytest.raises(PackError, match="SHA-256"):
+        nn_meter.bench_dataset(f"{server.address}/datasets.zip#sha256={'0' * 64}", str(folder))
+    assert not folder.exists()
+    url = f"{server.address}/datasets.zip#sha256={sha256(archive)}"
+    assert nn_meter.bench_dataset(url, str(folder)) == [str(folder / "vggs.jsonl")]
+
+
+def test_dataset_may_be_a_zip_on_disk(nn_meter: Any, home: Path, tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "datasets.zip", {"vggs.jsonl": b"{}\n"})
+    files = nn_meter.bench_dataset(str(archive), str(tmp_path / "data"))
+    assert files == [str(tmp_path / "data" / "vggs.jsonl")]
+    folder = bench_folder(archive)
+    assert [path.name for path in folder.iterdir()] == ["vggs.jsonl"]
+    assert folder.is_relative_to(home)
+    archive.write_bytes(archive.read_bytes())
+    assert bench_folder(archive) == folder
+    assert bench_folder(folder) == folder
 
 
 def test_zip_without_a_dataset_is_refused(nn_meter: Any, server: Server, tmp_path: Path) -> None:  # noqa: F811
