@@ -8,11 +8,13 @@ import multiprocessing
 import os
 import signal
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ..backends import load_backend
@@ -125,7 +127,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         asked = theirs, self._backend, self._options, _OWN_LIMIT * self._limit_s
         self._process = context.Process(target=_serve, args=asked, daemon=True)
-        with _one_thread():
+        with _one_thread(), _without_script():
             self._process.start()
         theirs.close()
         self._visits = 0
@@ -166,6 +168,17 @@ def _one_thread() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Let processes that start now not run the script of this one, which may not keep its calls to itself."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: float) -> None:
