@@ -22,13 +22,14 @@ import networkx as nx
 import numpy as np
 
 from nnmeter_nas.builder.observations import observe
+from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.kernels.fusion import Kernel, fuse
 from nnmeter_nas.packs.nnmeter1.predictors import FEATURES, forest_name
 from nnmeter_nas.packs.nnmeter1.rules import parse_nnmeter_rules
 
 from .bench import Bench, visits
-from .kernels import Pair, lone_kernel, pairs
+from .kernels import Pair, pairs
 
 #: Phases of sampling, each of which ends with its share of the budget.
 PHASES = ("prior", "adapted", "adapted again")

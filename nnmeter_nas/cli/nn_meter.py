@@ -12,13 +12,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from ..compat import is_installed
 from . import main as run
-from .messages import fail
-
-#: Words of nn-Meter's command line that need its builder.
-_BUILDER = {
-    "create", "connect", "register", "unregister",
-    "--list-backends", "--list-kernels", "--list-operators", "--list-testcases",
-}  # fmt: skip
+from .nn_meter_builder import WORDS
+from .nn_meter_builder import main as run_builder
 
 
 def main() -> int:
@@ -29,9 +24,8 @@ def main() -> int:
         return 0
     if words[:1] in (["register"], ["unregister"]) and words[1:2] == ["--predictor"]:
         words = ["predictors", words[0], *words[2:]]
-    if builder := _BUILDER.intersection(words[:1]):
-        fail(f"{builder.pop()} is part of nn-Meter's builder, which this package does not have")
-        return 2
+    if WORDS.intersection(words[:1]):
+        return run_builder(words)
     return run(words, prog="nn-meter")
 
 

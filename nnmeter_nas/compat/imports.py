@@ -48,8 +48,29 @@ _MODULES = {
     "nn_meter.utils.utils": ("download_from_url", "NumpyEncoder"),
     "nn_meter.dataset": ("bench_dataset",),
 }  # fmt: skip
-#: Modules of nn-Meter that are imported only when asked for, and the module here that has all their names.
-_ON_REQUEST = {"nn_meter.dataset.gnn_dataloader": "gnn_dataloader"}
+_TESTER = "nn_meter.builder.backend_meta.fusion_rule_tester"
+_KERNEL_BUILDER = "nn_meter.builder.kernel_predictor_builder"
+#: Modules of nn-Meter that are imported only when asked for, and the modules here that have their names.
+_ON_REQUEST = {
+    "nn_meter.dataset.gnn_dataloader": ("gnn_dataloader",),
+    "nn_meter.builder": ("builder.workspace", "builder.profiling", "builder.procedure"),
+    "nn_meter.builder.config_manager": ("builder.workspace",),
+    "nn_meter.builder.nn_meter_builder": ("builder.profiling", "builder.procedure"),
+    "nn_meter.builder.utils": ("builder.results",),
+    "nn_meter.builder.backends": ("builder.backends",),
+    "nn_meter.builder.backends.interface": ("builder.backends",),
+    "nn_meter.builder.backends.tflite": ("builder.backends",),
+    "nn_meter.builder.backend_meta": (),
+    "nn_meter.builder.backend_meta.utils": ("builder.results",),
+    _TESTER: ("builder.testcases",),
+    f"{_TESTER}.interface": ("builder.testcases",),
+    f"{_TESTER}.utils": ("builder.testcases",),
+    _KERNEL_BUILDER: ("builder.sampling", "builder.kernels", "builder.forests"),
+    f"{_KERNEL_BUILDER}.data_sampler": ("builder.sampling", "builder.kernels"),
+    f"{_KERNEL_BUILDER}.predictor_builder": ("builder.forests",),
+    "nn_meter.builder.nn_modules": ("builder.blocks",),
+    "nn_meter.builder.nn_modules.interface": ("builder.blocks",),
+}
 #: Modules of this folder that hold those names.
 _HOMES = ("interface", "kernels", "helpers")
 #: nn-Meter's logging levels: for the origins of files, and for the results of commands.
@@ -84,9 +105,9 @@ class _NnMeterLoader(Loader):
             MissingPackageError: this package does not support that part of nn-Meter.
         """
         if module.__name__ in _ON_REQUEST:
-            home = importlib.import_module(f".{_ON_REQUEST[module.__name__]}", __package__)
-            vars(module).update((name, getattr(home, name)) for name in home.__all__)
-            module.__doc__, module.__all__ = home.__doc__, home.__all__  # type: ignore[attr-defined]
+            for home in _ON_REQUEST[module.__name__]:
+                found = importlib.import_module(f".{home}", __package__)
+                vars(module).update((name, getattr(found, name)) for name in found.__all__)
             return
         if module.__name__ not in _MODULES:
             raise MissingPackageError(

@@ -21,7 +21,6 @@ from nnmeter_nas.benchmarks.networks.files import network_graph
 from nnmeter_nas.benchmarks.procedure import comparison
 from nnmeter_nas.benchmarks.procedure.bench import Bench
 from nnmeter_nas.benchmarks.procedure.comparison import load_results, run_procedure
-from nnmeter_nas.benchmarks.procedure.kernels import lone_kernel
 from nnmeter_nas.benchmarks.procedure.nn_meter import (
     PHASES,
     RULES,
@@ -34,6 +33,7 @@ from nnmeter_nas.benchmarks.procedure.nn_meter import (
 from nnmeter_nas.benchmarks.procedure.page import write_procedure
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.worker import worker
+from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.errors import DatasetError
 from nnmeter_nas.journal import Journal
 from nnmeter_nas.kernels.fusion import fuse, parse_rules

@@ -116,15 +116,6 @@ def test_nn_meter_says_where_it_saved_a_graph(
 
 
 @pytest.mark.usefixtures("no_nn_meter")
-@pytest.mark.parametrize("word", ["create", "register", "--list-backends"])
-def test_nn_meter_says_that_it_has_no_builder(
-    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert nn_meter_command(monkeypatch, word) == 2
-    assert f"{word} is part of nn-Meter's builder" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("no_nn_meter")
 def test_nn_meter_registers_predictors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

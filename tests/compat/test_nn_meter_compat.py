@@ -496,7 +496,7 @@ def test_installing_imports_neither_torch_nor_nni(run: Callable[..., list[str]])
     assert lines == ["set()"]
 
 
-@pytest.mark.parametrize("name", ["builder", "utils.graph_tool"])
+@pytest.mark.parametrize("name", ["utils.graph_tool", "builder.backends.openvino"])
 def test_what_is_not_offered_says_so(nn_meter: Any, name: str) -> None:
     with pytest.raises(MissingPackageError, match=rf"no 'nn_meter\.{name}'.*install nn-Meter"):
         importlib.import_module(f"nn_meter.{name}")

@@ -1,0 +1,167 @@
+"""The words of ``nn-meter`` that are its builder's: workspaces, backends, registered classes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from ..compat import install, is_installed, uninstall
+from ..errors import NnMeterNasError, SettingsError, UnknownBackendError
+from .messages import fail, say_as_nn_meter
+
+#: What is listed: flag -> heading, label, and the function that lists it.
+_LISTS = {
+    "--list-backends": ("backends", "Backend", "backends.list_backends"),
+    "--list-kernels": ("kernels", "Kernel", "kernels.list_kernels"),
+    "--list-operators": ("operators", "Operator", "testcases.list_operators"),
+    "--list-testcases": ("test cases", "TestCase", "testcases.list_testcases"),
+}
+#: What can be registered: flag -> kind, and whether a name has several implementations.
+_KINDS = {
+    "backend": ("backends", False),
+    "kernel": ("kernels", False),
+    "operator": ("operators", True),
+    "testcase": ("testcases", True),
+}
+_COMMANDS = ("create", "connect", "register", "unregister")
+#: Words that this module takes.
+WORDS = frozenset({*_LISTS, *_COMMANDS})
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command line ``words`` and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(words)
+    try:
+        with _as_nn_meter():
+            code: int = options.run(options)
+            return code
+    except (SettingsError, UnknownBackendError) as error:
+        fail(str(error))
+        return 2
+    except (NnMeterNasError, OSError) as error:
+        return fail(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nn-meter", description="nn-Meter's builder, on this package.")
+    parser.set_defaults(run=_list)
+    lists = parser.add_mutually_exclusive_group()
+    for flag, (what, _, _) in _LISTS.items():
+        lists.add_argument(flag, dest="listed", action="store_const", const=flag, help=f"list all {what}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    create = commands.add_parser("create", help="create a workspace")
+    create.set_defaults(run=_create)
+    platform = create.add_mutually_exclusive_group(required=True)
+    for name in ("tflite", "openvino", "customized"):
+        platform.add_argument(f"--{name}-workspace", metavar="PATH", help=f"of the platform {name}")
+    create.add_argument("--backend", metavar="NAME", help="registered backend of a customized workspace")
+
+    connect = commands.add_parser("connect", help="find out whether a backend answers")
+    connect.set_defaults(run=_connect)
+    connect.add_argument("--backend", required=True, metavar="NAME", help="backend")
+    connect.add_argument("--workspace", required=True, metavar="PATH", help="workspace with its settings")
+
+    register = commands.add_parser("register", help="make a class of yours known")
+    register.set_defaults(run=_register)
+    unregister = commands.add_parser("unregister", help="forget a class of yours")
+    unregister.set_defaults(run=_unregister)
+    meta, named = (one.add_mutually_exclusive_group(required=True) for one in (register, unregister))
+    for flag, (_, by_implement) in _KINDS.items():
+        meta.add_argument(f"--{flag}", metavar="META.yaml", help=f"its meta file: a {flag}")
+        if by_implement:
+            named.add_argument(f"--{flag}", nargs=2, metavar=("NAME", "IMPLEMENT"), help=f"a {flag}")
+        else:
+            named.add_argument(f"--{flag}", nargs=1, metavar="NAME", help=f"a {flag}")
+    return parser
+
+
+@contextmanager
+def _as_nn_meter() -> Iterator[None]:
+    """Let classes of users import ``nn_meter``, and say what they log in nn-Meter's form."""
+    before = is_installed()
+    if not before:
+        install(children=False)
+    try:
+        import_module("nn_meter")
+        logging.basicConfig(stream=sys.stdout, format="(nn-Meter) %(message)s", level=logging.INFO)
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+def _list(options: argparse.Namespace) -> int:
+    what, label, function = _LISTS[options.listed]
+    module, _, name = function.partition(".")
+    say_as_nn_meter(f"Supported {what}: ('*' indicates customized {what})")
+    for found in getattr(import_module(f"..compat.builder.{module}", __package__), name)():
+        say_as_nn_meter(f"[{label}] {found}")
+    return 0
+
+
+def _create(options: argparse.Namespace) -> int:
+    from ..compat.builder.registry import registered
+    from ..compat.builder.workspace import copy_to_workspace
+
+    platform, path = next(
+        (name, path)
+        for name in ("tflite", "openvino", "customized")
+        if (path := getattr(options, f"{name}_workspace"))
+    )
+    settings = None
+    if platform == "customized":
+        own = registered("backends")
+        if options.backend not in own:
+            raise SettingsError(
+                f"no backend {options.backend!r} is registered; nn-meter register --backend META.yaml"
+            )
+        settings = own[options.backend].get("defaultConfigFile")
+    copy_to_workspace(platform, path, settings)
+    folder = os.path.abspath(path)
+    say_as_nn_meter(
+        f"Workspace {folder} for {platform} platform has been created. "
+        f"Users could edit experiment config in {os.path.join(folder, 'configs/')}."
+    )
+    return 0
+
+
+def _connect(options: argparse.Namespace) -> int:
+    from ..compat.builder.backends import connect_backend
+    from ..compat.builder.workspace import builder_config
+
+    builder_config.init(options.workspace)
+    connect_backend(options.backend).test_connection()
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from ..compat.builder.registry import register
+
+    flag, meta = _chosen(options)
+    say_as_nn_meter(f"Successfully register {flag}: {register(_KINDS[flag][0], meta)}")
+    return 0
+
+
+def _unregister(options: argparse.Namespace) -> int:
+    from ..compat.builder.registry import unregister
+
+    flag, (name, *implement) = _chosen(options)
+    text = f"{name} ({implement[0]})" if implement else name
+    if not unregister(_KINDS[flag][0], name, *implement):
+        say_as_nn_meter(f"Unregister failed: there is no module named {text}.")
+        return 1
+    say_as_nn_meter(f"Successfully unregister {text}.")
+    return 0
+
+
+def _chosen(options: argparse.Namespace) -> tuple[str, Any]:
+    """The flag that is given, and its value."""
+    return next((flag, value) for flag in _KINDS if (value := getattr(options, flag)))

@@ -1,0 +1,113 @@
+"""Models of kernels: which there are, of which sizes, and their files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from ...errors import SettingsError, nearest
+from .models import as_graph, check_implement, input_shapes, lone_kernel, write_model
+from .registry import listed, load_class, registered
+from .results import Models, merge_info, write_json
+from .sampling import BaseConfigSampler, sampler_of
+from .workspace import builder_config
+
+__all__ = ["generate_config_sample", "list_kernels"]
+
+_AFTER_CONV = ("bn-relu", "bn-relu6", "bn", "relu", "relu6", "hswish", "block", "bn-hswish")
+_AFTER_DWCONV = ("bn", "relu", "relu6", "bn-relu", "bn-relu6", "block", "bn-hswish")
+#: Kernel types of nn-Meter.
+KERNELS = (
+    *(f"conv-{rest}" for rest in _AFTER_CONV),
+    *(f"dwconv-{rest}" for rest in _AFTER_DWCONV),
+    "maxpool", "avgpool", "fc", "concat", "split", "channelshuffle", "se", "global-avgpool", "bnrelu", "bn",
+    "hswish", "swish", "relu", "addrelu", "add",
+)  # fmt: skip
+_LETTERS = string.ascii_uppercase + string.digits
+
+logger = logging.getLogger("nn-Meter")
+
+
+def generate_config_sample(
+    kernel_type: str,
+    sample_num: int,
+    mark: str = "",
+    sampling_mode: str = "prior",
+    configs: Sequence[Mapping[str, Any]] | None = None,
+) -> Models:
+    """Draw sizes of kernels and write their models; return the paths and sizes by kernel type and name.
+
+    They are also in ``predictor_build/results/<kernel_type>_<mark>.json`` of the workspace. A kernel that
+    cannot be written is named in ``generate_error.log``, and the others go on.
+
+    Args:
+        kernel_type: as :func:`list_kernels` names it.
+        sample_num: kernels to draw; with "finegrained", around each of ``configs``.
+        mark: part of the names of the files.
+        sampling_mode: "prior" or "finegrained".
+        configs: the kernels to draw around, with "finegrained".
+
+    Raises:
+        WorkspaceError: no workspace is in use.
+        SettingsError: an argument is wrong, or a registered class cannot be imported.
+    """
+    workspace = builder_config.get("WORKSPACE", "predbuild")
+    implement = check_implement(builder_config.get("IMPLEMENT", "predbuild"))
+    sampler = _sampler(kernel_type)
+    if sampling_mode == "prior":
+        drawn = sampler.prior_config_sampling(sample_num)
+    elif sampling_mode == "finegrained":
+        drawn = sampler.finegrained_config_sampling(configs=list(configs or ()), sample_num=sample_num)
+    else:
+        raise SettingsError(f"sampling_mode={sampling_mode!r} is neither 'prior' nor 'finegrained'")
+    logger.info("building kernel for %s...", kernel_type)
+    found: dict[str, dict[str, Any]] = {}
+    os.makedirs(os.path.join(workspace, "results"), exist_ok=True)
+    for config in drawn:
+        name = "".join(random.choices(_LETTERS, k=6))
+        path = os.path.join(workspace, "kernels", f"{kernel_type}_{mark}_{name}")
+        try:
+            graph = _model(kernel_type, config, implement)
+            model = {"model": write_model(graph, path, implement), "shapes": input_shapes(graph, implement)}
+        except Exception as error:  # a class of the user's may raise anything
+            with open(os.path.join(workspace, "results", "generate_error.log"), "a", encoding="utf-8") as log:
+                log.write(f"{kernel_type} {config}: {type(error).__name__}: {error}\n")
+            logger.warning("%s %s failed: %s", kernel_type, config, error)
+            continue
+        found[name] = {**model, "config": config}
+    path = os.path.join(workspace, "results", f"{kernel_type}_{mark}.json")
+    write_json(path, merge_info({kernel_type: found}, path))
+    logger.info("Generate %s kernels and save info to %s", len(found), path)
+    return {kernel_type: found}
+
+
+def list_kernels() -> list[str]:
+    """Return the names of all kernel types; those of registered ones start with a star."""
+    return [*KERNELS, *listed("kernels")]
+
+
+def _sampler(kernel_type: str) -> BaseConfigSampler:
+    own = registered("kernels")
+    if kernel_type in own:
+        sampler: BaseConfigSampler = load_class(own[kernel_type], "sampler_module")()
+        return sampler
+    if kernel_type not in KERNELS:
+        raise SettingsError(f"no kernel type {kernel_type!r}; {nearest(kernel_type, [*KERNELS, *own])}")
+    return sampler_of(kernel_type)
+
+
+def _model(kernel_type: str, config: Mapping[str, Any], implement: str) -> nx.DiGraph:
+    """The model of a kernel."""
+    own = registered("kernels").get(kernel_type)
+    if own is None:
+        return lone_kernel(kernel_type, config)
+    if own.get("implement", implement) != implement:
+        raise SettingsError(f"{kernel_type} is registered for {own['implement']}, not IMPLEMENT: {implement}")
+    block = load_class(own)(config)
+    return as_graph(block.get_model(), block.input_tensor_shape, implement)

@@ -1,0 +1,442 @@
+"""Code written for nn-Meter's builder: its calls, its files, and a predictor that predicts in the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("sklearn", reason="the forests are scikit-learn's")
+pytest.importorskip("onnx")
+pytest.importorskip("ai_edge_litert")
+
+from ir import small_cnn
+from nnmeter_nas import LatencyWarning, compat, load_latency_predictor
+from nnmeter_nas.cli import nn_meter as command
+from nnmeter_nas.compat.builder import backends, forests
+from nnmeter_nas.compat.builder.sampling import sampler_of
+from nnmeter_nas.errors import MeasurementError, SettingsError, UnknownBackendError, WorkspaceError
+
+#: A user's backend, as nn-Meter's documentation has it: a profiler that runs, a parser that reads.
+BACKEND = '''
+import logging
+import re
+import time
+from pathlib import Path
+
+from nn_meter.builder.backend_meta.utils import Latency, ProfiledResults
+from nn_meter.builder.backends import BaseBackend, BaseParser, BaseProfiler
+
+
+class MyParser(BaseParser):
+    def parse(self, content):
+        self.ms = float(re.search(r"took ([0-9.]+)", content)[1])
+        return self
+
+    @property
+    def results(self):
+        return ProfiledResults({"latency": Latency(self.ms, 0.1)})
+
+
+class MyProfiler(BaseProfiler):
+    def __init__(self, slow):
+        self.slow = slow
+
+    def profile(self, graph_path, **options):
+        name = Path(graph_path).stem
+        if self.slow and re.search(self.slow, name):
+            time.sleep(30)
+        # A block takes as long as its first operator, so that all pairs fuse.
+        return f"it took {1.0 if name.endswith('block') else 1.0 + len(name) / 1000}"
+
+
+class MyBackend(BaseBackend):
+    parser_class = MyParser
+    profiler_class = MyProfiler
+
+    def update_configs(self):
+        super().update_configs()
+        self.profiler_kwargs.update({"slow": self.configs["SLOW"]})
+
+    def test_connection(self):
+        logging.keyinfo("hello backend !")
+'''
+
+
+@pytest.fixture(autouse=True)
+def nn_meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """nn-Meter's modules from this package, and a user's folder of its own."""
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(command, "_has_nn_meter", lambda: False)
+    monkeypatch.setattr(forests, "_TREES", 20)  # which are enough here, and quick
+    compat.install(children=False)
+    yield
+    compat.uninstall()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command ``nn-meter``; return its exit code."""
+
+    def run_command(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["nn-meter", *map(str, words)])
+        return command.main()
+
+    return run_command
+
+
+def change(workspace: Path, section: str, **settings: Any) -> None:
+    """Change settings of a workspace, as a user edits its files."""
+    path = workspace / "configs" / f"{section}_config.yaml"
+    found = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**(found or {}), **settings}))
+
+
+@pytest.fixture
+def workspace(run: Callable[..., int], tmp_path: Path) -> Path:
+    """A workspace on this machine, with two fusion tests and MON."""
+    assert run("create", "--tflite-workspace", tmp_path / "ws") == 0
+    change(
+        tmp_path / "ws", "ruletest",
+        BASIC_TESTCASES=["conv_relu", "dwconv_relu", "add_add"], HW=14, CIN=16, COUT=16,
+    )  # fmt: skip
+    return tmp_path / "ws"
+
+
+@pytest.fixture
+def my_backend(run: Callable[..., int], tmp_path: Path, workspace: Path) -> str:
+    """A registered backend of the user's; its name."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "backend.py").write_text(BACKEND)
+    settings = tmp_path / "default.yaml"
+    settings.write_text("SLOW:\n")
+    meta = {
+        "builtin_name": "mine", "package_location": str(package), "class_module": "backend",
+        "class_name": "MyBackend", "defaultConfigFile": str(settings),
+    }  # fmt: skip
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump(meta))
+    assert run("register", "--backend", tmp_path / "meta.yaml") == 0
+    change(workspace, "backend", SLOW=None)
+    return "mine"
+
+
+# The command.
+
+
+def test_workspace_has_nn_meters_settings(workspace: Path) -> None:
+    rules = yaml.safe_load((workspace / "configs" / "ruletest_config.yaml").read_text())
+    assert rules["EMP_ALPHA"] == 0.5
+    assert rules["LAYERS_1D"] == ["fc"]
+    kernels = yaml.safe_load((workspace / "configs" / "predictorbuild_config.yaml").read_text())["KERNELS"]
+    assert len(kernels) == 16
+    assert set(kernels["conv-bn-relu"]) == {
+        "INIT_SAMPLE_NUM", "FINEGRAINED_SAMPLE_NUM", "ITERATION", "ERROR_THRESHOLD",
+    }  # fmt: skip
+    phone = yaml.safe_load((workspace / "configs" / "backend_config.yaml").read_text())
+    assert set(phone) == {"REMOTE_MODEL_DIR", "BENCHMARK_MODEL_PATH", "DEVICE_SERIAL", "KERNEL_PATH"}
+
+
+def test_backend_of_the_user_is_listed_connected_and_forgotten(
+    run: Callable[..., int], my_backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--list-backends") == 0
+    assert "(nn-Meter) [Backend] * mine\n" in capsys.readouterr().out
+    own = tmp_path / "own"
+    assert run("create", "--customized-workspace", own, "--backend", "mine") == 0
+    assert (own / "configs" / "backend_config.yaml").read_text() == "SLOW:\n"
+    assert run("connect", "--backend", "mine", "--workspace", own) == 0
+    assert run("unregister", "--backend", "mine") == 0
+    assert run("unregister", "--backend", "mine") == 1
+    assert run("create", "--customized-workspace", own, "--backend", "mine") == 2
+    capsys.readouterr()
+    assert run("--list-backends") == 0
+    assert "* mine" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change_of", "message"),
+    [({"class_name": "Absent"}, "Absent cannot be imported"), ({"class_module": ""}, "lacks class_module"),
+     ({"defaultConfigFile": "/absent.yaml"}, "/absent.yaml does not exist")],
+)  # fmt: skip
+def test_meta_file_that_is_wrong_is_named(
+    run: Callable[..., int], my_backend: str, tmp_path: Path, change_of: dict[str, str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    meta = yaml.safe_load((tmp_path / "meta.yaml").read_text())
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**meta, "builtin_name": "bad", **change_of}))
+    assert run("register", "--backend", tmp_path / "bad.yaml") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_class_that_needs_tensorflow_says_what_to_do(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ops.py").write_text("import tensorflow.keras as keras\nclass MyOp: ...\n")
+    meta = {
+        "builtin_name": "op1", "implement": "tensorflow", "package_location": str(tmp_path),
+        "class_module": "ops", "class_name": "MyOp",
+    }  # fmt: skip
+    (tmp_path / "op.yaml").write_text(yaml.safe_dump(meta))
+    assert run("register", "--operator", tmp_path / "op.yaml") == 2
+    assert "without TensorFlow" in capsys.readouterr().err
+
+
+# The fusion test, as nn-Meter's documentation has it.
+
+
+def detect(workspace: Path, backend: str) -> dict[str, Any]:
+    """The end-to-end demo of ``docs/builder/test_fusion_rules.md``."""
+    from nn_meter.builder import builder_config, profile_models  # type: ignore[import-not-found]
+
+    builder_config.init(str(workspace))
+    from nn_meter.builder.backend_meta.fusion_rule_tester import (  # type: ignore[import-not-found]
+        detect_fusion_rule,
+        generate_testcases,
+    )
+    from nn_meter.builder.backends import connect_backend  # type: ignore[import-not-found]
+
+    origin_testcases = generate_testcases()
+    backend = connect_backend(backend_name=backend)
+    profiled_results = profile_models(backend, origin_testcases, mode="ruletest")
+    found: dict[str, Any] = detect_fusion_rule(profiled_results)
+    return found
+
+
+def test_rules_are_those_that_the_latencies_tell(workspace: Path, my_backend: str) -> None:
+    change(workspace, "ruletest", DETAIL=True)
+    found = detect(workspace, my_backend)
+    assert {name: rule["obey"] for name, rule in found.items() if name != "MON"} == {
+        "BF_conv_relu": True, "BF_dwconv_relu": True, "BF_add_add": True,
+    }  # fmt: skip
+    assert found["MON"]["obey"] == 1  # the block takes little, as the case of two kernels does
+    assert set(found["BF_add_add"]["latency"]) == {"add_1", "add_2", "block", "ops"}
+    results = workspace / "fusion_rule_test" / "results"
+    assert json.loads((results / "detected_fusion_rule.json").read_text()) == found
+    profiled = json.loads((results / "profiled_results.json").read_text())
+    assert re.fullmatch(r"1\.0\d+ \+- 0\.1", profiled["BF_conv_relu"]["conv"]["latency"])
+    model = Path(json.loads((results / "origin_testcases.json").read_text())["BF_conv_relu"]["conv"]["model"])
+    assert model.read_bytes()[4:8] == b"TFL3"
+
+
+def test_results_may_be_given_by_their_files(workspace: Path, my_backend: str) -> None:
+    found = detect(workspace, my_backend)
+    from nn_meter.builder.backend_meta.fusion_rule_tester import detect_fusion_rule
+
+    results = workspace / "fusion_rule_test" / "results"
+    assert detect_fusion_rule(str(results / "profiled_results.json")) == found
+
+
+def test_model_that_hangs_is_named_and_the_others_go_on(workspace: Path, my_backend: str) -> None:
+    change(workspace, "backend", SLOW="conv_relu_conv$")
+    from nn_meter.builder import builder_config, profile_models
+    from nn_meter.builder.backend_meta.fusion_rule_tester import detect_fusion_rule, generate_testcases
+    from nn_meter.builder.backends import connect_backend
+
+    builder_config.init(str(workspace))
+    found = profile_models(connect_backend(my_backend), generate_testcases(), time_threshold=1)
+    log = (workspace / "fusion_rule_test" / "results" / "profile_error.log").read_text()
+    assert re.search(r"BF_conv_relu\.conv: .*within 1 s", log)
+    assert set(detect_fusion_rule(found)) == {"BF_dwconv_relu", "BF_add_add", "MON"}
+    change(workspace, "backend", SLOW=None)
+    builder_config.init(str(workspace))
+    again = profile_models(connect_backend(my_backend), generate_testcases(), broken_point_mode=True)
+    assert "BF_conv_relu" in detect_fusion_rule(again)
+
+
+def test_wrong_use_says_what_is_right(workspace: Path) -> None:
+    from nn_meter.builder import builder_config
+    from nn_meter.builder.backend_meta.fusion_rule_tester import generate_testcases
+    from nn_meter.builder.backends import connect_backend
+
+    with pytest.raises(WorkspaceError, match="nn-meter create"):
+        builder_config.init(str(workspace / "absent"))
+    change(workspace, "backend", DEVICE_SERIAL="1234")
+    change(workspace, "ruletest", BASIC_TESTCASES=["conv_rellu"])
+    builder_config.init(str(workspace))
+    with pytest.raises(SettingsError, match="did you mean 'relu'"):
+        generate_testcases()
+    with pytest.raises(UnknownBackendError, match="DEVICE_SERIAL: 1234"):
+        connect_backend("tflite_cpu")
+    with pytest.raises(UnknownBackendError, match="GPU of a phone"):
+        connect_backend("tflite_gpu")
+
+
+# Kernels.
+
+
+@pytest.mark.parametrize("kernel_type", ["conv-bn-relu", "dwconv-relu", "maxpool", "fc", "concat", "se"])
+def test_sizes_are_drawn_apart_and_around_others(kernel_type: str) -> None:
+    sampler = sampler_of(kernel_type)
+    drawn = sampler.prior_config_sampling(30)
+    assert len({json.dumps(config, sort_keys=True) for config in drawn}) == len(drawn) == 30
+    near = sampler.finegrained_config_sampling(configs=drawn[:1], sample_num=4)
+    assert 0 < len(near) <= 4
+    for config in near:
+        for name, size in config.items():
+            if not re.match("CIN|COUT", name):
+                assert size == drawn[0][name]
+            else:
+                assert 0.5 * drawn[0][name] - 1 <= size <= 1.2 * drawn[0][name] + 1
+
+
+def test_adaptive_building_goes_on_from_what_was_measured(workspace: Path) -> None:
+    from nn_meter.builder import (
+        build_adaptive_predictor_by_data,
+        build_initial_predictor_by_data,
+        builder_config,
+    )
+
+    builder_config.init(str(workspace))
+    _, data = build_initial_predictor_by_data("bnrelu", "debug_backend", init_sample_num=10, mark="test")
+    before = len(data["bnrelu"])
+    predictor, more = build_adaptive_predictor_by_data(
+        "bnrelu", data, "debug_backend", finegrained_sample_num=3
+    )
+    assert len(more["bnrelu"]) > before  # random latencies are predicted badly
+    assert predictor.predict([[14, 64]])[0] > 0
+    results = workspace / "predictor_build" / "results"
+    assert {path.name for path in (results / "predictors").iterdir()} == {
+        "bnrelu_prior_test.pkl", "bnrelu_finegrained.pkl",
+    }  # fmt: skip
+    pair = ([str(results / "bnrelu_prior_test.json")], [str(results / "profiled_bnrelu.json")])
+    from nn_meter.builder.kernel_predictor_builder import (  # type: ignore[import-not-found]
+        build_predictor_by_data,
+    )
+
+    with pytest.raises(MeasurementError, match="0 kernels of type relu"):
+        build_predictor_by_data("relu", pair)
+    assert build_predictor_by_data("bnrelu", pair, final_predictor=True)[1] is None
+
+
+CUSTOM = '''
+import random
+import torch
+from nn_meter.builder.backend_meta.fusion_rule_tester import BaseTestCase
+from nn_meter.builder.kernel_predictor_builder import BaseConfigSampler, BaseFeatureParser
+from nn_meter.builder.nn_modules import BaseBlock, BaseOperator
+
+
+class MyOp(BaseOperator):
+    def get_model(self):
+        return torch.nn.Conv2d(self.input_shape[0], self.config["COUT"], 1)
+
+
+class MyKernel(BaseBlock):
+    def __init__(self, config):
+        self.config = config
+        self.input_tensor_shape = [[config["CIN"], config["HW"], config["HW"]]]
+
+    def get_model(self):
+        return torch.nn.Sequential(torch.nn.Conv2d(self.config["CIN"], 8, 3), torch.nn.Tanh())
+
+
+class MySampler(BaseConfigSampler):
+    def prior_config_sampling(self, sample_num):
+        return [{"HW": 14, "CIN": random.randint(1, 64)} for _ in range(sample_num)]
+
+    def finegrained_config_sampling(self, sample_num, configs):  # in the order of nn-Meter's documentation
+        return [{**config, "CIN": config["CIN"] + i} for config in configs for i in range(sample_num)]
+
+
+class MyParser(BaseFeatureParser):
+    def __init__(self, kernel_type):
+        self.kernel_type = kernel_type
+        self.needed_config = ["HW", "CIN"]
+
+
+class MyTestCase(BaseTestCase):
+    name = "MyTestCase"
+    cases = {"apart": ["conv", "relu"], "joined": ["conv"]}
+    true_case = "joined"
+
+    def _model_block(self):
+        return torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.ReLU()), [self.input_shape]
+'''
+
+
+def test_classes_of_the_user_write_torch_modules(
+    run: Callable[..., int], workspace: Path, my_backend: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("torch")
+    package = tmp_path / "custom"
+    package.mkdir()
+    (package / "backend.py").write_text(CUSTOM)  # the name of a module of another package
+    of_kernel = {
+        "sampler_module": "backend", "sampler_name": "MySampler", "parser_module": "backend",
+        "parser_name": "MyParser",
+    }  # fmt: skip
+    for flag, name, class_name in (
+        ("operator", "myop", "MyOp"), ("testcase", "MyTestCase", "MyTestCase"),
+        ("kernel", "mykernel", "MyKernel"),
+    ):  # fmt: skip
+        meta = {
+            "builtin_name": name, "implement": "torch", "package_location": str(package),
+            "class_module": "backend", "class_name": class_name, **(of_kernel if flag == "kernel" else {}),
+        }  # fmt: skip
+        (tmp_path / f"{flag}.yaml").write_text(yaml.safe_dump(meta))
+        assert run("register", f"--{flag}", tmp_path / f"{flag}.yaml") == 0
+        assert run(f"--list-{flag}s") == 0
+        assert f"* {name}" in capsys.readouterr().out
+    change(
+        workspace, "ruletest", IMPLEMENT="torch", BASIC_TESTCASES=["myop_relu", "relu_myop"],
+        OTHER_TESTCASES=["MyTestCase"],
+    )  # fmt: skip
+    change(workspace, "predictorbuild", IMPLEMENT="torch")
+    found = detect(workspace, my_backend)
+    assert {name: rule["obey"] for name, rule in found.items()} == {
+        "BF_myop_relu": True, "BF_relu_myop": True, "MyTestCase": True,
+    }  # fmt: skip
+    from nn_meter.builder import build_predictor_for_kernel
+
+    predictor, data = build_predictor_for_kernel(
+        "mykernel", "debug_backend", init_sample_num=4, finegrained_sample_num=1, iteration=2
+    )
+    assert len(data["mykernel"]) > 4
+    assert predictor.n_features_in_ == 2
+    assert run("unregister", "--operator", "myop", "torch") == 0
+    assert run("unregister", "--operator", "myop", "torch") == 1
+
+
+# All of it, on this machine.
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_a_prediction(
+    run: Callable[..., int], workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(backends, "_VISITS", 2)
+    change(workspace, "ruletest", BASIC_TESTCASES=["conv_relu"], OTHER_TESTCASES=None)
+    assert set(detect(workspace, "tflite_cpu")) == {"BF_conv_relu"}
+    few = {"INIT_SAMPLE_NUM": 4, "FINEGRAINED_SAMPLE_NUM": 1, "ITERATION": 2, "ERROR_THRESHOLD": 0.1}
+    change(workspace, "predictorbuild", KERNELS=dict.fromkeys(("conv-bn-relu", "fc"), few))
+    from nn_meter.builder import build_latency_predictor, builder_config
+
+    builder_config.init(str(workspace))
+    build_latency_predictor(backend="tflite_cpu")
+    # The folder that nn-Meter's docs/builder/customize_predictor.md asks for.
+    package = tmp_path / "customized_predictor"
+    package.mkdir()
+    results = workspace / "fusion_rule_test" / "results"
+    (package / "fusion_rules.json").write_bytes((results / "detected_fusion_rule.json").read_bytes())
+    predictors = workspace / "predictor_build" / "results" / "predictors"
+    for path in predictors.glob("*_finegrained1.pkl"):
+        (package / path.name.replace("_finegrained1", "")).write_bytes(path.read_bytes())
+    meta = {
+        "name": "my_predictor", "version": 1.0, "category": "cpu", "package_location": str(package),
+        "kernel_predictors": ["conv-bn-relu", "fc"],
+    }  # fmt: skip
+    (tmp_path / "predictor.yaml").write_text(yaml.safe_dump(meta))
+    assert run("register", "--predictor", tmp_path / "predictor.yaml") == 0
+    assert run("--list-predictors") == 0
+    assert "[Predictor] my_predictor: version=1.0" in capsys.readouterr().out
+    with pytest.warns(LatencyWarning, match="no prediction|left out|estimated|leaves out|without"):
+        assert 0 < load_latency_predictor("my_predictor").predict(small_cnn()) < 1000
