@@ -140,6 +140,13 @@ def _parser() -> argparse.ArgumentParser:
                       help="file whose marked sections are replaced; charts go beside it")
     add_worker_arguments(page)
 
+    gnn = command("gnn", _gnn, "train nn-Meter's graph network, and compare it with the packs")
+    _add_dataset(gnn)
+    _add_devices(gnn)
+    gnn.add_argument("--epochs", type=positive_int, default=20, help="passes over the data")
+    gnn.add_argument("--batch", type=positive_int, default=1, help="models of a step")
+    gnn.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+
     parity = command("parity", _parity,
                      "compare kernels and totals with nn-Meter 2.0, with the same forests and rules")
     parity.add_argument("--nnmeter", type=Path, default=Path(".venv-nnmeter/bin/python"), metavar="PYTHON",
@@ -280,6 +287,12 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _gnn(options: argparse.Namespace, console: Console) -> None:
+    from .gnn import compare_gnn  # late: it imports torch
+
+    compare_gnn(options.bench, options.predictor, options.epochs, options.batch, Console(), options.seed)
 
 
 def _networks(options: argparse.Namespace, console: Console) -> None:

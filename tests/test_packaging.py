@@ -25,7 +25,7 @@ DEVICES = {
 IMPORT_EVERY_CORE_MODULE = f"""
 import importlib, pkgutil, sys
 import nnmeter_nas
-others = tuple("nnmeter_nas." + name for name in ({PLUGIN_FOLDERS} + ("nni.", "training.")))
+others = tuple("nnmeter_nas." + name for name in ({PLUGIN_FOLDERS} + ("nni.", "training.", "compat.gnn_")))
 for module in pkgutil.walk_packages(nnmeter_nas.__path__, "nnmeter_nas."):
     if not module.name.startswith(others):
         importlib.import_module(module.name)

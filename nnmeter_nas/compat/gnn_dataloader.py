@@ -35,6 +35,7 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
         train: the first models of each family, by id, else the last ones.
         device: the device whose latencies count.
         split_ratio: share of the models that is for training.
+        data_dir: the files of the dataset; by default those of :func:`bench_dataset`.
 
     An item is ``(adjacency, attributes), latency in ms, types of operators``. The adjacency matrix has a one
     for each edge and for each node with itself, (nodes, nodes). The attributes are the type one-hot, in the
@@ -46,7 +47,11 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
     """
 
     def __init__(
-        self, train: bool = True, device: str = "cortexA76cpu_tflite21", split_ratio: float = 0.8
+        self,
+        train: bool = True,
+        device: str = "cortexA76cpu_tflite21",
+        split_ratio: float = 0.8,
+        data_dir: Sequence[str] | None = None,
     ) -> None:
         if device not in hws:
             raise DatasetError(f"device={device!r} is no device of the dataset; {nearest(device, hws)}")
@@ -55,10 +60,16 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
         self.name_list: list[str] = []
         self.latencies: dict[str, float] = {}
         self._graphs: dict[str, _Compact] = {}
-        self.data_dir = bench_dataset()
+        self.data_dir = list(bench_dataset() if data_dir is None else data_dir)
         for path in self.data_dir:
             self._load(path)
-        self.opname2id = {op: i for i, op in enumerate(sorted(self.op_types))}
+        if not self.name_list:
+            raise DatasetError(f"the dataset has too few latencies of {device} to split")
+
+    @property
+    def opname2id(self) -> dict[str, int]:
+        """Number of each type of operator."""
+        return {op: i for i, op in enumerate(sorted(self.op_types))}
 
     def _load(self, path: str) -> None:
         """Add the models of one family."""
@@ -81,8 +92,9 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
     def attributes(self, index: int) -> torch.Tensor:
         """Attributes of the nodes of a model, (nodes, types + 6)."""
         graph = self._graphs[self.name_list[index]]
-        kinds = torch.zeros(len(graph.types), len(self.opname2id))
-        kinds[range(len(graph.types)), [self.opname2id[op] for op in graph.types]] = 1
+        numbers = self.opname2id
+        kinds = torch.zeros(len(graph.types), len(numbers))
+        kinds[range(len(graph.types)), [numbers[op] for op in graph.types]] = 1
         return torch.cat([kinds, torch.tensor(graph.sizes, dtype=torch.float32)], 1)
 
     def __getitem__(self, index: int) -> tuple[tuple[torch.Tensor, torch.Tensor], float, set[str]]:

@@ -111,7 +111,7 @@ class _NnMeterLoader(Loader):
             return
         if module.__name__ not in _MODULES:
             raise MissingPackageError(
-                f"nnmeter_nas stands in for nn-Meter's predictors and has no {module.__name__!r}; for that, "
+                f"nnmeter_nas stands in for nn-Meter and has no {module.__name__!r}; for that, "
                 "install nn-Meter and call nnmeter_nas.compat.uninstall() before importing it"
             )
         homes = [importlib.import_module(f".{home}", __package__) for home in _HOMES]
