@@ -361,6 +361,7 @@ class MyTestCase(BaseTestCase):
 '''
 
 
+@pytest.mark.slow
 def test_classes_of_the_user_write_torch_modules(
     run: Callable[..., int], workspace: Path, my_backend: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
