@@ -10,6 +10,8 @@ comma := ,
 EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
 # Runtimes to measure with; one environment is enough.
 RUNTIMES := build$(comma)litert$(comma)onnxruntime$(comma)openvino
+# TVM pins another release of what it stands on than pip would choose, so it has an environment of its own.
+TVM := build$(comma)tvm$(comma)test
 # Tests at once; those with real experiments mostly wait.
 WORKERS := 3
 PIP_INSTALL = -m pip --disable-pip-version-check install
@@ -34,11 +36,13 @@ OLDEST := $(firstword $(CORE_PYTHONS))
 CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
   tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/predictor tests/test_metrics.py
 
+TVM_TESTS = tests/backends/test_tvm.py
+
 .PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
-	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
+	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv), NNI 3.0 (.venv-nni3) and TVM (.venv-tvm)"
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
@@ -56,6 +60,10 @@ demo: .venv/.stamp
 test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp test-core-$(OLDEST)
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	.venv-nni3/bin/python -m pytest -n $(WORKERS) --dist worksteal -m nni3 $(PYTEST_ARGS)
+
+# TVM's environment and its tests, which compile for minutes.
+test-tvm: .venv-tvm/.stamp
+	.venv-tvm/bin/python -m pytest -m tvm $(PYTEST_ARGS) $(TVM_TESTS)
 
 test-core: $(CORE_PYTHONS:%=test-core-%)
 
@@ -99,7 +107,7 @@ parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 clean:
-	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-optuna .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-optuna .venv-tvm .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
@@ -107,6 +115,9 @@ clean:
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt
 	$(call create_env,.venv-nni3,constraints-nni3.txt,$(EXTRAS))
+
+.venv-tvm/.stamp: pyproject.toml constraints-tvm.txt
+	$(call create_env,.venv-tvm,constraints-tvm.txt,$(TVM))
 
 .venv-core-%/.stamp: pyproject.toml constraints.txt
 	@echo "Setting up .venv-core-$* from constraints.txt"

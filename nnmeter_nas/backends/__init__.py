@@ -19,6 +19,7 @@ BACKENDS = {
     "onnxruntime": "nnmeter_nas.backends.onnx_runtime:OnnxRuntime",
     "openvino": "nnmeter_nas.backends.openvino:OpenVino",
     "tflite-adb": "nnmeter_nas.backends.adb.tflite:TfliteAdb",
+    "tvm": "nnmeter_nas.backends.tvm.backend:Tvm",
 }
 #: What every backend has.
 _PARTS = ("name", "version", "suffix", "write", "load")

@@ -8,14 +8,18 @@ smaller products, copies and Python code among them, this one followed nine netw
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 #: Side of the matrices, and products of a piece of work: those that only warm up, and those that count.
 _SIDE, _WARMING, _COUNTING = 384, 1, 3
+#: What tells libraries how many threads to use.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
 _MATRIX = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
 _PRODUCT = np.empty_like(_MATRIX)
 
@@ -45,3 +49,18 @@ def work_ms() -> float:
 
 def _multiply() -> None:
     np.matmul(_MATRIX, _MATRIX, out=_PRODUCT)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let processes that start now, and libraries that are first used now, compute with one thread."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

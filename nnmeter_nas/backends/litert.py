@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from ..files import write_bytes
 from ..readers.tflite.writer import to_tflite
 from .base import Session
 from .host import cpu_ms, random_input
+from .quiet import no_messages
 
 
 class LiteRt:
@@ -49,7 +47,7 @@ class _Loaded:
     """One loaded model. With one thread, XNNPACK computes in the thread that calls it."""
 
     def __init__(self, runtime: Any, path: Path) -> None:
-        with _no_messages():
+        with no_messages():  # that it uses XNNPACK
             self._interpreter = runtime.Interpreter(str(path), num_threads=1)
             self._interpreter.allocate_tensors()
         for declared in self._interpreter.get_input_details():
@@ -58,16 +56,3 @@ class _Loaded:
     def run(self) -> float:
         """Run once; return the CPU time of this thread in ms."""
         return cpu_ms(self._interpreter.invoke)
-
-
-@contextlib.contextmanager
-def _no_messages() -> Iterator[None]:
-    """Drop what the runtime writes to the error stream: that it uses XNNPACK. Errors are raised anyway."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

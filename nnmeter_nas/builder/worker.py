@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import signal
 import statistics
 import sys
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ..backends import load_backend
 from ..backends.base import KernelTime
-from ..backends.host import work_ms
+from ..backends.host import one_thread, work_ms
 from ..errors import DeviceLostError, MeasurementError
 from ..files import is_disk_full
 
@@ -127,7 +126,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         asked = theirs, self._backend, self._options, _OWN_LIMIT * self._limit_s
         self._process = context.Process(target=_serve, args=asked, daemon=True)
-        with _one_thread(), _without_script():
+        with one_thread(), _without_script():
             self._process.start()
         theirs.close()
         self._visits = 0
@@ -152,22 +151,6 @@ def worker(backend: str, limit_s: float, options: Mapping[str, str] | None = Non
         yield made
     finally:
         made.close()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes that start now use one thread for products of matrices."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

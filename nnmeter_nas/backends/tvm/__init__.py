@@ -1,0 +1,1 @@
+"""TVM on this machine's CPU: compiling ONNX files, tuning their kernels, and running them with one thread."""

@@ -1,0 +1,124 @@
+"""TVM on this machine's CPU, one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import MeasurementError
+from ...extras import load_extra
+from ...files import write_bytes
+from ...readers.onnx.writer import to_onnx
+from ..base import KernelTime, Session
+from ..host import cpu_ms, random_input
+from .stored import Program, program
+
+#: What watching adds to the time of each kernel, in microseconds.
+_WATCHING_US = 2.0
+#: What the virtual machine calls its own functions.
+_OWN = "vm."
+
+
+class Tvm:
+    """Runs ONNX files as TVM compiles them by default: operators fused, kernels not tuned."""
+
+    name = "tvm"
+    suffix = ".onnx"
+    on_host = True
+
+    def __init__(self) -> None:
+        self._tvm = load_extra("tvm", "tvm", "measuring with TVM")
+
+    @property
+    def version(self) -> str:
+        """Version of the runtime."""
+        return str(self._tvm.__version__)
+
+    def write(self, graph: nx.DiGraph, path: Path) -> None:
+        """Write a model graph as an ONNX file."""
+        write_bytes(path, to_onnx(graph))
+
+    def load(self, path: Path) -> Session:
+        """Compile an ONNX file, and load it."""
+        return session(program(path.read_bytes()))
+
+
+def session(found: Program) -> Session:
+    """Load a compiled model; the session tells of its kernels if TVM does."""
+    return _Loaded(found) if found.kernels is None else _Watched(found)
+
+
+class _Loaded:
+    """One loaded model. With one thread, TVM computes in the thread that calls it.
+
+    Attributes:
+        inputs: what it runs on.
+    """
+
+    def __init__(self, found: Program) -> None:
+        tvm = load_extra("tvm", "tvm", "measuring with TVM")
+        relax = load_extra("tvm.relax", "tvm", "measuring with TVM")
+        self._machine = relax.VirtualMachine(found.library, tvm.cpu())
+        self.inputs = [random_input(shape) for shape in found.shapes]
+        self._values = [tvm.runtime.tensor(one) for one in self.inputs]
+        self._main = self._machine["main"]
+
+    def run(self) -> float:
+        """Run once; return the CPU time of this thread in ms."""
+        return cpu_ms(lambda: self._main(*self._values))
+
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Run once; return the results."""
+        found = self._main(*self._values)
+        return [one.numpy() for one in ([found] if hasattr(found, "numpy") else found)]
+
+
+class _Watched(_Loaded):
+    """One loaded model whose kernels are known."""
+
+    def __init__(self, found: Program) -> None:
+        super().__init__(found)
+        self._kernels = found.kernels or []
+
+    def kernels(self, runs: int) -> list[KernelTime]:
+        """Run ``runs`` times and watch; return each executed kernel with its time in ms.
+
+        Raises:
+            MeasurementError: the program runs other kernels than were compiled.
+        """
+        taken = [self._watched() for _ in range(runs)]
+        names = [name for name, _ in taken[0]]
+        if names != [name for name, _ in self._kernels]:
+            raise MeasurementError(f"TVM ran {len(names)} kernels, and compiled {len(self._kernels)} others")
+        times = np.median([[us for _, us in run] for run in taken], axis=0)
+        spent: dict[tuple[tuple[str, ...], str], float] = {}
+        for (name, operators), us in zip(self._kernels, times.tolist(), strict=True):
+            key = operators, name
+            spent[key] = spent.get(key, 0.0) + max(0.0, us - _WATCHING_US) / 1e3
+        return [KernelTime(operators, name, ms) for (operators, name), ms in spent.items()]
+
+    def _watched(self) -> Sequence[tuple[str, float]]:
+        """Run once; return the name of each executed kernel, and its CPU time in microseconds."""
+        found: list[tuple[str, float]] = []
+        start = 0
+
+        def watch(_: Any, name: str, before: bool, *__: Any) -> int:
+            nonlocal start
+            if before:
+                start = time.thread_time_ns()
+            elif not name.startswith(_OWN):
+                found.append((name, (time.thread_time_ns() - start) / 1e3))
+            return 0  # go on as usual
+
+        self._machine.set_instrument(watch)
+        try:
+            self._main(*self._values)
+        finally:
+            self._machine.set_instrument(None)
+        return found

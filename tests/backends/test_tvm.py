@@ -1,0 +1,88 @@
+"""TVM: it runs our networks, tells what its kernels run, and keeps what it compiled."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
+pytest.importorskip("onnxruntime")
+
+import onnxruntime
+
+from nnmeter_nas.backends import load_backend
+from nnmeter_nas.backends.tvm.compiling import compiled, fuse, this_machine
+from nnmeter_nas.backends.tvm.stored import operators_of
+from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.files import user_cache_folder
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
+from nnmeter_nas.readers.onnx.writer import to_onnx
+
+pytestmark = pytest.mark.tvm
+
+CONV = {"out_channels": 8, "kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1), (1, 1)), "bias": False}
+
+
+def twins() -> Any:
+    """Two branches of the same operators, a batch norm each, which are added; then what is no convolution."""
+    graph = new_graph("twins")
+    add_input(graph, "x", (1, 4, 12, 12))
+    for branch in ("left", "right"):
+        add_op(graph, f"{branch}.conv", "conv", ["x"], CONV)
+        add_op(graph, f"{branch}.bn", "bn", [f"{branch}.conv"])
+        add_op(graph, f"{branch}.act", "swish", [f"{branch}.bn"])
+    add_op(graph, "sum", "add", ["left.act", "right.act"])
+    add_op(graph, "split", "split", ["sum"], {"sections": 2, "axis": 1})
+    add_op(graph, "joined", "concat", [("split", 1), ("split", 0)], {"axis": 1})
+    add_op(graph, "pool", "globalavgpool", ["joined"])
+    add_op(graph, "flat", "flatten", ["pool"])
+    add_op(graph, "fc", "fc", ["flat"], {"out_features": 10})
+    return finish(graph)
+
+
+def test_it_runs_a_network_and_tells_what_each_kernel_runs(tmp_path: Path) -> None:
+    backend, path = load_backend("tvm"), tmp_path / "network.onnx"
+    assert backend.version.startswith("0.")
+    backend.write(twins(), path)
+    session: Any = backend.load(path)
+    assert 0 < session.run() < math.inf
+    reference = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    [expected] = reference.run(None, {"x": session.inputs[0]})
+    [found] = session.results()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    kernels = session.kernels(3)
+    groups = {kernel.operators for kernel in kernels}
+    kernel_of = {name: group for group in groups for name in group}
+    assert {("pool",), ("fc",)} <= groups
+    assert kernel_of["left.conv"] != kernel_of["right.conv"]
+    for branch in ("left", "right"):
+        assert kernel_of[f"{branch}.conv"] == kernel_of[f"{branch}.bn"] == kernel_of[f"{branch}.act"]
+    assert {"sum", "split", "joined"} <= kernel_of.keys()
+    assert all(0 <= kernel.ms < math.inf for kernel in kernels)
+    stored = list((user_cache_folder() / "tvm").glob("*.so"))
+    again: Any = load_backend("tvm").load(path)
+    assert [kernel.operators for kernel in again.kernels(1)] == [kernel.operators for kernel in kernels]
+    assert list((user_cache_folder() / "tvm").glob("*.so")) == stored
+
+
+def test_a_program_that_is_not_what_was_fused_tells_nothing() -> None:
+    target = this_machine()
+    fused = fuse(to_onnx(twins()), target)
+    other = new_graph("other")
+    add_input(other, "x", (1, 4, 12, 12))
+    add_op(other, "act", "relu", ["x"])
+    unknown = fused._replace(whole=fuse(to_onnx(finish(other)), target).whole)
+    made = compiled(unknown, target)
+    assert made.kernels is None
+    assert operators_of(unknown, made) is None
+
+
+def test_files_that_it_cannot_run_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ReaderError, match="TVM compiles ONNX models, and this is none"):
+        load_backend("tvm").load(path)
