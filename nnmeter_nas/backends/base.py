@@ -46,6 +46,7 @@ class Backend(Protocol):
     Attributes:
         name: what users call it.
         suffix: of the files that it reads.
+        patience: how many times the usual limit a visit may last before it counts as hanging; may be missing.
         on_host: whether it gives CPU times of this machine, whose speed is then watched; may be missing.
         version: version of the runtime.
     """

@@ -72,10 +72,11 @@ def build(
     device = {**identity(name, backend_name, backend), "plan": asdict(plan)}
     if _is_built(folder, device, target):
         return target
+    limit_s = plan.limit_s * getattr(backend, "patience", 1.0)
     with (
         open_workspace(folder, device) as workspace,
         in_use(backend, say),
-        worker(backend_name, plan.limit_s, options_of(backend, options)) as running,
+        worker(backend_name, limit_s, options_of(backend, options)) as running,
     ):
 
         def within_budget(text: str) -> None:

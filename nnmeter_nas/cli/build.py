@@ -150,10 +150,8 @@ def _verified(
     told = _backend_options(options)
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend, told)
     speed_ms = read_device(folder).get(UNDISTURBED)
-    with (
-        in_use(backend, say),
-        worker(options.backend, plan.limit_s, options_of(backend, told)) as running,
-    ):
+    limit_s = plan.limit_s * getattr(backend, "patience", 1.0)
+    with in_use(backend, say), worker(options.backend, limit_s, options_of(backend, told)) as running:
         return verify(predictor, backend, running, models, 2 * plan.visits, tell, speed_ms)
 
 

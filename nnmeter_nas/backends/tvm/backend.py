@@ -31,6 +31,7 @@ class Tvm:
     name = "tvm"
     suffix = ".onnx"
     on_host = True
+    patience = 5.0  # a visit may have to compile the network
 
     def __init__(self) -> None:
         self._tvm = load_extra("tvm", "tvm", "measuring with TVM")
