@@ -36,7 +36,7 @@ OLDEST := $(firstword $(CORE_PYTHONS))
 CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
   tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/predictor tests/test_metrics.py
 
-TVM_TESTS = tests/backends/test_tvm.py
+TVM_TESTS = tests/backends/test_tvm.py tests/cli/test_cli_tune.py
 
 .PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
 

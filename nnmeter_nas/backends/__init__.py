@@ -20,6 +20,7 @@ BACKENDS = {
     "openvino": "nnmeter_nas.backends.openvino:OpenVino",
     "tflite-adb": "nnmeter_nas.backends.adb.tflite:TfliteAdb",
     "tvm": "nnmeter_nas.backends.tvm.backend:Tvm",
+    "tvm-tuned": "nnmeter_nas.backends.tvm.backend:TunedTvm",
 }
 #: What every backend has.
 _PARTS = ("name", "version", "suffix", "write", "load")

@@ -18,6 +18,7 @@ COMMANDS = {
     "lut": "lookup tables of search spaces: build, show, rank architectures",
     "predictors": "predictor packs: list, import, inspect",
     "build": "make a predictor of this machine, by measuring it",
+    "tune": "make a model run faster on this machine, with TVM",
     "calibrate": "make a predictor of your own device from a few timed models",
     "search": "search architectures within latency limits with NNI, and train them",
     "export": "write a network that a search found as an ONNX file",

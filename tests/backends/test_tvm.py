@@ -44,6 +44,16 @@ def twins() -> Any:
     return finish(graph)
 
 
+def convolution(*following: str) -> Any:
+    """A convolution, and what follows it."""
+    graph = new_graph("convolution")
+    add_input(graph, "x", (1, 16, 24, 24))
+    last = add_op(graph, "conv", "conv", ["x"], CONV)
+    for op in following:
+        last = add_op(graph, op, op, [last], {"kernel": (2, 2), "stride": (2, 2)})
+    return finish(graph)
+
+
 def test_it_runs_a_network_and_tells_what_each_kernel_runs(tmp_path: Path) -> None:
     backend, path = load_backend("tvm"), tmp_path / "network.onnx"
     assert backend.version.startswith("0.")
@@ -79,6 +89,25 @@ def test_a_program_that_is_not_what_was_fused_tells_nothing() -> None:
     made = compiled(unknown, target)
     assert made.kernels is None
     assert operators_of(unknown, made) is None
+
+
+def test_kernels_are_tuned_once_for_all_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("xgboost")
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("nnmeter_nas.backends.tvm.backend._TRIALS", 4)
+    tuned, plain = load_backend("tvm-tuned"), load_backend("tvm")
+    records = tmp_path / "home" / "tvm-records" / "database_tuning_record.json"
+    tuned.write(convolution(), tmp_path / "once.tuned")
+    assert len(records.read_text().splitlines()) == 4
+    plain.write(convolution(), tmp_path / "once.onnx")
+    quick: Any = tuned.load(tmp_path / "once.tuned")
+    slow: Any = plain.load(tmp_path / "once.onnx")
+    np.testing.assert_allclose(quick.results()[0], slow.results()[0], atol=1e-4)
+    assert min(quick.run() for _ in range(20)) < min(slow.run() for _ in range(20))
+    tuned.write(convolution(), tmp_path / "again.tuned")
+    assert len(records.read_text().splitlines()) == 4, "nothing is tuned twice"
+    tuned.write(convolution("maxpool"), tmp_path / "more.tuned")
+    assert len(records.read_text().splitlines()) == 8, "the pool is new, the convolution is not"
 
 
 def test_files_that_it_cannot_run_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""TVM on this machine's CPU, one thread."""
+"""TVM on this machine's CPU, one thread, by its kernels as they are or tuned."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ import numpy.typing as npt
 
 from ...errors import MeasurementError
 from ...extras import load_extra
-from ...files import write_bytes
+from ...files import user_folder, write_bytes
 from ...readers.onnx.writer import to_onnx
 from ..base import KernelTime, Session
-from ..host import cpu_ms, random_input
+from ..host import cpu_ms, one_thread, random_input
+from .compiling import fuse, this_machine
 from .stored import Program, program
+from .tuning import best_ms, kernels_to_tune, open_records, tune
 
 #: What watching adds to the time of each kernel, in microseconds.
 _WATCHING_US = 2.0
+#: Trials of each kernel that a build tunes.
+_TRIALS = 16
 #: What the virtual machine calls its own functions.
 _OWN = "vm."
 
@@ -48,6 +52,38 @@ class Tvm:
     def load(self, path: Path) -> Session:
         """Compile an ONNX file, and load it."""
         return session(program(path.read_bytes()))
+
+
+class TunedTvm(Tvm):
+    """Runs ONNX files with tuned kernels.
+
+    Writing a file tunes its kernels, a few trials each. Those of other files that were tuned on this machine
+    are not tuned again: the records are kept in the user's folder.
+    """
+
+    name = "tvm-tuned"
+    suffix = ".tuned"  # a file of anybody else's was not tuned, and is written anew
+
+    def write(self, graph: nx.DiGraph, path: Path) -> None:
+        """Write a model graph as an ONNX file, and tune those of its kernels that are new."""
+        content, target = to_onnx(graph), this_machine()
+        records = open_records(self._folder)
+        try:
+            tasks = kernels_to_tune(fuse(content, target), target)
+        except Exception:  # of whatever kind: it is raised again where the file is loaded
+            tasks = []
+        new = [task for task in tasks if best_ms(records, task) is None]
+        with one_thread():
+            tune(new, target, records, _TRIALS * len(new), {}, lambda _: None)
+        write_bytes(path, content)
+
+    def load(self, path: Path) -> Session:
+        """Compile an ONNX file by the records, and load it."""
+        return session(program(path.read_bytes(), open_records(self._folder), str(self._folder)))
+
+    @property
+    def _folder(self) -> Path:
+        return user_folder() / "tvm-records"
 
 
 def session(found: Program) -> Session:
