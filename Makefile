@@ -38,11 +38,12 @@ CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/
 
 TVM_TESTS = tests/backends/test_tvm.py tests/cli/test_cli_tune.py
 
-.PHONY: help demo test test-core $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
+.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
-	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv), NNI 3.0 (.venv-nni3) and TVM (.venv-tvm)"
+	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
+	@echo "make test-tvm [PYTEST_ARGS=...]  tests with TVM (.venv-tvm)"
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
