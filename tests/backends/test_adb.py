@@ -239,7 +239,7 @@ def test_a_phone_that_allows_nothing_says_what_to_do(tmp_path: Path) -> None:
 
 def test_of_two_phones_one_is_named(phone: FakePhone, model: Path, tmp_path: Path) -> None:
     with connected(tmp_path / "other", **{"ro.product.model": "Phone 2", "ro.serialno": "PAPER2"}) as other:
-        with pytest.raises(DeviceLostError, match=r"several phones are attached; name one with --serial: .*"):
+        with pytest.raises(DeviceLostError, match=r"several phones are attached; name one in serial: .*"):
             backend_of(phone).look()
         first, second = (backend_of(one, serial=one.serial) for one in (phone, other))
         with in_use(first, lambda text: None), in_use(second, lambda text: None):

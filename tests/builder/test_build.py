@@ -75,7 +75,7 @@ def test_the_simulated_device_is_learnt_from_sixty_networks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnmeter_nas.builder.fitting._QUICK_STEPS", 400)  # the pack has all its steps
-    _, rounds = built(tmp_path / "work", Plan(networks=60, round_size=20))
+    _, rounds = built(tmp_path / "work", Plan(networks=60, round_size=30, members=2))
     assert rounds[-1].networks <= 60
     predictor = load_latency_predictor("simulated")
     ratios, inside = [], []

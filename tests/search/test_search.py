@@ -96,7 +96,6 @@ def test_a_search_that_is_killed_and_resumed_loses_and_repeats_nothing(tmp_path:
     assert len(list((tmp_path / "run" / "nni-logs").iterdir())) == 2
 
 
-@pytest.mark.nni3
 def test_a_search_whose_manager_is_killed_says_how_to_go_on(tmp_path: Path) -> None:
     command = search(tmp_path, trials=3)
     command.wait_until(lambda: len(ended(tmp_path)) >= 1 and command.trials())
@@ -116,7 +115,6 @@ def test_a_search_whose_manager_is_killed_says_how_to_go_on(tmp_path: Path) -> N
     check_complete(tmp_path, 3)
 
 
-@pytest.mark.nni3
 def test_trials_that_crash_are_killed_or_report_nan_are_marked_failed(tmp_path: Path) -> None:
     command = search(tmp_path, "--concurrency", "1", evaluator="failing", trials=4)
     code, printed, errors = command.end()
@@ -147,7 +145,6 @@ def test_what_learns_from_trials_goes_on_after_failures_and_after_a_kill(tmp_pat
     assert len(set(tried)) == 6
 
 
-@pytest.mark.nni3
 def test_a_search_that_learns_for_devices_and_objectives_keeps_what_it_expected(tmp_path: Path) -> None:
     def submitted() -> list[dict[str, Any]]:
         records = read_journal(tmp_path / "run" / "journal.jsonl")
@@ -247,7 +244,6 @@ def test_a_stopped_search_leaves_no_process_behind(tmp_path: Path, number: signa
     assert not (tmp_path / "home" / "nni-experiments").exists()
 
 
-@pytest.mark.nni3
 def test_a_trial_beyond_its_time_is_stopped_and_the_search_goes_on(tmp_path: Path) -> None:
     command = search(tmp_path, "--trial-limit", "1", "--concurrency", "1", trials=1)
     code, _, errors = command.end()

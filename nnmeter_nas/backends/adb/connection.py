@@ -6,6 +6,7 @@ import errno
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _QUICK_S = 20.0
 #: What the shell of the phone says last: without it the connection broke, and older phones tell no exit code.
 _END = "nnmeter-nas-ended"
 _ENDED = re.compile(rf"(?:^|\n){_END} (\d+)\s*$")
+#: States that pass, and how long to wait for that, in s.
+_UNSETTLED, _SETTLED_S = ("authorizing", "connecting", "offline"), 2.0
 #: A phone that is reached over the network.
 _ADDRESS = re.compile(r"[^:]+:\d+")
 #: What to do about a phone in such a state.
@@ -50,7 +53,7 @@ class Adb:
             states = _states()
             if len(states) > 1:
                 named = ", ".join(f"{one} ({state})" for one, state in states.items())
-                raise DeviceLostError(f"several phones are attached; name one with --serial: {named}")
+                raise DeviceLostError(f"several phones are attached; name one in serial: {named}")
             if not states:
                 raise DeviceLostError(f"adb finds no phone; {_ADVICE['']}")
             [serial] = states
@@ -68,7 +71,14 @@ class Adb:
         state = _states().get(self.serial, "")
         if state in ("", "offline") and _ADDRESS.fullmatch(self.serial):
             _adb(["connect", self.serial], _QUICK_S)
-            state = _states().get(self.serial, "")
+            state = self._settled()
+        return state
+
+    def _settled(self) -> str:
+        """What adb says of the phone once it has had time to answer."""
+        end = time.monotonic() + _SETTLED_S
+        while (state := _states().get(self.serial, "")) in _UNSETTLED and time.monotonic() < end:
+            time.sleep(0.1)
         return state
 
     def lost(self, why: str = "") -> DeviceLostError:

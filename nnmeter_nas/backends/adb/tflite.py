@@ -108,7 +108,7 @@ class TfliteAdb:
         if code != 0 or not re.match(r"[0-9a-f]{64}\b", said):
             raise MeasurementError(
                 f"phone {self.adb.serial} has no TFLite tool at {self._tool_given} ({last_line(said)}); "
-                "build TFLite's for it, and name the file with --benchmark-model"
+                "build TFLite's for it, and name the file in the argument benchmark_model"
             )
         return said[:12]
 
@@ -236,7 +236,7 @@ class TfliteAdb:
         is_silent = "Loaded model" in output and self._delegate not in output.replace(model, "").lower()
         if self._delegate != "none" and (is_silent or flag in unknown_flags(output)):
             raise MeasurementError(
-                f"this tool does not know {flag}; take a newer build, or another --delegate"
+                f"this tool does not know {flag}; take a newer build, or another delegate"
             )
         return output
 
