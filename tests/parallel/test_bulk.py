@@ -173,7 +173,9 @@ def test_error_of_a_chunk_comes_as_it_is_after_the_results_before_it(jobs: int) 
 def test_warnings_of_workers_are_told_once(jobs: int) -> None:
     with workers(jobs), pytest.warns(UserWarning, match="is odd or even") as caught:
         assert list(spread(bulk_tasks.warn_each_time, range(4))) == [0, 1, 4, 9]
-    assert [str(w.message) for w in caught] == ["0 of 4 is odd or even, 0.00%"]
+    # Joblib may still warn of what an earlier test left undone.
+    told = [str(w.message) for w in caught if "odd or even" in str(w.message)]
+    assert told == ["0 of 4 is odd or even, 0.00%"]
 
 
 def test_work_leaves_this_process_only_if_it_is_asked_to() -> None:
