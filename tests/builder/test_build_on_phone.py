@@ -42,8 +42,9 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePhone
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_phone_is_built_although_its_cable_comes_loose(
-    phone: FakePhone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    phone: FakePhone, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     phone.fault("network0002=killed network0004=zero network0006=garbage:1")
     folder, told, said = tmp_path / "work", list[str](), list[str]()
 
@@ -74,11 +75,10 @@ def test_a_phone_is_built_although_its_cable_comes_loose(
     assert [path.name for path in phone.temporary.iterdir()] == ["benchmark_model"]
 
     # The command goes on from there, and measures models of one's own.
-    model = tmp_path / "mine.onnx"
-    model.write_bytes(to_onnx(random_network(5001)))
+    Path("mine.onnx").write_bytes(to_onnx(random_network(5001)))
     command = [
         "build", "paper", "--backend", "tflite-adb", "--workspace", str(folder), "--networks", "8",
-        "--serial", phone.serial, "--taskset", "f0", "--verify", str(model),
+        "--serial", phone.serial, "--taskset", "f0", "--verify", "mine.onnx",
     ]  # fmt: skip
     assert main(command) == 0
     captured = capsys.readouterr()
