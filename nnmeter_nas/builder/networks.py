@@ -22,14 +22,11 @@ NETWORKS = 4
 #: Sides of input images, and how often each is drawn: those of NAS spaces and of ImageNet most often.
 _SIDES: dict[int, float] = {32: 3, 64: 2, 96: 1, 128: 2, 160: 2, 192: 1, 224: 6, 256: 1}
 #: A network stops growing at so many multiply-adds in millions, drawn between these on a log scale.
-_LEAST_MACS, _MOST_MACS = 0.5, 6000
-#: A network is drawn anew if its last block made it so many times as large, or larger than this in millions.
-_TOO_LARGE, _TOO_MANY_MACS = 4, 8000
+_LEAST_MACS, _MOST_MACS = 1, 6000
+#: A network is drawn anew if its last block made it larger than this, in millions of multiply-adds.
+_TOO_MANY_MACS = 8000
 #: It is drawn anew so often at most.
 _ATTEMPTS = 50
-#: Networks of so many multiply-adds in millions have widths as drawn; smaller ones are thinner, as the
-#: fourth root of their size.
-_USUAL_MACS = 300
 _MOST_BLOCKS = 24
 _ACTIVATIONS = {"relu": 6, "relu6": 3, "hswish": 2, "swish": 2, "gelu": 0.5, "sigmoid": 0.2, "leakyrelu": 0.3}
 _CLASSES = (10, 100, 1000)
@@ -38,23 +35,18 @@ _CLASSES = (10, 100, 1000)
 @lru_cache(maxsize=1024)
 def random_network(seed: int) -> nx.DiGraph:
     """Return the finished model graph of the network that ``seed`` decides; it must not be changed."""
-    low, high = math.log(_LEAST_MACS), math.log(_MOST_MACS)
-    budget = math.exp(np.random.default_rng(seed).uniform(low, high))
     for attempt in range(_ATTEMPTS):
-        network = _Network([seed, attempt], budget)
+        network = _Network([seed, attempt])
         graph = network.grow()
-        if network.macs <= min(_TOO_LARGE * budget, _TOO_MANY_MACS):
+        if network.macs <= _TOO_MANY_MACS:
             break
     return graph
 
 
 class _Network:
-    """A network that grows block by block; ``x`` is the tensor that the next block reads.
+    """A network that grows block by block; ``x`` is the tensor that the next block reads."""
 
-    It stops growing at ``budget`` multiply-adds, in millions.
-    """
-
-    def __init__(self, seed: Sequence[int], budget: float) -> None:
+    def __init__(self, seed: Sequence[int]) -> None:
         self.random = np.random.default_rng(seed)
         self.graph = new_graph(f"network{seed[0]}")
         side = int(self._drawn(_SIDES))
@@ -63,12 +55,12 @@ class _Network:
         self.macs = 0.0
         #: Preferred activation, as one network mostly uses one.
         self.activation = str(self._drawn(_ACTIVATIONS))
-        self.budget = budget
         #: Widths are of one scale within a network.
-        self.scale = 2.0 ** self.random.uniform(-1.2, 1.2) * min(1.0, budget / _USUAL_MACS) ** 0.25
+        self.scale = 2.0 ** self.random.uniform(-1.2, 1.2)
 
     def grow(self) -> nx.DiGraph:
         """Add a stem, blocks and a head."""
+        budget = 2.0 ** self.random.uniform(math.log2(_LEAST_MACS), math.log2(_MOST_MACS))
         _stem(self)
         # A network repeats few kinds of blocks.
         kinds = list(_BLOCKS)
@@ -78,7 +70,7 @@ class _Network:
         stages = int(self.random.integers(2, 6))
         for stage in range(stages):
             for _ in range(self.random.integers(1, 5)):
-                if self.macs > self.budget or len(self.graph) > 40 * _MOST_BLOCKS:
+                if self.macs > budget or len(self.graph) > 40 * _MOST_BLOCKS:
                     break
                 kinds[int(self.random.choice(few))](self)
             if stage < stages - 1 and self.side > 7:

@@ -19,7 +19,7 @@ from nnmeter_nas.builder.worker import visit
 
 def test_networks_run_and_their_rules_are_those_of_the_runtime(tmp_path: Path) -> None:
     backend, runs = load_backend("openvino"), []
-    for seed in (2, 4, 6, 7, 9, 10):
+    for seed in range(8):
         graph = random_network(seed)
         backend.write(graph, tmp_path / "network.onnx")
         seen = observe("network", graph, [visit(backend.load(tmp_path / "network.onnx"))] * 2)
