@@ -91,11 +91,7 @@ def build_predictor_for_kernel(
     found = _fit(kernel_type, kernels, error_threshold, f"prior{suffix}", predict_label)
     for i in range(1, iteration):
         name = f"finegrained{i}{suffix}"
-        if found[2]:
-            drawn = sample_and_profile_kernel_data(
-                kernel_type, finegrained_sample_num, backend, "finegrained", found[2], name
-            )
-            kernels = merge_info(drawn, prev_info=kernels)
+        kernels = _with_more(kernel_type, kernels, found[2], finegrained_sample_num, backend, name)
         found = _fit(kernel_type, kernels, error_threshold, name, predict_label)
     return found[0], kernels
 
@@ -145,11 +141,7 @@ def build_adaptive_predictor_by_data(
     _, _, missed = build_predictor_by_data(
         kernel_type, kernels, error_threshold=error_threshold, predict_label=predict_label
     )
-    if missed:
-        drawn = sample_and_profile_kernel_data(
-            kernel_type, finegrained_sample_num, backend, "finegrained", missed, name
-        )
-        kernels = merge_info(drawn, prev_info=kernels)
+    kernels = _with_more(kernel_type, kernels, missed, finegrained_sample_num, backend, name)
     return _fit(kernel_type, kernels, error_threshold, name, predict_label)[0], kernels
 
 
@@ -171,6 +163,16 @@ def build_latency_predictor(backend: str) -> None:
             iteration=settings["ITERATION"],
             error_threshold=settings["ERROR_THRESHOLD"],
         )
+
+
+def _with_more(
+    kernel_type: str, kernels: Models, missed: Any, count: int, backend: str, mark: str
+) -> Models:
+    """Measure ``count`` kernels around each of those that were ``missed``, if any; return all kernels."""
+    if not missed:
+        return kernels
+    drawn = sample_and_profile_kernel_data(kernel_type, count, backend, "finegrained", missed, mark)
+    return merge_info(drawn, prev_info=kernels)
 
 
 def _fit(
