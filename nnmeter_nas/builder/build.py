@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from .lone import choose_pieces
 from .measuring import measure
 from .plan import Plan
 from .rules import Found
-from .worker import worker
+from .worker import Worker, worker
 from .workspace import PACK, RULES, SETTINGS, UNDISTURBED, Round, open_workspace, read_device
 
 #: A build stops when so many rounds gained less than so many points within ±10 %.
@@ -72,11 +73,10 @@ def build(
     device = {**identity(name, backend_name, backend), "plan": asdict(plan)}
     if _is_built(folder, device, target):
         return target
-    limit_s = plan.limit_s * getattr(backend, "patience", 1.0)
     with (
         open_workspace(folder, device) as workspace,
         in_use(backend, say),
-        worker(backend_name, limit_s, options_of(backend, options)) as running,
+        worker_of(backend, backend_name, plan.limit_s, options) as running,
     ):
 
         def within_budget(text: str) -> None:
@@ -152,10 +152,13 @@ def _is_built(folder: Path, device: Mapping[str, Any], target: Path) -> bool:
     return all(before.get(key) == value for key, value in device.items())
 
 
-def options_of(backend: Backend, options: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The options of a backend for another process; those of an attached device say which one was found."""
+def worker_of(
+    backend: Backend, name: str, limit_s: float, options: Mapping[str, str] | None
+) -> AbstractContextManager[Worker]:
+    """A worker of a backend that was made by ``name`` and ``options``: of the same device, and as patient."""
     attached = as_attached(backend)
-    return options if attached is None else attached.options
+    found = options if attached is None else attached.options  # those say which device was found
+    return worker(name, limit_s * getattr(backend, "patience", 1.0), found)
 
 
 def identity(name: str, backend_name: str, backend: Backend) -> dict[str, Any]:

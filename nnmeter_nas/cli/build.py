@@ -141,17 +141,15 @@ def _verified(
     """Measure and predict the models that were named; also what went wrong with some."""
     from ..backends import load_backend
     from ..builder.attached import in_use
-    from ..builder.build import options_of
+    from ..builder.build import worker_of
     from ..builder.verify import verify
-    from ..builder.worker import worker
     from ..builder.workspace import UNDISTURBED, read_device
     from ..predictor import load_latency_predictor
 
     told = _backend_options(options)
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend, told)
     speed_ms = read_device(folder).get(UNDISTURBED)
-    limit_s = plan.limit_s * getattr(backend, "patience", 1.0)
-    with in_use(backend, say), worker(options.backend, limit_s, options_of(backend, told)) as running:
+    with in_use(backend, say), worker_of(backend, options.backend, plan.limit_s, told) as running:
         return verify(predictor, backend, running, models, 2 * plan.visits, tell, speed_ms)
 
 
