@@ -10,7 +10,8 @@ from typing import Any
 import networkx as nx
 
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.worker import Visit, Worker
+from nnmeter_nas.builder.visits import Visit, burst_of, to_record
+from nnmeter_nas.builder.worker import Worker
 from nnmeter_nas.errors import MeasurementError
 from nnmeter_nas.journal import Journal
 
@@ -18,8 +19,8 @@ from nnmeter_nas.journal import Journal
 class Bench:
     """Measurements of models, as a build takes them, in a journal that an interrupted run goes on with.
 
-    A record has what the model is, and ``ms`` and ``speed`` of a visit or a ``fault``, and ``s``, the seconds
-    that it took.
+    A record has what the model is, and ``ms`` and ``bursts`` of a visit or a ``fault``, and ``s``, the
+    seconds that it took.
     """
 
     def __init__(self, journal: Journal, backend: Backend, worker: Worker, folder: Path) -> None:
@@ -59,7 +60,7 @@ class Bench:
         start, found = time.perf_counter(), dict(what)
         try:
             visit = self._worker.sound_visit(path, profiled=False)
-            found |= {"ms": visit.ms, "speed": visit.speed_ms}
+            found |= {"ms": visit.ms, "bursts": list(map(to_record, visit.bursts))}
         except MeasurementError as error:
             found["fault"] = str(error)
         self._journal.append({**found, "s": round(time.perf_counter() - start, 4)})
@@ -67,4 +68,8 @@ class Bench:
 
 def visits(records: Sequence[Mapping[str, Any]]) -> list[Visit]:
     """The visits that came to an end."""
-    return [Visit(float(record["ms"]), None, record.get("speed")) for record in records if "ms" in record]
+    return [
+        Visit(float(record["ms"]), None, tuple(map(burst_of, record["bursts"])))
+        for record in records
+        if "ms" in record
+    ]

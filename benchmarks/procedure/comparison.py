@@ -22,6 +22,7 @@ from nnmeter_nas.backends.base import Backend
 from nnmeter_nas.builder.build import build
 from nnmeter_nas.builder.observations import Observation, observe
 from nnmeter_nas.builder.plan import Plan
+from nnmeter_nas.builder.visits import Undisturbed
 from nnmeter_nas.builder.worker import worker
 from nnmeter_nas.builder.workspace import RULES, UNDISTURBED, Round, read_device
 from nnmeter_nas.errors import DatasetError, MeasurementError
@@ -161,15 +162,15 @@ class _Run:
         self._judge(2 * _VISITS)
         seconds = 60 * max(self.plan.minutes, ours["minutes"])
         # All latencies are of the same undisturbed machine.
-        speed_ms = read_device(self.work / "build")[UNDISTURBED]
-        theirs = build_as_nn_meter(nn_meter, self.kernels, seconds, self.tell, speed_ms)
+        undisturbed = Undisturbed.from_entry(read_device(self.work / "build").get(UNDISTURBED))
+        theirs = build_as_nn_meter(nn_meter, self.kernels, seconds, self.tell, undisturbed)
         self.console.print(
             f"nn-Meter: {theirs.kernels} kernels in {theirs.seconds / 60:.2f} minutes, {len(theirs.rules)} "
             f"of {theirs.tests} pairs fuse"
         )
         self._judge(3 * _VISITS)
         self.tell("predicting")
-        measured = self._measured(speed_ms)
+        measured = self._measured(undisturbed)
         graphs = [self.graphs[name] for name in measured]
         said = predict_as_nn_meter(nn_meter, theirs, theirs.used, graphs)
         rules = told_rules(find_pack(_NAME).card["fusion_rules"])
@@ -231,12 +232,12 @@ class _Run:
                     self.tell(f"networks that judge: visit {turn + 1} of {name}")
                     self.judging.visit({"name": name}, self.judging.file(name, self.graphs[name]))
 
-    def _measured(self, speed_ms: float | None) -> dict[str, Observation]:
+    def _measured(self, undisturbed: Undisturbed | None) -> dict[str, Observation]:
         """What was measured of the networks that judge."""
         found = {}
         for name, graph in self.graphs.items():
             records = self.judging.records(name=name)
-            if (seen := observe(name, graph, visits(records), speed_ms)) is not None:
+            if (seen := observe(name, graph, visits(records), undisturbed)) is not None:
                 found[name] = seen
             else:
                 self.console.print(f"{name} is left out: {records[-1].get('fault')}", markup=False)

@@ -22,6 +22,7 @@ import networkx as nx
 import numpy as np
 
 from nnmeter_nas.builder.observations import observe
+from nnmeter_nas.builder.visits import Undisturbed
 from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.kernels.fusion import Kernel, fuse
@@ -109,18 +110,18 @@ def build_as_nn_meter(
     bench: Bench,
     seconds: float,
     tell: Callable[[str], None],
-    speed_ms: float | None = None,
+    undisturbed: Undisturbed | None = None,
 ) -> Built:
     """Measure for so many seconds what nn-Meter's builder would; ``tell`` hears what goes on.
 
-    Latencies are of a machine that has the speed ``speed_ms``, if it is known.
+    Latencies are of the machine when it is ``undisturbed``, if they are of this one.
 
     Raises:
         ProcedureError: nn-Meter does not run.
     """
     settings = nn_meter.step("settings")["ruletest"]
     tests = pairs(settings)
-    ms = _test_fusion(bench, tests, tell, speed_ms)
+    ms = _test_fusion(bench, tests, tell, undisturbed)
     spent = sum(float(record["s"]) for record in bench.records(phase=RULES))
     for number, phase in enumerate(PHASES):
         end = spent + max(0.0, seconds - spent) * (number + 1) / len(PHASES)
@@ -129,7 +130,8 @@ def build_as_nn_meter(
         before = PHASES[:number]
         tell(f"nn-Meter samples kernels ({phase})")
         if before:
-            samples = nn_meter.step("adapt", number, measured=_measured(bench, before, speed_ms))["samples"]
+            measured = _measured(bench, before, undisturbed)
+            samples = nn_meter.step("adapt", number, measured=measured)["samples"]
         else:
             samples = nn_meter.step("prior")["samples"]
         _measure(bench, phase, samples, end, tell)
@@ -139,14 +141,17 @@ def build_as_nn_meter(
         rules=tuple(test.rule for test in fused),
         used=tuple(test.rule for test in fused if _has_forest(test.first, test.second)),
         tests=len(tests),
-        measured=_measured(bench, PHASES, speed_ms),
+        measured=_measured(bench, PHASES, undisturbed),
         left_out=sum("fault" in record for record in bench.records()),
         seconds=bench.seconds,
     )
 
 
 def _test_fusion(
-    bench: Bench, tests: Sequence[Pair], tell: Callable[[str], None], speed_ms: float | None
+    bench: Bench,
+    tests: Sequence[Pair],
+    tell: Callable[[str], None],
+    undisturbed: Undisturbed | None,
 ) -> dict[int, float]:
     """Measure the models of the fusion tests; return the ms of each, by its identity."""
     models = list({id(graph): graph for test in tests for graph in (*test.alone, test.both)}.values())
@@ -157,7 +162,8 @@ def _test_fusion(
                 bench.measure({"phase": RULES, "model": i}, models[i])
     ms = {}
     for i, graph in enumerate(models):
-        if seen := observe(str(i), graph, visits(bench.records(phase=RULES, model=i)), speed_ms):
+        seen = observe(str(i), graph, visits(bench.records(phase=RULES, model=i)), undisturbed)
+        if seen is not None:
             ms[id(graph)] = seen.ms
     return ms
 
@@ -200,13 +206,14 @@ def _measure(
 
 
 def _measured(
-    bench: Bench, phases: Sequence[str], speed_ms: float | None
+    bench: Bench, phases: Sequence[str], undisturbed: Undisturbed | None
 ) -> dict[str, list[tuple[Mapping[str, int], float]]]:
     found: dict[str, list[tuple[Mapping[str, int], float]]] = {}
     for record in bench.records():
         if record["phase"] in phases:
             for visit in visits([record]):
-                found.setdefault(record["type"], []).append((record["sizes"], visit.at(speed_ms).ms))
+                ms = visit.ms if undisturbed is None else undisturbed.latency([visit])
+                found.setdefault(record["type"], []).append((record["sizes"], ms))
     return found
 
 

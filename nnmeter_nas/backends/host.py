@@ -1,9 +1,9 @@
-"""The speed of this machine: how long a fixed piece of work takes right now.
+"""The speed of this machine: how long two fixed pieces of work take right now.
 
-On a shared machine, and on one that changes its clock, the same network takes half as long again for seconds
-at a time. A product of matrices before and after it takes longer by about the same factor, so its time is
-divided by that. The matrices are larger than the cache of a core: of the pieces of work that were tried,
-smaller products, copies and Python code among them, this one followed nine networks most closely.
+On a shared machine, and on one that changes its clock, the same network takes half as long again for
+milliseconds or minutes at a time. What a neighbour takes away differs: large networks slow down as a product
+of matrices larger than the cache of a core does, and small ones, which are mostly calls, as many small
+products do. Of six pieces of work that were tried, these two followed twelve networks most closely.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-#: Side of the matrices, and products of a piece of work: those that only warm up, and those that count.
-_SIDE, _WARMING, _COUNTING = 384, 1, 3
+#: Side of the large matrices; side of the small ones, and products of those in a piece of work.
+_LARGE, _SMALL, _PRODUCTS = 384, 48, 60
+#: Pieces of work that only warm up, and those that count.
+_WARMING, _COUNTING = 1, 3
+#: How often they are done before the first measurement; the last results that count.
+_AT_START, _RECENT = 40, 1000
+#: The machine counts as undisturbed where both take at most so many times what they take in this share of
+#: the cases.
+_SLOWER, UNDISTURBED_SHARE = 1.05, 0.05
 #: What tells libraries how many threads to use.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
-_MATRIX = np.random.default_rng(0).random((_SIDE, _SIDE), dtype=np.float32)
-_PRODUCT = np.empty_like(_MATRIX)
-
-
 def cpu_ms(run: Callable[[], object]) -> float:
     """Call ``run``; return the CPU time of this thread in ms."""
     start = time.thread_time_ns()
@@ -36,19 +41,61 @@ def random_input(shape: Sequence[int]) -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def work_ms() -> float:
-    """Do the piece of work; return the least CPU time of a product in ms. Numbers need one thread of BLAS.
+class Speed(NamedTuple):
+    """What the pieces of work take, in ms.
 
-    The first does not count: after a network that ends with large dense layers, as VGG does, products are up
-    to twice as slow for a millisecond or two. Counted, they made VGG look 40 % quicker than it is.
+    Attributes:
+        large_ms: a product of two large matrices.
+        small_ms: many products of two small ones.
     """
-    for _ in range(_WARMING):
-        _multiply()
-    return min(cpu_ms(_multiply) for _ in range(_COUNTING))
+
+    large_ms: float
+    small_ms: float
+
+    def is_undisturbed(self, undisturbed: Speed) -> bool:
+        """Whether both take hardly longer than on the undisturbed machine."""
+        return all(now <= _SLOWER * then for now, then in zip(self, undisturbed, strict=True))
 
 
-def _multiply() -> None:
-    np.matmul(_MATRIX, _MATRIX, out=_PRODUCT)
+class SpeedWatch:
+    """Watches the speed of this machine while a process measures. Numbers need one thread of BLAS."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        large, small = (random.random((side, side), dtype=np.float32) for side in (_LARGE, _SMALL))
+        self._works = _products(large, 1), _products(small, _PRODUCTS)
+        self._seen: deque[Speed] = deque(maxlen=_RECENT)
+        for _ in range(_AT_START):
+            self.now()
+
+    def now(self) -> Speed:
+        """The speed right now: the least of a few.
+
+        The first does not count: after a network that ends with large dense layers, as VGG does, products are
+        up to twice as slow for a millisecond or two. Counted, they made VGG look 40 % quicker than it is.
+        """
+        least = []
+        for work in self._works:
+            for _ in range(_WARMING):
+                work()
+            least.append(min(cpu_ms(work) for _ in range(_COUNTING)))
+        self._seen.append(Speed(*least))
+        return self._seen[-1]
+
+    def is_undisturbed(self, speed: Speed) -> bool:
+        """Whether a speed is that of the undisturbed machine, as far as was seen lately."""
+        return speed.is_undisturbed(Speed(*np.quantile(self._seen, UNDISTURBED_SHARE, axis=0).tolist()))
+
+
+def _products(matrix: npt.NDArray[np.float32], times: int) -> Callable[[], None]:
+    """Work that multiplies a matrix with itself so often."""
+    product = np.empty_like(matrix)
+
+    def work() -> None:
+        for _ in range(times):
+            np.matmul(matrix, matrix, out=product)
+
+    return work
 
 
 @contextlib.contextmanager

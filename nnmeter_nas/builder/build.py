@@ -104,8 +104,9 @@ def build(
             workspace.end_round(evidence.judge(ms, workspace))
             evidence.report(workspace, ms, evidence.judges)
             show(workspace.rounds[-1])
-        workspace.keep(UNDISTURBED, workspace.undisturbed_ms)
-        warn_of_drift(workspace.speeds_ms, workspace.undisturbed_ms)
+        if workspace.undisturbed is not None:
+            workspace.keep(UNDISTURBED, workspace.undisturbed.to_entry())
+        warn_of_drift(workspace.visits, workspace.undisturbed)
         tell("fitting the pack")
         crossed = cross_fitted(evidence.table, evidence.source, plan.seed)
         card, network, prototypes = evidence.pack(workspace, plan, crossed)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ..predictor import LatencyWarning
+from .visits import Undisturbed, Visit
 
 #: Speeds so many times apart are worth a warning: not all networks slow down alike.
 _APART = 1.25
 
 
-def warn_of_drift(speeds_ms: Sequence[float], undisturbed_ms: float | None) -> None:
+def warn_of_drift(visits: Iterable[Visit], undisturbed: Undisturbed | None) -> None:
     """Warn if most visits ran much slower or quicker than the undisturbed machine that latencies are of.
 
     Args:
-        speeds_ms: what the piece of work that tells the speed took during each visit, in ms.
-        undisturbed_ms: what it takes on that machine; None where latencies are another machine's.
+        visits: what was measured.
+        undisturbed: that machine; None where latencies are another machine's.
 
     Warns:
         LatencyWarning: the median is far from it.
     """
-    if not speeds_ms or undisturbed_ms is None:
+    speeds = [visit.speed.large_ms for visit in visits if visit.speed is not None]
+    if not speeds or undisturbed is None:
         return
-    slowness = statistics.median(speeds_ms) / undisturbed_ms
+    slowness = statistics.median(speeds) / undisturbed.speed.large_ms
     if 1 / _APART < slowness < _APART:
         return
     how = f"{slowness:.2f} times slower" if slowness > 1 else f"{1 / slowness:.2f} times quicker"

@@ -63,9 +63,9 @@ class Evidence:
             MeasurementError: too few networks could be measured.
         """
         observations, held_out = [], []
-        speed_ms = workspace.undisturbed_ms
+        undisturbed = workspace.undisturbed
         for name, network in workspace.networks.items():
-            seen = observe(name, network.graph, network.visits, speed_ms)
+            seen = observe(name, network.graph, network.visits, undisturbed)
             if seen is not None and len(network.faults) < MOST_FAULTS:
                 observations.append(replace(seen, is_piece=bool(network.operators)))
                 held_out.append(network.held_out)

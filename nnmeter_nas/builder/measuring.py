@@ -13,13 +13,16 @@ from ..backends.base import Backend
 from ..errors import MeasurementError
 from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
-from .worker import Visit, Worker
+from .visits import Visit, were_disturbed
+from .worker import Worker
 from .workspace import Workspace
 
-#: Halves of the visits of a network that differ by more ask for more visits.
-_DISAGREE = 0.05
+#: Halves of the visits of a network that differ by more ask for more visits; of one that judges.
+_DISAGREE, _JUDGES_DISAGREE = 0.15, 0.05
 #: Networks that judge get so many times the visits: all else is compared with them.
 _OF_JUDGES = 2
+#: Visits that ask what each kernel takes of the latency: the shares hardly change.
+_PROFILED = 2
 #: The device is busy if its canary takes so much longer than mostly; how long to wait then, in all, in s.
 _BUSY, _PATIENCE_S, _PAUSE_S = 1.3, 20.0, 2.0
 
@@ -37,8 +40,9 @@ def measure(
 
     ``tell`` hears what goes on, and ``say`` what has changed on an attached device.
 
-    Networks that judge are visited twice as often, and all of them up to twice as often again while their
-    visits disagree. Each visit is on the disk before the next begins.
+    Networks that judge are visited twice as often. All are visited up to twice as often again while their
+    visits disagree, or, if they judge, were disturbed: a fit makes up for the noise of one that it is trained
+    on. Each visit is on the disk before the next begins.
     """
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
         for turn in range(2 * _OF_JUDGES * visits):
@@ -62,8 +66,10 @@ def _is_due(workspace: Workspace, name: str, turn: int, visits: int) -> bool:
         return False
     if turn < wanted or len(network.visits) < 2:
         return True
-    seen = observe(name, network.graph, network.visits, workspace.undisturbed_ms)
-    return seen is None or seen.disagreement > _DISAGREE
+    if network.held_out and were_disturbed(network.visits, workspace.undisturbed):
+        return True
+    seen = observe(name, network.graph, network.visits, workspace.undisturbed)
+    return seen is None or seen.disagreement > (_JUDGES_DISAGREE if network.held_out else _DISAGREE)
 
 
 def _visit(
@@ -78,9 +84,10 @@ def _visit(
     path = folder / f"{name}{backend.suffix}"
     if not path.exists():
         backend.write(workspace.networks[name].graph, path)
+    profiled = sum(visit.kernels is not None for visit in workspace.networks[name].visits) < _PROFILED
     start = time.perf_counter()
     try:
-        visit = patiently(lambda: worker.sound_visit(path), backend, tell)
+        visit = patiently(lambda: worker.sound_visit(path, profiled), backend, tell)
     except MeasurementError as error:
         workspace.record_fault(name, str(error), time.perf_counter() - start)
         return None
@@ -93,13 +100,17 @@ def _wait_until_quiet(
 ) -> None:
     """Visit the canary, the first network, and wait as long as it takes longer than mostly."""
     canary = next(iter(workspace.networks))
-    speed_ms = workspace.undisturbed_ms
-    before = [visit.at(speed_ms).ms for visit in workspace.networks[canary].visits]
+    undisturbed = workspace.undisturbed
+
+    def ms_of(visit: Visit) -> float:
+        return visit.ms if undisturbed is None else undisturbed.latency([visit])
+
+    before = [ms_of(visit) for visit in workspace.networks[canary].visits]
     end = time.monotonic() + _PATIENCE_S
     while before and time.monotonic() < end:
         visit = _visit(workspace, canary, backend, worker, folder, tell)
         usual = float(np.median(before))
-        if visit is None or (ms := visit.at(speed_ms).ms) <= _BUSY * usual:
+        if visit is None or (ms := ms_of(visit)) <= _BUSY * usual:
             return
         tell(f"waiting: the device is busy, its first network takes {ms / usual:.2f} times as long as mostly")
         time.sleep(_PAUSE_S)

@@ -17,9 +17,9 @@ from ..kernels.configuration import Configuration, Configurations, configuration
 from ..kernels.fusion import FusionRules, fuse
 from ..ops import VIEW_OPS
 from ..training.table import KernelTable
-from .worker import Visit
+from .visits import Undisturbed, Visit
 
-#: Visits are summed up by this quantile: what disturbs them mostly makes them slower.
+#: Visits of another machine are summed up by this quantile: what disturbs them mostly makes them slower.
 _QUANTILE = 0.25
 #: A visit so many times slower or quicker than the middle one says nothing.
 _JUMP = 10.0
@@ -34,7 +34,7 @@ class Observation:
     Attributes:
         name: its id.
         graph: its finished model graph.
-        ms: its latency: the lower quartile of all visits.
+        ms: its latency, of all visits.
         halves: the same of every other visit, and of the rest.
         kernels: the executed kernels, which add up to ``ms``; empty if the runtime does not tell them.
         is_piece: whether it is some operators of a network, measured alone.
@@ -54,19 +54,19 @@ class Observation:
 
 
 def observe(
-    name: str, graph: nx.DiGraph, visits: Sequence[Visit], speed_ms: float | None = None
+    name: str, graph: nx.DiGraph, visits: Sequence[Visit], undisturbed: Undisturbed | None = None
 ) -> Observation | None:
     """Sum up the visits of a network; None if no two of them can be used.
 
-    Latencies are of a machine that has the speed ``speed_ms``, if speeds are known.
+    Latencies are of the machine when it is ``undisturbed``, if they are of this one.
     """
-    taken = [visit.at(speed_ms) for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
+    taken = [visit for visit in visits if math.isfinite(visit.ms) and visit.ms > 0]
     middle = statistics.median_low([visit.ms for visit in taken] or [0.0])
     taken = [visit for visit in taken if middle / _JUMP <= visit.ms <= _JUMP * middle]
     if len(taken) < 2:
         return None
-    halves = _summed_up(taken[::2]), _summed_up(taken[1::2])
-    ms = _summed_up(taken)
+    halves = _summed_up(taken[::2], undisturbed), _summed_up(taken[1::2], undisturbed)
+    ms = _summed_up(taken, undisturbed)
     return Observation(name, graph, ms, halves, _completed(graph, _kernels(taken, ms)))
 
 
@@ -80,7 +80,9 @@ def unusable(visits: Sequence[Visit], faults: Sequence[str]) -> str:
     return "; ".join([f"it was measured but once: {times} ms"] * len(visits) + list(faults[-1:]))
 
 
-def _summed_up(visits: Sequence[Visit]) -> float:
+def _summed_up(visits: Sequence[Visit], undisturbed: Undisturbed | None) -> float:
+    if undisturbed is not None:
+        return undisturbed.latency(visits)
     return float(np.quantile([visit.ms for visit in visits], _QUANTILE))
 
 

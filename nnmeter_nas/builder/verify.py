@@ -16,7 +16,8 @@ from ..readers import read_model
 from .attached import patiently
 from .drift import warn_of_drift
 from .observations import observe
-from .worker import Visit, Worker
+from .visits import Undisturbed, Visit, were_disturbed
+from .worker import Worker
 
 
 class Verified(NamedTuple):
@@ -68,11 +69,11 @@ def verify(
     models: Sequence[Model],
     visits: int,
     tell: Callable[[str], None],
-    speed_ms: float | None = None,
+    undisturbed: Undisturbed | None = None,
 ) -> tuple[list[Verified], dict[str, str]]:
-    """Measure ``models`` in turns, ``visits`` times each, and predict them.
+    """Measure ``models`` in turns, ``visits`` times each, or twice as often if disturbed, and predict them.
 
-    Latencies are of a machine that has the speed ``speed_ms``, if it is known, as those of the pack are.
+    Latencies are of the machine when it is ``undisturbed``, as those of the pack are, if they are this one's.
     A file that the backend does not read, or that leaves its input open, is written anew in its format, with
     random weights.
 
@@ -85,20 +86,21 @@ def verify(
     taken: dict[int, list[Visit]] = {i: [] for i in range(len(models))}
     faults: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as folder:
-        for turn in range(visits):
+        for turn in range(2 * visits):
             for i in list(taken):
+                if turn >= visits and not were_disturbed(taken[i], undisturbed):
+                    continue
                 tell(f"visit {turn + 1} of {models[i].path}")
                 try:
                     taken[i].append(_visit(models[i], backend, worker, Path(folder) / str(i), tell))
                 except (MeasurementError, ReaderError) as error:
                     faults[str(models[i].path)] = str(error)
                     del taken[i]
-    visited = (visit for of_model in taken.values() for visit in of_model)
-    warn_of_drift([visit.speed_ms for visit in visited if visit.speed_ms is not None], speed_ms)
+    warn_of_drift((visit for of_model in taken.values() for visit in of_model), undisturbed)
     found = []
     for i, of_model in taken.items():
         path, graph, _ = models[i]
-        seen = observe(str(path), graph, of_model, speed_ms)
+        seen = observe(str(path), graph, of_model, undisturbed)
         if seen is None:
             faults[str(path)] = f"the device measured {[visit.ms for visit in of_model]} ms"
             continue

@@ -14,18 +14,23 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..backends import load_backend
 from ..backends.base import KernelTime
-from ..backends.host import one_thread, work_ms
+from ..backends.host import Speed, SpeedWatch, one_thread
 from ..errors import DeviceLostError, MeasurementError
 from ..files import is_disk_full
+from .visits import Burst, Visit
 
 #: A burst is so many ms of runs, one after another; runs of a burst at most.
-_BURST_MS, _MOST_RUNS = 8.0, 20
-#: Bursts of a visit: at least, at most, and the ms of all together after which it has enough.
-_LEAST, _MOST, _ENOUGH_MS = 3, 12, 60.0
+_BURST_MS, _MOST_RUNS = 4.0, 20
+#: Bursts of a visit, undisturbed ones if their machine can tell: at least so many.
+_LEAST = 3
+#: Where it cannot: bursts at most, and the ms of all together after which it has enough.
+_MOST, _ENOUGH_MS = 12, 60.0
+#: How long a visit waits for moments in which nothing else disturbs the machine, in s.
+_PATIENCE_S = 0.25
 #: Runs under a runtime's profiler.
 _PROFILED = 5
 #: Seconds that a process may take to start and load its runtime; a busy machine needs many.
@@ -34,26 +39,6 @@ _START_LIMIT_S = 300.0
 _OWN_LIMIT = 0.8
 #: A new process after so many models, as runtimes do not give all memory back.
 _MODELS_OF_A_PROCESS = 40
-
-
-class Visit(NamedTuple):
-    """One measurement of one model.
-
-    Attributes:
-        ms: latency in ms, at the speed that the machine had.
-        kernels: the executed kernels, if the runtime tells them.
-        speed_ms: what a fixed piece of work took meanwhile, in ms; None if it ran on another machine.
-    """
-
-    ms: float
-    kernels: tuple[KernelTime, ...] | None
-    speed_ms: float | None = None
-
-    def at(self, speed_ms: float | None) -> Visit:
-        """The visit on a machine that does the piece of work in ``speed_ms``, if both speeds are known."""
-        if speed_ms is None or self.speed_ms is None:
-            return self
-        return self._replace(ms=self.ms * speed_ms / self.speed_ms, speed_ms=speed_ms)
 
 
 class Worker:
@@ -168,7 +153,7 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
     """Measure each file whose path comes through ``pipe``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     backend = load_backend(name, options)
-    on_host = getattr(backend, "on_host", False)
+    watch = SpeedWatch() if getattr(backend, "on_host", False) else None
     pipe.send(("ready", None))
     while True:
         try:
@@ -181,7 +166,7 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
             if hasattr(session, "visit"):
                 found = _own_visit(session, profiled, end - time.monotonic())
             else:
-                found = visit(session, on_host, profiled)
+                found = visit(session, watch, profiled)
             answer: tuple[str, Any] = "visit", found
         except DeviceLostError as error:
             answer = "lost", str(error)
@@ -201,7 +186,7 @@ def _own_visit(session: Any, profiled: bool, limit_s: float) -> Visit:
     return Visit(float(ms), None if kernels is None else tuple(map(_checked, kernels)))
 
 
-def visit(session: Any, on_host: bool = False, profiled: bool = True) -> Visit:
+def visit(session: Any, watch: SpeedWatch | None = None, profiled: bool = True) -> Visit:
     """Measure a loaded model: warm up, then run in bursts until it has enough.
 
     Runs of a burst follow each other, as what finds the speed of the machine drives a small network out of
@@ -209,31 +194,48 @@ def visit(session: Any, on_host: bool = False, profiled: bool = True) -> Visit:
 
     Args:
         session: the model.
-        on_host: whether it runs on this machine. Each burst is then divided by the speed that the machine
-            has before and after it, and their median counts; else the least.
+        watch: watches this machine, if the model runs on it: the median of each burst is then kept with the
+            speed around it. Else the least run of all counts.
         profiled: whether to ask for its kernels.
     """
     session.run()
     runs = _runs_of_burst(float(session.run()))
-    bursts: list[float] = []
-    speeds: list[float] = []
-    spent = 0.0
-    before = work_ms() if on_host else 0.0
-    while len(bursts) < _LEAST or (len(bursts) < _MOST and spent < _ENOUGH_MS):
-        taken = [float(session.run()) for _ in range(runs)]
-        spent += sum(taken)
-        bursts.append(statistics.median(taken) if on_host else min(taken))
-        if on_host:
-            after = work_ms()
-            speeds.append((before + after) / 2)
-            before = after
+    bursts = () if watch is None else _bursts(session, runs, watch)
+    ms = statistics.median(burst.ms for burst in bursts) if bursts else _least_ms(session, runs)
     profile = getattr(session, "kernels", None) if profiled else None
     kernels = None if profile is None else tuple(map(_checked, profile(_PROFILED)))
-    if not on_host:
-        return Visit(min(bursts), kernels)
-    speed_ms = statistics.median(speeds)
-    ms = speed_ms * statistics.median(burst / speed for burst, speed in zip(bursts, speeds, strict=True))
-    return Visit(ms, kernels, speed_ms)
+    return Visit(ms, kernels, bursts)
+
+
+def _bursts(session: Any, runs: int, watch: SpeedWatch) -> tuple[Burst, ...]:
+    """Wait for the machine to be undisturbed, and run bursts, until enough of them were not disturbed.
+
+    If there are too few moments for that, the bursts that were disturbed have to do.
+    """
+    found: list[Burst] = []
+    quiet = 0
+    end = time.perf_counter() + _PATIENCE_S
+    before = watch.now()
+    while len(found) < _LEAST or (quiet < _LEAST and time.perf_counter() < end):
+        while not watch.is_undisturbed(before) and time.perf_counter() < end:
+            before = watch.now()
+        taken = [float(session.run()) for _ in range(runs)]
+        after = watch.now()
+        around = Speed(*map(statistics.mean, zip(before, after, strict=True)))
+        found.append(Burst(statistics.median(taken), around))
+        quiet += watch.is_undisturbed(around)
+        before = after
+    return tuple(found)
+
+
+def _least_ms(session: Any, runs: int) -> float:
+    """The least latency of a run in ms, of bursts that follow each other."""
+    taken: list[float] = []
+    bursts = 0
+    while bursts < _LEAST or (bursts < _MOST and sum(taken) < _ENOUGH_MS):
+        taken += [float(session.run()) for _ in range(runs)]
+        bursts += 1
+    return min(taken)
 
 
 def _runs_of_burst(ms: float) -> int:

@@ -4,8 +4,8 @@
 ``device.yaml``     the device's name, its backend and the version of its runtime
 ``models.jsonl``    the networks that were chosen, one a line: id, seed, whether it only judges, and which
                     of its operators are measured, if not all
-``measured.jsonl``  the visits, one a line: the latency, the speed that the machine had, and what each
-                    kernel took; or what went wrong
+``measured.jsonl``  the visits, one a line: the latency, the bursts of runs with the speed that the machine
+                    had, and what each kernel took; or what went wrong
 ``rounds.jsonl``    what was known after each round, one a line
 ``rules.yaml``      the fusion rules that were found, and how often each pair was fused; written last
 ``pack/``           a copy of the predictor pack
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
-import numpy as np
 import yaml
 
 from ..backends.base import KernelTime
@@ -31,16 +30,14 @@ from ..files import is_disk_full, lock_folder, write_bytes
 from ..journal import Journal
 from .networks import NETWORKS, random_network
 from .pieces import piece
-from .worker import Visit
+from .visits import Undisturbed, Visit, burst_of, to_record
 
 DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
     "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "pack", "report.html",
     "build.lock",
 )  # fmt: skip
-#: Entry of ``device.yaml`` of a finished build: see :attr:`Workspace.undisturbed_ms`.
-UNDISTURBED = "undisturbed_ms"
-#: The share of visits during which the machine counts as undisturbed.
-_UNDISTURBED_SHARE = 0.1
+#: Entry of ``device.yaml`` of a finished build: see :attr:`Workspace.undisturbed`.
+UNDISTURBED = "undisturbed"
 #: Entries of ``device.yaml`` that must stay as they are, as they decide what is measured.
 _FIXED = ("name", "backend", "runtime", "machine")
 #: Entry of what else latencies of an attached device depend on, which must stay too.
@@ -111,6 +108,9 @@ class Workspace:
         self.rounds = [Round(**record) for record in rounds.records]
         self.networks: dict[str, Measured] = {}
         self.seconds = 0.0
+        #: Records of visits, and the undisturbed machine after so many of them.
+        self._records, self._undisturbed_of = 0, 0
+        self._undisturbed: Undisturbed | None = None
         for record in models.records:
             operators = tuple(record.get("operators", ()))
             network = Measured(int(record["seed"]), bool(record["held_out"]), operators)
@@ -121,23 +121,24 @@ class Workspace:
     @property
     def tells_kernels(self) -> bool:
         """Whether the device has told what its kernels took, or nothing at all yet."""
-        visits = [visit for network in self.networks.values() for visit in network.visits]
+        visits = list(self.visits)
         return not visits or any(visit.kernels is not None for visit in visits)
 
     @property
-    def speeds_ms(self) -> list[float]:
-        """What the piece of work that tells this machine's speed took during each visit."""
-        visits = (visit for network in self.networks.values() for visit in network.visits)
-        return [visit.speed_ms for visit in visits if visit.speed_ms is not None]
+    def visits(self) -> Iterator[Visit]:
+        """All visits."""
+        return (visit for network in self.networks.values() for visit in network.visits)
 
     @property
-    def undisturbed_ms(self) -> float | None:
-        """What that piece of work takes on the undisturbed machine; None where latencies are another's.
+    def undisturbed(self) -> Undisturbed | None:
+        """This machine undisturbed, as all visits so far tell; None where latencies are another's.
 
         A machine may be slow for minutes, so it is found from all visits.
         """
-        speeds = self.speeds_ms
-        return float(np.quantile(speeds, _UNDISTURBED_SHARE)) if speeds else None
+        if self._undisturbed_of != self._records:
+            self._undisturbed = Undisturbed.of(network.visits for network in self.networks.values())
+            self._undisturbed_of = self._records
+        return self._undisturbed
 
     def add(self, name: str, seed: int, held_out: bool, operators: Sequence[str] = ()) -> None:
         """Add a network to be measured, or some ``operators`` of it alone."""
@@ -150,8 +151,8 @@ class Workspace:
         kernels = None
         if visit.kernels is not None:
             kernels = [[list(kernel.operators), kernel.kind, kernel.ms] for kernel in visit.kernels]
-        speed = {} if visit.speed_ms is None else {"speed": visit.speed_ms}
-        self._append({"id": name, "ms": visit.ms, **speed, "s": round(seconds, 4), "kernels": kernels})
+        bursts = {"bursts": list(map(to_record, visit.bursts))} if visit.bursts else {}
+        self._append({"id": name, "ms": visit.ms, **bursts, "s": round(seconds, 4), "kernels": kernels})
 
     def record_fault(self, name: str, reason: str, seconds: float) -> None:
         """Record that a network could not be measured, and why."""
@@ -168,6 +169,7 @@ class Workspace:
 
     def _note(self, record: Mapping[str, Any]) -> None:
         network = self.networks[str(record["id"])]
+        self._records += 1
         self.seconds += float(record["s"])
         if "fault" in record:
             network.faults.append(str(record["fault"]))
@@ -175,7 +177,8 @@ class Workspace:
         kernels = record["kernels"]
         if kernels is not None:
             kernels = tuple(KernelTime(tuple(ops), kind, ms) for ops, kind, ms in kernels)
-        network.visits.append(Visit(float(record["ms"]), kernels, record.get("speed")))
+        bursts = tuple(map(burst_of, record.get("bursts", ())))
+        network.visits.append(Visit(float(record["ms"]), kernels, bursts))
 
     def keep(self, key: str, value: Any) -> None:
         """Add an entry to ``device.yaml``."""

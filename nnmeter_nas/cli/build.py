@@ -143,14 +143,15 @@ def _verified(
     from ..builder.attached import in_use
     from ..builder.build import worker_of
     from ..builder.verify import verify
+    from ..builder.visits import Undisturbed
     from ..builder.workspace import UNDISTURBED, read_device
     from ..predictor import load_latency_predictor
 
     told = _backend_options(options)
     predictor, backend = load_latency_predictor(options.name), load_backend(options.backend, told)
-    speed_ms = read_device(folder).get(UNDISTURBED)
+    undisturbed = Undisturbed.from_entry(read_device(folder).get(UNDISTURBED))
     with in_use(backend, say), worker_of(backend, options.backend, plan.limit_s, told) as running:
-        return verify(predictor, backend, running, models, 2 * plan.visits, tell, speed_ms)
+        return verify(predictor, backend, running, models, 2 * plan.visits, tell, undisturbed)
 
 
 def _print_verified(rows: Sequence[Verified]) -> None:

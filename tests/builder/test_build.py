@@ -23,7 +23,8 @@ from nnmeter_nas.builder.build import build
 from nnmeter_nas.builder.networks import NETWORKS, random_network
 from nnmeter_nas.builder.observations import observe, unusable
 from nnmeter_nas.builder.plan import Plan
-from nnmeter_nas.builder.worker import Visit, worker
+from nnmeter_nas.builder.visits import Visit
+from nnmeter_nas.builder.worker import worker
 from nnmeter_nas.builder.workspace import MEASURED, REPORT, RULES, Round, open_workspace
 from nnmeter_nas.errors import (
     MeasurementError,

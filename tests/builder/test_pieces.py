@@ -21,7 +21,7 @@ from nnmeter_nas.builder.pairs import pair_rules
 from nnmeter_nas.builder.pieces import piece
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.rules import COMMON_RULES, Found
-from nnmeter_nas.builder.worker import Visit
+from nnmeter_nas.builder.visits import Visit
 from nnmeter_nas.builder.workspace import MEASURED, MODELS, RULES, Round, open_workspace
 from nnmeter_nas.kernels.fusion import fuse, parse_rules
 from nnmeter_nas.packs.registry import find_pack

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import count
+import statistics
 
+import numpy as np
 import pytest
 
+from nnmeter_nas.backends.host import Speed, SpeedWatch
 from nnmeter_nas.builder import worker
+from nnmeter_nas.builder.visits import Burst, Undisturbed, Visit, were_disturbed
 
 
 class _Model:
@@ -36,26 +39,105 @@ def test_a_latency_that_is_none_comes_back_as_it_is(ms: float) -> None:
     assert worker.visit(_Model(ms)).ms == pytest.approx(3 * ms if ms < 0 else ms, nan_ok=True)
 
 
-def test_a_burst_is_divided_by_the_speed_of_the_machine_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine becomes slower by half, and what runs on it with it: latencies stay as they were."""
-    slowness = (1.0 if piece < 3 else 1.5 for piece in count())
-    now = [1.0]
+class _Machine(SpeedWatch):
+    """A machine of two speeds, and a model of 10 ms that slows down as it does.
 
-    def work_ms() -> float:
-        now[0] = next(slowness)
-        return 2.0 * now[0]
+    It is undisturbed while it is first watched, and later for six pieces of work after each ``busy`` ones.
+    """
 
-    class Slowing(_Model):
-        def run(self) -> float:
-            return 10.0 * now[0]
+    def __init__(self, busy: int) -> None:
+        self._busy, self._pieces, self._slowness = busy, -40, 1.0
+        super().__init__()
 
-    monkeypatch.setattr(worker, "work_ms", work_ms)
-    found = worker.visit(Slowing(10.0), on_host=True)
-    assert found.ms == pytest.approx(5.0 * found.speed_ms)
-    assert found.at(2.0).ms == pytest.approx(10.0, rel=0.01)
+    def now(self) -> Speed:
+        self._slowness = 1.5 if self._pieces >= 0 and self._pieces % (self._busy + 6) < self._busy else 1.0
+        self._pieces += 1
+        self._seen.append(Speed(2.0 * self._slowness, self._slowness))
+        return self._seen[-1]
+
+    def run(self) -> float:
+        return 10.0 * self._slowness
 
 
-def test_visits_of_other_machines_stay_as_they_are() -> None:
-    assert worker.visit(_Model(1.0)).speed_ms is None
-    assert worker.Visit(1.0, None).at(2.0) == worker.Visit(1.0, None)
-    assert worker.Visit(1.0, None, 4.0).at(None) == worker.Visit(1.0, None, 4.0)
+def test_a_visit_waits_for_moments_in_which_nothing_else_disturbs_the_machine() -> None:
+    machine = _Machine(busy=100)
+    found = worker.visit(machine, machine)
+    quiet = [burst for burst in found.bursts if burst.speed == (2.0, 1.0)]
+    assert len(quiet) >= 3
+    assert Undisturbed(Speed(2.0, 1.0)).latency([found]) == 10.0
+
+
+def test_a_visit_of_a_machine_that_stays_busy_comes_to_an_end() -> None:
+    machine = _Machine(busy=10**9)
+    found = worker.visit(machine, machine)
+    assert [burst.ms for burst in found.bursts] == [15.0] * 3
+    assert found.speed == (3.0, 1.5)
+    undisturbed = Undisturbed(Speed(2.0, 1.0))
+    assert undisturbed.latency([found]) == pytest.approx(10.0)
+    assert were_disturbed([found], undisturbed)
+
+
+def test_the_speed_of_this_machine_is_found() -> None:
+    watch = SpeedWatch()
+    speed = watch.now()
+    assert 0 < speed.small_ms < 100
+    assert 0 < speed.large_ms < 1000
+    assert not watch.is_undisturbed(Speed(10 * speed.large_ms, speed.small_ms))
+
+
+def test_visits_of_other_machines_have_no_speed() -> None:
+    assert worker.visit(_Model(1.0)).speed is None
+    assert Undisturbed.of([[Visit(1.0, None)], [Visit(2.0, None)]]) is None
+    assert not were_disturbed([Visit(1.0, None)], None)
+
+
+def _visits(ms: float, exponents: tuple[float, float], random: np.random.Generator) -> list[Visit]:
+    """Visits on a machine that is undisturbed a sixth of the time, and else up to twice as slow."""
+    found = []
+    for _ in range(4):
+        large, small = np.where(random.random(6) < 1 / 6, 1.0, random.uniform(1.1, 2.0, (2, 6)))
+        slower = large ** exponents[0] * small ** exponents[1] * random.lognormal(0, 0.01, 6)
+        bursts = tuple(
+            Burst(ms * by, Speed(1.5 * one, 0.4 * other))
+            for by, one, other in zip(slower.tolist(), large.tolist(), small.tolist(), strict=True)
+        )
+        found.append(Visit(statistics.median(burst.ms for burst in bursts), None, bursts))
+    return found
+
+
+def test_small_models_that_slow_down_in_another_way_than_large_ones_are_converted_too() -> None:
+    """Models slower than 8 ms follow large products; the quicker one is, the more it follows small ones."""
+    random = np.random.default_rng(0)
+    latencies = np.exp(random.uniform(math.log(0.5), math.log(128), 60)).tolist()
+
+    def visits(ms: float) -> list[Visit]:
+        return _visits(ms, (0.8, 0.4 * max(0.0, math.log(8 / ms))), random)
+
+    undisturbed = Undisturbed.of([visits(ms) for ms in latencies])
+    assert undisturbed is not None
+    assert undisturbed.speed == pytest.approx((1.5, 0.4))
+    for ms in (0.5, 1.0, 2.0, 8.0, 100.0):
+        disturbed = [
+            visit._replace(bursts=tuple(one for one in visit.bursts if one.speed.large_ms > 1.6))
+            for visit in visits(ms)
+        ]
+        assert undisturbed.latency(disturbed) == pytest.approx(ms, rel=0.05)
+    assert Undisturbed.from_entry(undisturbed.to_entry()) == undisturbed
+
+
+def test_on_a_machine_of_one_speed_latencies_stay_as_they_are() -> None:
+    bursts = ((1.0, Speed(1.5, 0.4)), (1.01, Speed(1.501, 0.4)))
+    steady = [
+        [Visit(ms, None, tuple(Burst(ms * by, now) for by, now in bursts))] * 2 for ms in (0.1, 1.0, 10.0)
+    ]
+    undisturbed = Undisturbed.of(steady)
+    assert undisturbed is not None
+    assert undisturbed.exponents == pytest.approx((1.0, 0.0), abs=0.01)
+    assert undisturbed.latency(steady[0]) == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.mark.parametrize("ms", [0.0, -1.0, math.nan, math.inf])
+def test_a_burst_that_took_no_time_tells_nothing(ms: float) -> None:
+    now = Speed(1.5, 0.4)
+    sound = (Burst(2.0, now), Burst(2.0, now), Burst(2.0, now))
+    assert Undisturbed(now).latency([Visit(2.0, None, (*sound, Burst(ms, now)))]) == 2.0

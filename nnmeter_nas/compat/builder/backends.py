@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import BACKENDS, load_backend
+from ...builder.visits import Undisturbed
 from ...builder.worker import Worker
 from ...errors import UnknownBackendError, nearest
 from .models import convert_model
@@ -31,8 +32,8 @@ __all__ = [
 
 #: Visits of a model, and seconds after which one counts as hanging.
 _VISITS, _LIMIT_S = 3, 60.0
-#: Runtime -> the speed that this machine had at its first visit; all latencies are of that speed.
-_SPEEDS_MS: dict[str, float] = {}
+#: Runtime -> this machine as it was at the first visit; all latencies are of that speed.
+_MACHINES: dict[str, Undisturbed] = {}
 #: Devices of nn-Meter's that are none here.
 _NOT_HERE = {
     "tflite_gpu": "the GPU of a phone is no backend of the drop-in",
@@ -147,9 +148,10 @@ class LocalBackend(BaseBackend):
         """
         worker = _worker(self.runtime)
         visits = [worker.sound_visit(Path(converted_model), profiled=False) for _ in range(_VISITS)]
-        if visits[0].speed_ms is not None:
-            _SPEEDS_MS.setdefault(self.runtime, visits[0].speed_ms)
-        ms = [visit.at(_SPEEDS_MS.get(self.runtime)).ms for visit in visits]
+        if visits[0].speed is not None:
+            _MACHINES.setdefault(self.runtime, Undisturbed(visits[0].speed))
+        machine = _MACHINES.get(self.runtime)
+        ms = [visit.ms if machine is None else machine.latency([visit]) for visit in visits]
         return ProfiledResults({"latency": Latency(statistics.mean(ms), statistics.stdev(ms))}).get(metrics)
 
     def test_connection(self) -> None:
