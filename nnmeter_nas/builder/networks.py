@@ -23,6 +23,9 @@ NETWORKS = 5
 _SIDES: dict[int, float] = {32: 3, 64: 2, 96: 1, 128: 2, 160: 2, 192: 1, 224: 6, 256: 1}
 #: A network stops growing at so many multiply-adds in millions, drawn between these on a log scale.
 _LEAST_MACS, _MOST_MACS = 1, 6000
+#: Every so many seeds stand for a thin network, which is small enough for a core's cache: its widths are 2 to
+#: the power of a number between these, times those of others, and its multiply-adds are at most so many.
+_THIN_ONE_IN, _THINNEST, _THICKEST, _THIN_MACS = 7, -3.5, -1.2, 30
 #: A network is drawn anew if its last block made it larger than this, in millions of multiply-adds.
 _TOO_MANY_MACS = 8000
 #: It is drawn anew so often at most.
@@ -55,12 +58,15 @@ class _Network:
         self.macs = 0.0
         #: Preferred activation, as one network mostly uses one.
         self.activation = str(self._drawn(_ACTIVATIONS))
+        thin = seed[0] % _THIN_ONE_IN == _THIN_ONE_IN - 1
+        self.most_macs = _THIN_MACS if thin else _MOST_MACS
         #: Widths are of one scale within a network.
-        self.scale = 2.0 ** self.random.uniform(-1.2, 1.2)
+        scales = (_THINNEST, _THICKEST) if thin else (-1.2, 1.2)
+        self.scale = 2.0 ** self.random.uniform(*scales)
 
     def grow(self) -> nx.DiGraph:
         """Add a stem, blocks and a head."""
-        budget = 2.0 ** self.random.uniform(math.log2(_LEAST_MACS), math.log2(_MOST_MACS))
+        budget = 2.0 ** self.random.uniform(math.log2(_LEAST_MACS), math.log2(self.most_macs))
         _stem(self)
         # A network repeats few kinds of blocks.
         kinds = list(_BLOCKS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..backends.base import KernelTime
 from ..backends.host import UNDISTURBED_SHARE, Speed
@@ -24,10 +25,10 @@ _LEAST, _SHARE = 2, 0.25
 #: So many bursts that were not disturbed are enough.
 _QUIET = 3
 #: The relative error of a burst at which it starts to count less, and rounds of weighing anew.
-_OUTLYING, _ROUNDS = 0.05, 10
+_OUTLYING, _ROUNDS = 0.15, 10
 #: How much it takes to learn that models do not slow down as the machine does: the sum of the squared
 #: logarithms of speeds for which the data counts as much as the assumption.
-_ASSUMED = 0.5
+_ASSUMED = 0.1
 
 
 class Burst(NamedTuple):
@@ -85,26 +86,27 @@ class Undisturbed:
     def of(cls, models: Iterable[Sequence[Visit]]) -> Undisturbed | None:
         """Learn it from the visits of each of some models; None if they ran on another machine.
 
-        The exponents are fitted to how the bursts of a model differ from their median: least squares, in
-        which outliers count less (Cauchy), and which start from models that slow down as large products do.
+        The exponents are fitted to how the bursts of a model differ from their mean: least squares, in which
+        outliers count less (Cauchy), and which start from models that slow down as large products do.
         """
         bursts = [np.log(found) for visits in models if len(found := _usable(visits))]
         if not bursts:
             return None
-        centers = np.array([np.median(of_model, axis=0) for of_model in bursts])
-        middle = float(np.median(centers[:, 0]))
-        smaller = np.repeat(np.maximum(middle - centers[:, 0], 0.0), list(map(len, bursts)))
-        off = np.concatenate([of_model - center for of_model, center in zip(bursts, centers, strict=True)])
-        slower, speeds = off[:, 0], off[:, 1:]
+        of_model = np.repeat(np.arange(len(bursts)), list(map(len, bursts)))
+        typical = np.array([np.median(found[:, 0]) for found in bursts])
+        middle = float(np.median(typical))
+        ms, speeds = np.concatenate(bursts)[:, 0], np.concatenate(bursts)[:, 1:]
+        smaller = np.maximum(middle - typical, 0.0)[of_model]
         columns = np.concatenate([speeds, speeds * smaller[:, None]], axis=1)
         assumed = np.array([*cls.exponents, *cls.exponents_of_small])
-        weights = np.ones(len(slower))
+        weights: FloatArray = np.ones(len(ms))
         for _ in range(_ROUNDS):
-            gram = columns.T @ (columns * weights[:, None]) + _ASSUMED * np.eye(len(assumed))
-            found = np.linalg.solve(gram, columns.T @ (weights * slower) + _ASSUMED * assumed)
-            weights = 1 / (1 + ((slower - columns @ found) / _OUTLYING) ** 2)
-        quick = np.exp(np.quantile(np.concatenate(bursts)[:, 1:], UNDISTURBED_SHARE, axis=0))
-        first, second, *of_small = found.tolist()
+            x, y = (_centred(part, of_model, weights) for part in (columns, ms[:, None]))
+            gram = x.T @ (x * weights[:, None]) + _ASSUMED * np.eye(len(assumed))
+            fitted = np.linalg.solve(gram, x.T @ (weights * y[:, 0]) + _ASSUMED * assumed)
+            weights = 1 / (1 + ((y[:, 0] - x @ fitted) / _OUTLYING) ** 2)
+        quick = np.exp(np.quantile(speeds, UNDISTURBED_SHARE, axis=0))
+        first, second, *of_small = fitted.tolist()
         return cls(Speed(*quick.tolist()), math.exp(middle), (first, second), (of_small[0], of_small[1]))
 
     def latency(self, visits: Sequence[Visit]) -> float:
@@ -152,6 +154,13 @@ def burst_of(record: Sequence[float]) -> Burst:
 def to_record(burst: Burst) -> list[float]:
     """Inverse of :func:`burst_of`."""
     return [burst.ms, *burst.speed]
+
+
+def _centred(columns: FloatArray, group: npt.NDArray[np.int64], weights: FloatArray) -> FloatArray:
+    """Columns less the weighted mean of the group that each row belongs to."""
+    totals = np.bincount(group, weights)
+    means = np.stack([np.bincount(group, weights * column) / totals for column in columns.T], axis=1)
+    return np.asarray(columns - means[group])
 
 
 def _usable(visits: Sequence[Visit]) -> FloatArray:
