@@ -146,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     gnn.add_argument("--epochs", type=positive_int, default=20, help="passes over the data")
     gnn.add_argument("--batch", type=positive_int, default=1, help="models of a step")
     gnn.add_argument("--seed", type=int, default=0, help="seed of all randomness")
+    _add_page(gnn, "--page")
 
     parity = command("parity", _parity,
                      "compare kernels and totals with nn-Meter 2.0, with the same forests and rules")
@@ -292,7 +293,9 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
 def _gnn(options: argparse.Namespace, console: Console) -> None:
     from .gnn import compare_gnn  # late: it imports torch
 
-    compare_gnn(options.bench, options.predictor, options.epochs, options.batch, Console(), options.seed)
+    compare_gnn(
+        options.bench, options.predictor, options.epochs, options.batch, Console(), options.seed, options.page
+    )
 
 
 def _networks(options: argparse.Namespace, console: Console) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,12 @@ from nnmeter_nas.readers.nnmeter_ir.dataset import dataset_files, iter_models
 from nnmeter_nas.training.accuracy import accuracy
 
 from .packs.pack_training import held_out
+from .pages import markdown_table, replace_sections
 
+#: Section of the page.
+SECTION = "graph network"
+#: Passes over the data in nn-Meter's notebook.
+NOTEBOOK_EPOCHS = 20
 #: Layers, width and dropout of the network; learning rate.
 _LAYERS, _WIDTH, _DROPOUT, _RATE = 3, 400, 0.1, 4e-4
 
@@ -41,7 +47,7 @@ class SageLayer(nn.Module):
 
     def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
         """Return the features of the nodes, (nodes, after); every node has an edge to itself."""
-        said = torch.relu(self.say(x))[edges[0]]
+        said = torch.relu(self.say(x)).index_select(0, edges[0])  # its gradient takes less than that of x[i]
         result: torch.Tensor = self.own(x) + self.heard(_largest(said, edges[1], len(x)))
         return result
 
@@ -77,41 +83,100 @@ def _largest(values: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Te
     return start.scatter_reduce(0, groups[:, None].expand_as(values), values, "amax")
 
 
+class Judged(NamedTuple):
+    """The accuracy of one predictor on some models of a device.
+
+    Attributes:
+        device, models, predictor: what was judged.
+        figures: accuracy, as :func:`nnmeter_nas.training.accuracy.accuracy` returns it.
+    """
+
+    device: str
+    models: str
+    predictor: str
+    figures: dict[str, float]
+
+    @property
+    def cells(self) -> list[str]:
+        """What tables show of it, after the device."""
+        found = self.figures
+        shares = (f"{found[key]:.1f}" for key in ("within_5", "within_10"))
+        return [self.models, self.predictor, f"{found['models']:.0f}", *shares, f"{found['spearman']:.3f}"]
+
+
+_HEADER = ("models", "predictor", "number", "±5 %", "±10 %", "Spearman")
+
+
 def compare_gnn(
-    bench: Path, devices: Sequence[str], epochs: int, batch: int, console: Console, seed: int = 0
+    bench: Path,
+    devices: Sequence[str],
+    epochs: int,
+    batch: int,
+    console: Console,
+    seed: int = 0,
+    page: Path | None = None,
 ) -> None:
     """Train the network for each device, and print its accuracy beside that of the newest pack.
 
     Models count that are in the test part of nn-Meter's split, and of these those that the pack was not
     trained on either.
 
+    Args:
+        bench: folder of the dataset.
+        devices: of the dataset.
+        epochs, batch, seed: passes over the data, models of a step, and seed of all randomness.
+        console: where tables go.
+        page: a Markdown file whose section ``graph network`` becomes the table, too.
+
     Raises:
-        DatasetError: the dataset cannot be read, or has no latency of a device.
+        DatasetError: the dataset cannot be read, or has no latency of a device; ``page`` lacks the marks of
+            its section.
     """
     files = [str(path) for path in dataset_files(bench)]
+    rows: list[Judged] = []
     for device in devices:
         train, test = (GNNDataset(train=part, device=device, data_dir=files) for part in (True, False))
         train.op_types = test.op_types = train.op_types | test.op_types
-        network = _trained(train, epochs, batch, seed)
-        said = _predicted(network, test)
-        ours = _of_pack(files, device, test.name_list)
-        measured = np.array([test.latencies[name] for name in test.name_list])
-        fresh = held_out(test.name_list)
-        table = Table("models", "predictor", "number", "±5 %", "±10 %", "Spearman", title=device)
-        for label, chosen in (("tested", np.ones(len(fresh), bool)), ("new to both", fresh)):
-            for name, ms in (("nn-Meter's graph network", said), ("pack", ours)):
-                if chosen.any():
-                    found = accuracy(ms[chosen], measured[chosen])
-                    shares = (f"{found[key]:.1f}" for key in ("within_5", "within_10"))
-                    table.add_row(label, name, str(chosen.sum()), *shares, f"{found['spearman']:.3f}")
+        found = _judged(test, _trained(train, epochs, batch, seed), files)
+        table = Table(*_HEADER, title=device)
+        for one in found:
+            table.add_row(*one.cells)
         console.print(table)
+        rows += found
+    if page is not None:
+        replace_sections(page, {SECTION: _markdown(rows, epochs, batch, seed)})
+
+
+def _judged(test: GNNDataset, network: GraphNetwork, files: Sequence[str]) -> list[Judged]:
+    """The accuracy of the network and of the pack, on all models of the test and on those new to both."""
+    said, ours = _predicted(network, test), _of_pack(files, test.device, test.name_list)
+    measured = np.array([test.latencies[name] for name in test.name_list])
+    fresh = held_out(test.name_list)
+    return [
+        Judged(test.device, label, name, accuracy(ms[chosen], measured[chosen]))
+        for label, chosen in (("tested", np.ones(len(fresh), bool)), ("new to both", fresh))
+        for name, ms in (("nn-Meter's graph network", said), ("pack", ours))
+        if chosen.any()
+    ]
+
+
+def _markdown(rows: Sequence[Judged], epochs: int, batch: int, seed: int) -> list[str]:
+    """The table of a page, and what it rests on."""
+    cells = [[f"`{row.device}`", *row.cells] for row in rows]
+    steps = "one model" if batch == 1 else f"{batch} models"
+    return [
+        *markdown_table(("device", *_HEADER), range(3, 7), cells),
+        "",
+        f"The graph network was trained for {epochs} passes over the data ({NOTEBOOK_EPOCHS} in nn-Meter's "
+        f"notebook), by {steps} a step, with seed {seed}.",
+    ]
 
 
 def _trained(dataset: GNNDataset, epochs: int, batch: int, seed: int) -> GraphNetwork:
     torch.manual_seed(seed)
     loader = GNNDataloader(dataset, shuffle=True, batchsize=batch)
     network = GraphNetwork(dataset.attributes(0).shape[1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in track(range(epochs), f"training for {dataset.device}"):
         for latencies, graphs in loader:

@@ -14,7 +14,7 @@ from layout import SOURCES
 #: The rooms from the bottom up: a room imports from rooms before it. What each is for: docs/architecture.md.
 ORDER = (
     # what everything stands on
-    "errors", "lazy", "extras", "files", "journal", "metrics", "drawing", "pages",
+    "errors", "lazy", "extras", "files", "journal", "metrics", "drawing", "pages", "progress",
     # a model: operators, graphs, kernels, formats, packs, latency
     "ops", "graph", "kernels", "readers", "packs", "training", "predictor", "calibrate", "nnmeter_nas",
     # a device of the user's: running networks on it, and making a pack of what they take

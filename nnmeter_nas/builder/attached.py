@@ -50,8 +50,15 @@ def say_what_moved(backend: Backend, say: Callable[[str], None], tell: Callable[
             say(line)
 
 
-def patiently(ask: Callable[[], _Answer], backend: Backend, tell: Callable[[str], None]) -> _Answer:
+def patiently(
+    ask: Callable[[], _Answer],
+    backend: Backend,
+    tell: Callable[[str], None],
+    patience_s: float = _PATIENCE_S,
+) -> _Answer:
     """Return what ``ask`` returns. If the device is lost, wait until it is back and ask again.
+
+    It waits for ``patience_s`` seconds at most.
 
     Raises:
         DeviceLostError: it does not come back.
@@ -62,13 +69,15 @@ def patiently(ask: Callable[[], _Answer], backend: Backend, tell: Callable[[str]
             return ask()
         except DeviceLostError as error:
             lost = error
-            _wait_until_back(backend, tell, error)
+            _wait_until_back(backend, tell, error, patience_s)
     raise MeasurementError(f"the device was lost {_MOST_LOSSES} times while it ran: {lost}")
 
 
-def _wait_until_back(backend: Backend, tell: Callable[[str], None], lost: DeviceLostError) -> None:
+def _wait_until_back(
+    backend: Backend, tell: Callable[[str], None], lost: DeviceLostError, patience_s: float
+) -> None:
     attached = as_attached(backend)
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + patience_s
     while attached is not None and time.monotonic() < end:
         if attached.is_there():
             return

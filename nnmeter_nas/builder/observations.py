@@ -141,7 +141,7 @@ def kernel_table(
         kernels = [kernel for _, kernel in fuse(seen.graph, rules).nodes(data="kernel")]
         rows = [configuration(kernel) for kernel in kernels]
         add(seen.name, "kernel" if seen.is_piece else "network", rows, seen.ms, position)
-        times = _times(seen, [kernel.members for kernel in kernels])
+        times = kernel_times(seen, [kernel.members for kernel in kernels])
         for i, ms in times.items():
             add(f"{seen.name}.{i}", "kernel", [rows[i]], ms, position)
     found = Configurations.of(number)
@@ -159,7 +159,7 @@ def kernel_table(
     return table, np.array(source)
 
 
-def _times(seen: Observation, members: Sequence[Sequence[str]]) -> dict[int, float]:
+def kernel_times(seen: Observation, members: Sequence[Sequence[str]]) -> dict[int, float]:
     """Time of each of our kernels, by number; not of one that the runtime ran together with another."""
     owner = {name: i for i, names in enumerate(members) for name in names}
     times: dict[int, float] = {}

@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_phone_arguments(parser)
     parser.add_argument("--verify", type=Path, nargs="+", metavar="MODEL",
                         help="model files to measure and compare with what the predictor says of them")
+    parser.add_argument("--nn-meter-results", type=Path, metavar="FOLDER",
+                        help="also write the rules and kernels that were found as nn-Meter's builder does")
     parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
                         help="shape of the input of these models, such as 1 3 224 224, if they leave it open")
 
@@ -118,6 +120,11 @@ def run(options: argparse.Namespace) -> int:
         raise
     print(f"{options.name} is stored in {target}")
     print(f"the report is in {folder / REPORT}")
+    if options.nn_meter_results is not None:
+        from ..compat.builder.from_build import write_build_results
+
+        written = write_build_results(folder, options.nn_meter_results)
+        print(f"{len(written)} result files of nn-Meter's are in {options.nn_meter_results}")
     if models:
         with Console(stderr=True, markup=False).status("starting") as status:
             found, faults = _verified(options, folder, plan, models, status.update, say)

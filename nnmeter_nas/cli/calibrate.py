@@ -13,10 +13,10 @@ from rich.table import Table
 from ..calibrate import FEWEST, Fit, fit_calibration, store, with_calibration
 from ..errors import CalibrationError
 from ..predictor import load_latency_predictor
+from ..progress import progress
 from .arguments import DEFAULT_DEVICE, size
 from .commands import set_command
 from .messages import console, note
-from .results import progress
 
 _COLUMNS = ("model", "ms")
 _EPILOG = f"""\

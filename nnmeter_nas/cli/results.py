@@ -1,4 +1,4 @@
-"""Write results as JSON or CSV, each record as soon as it is ready, and show the progress of a long run."""
+"""Write results as JSON or CSV, each record as soon as it is ready."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from ..files import write_bytes
 from .messages import note
 
 Record = Mapping[str, Any]
-#: Least number of models for which a terminal shows progress.
-_MANY = 10
 
 
 class _Json:
@@ -78,21 +76,3 @@ def written(
     if isinstance(stream, io.StringIO) and options.output is not None and useful:
         write_bytes(options.output, stream.getvalue().encode(errors="surrogateescape"))
         note(f"saved {options.output}")
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each of ``total`` models; a terminal shows a bar if there are many."""
-    if total < _MANY or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("models"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True, soft_wrap=True), transient=True, redirect_stdout=sys.stdout.isatty(),
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

@@ -14,10 +14,10 @@ import networkx as nx
 
 from ..errors import GraphError, NnMeterNasError
 from ..predictor import Explanation, LatencyPredictor
+from ..progress import progress
 from .arguments import DEFAULT_DEVICE
 from .messages import fail, grouped, in_flags, note, warn
 from .models import Model, Models
-from .results import progress
 
 
 @dataclass

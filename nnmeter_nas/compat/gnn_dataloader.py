@@ -73,17 +73,18 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
 
     def _load(self, path: str) -> None:
         """Add the models of one family."""
-        measured = {m.id: m.latency_ms[self.device] for m in iter_models(path) if self.device in m.latency_ms}
-        self.latencies.update(measured)
-        names = sorted(measured)
+        graphs = dict[str, _Compact]()
+        for model in iter_models(path):
+            if self.device in model.latency_ms:
+                self.latencies[model.id] = model.latency_ms[self.device]
+                graphs[model.id] = _compact(model.graph)
+        names = sorted(graphs)
         count = int(len(names) * (self.split_ratio if self.train else 1 - self.split_ratio))
         chosen = names[:count] if self.train else names[len(names) - count :]
         self.name_list += chosen
-        wanted = set(chosen)
-        for model in iter_models(path):
-            if model.id in wanted:
-                self._graphs[model.id] = _compact(model.graph)
-                self.op_types.update(self._graphs[model.id].types)
+        for name in chosen:
+            self._graphs[name] = graphs[name]
+            self.op_types.update(graphs[name].types)
 
     def edges(self, index: int) -> torch.Tensor:
         """Edges of a model, of each node to itself among them: sources and targets, (2, edges), sorted."""

@@ -135,6 +135,17 @@ class _MendingLoader(SourceFileLoader):
         MENDED[self.name](module)  # NNI gives some packages the name of a module in them
 
 
+class _OnStdout(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 has no argument for it
+    """Writes to standard output as it is then, which is redirected while a terminal shows a bar."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+
 def _set_up_logging() -> None:
     """Add nn-Meter's levels to ``logging``, and a handler that writes to stdout to its logger "nn-Meter"."""
     library: Any = logging
@@ -145,7 +156,7 @@ def _set_up_logging() -> None:
         setattr(logging.Logger, name, partialmethod(logging.Logger.log, level))
     logger = logging.getLogger("nn-Meter")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = _OnStdout()
         handler.setFormatter(logging.Formatter("(nn-Meter) %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -73,7 +73,7 @@ class KernelDetector:
     def get_kernels(self) -> list[dict[str, Any]]:
         """Return the kernels of the graph that was loaded."""
         kernels = [data["kernel"] for _, data in self._kernel_graph.nodes(data=True)]
-        ops = {node: _op(kernel) for node, kernel in zip(self._kernel_graph, kernels, strict=True)}
+        ops = {node: nn_meter_op(kernel) for node, kernel in zip(self._kernel_graph, kernels, strict=True)}
         names = {node: f"{op}#{i}" for i, (node, op) in enumerate(ops.items())}
         return [
             {
@@ -87,7 +87,8 @@ class KernelDetector:
         ]
 
 
-def _op(kernel: Kernel) -> str:
+def nn_meter_op(kernel: Kernel) -> str:
+    """Name of a kernel such as "conv-bn-relu"."""
     return "-".join(NNMETER_NAMES.get(part, part) for part in (kernel.op, *kernel.joined))
 
 

@@ -295,7 +295,7 @@ def test_what_the_phone_is_and_what_moves_is_said(phone: FakePhone) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delegate": "hexagon"}, "delegate='hexagon' must be one of none, xnnpack, gpu, nnapi"),
+        ({"delegate": "hexagon"}, "delegate='hexagon' must be one of none, xnnpack, gpu, nnapi, default"),
         ({"threads": "0"}, "threads='0' must be a whole number of at least 1"),
         ({"taskset": "0-3"}, "taskset='0-3' must be a mask of cores in hex"),
         ({"benchmark_model": "missing"}, "benchmark_model='missing' is no file here"),

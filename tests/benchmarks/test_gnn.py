@@ -29,7 +29,9 @@ def test_a_node_hears_the_largest_of_what_its_neighbours_say() -> None:
 
 def test_one_command_compares_it_with_the_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_bench(tmp_path, models=11)
-    words = ["gnn", str(folder), "--predictor", CPU, "--epochs", "2", "--batch", "8"]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- graph network: begin -->\nold\n<!-- graph network: end -->\nafter\n")
+    words = ["gnn", str(folder), "--predictor", CPU, "--epochs", "2", "--batch", "8", "--page", str(page)]
     assert main(words) == 0
     table = capsys.readouterr().out
     assert CPU in table
@@ -37,3 +39,13 @@ def test_one_command_compares_it_with_the_packs(tmp_path: Path, capsys: pytest.C
     assert len(lines) == 2
     # int(11 * (1 - 0.8)) of each of two families
     assert all(line.split("│")[3].strip() == "4" for line in lines)
+    written = page.read_text().splitlines()
+    rows = [line.split(" | ") for line in written if "| tested |" in line]
+    assert [row[2] for row in rows] == ["nn-Meter's graph network", "pack"]
+    assert {row[3] for row in rows} == {"4"}
+    assert [row[4:] for row in rows] == [
+        [cell.strip() + end for cell, end in zip(line.split("│")[4:7], ("", "", " |"), strict=True)]
+        for line in lines
+    ]
+    assert "for 2 passes over the data (20 in nn-Meter's notebook), by 8 models a step" in written[-3]
+    assert (written[0], written[-1]) == ("before", "after")

@@ -36,7 +36,8 @@ def test_a_machine_is_built_verified_and_used(
     monkeypatch.chdir(tmp_path)
     for seed in (7000, 7001):
         (tmp_path / f"{seed}.onnx").write_bytes(to_onnx(random_network(seed)))
-    command = ["build", "here", "--networks", "24", "--verify", "7000.onnx", "7001.onnx"]
+    models = ["--verify", "7000.onnx", "7001.onnx"]
+    command = ["build", "here", "--networks", "24", *models, "--nn-meter-results", "theirs"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "here is stored in" in out
@@ -44,6 +45,8 @@ def test_a_machine_is_built_verified_and_used(
     assert "within ±10 %" in out
     assert "rank correlation (Spearman): " in out
     assert "the report is in build-here/report.html" in out
+    assert "result files of nn-Meter's are in theirs" in out
+    assert (tmp_path / "theirs/predictor_build/results/profiled_conv-bn-relu.json").is_file()
     files = {path.name for path in (tmp_path / "build-here").iterdir()}
     journals = {"models.jsonl", "measured.jsonl", "rounds.jsonl"}
     assert {"device.yaml", "rules.yaml", "report.html", *journals} <= files

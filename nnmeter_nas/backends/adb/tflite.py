@@ -23,16 +23,18 @@ from .connection import Adb, last_line
 from .kernels import kernels_of
 from .phone import SCRIPT, Phone, described, moved, read_phone
 
-#: Flags of ``benchmark_model`` and category of the pack, by delegate.
+#: Flags of ``benchmark_model`` and category of the pack, by delegate; "default" is what a build does unasked.
 _DELEGATES = {
     "none": ("--use_xnnpack=false", "cpu"),
     "xnnpack": ("--use_xnnpack=true", "cpu"),
     "gpu": ("--use_gpu=true", "gpu"),
     "nnapi": ("--use_nnapi=true", "npu"),
+    "default": ("", "cpu"),
 }
-#: All that is put on the phone is in this folder, and in a file of it the number of the process that runs.
-_FOLDER = "/data/local/tmp/nnmeter-nas"
-_KILL = f"test -f {_FOLDER}/pid && kill -9 $(cat {_FOLDER}/pid) 2>/dev/null; rm -f {_FOLDER}/pid"
+#: All that is put on the phone is in a folder of this name, in a file of it the number of a running process.
+_OWN = "nnmeter-nas"
+#: Where that folder is.
+_FOLDER = "/data/local/tmp"
 #: Where the tool is by TFLite's own guide.
 _TOOL = "/data/local/tmp/benchmark_model"
 #: Runs that count and runs under the profiler: at least so many, for so many seconds.
@@ -61,15 +63,17 @@ class TfliteAdb:
         delegate: str = "xnnpack",
         threads: str = "1",
         taskset: str = "",
+        folder: str = _FOLDER,
     ) -> None:
         """Note what to do; the phone is reached when it is first needed.
 
         Args:
             serial: what adb calls the phone; may be left out if only one is attached.
             benchmark_model: TFLite's tool, a file here or an absolute path on the phone.
-            delegate: ``none``, ``xnnpack``, ``gpu`` or ``nnapi``.
+            delegate: ``none``, ``xnnpack``, ``gpu`` or ``nnapi``; or ``default``, what the tool does unasked.
             threads: threads of a run.
             taskset: cores that it may use, a mask in hex such as ``f0``; all by default.
+            folder: where on the phone a folder is made for models and the tool, and removed at the end.
 
         Raises:
             SettingsError: an option has no such value.
@@ -84,7 +88,10 @@ class TfliteAdb:
             raise SettingsError(
                 f"benchmark_model={benchmark_model!r} is no file here, and no absolute path on the phone"
             )
+        if not folder.startswith("/"):
+            raise SettingsError(f"folder={folder!r} is no absolute path on the phone")
         self._serial, self._threads = serial, int(threads)
+        self._at = folder
         self._taskset = taskset.lower().removeprefix("0x")
         self._delegate, self._tool_given = delegate, benchmark_model
         self._seen: Phone | None = None
@@ -137,6 +144,7 @@ class TfliteAdb:
             "delegate": self._delegate,
             "threads": str(self._threads),
             "taskset": self._taskset,
+            "folder": self._at,
         }
 
     @property
@@ -189,23 +197,39 @@ class TfliteAdb:
         """End what runs on the phone, and remove what was put there, if it answers."""
         if self._lock is not None:
             with contextlib.suppress(DeviceLostError, TimeoutError):
-                self.adb.shell(f"{_KILL}; rm -rf {_FOLDER}")
+                self.adb.shell(f"{self._kill}; rm -rf {self._own}")
             self._lock.release()
         self._lock = self._seen = None
 
     def prepared(self, limit_s: float) -> str:
         """End what an earlier visit left, and return the path of the tool, which is put there if need be."""
         is_here = Path(self._tool_given).is_file()
-        tool = f"{_FOLDER}/benchmark_model-{self._tool_hash}" if is_here else self._tool_given
+        name = f"benchmark_model-{self._tool_hash}"
+        tool = f"{self._own}/{name}" if is_here else shlex.quote(self._tool_given)
         code, said = self.adb.shell(
-            f"{_KILL}; mkdir -p {_FOLDER} && rm -f {_FOLDER}/*.tflite; test -x {shlex.quote(tool)}"
+            f"{self._kill}; mkdir -p {self._own} && rm -f {self._own}/*.tflite; test -x {tool}"
         )
         if code != 0 and is_here:
-            self.adb.push(Path(self._tool_given), f"{tool}.part", limit_s)
+            self.adb.push(Path(self._tool_given), f"{self.remote(name)}.part", limit_s)
             code, said = self.adb.shell(f"chmod 755 {tool}.part && mv {tool}.part {tool}")
         if code != 0:
             raise MeasurementError(f"phone {self.adb.serial} cannot run {tool}: {last_line(said)}")
-        return shlex.quote(tool)
+        return tool
+
+    def remote(self, name: str) -> str:
+        """Path on the phone of a file that is put there."""
+        return f"{self._at.rstrip('/')}/{_OWN}/{name}"
+
+    @property
+    def _own(self) -> str:
+        """The folder of such files, as the shell takes it."""
+        return shlex.quote(self.remote("").rstrip("/"))
+
+    @property
+    def _kill(self) -> str:
+        """What ends a run in the shell of the phone."""
+        pid = f"{self._own}/pid"
+        return f"test -f {pid} && kill -9 $(cat {pid}) 2>/dev/null; rm -f {pid}"
 
     def run(self, tool: str, model: str, runs: str, limit_s: float) -> str:
         """Run the tool with a model on the phone; return what it says.
@@ -217,11 +241,12 @@ class TfliteAdb:
         flag, _ = _DELEGATES[self._delegate]
         pinned = f"taskset {self._taskset} " if self._taskset else ""
         command = f"{pinned}{tool} --graph={model} --num_threads={self._threads} {flag} {runs}"
-        script = f"{command} & echo $! > {_FOLDER}/pid; wait $!; code=$?; rm -f {_FOLDER}/pid; (exit $code)"
+        pid = f"{self._own}/pid"
+        script = f"{command} & echo $! > {pid}; wait $!; code=$?; rm -f {pid}; (exit $code)"
         try:
             code, output = self.adb.shell(script, limit_s)
         except TimeoutError:
-            self.adb.shell(_KILL)
+            self.adb.shell(self._kill)
             raise MeasurementError(f"it did not end within {limit_s:.0f} s") from None
         if code > 128:
             raise MeasurementError(f"TFLite's tool was killed by signal {code - 128}: {last_line(output)}")
@@ -234,7 +259,8 @@ class TfliteAdb:
             raise MeasurementError(f"it does not run with {self._delegate}: {elsewhere[0].strip()}")
         # A build that knows the delegate names it, and one that does not says so, if it is not too old.
         is_silent = "Loaded model" in output and self._delegate not in output.replace(model, "").lower()
-        if self._delegate != "none" and (is_silent or flag in unknown_flags(output)):
+        is_asked = self._delegate not in ("default", "none")
+        if is_asked and (is_silent or flag in unknown_flags(output)):
             raise MeasurementError(
                 f"this tool does not know {flag}; take a newer build, or another delegate"
             )
@@ -262,10 +288,11 @@ class OnPhone:
             OSError: the storage of the phone is full.
         """
         end = time.monotonic() + limit_s
-        backend, model = self._backend, shlex.quote(f"{_FOLDER}/{self._path.name}")
+        backend, there = self._backend, self._backend.remote(self._path.name)
+        model = shlex.quote(there)
         tool = backend.prepared(limit_s)
         try:
-            backend.adb.push(self._path, f"{_FOLDER}/{self._path.name}", _left(end))
+            backend.adb.push(self._path, there, _left(end))
             ms = latency_ms(backend.run(tool, model, _RUNS, _left(end)))
             kernels = None
             if profiled:

@@ -170,9 +170,8 @@ def build_predictor_by_data(
         raise SettingsError(f"error_threshold={error_threshold} is below 0")
     ensemble = load_extra("sklearn.ensemble", "compat-builder", "building a predictor as nn-Meter does")
     parser = get_feature_parser(kernel_type)
-    names, rows, values = _table(
-        kernel_type, parser, collect_kernel_data(kernel_data, predict_label), predict_label
-    )
+    kernels = collect_kernel_data(kernel_data, predict_label)
+    _, rows, values = _table(kernel_type, parser, kernels, predict_label)
     if len(rows) < _LEAST:
         raise MeasurementError(
             f"{len(rows)} kernels of type {kernel_type} were measured, and a predictor needs {_LEAST}; "
@@ -200,14 +199,25 @@ def build_predictor_by_data(
                 os.path.join(save_path, "collection", f"TestResult_{kernel_type}_{mark}.csv"), header, tested
             )
     if save_path:
-        extra = [f"feature_{i}" for i in range(rows.shape[1] - len(parser.needed_config))]
-        header = ["model_path", *parser.needed_config, *extra, predict_label]
-        table = [[name, *row, value] for name, row, value in zip(names, rows, values, strict=True)]
-        _write_csv(os.path.join(save_path, "collection", f"Data_{kernel_type}_{mark}.csv"), header, table)
+        save_kernel_data(kernel_type, kernels, mark, save_path, predict_label)
         path = os.path.join(save_path, "predictors", f"{kernel_type}_{mark}.pkl")
         write_bytes(path, pickle.dumps(forest))
         logger.info("Saved the predictor for %s in path %s.", kernel_type, path)
     return forest, within_10, missed
+
+
+def save_kernel_data(
+    kernel_type: str, kernels: Models, mark: str, save_path: str, predict_label: str = "latency"
+) -> str:
+    """Write the features of kernels and what was measured as a table; return its path."""
+    parser = get_feature_parser(kernel_type)
+    names, rows, values = _table(kernel_type, parser, kernels, predict_label)
+    extra = [f"feature_{i}" for i in range(rows.shape[1] - len(parser.needed_config))]
+    header = ["model_path", *parser.needed_config, *extra, predict_label]
+    table = [[name, *row, value] for name, row, value in zip(names, rows, values, strict=True)]
+    path = os.path.join(save_path, "collection", f"Data_{kernel_type}_{mark}.csv")
+    _write_csv(path, header, table)
+    return path
 
 
 def _table(kernel_type: str, parser: Any, kernels: Models, label: str) -> tuple[list[str], Any, Any]:

@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import MeasurementError
+from ...errors import DeviceLostError, MeasurementError
+from ...progress import progress
 from .results import Models, read_json, read_profiled_results, save_profiled_results, write_json
 from .workspace import builder_config
 
@@ -87,6 +88,7 @@ def profile_models(
 
     Raises:
         WorkspaceError: no workspace is in use, or a file cannot be read.
+        DeviceLostError: the phone is lost; what was measured is kept, and ``broken_point_mode`` goes on.
     """
     found: Models = read_json(models) if isinstance(models, str) else models
     path = _results(mode, save_name or "profiled_results.json")
@@ -94,34 +96,46 @@ def profile_models(
         _take_over(found, read_profiled_results(read_json(path)))
     detail, count = bool(builder_config.get("DETAIL", mode)), 0
     logger.info("Profiling ...")
-    for key, model in _each(found):
-        if broken_point_mode and "latency" in model and model["latency"].avg:
-            continue
-        with _recorded(_results(mode, "profile_error.log"), key), _limited(time_threshold):
-            if have_converted:
-                measured = backend.profile(
-                    model["converted_model"], metrics, input_shape=model["shapes"], **options
-                )
-            else:
-                measured = backend.profile_model_file(
-                    model["model"],
-                    model_save_path or os.path.dirname(model["model"]),
-                    input_shape=model["shapes"],
-                    metrics=metrics,
-                    **options,
-                )
-            model.update((metric, measured[metric]) for metric in metrics)
-            count += 1
-            if count % log_frequency == 0:
-                save_profiled_results(found, path, detail, metrics)
-                logger.info("%s models complete. Still profiling...", count)
-    save_profiled_results(found, path, detail, metrics)
+    models_by_key = dict(_each(found))
+    try:
+        with progress(len(models_by_key)) as advance:
+            for key, model in models_by_key.items():
+                if not (broken_point_mode and "latency" in model and model["latency"].avg):
+                    with _recorded(_results(mode, "profile_error.log"), key), _limited(time_threshold):
+                        model |= _profiled(backend, model, metrics, have_converted, model_save_path, options)
+                        count += 1
+                        if count % log_frequency == 0:
+                            save_profiled_results(found, path, detail, metrics)
+                            logger.info("%s models complete. Still profiling...", count)
+                advance()
+    finally:
+        save_profiled_results(found, path, detail, metrics)
     logger.info(
         "All %s models profiling complete. Save all success profiled results to %s "
         "Failed information are saved in %s (if any)",
         count, path, _results(mode, "profile_error.log"),
     )  # fmt: skip
     return found
+
+
+def _profiled(
+    backend: Any,
+    model: Mapping[str, Any],
+    metrics: Sequence[str],
+    have_converted: bool,
+    folder: str | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The metrics of one model."""
+    shapes = model["shapes"]
+    if have_converted:
+        measured = backend.profile(model["converted_model"], metrics, input_shape=shapes, **options)
+    else:
+        path = model["model"]
+        measured = backend.profile_model_file(
+            path, folder or os.path.dirname(path), input_shape=shapes, metrics=metrics, **options
+        )
+    return {metric: measured[metric] for metric in metrics}
 
 
 def _each(models: Models) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,9 +158,14 @@ def _results(mode: str, name: str) -> str:
 
 @contextlib.contextmanager
 def _recorded(log: str, name: str) -> Iterator[None]:
-    """Write what goes wrong with one model into a file, whatever a backend of the user's raises."""
+    """Write what goes wrong with one model into a file, whatever a backend of the user's raises.
+
+    A lost phone is no fault of the model.
+    """
     try:
         yield
+    except DeviceLostError:
+        raise
     except Exception as error:
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{name}: {type(error).__name__}: {error}\n")
