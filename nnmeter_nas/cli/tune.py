@@ -32,7 +32,7 @@ was interrupted goes on by the same command, and so does one with more --trials.
 minutes.
 
 Cost models: ranking is trained to tell the quicker one of two schedules, by trials of all kernels of the
-model; xgboost is TVM's own, which guesses until it has seen 100 trials; random chooses blindly.
+model; xgboost is TVM's own, which predicts times; random chooses blindly.
 
 FOLDER holds model.so, the compiled model; run.py, which loads and runs it; trials.png, the best time against
 trials; trials.jsonl, the same as data; records/, all trials.

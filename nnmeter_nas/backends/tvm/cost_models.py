@@ -8,13 +8,14 @@ from typing import Any
 from ...errors import SettingsError, nearest
 from ...extras import load_extra
 from .compiling import this_machine
+from .intrinsics import load_intrinsics
 from .ranking import FloatArray, Ranking
 from .records import seconds_of
 
 _PURPOSE = "tuning with TVM"
 #: The names of the cost models: none, TVM's regression, and ours, which ranks.
 COST_MODELS = ("random", "xgboost", "ranking")
-#: The one that finds quick schedules in fewest trials (docs/tvm.md).
+#: Level with xgboost in trials (docs/tvm.md), and learns in less time.
 DEFAULT = "ranking"
 
 
@@ -29,7 +30,8 @@ def cost_model(name: str, seed: int) -> Any:
     if name == "random":
         return schedule.cost_model.RandomModel(seed=seed)
     if name == "xgboost":
-        return schedule.cost_model.XGBModel(num_tuning_cores=1)
+        # TVM guesses until 100 schedules were measured, if it is left to itself.
+        return schedule.cost_model.XGBModel(num_warmup_samples=1, num_tuning_cores=1)
     if name == "ranking":
         return _ranking_model(seed)
     raise SettingsError(f"cost model {name!r} is unknown; {nearest(name, COST_MODELS)}")
@@ -38,6 +40,7 @@ def cost_model(name: str, seed: int) -> Any:
 def stores(module: Any, candidates: Sequence[Any]) -> list[FloatArray]:
     """Features of candidates of TVM's search, (stores, features) each: one row for each store to a buffer."""
     schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+    load_intrinsics()
     context = schedule.TuneContext(mod=module, target=this_machine(), num_threads=1)
     return [one.numpy() for one in _extractor().extract_from(context, list(candidates))]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
-from types import FrameType
 from typing import Any
 
 from ...extras import load_extra
+from .intrinsics import load_intrinsics
 from .records import FAILED, records_of, seconds_of
 from .trial import measured_seconds
 
@@ -113,27 +111,3 @@ def _fingerprint(candidate: Any) -> str:
     """Tells a schedule from others of the kernel: what it computes and how, not how it came about."""
     utils = load_extra("tvm.s_tir.meta_schedule.utils", "tvm", _PURPOSE)
     return str(utils.shash2hex(candidate.sch.mod))
-
-
-def load_intrinsics() -> None:
-    """Import TVM's intrinsics, as its tuner does itself, but in a few seconds instead of half a minute.
-
-    Each of the hundreds asks for the stack of its callers, for which Python would look for their sources.
-    """
-    whole_stack = inspect.stack
-    inspect.stack = _callers
-    try:
-        load_extra("tvm.s_tir.tensor_intrin", "tvm", _PURPOSE)
-    finally:
-        inspect.stack = whole_stack
-
-
-def _callers(context: int = 0) -> list[inspect.FrameInfo]:
-    """The stack of callers, without their sources."""
-    found = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
-        frame = frame.f_back
-    return found
