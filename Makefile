@@ -42,7 +42,7 @@ OLDEST := $(firstword $(CORE_PYTHONS))
 CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/packs tests/costs tests/solve) \
   tests/cli/test_cli.py tests/cli/test_cli_predict.py tests/predictor tests/test_metrics.py
 
-TVM_TESTS = tests/backends/test_tvm.py tests/cli/test_cli_tune.py
+TVM_TESTS = tests/backends/test_tvm.py tests/backends/test_tvm_tuning.py tests/benchmarks/test_cost_models.py tests/cli/test_cli_tune.py
 
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:

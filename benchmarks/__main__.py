@@ -24,6 +24,7 @@ from nnmeter_nas.training.settings import Settings
 
 from .packs.reports import evaluate_packs, write_readme
 from .parity.comparison import FORMATS, run_parity
+from .tuning.kernels import KERNELS
 
 #: Tasks of the command ``search``.
 SEARCH_TASKS = ("cifar10", "cifar100", "imagenet16-120", "spos", "digits")
@@ -165,6 +166,18 @@ def _parser() -> argparse.ArgumentParser:
     additivity.add_argument("--architectures", type=positive_int, default=1000, help="how many of each space")
     additivity.add_argument("--seed", type=int, default=0, help="of the architectures")
     _add_devices(additivity)
+
+    models = command("cost-models", _cost_models,
+                     "which cost model finds quick schedules in fewest trials, in TVM's tuning")
+    models.add_argument("--kernel", nargs="+", action=_Several, default=list(KERNELS), choices=list(KERNELS),
+                        help="kernels to choose schedules of")
+    models.add_argument("--pool", type=positive_int, default=128, metavar="N",
+                        help="schedules of each kernel that are measured, to choose from; some seconds each")
+    models.add_argument("--trials", type=positive_int, default=64, metavar="N",
+                        help="schedules that are chosen")
+    models.add_argument("--seeds", type=positive_int, default=10, help="searches of each model and kernel")
+    _add_work(models, cache / "cost-models", "measured schedules")
+    _add_page(models, "--page")
 
     reference = command("reference-latency", _reference_latency,
                         "ProxylessNAS searches that differ in the reference latency alone")
@@ -323,6 +336,19 @@ def _additivity(options: argparse.Namespace, console: Console) -> None:
     from .search.additivity import report_additivity  # late: it needs NNI, unlike the other commands
 
     report_additivity(options.predictor, options.architectures, options.seed, Console())
+
+
+def _cost_models(options: argparse.Namespace, console: Console) -> None:
+    from .tuning.comparison import run_comparison  # late: it needs TVM
+    from .tuning.report import statements, write_page
+
+    outcome = run_comparison(
+        options.kernel, options.pool, options.seeds, options.trials, options.work, console
+    )
+    for sentence in statements(outcome):
+        print(sentence)
+    if options.page:
+        write_page(outcome, options.page)
 
 
 def _reference_latency(options: argparse.Namespace, console: Console) -> None:

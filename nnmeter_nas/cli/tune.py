@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
+from ..backends.tvm.cost_models import COST_MODELS, DEFAULT
 from ..drawing import new_chart, to_png
 from ..errors import MeasurementError, SettingsError
 from ..extras import load_extra
@@ -29,6 +30,9 @@ The model is compiled for one thread of this machine. Then schedules of its kern
 measured, chosen by a cost model that learns from each of them. The records are in the folder: a tuning that
 was interrupted goes on by the same command, and so does one with more --trials. A hundred trials take some
 minutes.
+
+Cost models: ranking is trained to tell the quicker one of two schedules, by trials of all kernels of the
+model; xgboost is TVM's own, which predicts times; random chooses blindly.
 
 FOLDER holds model.so, the compiled model; run.py, which loads and runs it; trials.png, the best time against
 trials; trials.jsonl, the same as data; records/, all trials.
@@ -68,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="schedules to measure in all, those of earlier runs included (default: 200)")
     parser.add_argument("-o", "--output", type=Path, default=Path("tuned"), metavar="FOLDER",
                         help="folder of the results (default: tuned)")
+    parser.add_argument("--cost-model", choices=COST_MODELS, default=DEFAULT,
+                        help=f"what chooses the schedules to measure (default: {DEFAULT})")
     parser.add_argument("--seed", type=count, default=0, metavar="S", help="of the search (default: 0)")
 
 
@@ -87,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
 def _tuned(options: argparse.Namespace, content: bytes) -> int:
     from ..backends.tvm.backend import session
     from ..backends.tvm.compiling import compiled, fuse, this_machine
+    from ..backends.tvm.records import open_records
     from ..backends.tvm.stored import export, loaded, operators_of, program
-    from ..backends.tvm.tuning import open_records
 
     folder: Path = options.output
     digest = hashlib.sha256(content).hexdigest()
@@ -129,7 +135,7 @@ def _make_trials(
     """Make the trials that are missing, and tell the best time after each few of them."""
     from ..backends.tvm.tuning import Progress, kernels_to_tune, tune
 
-    done = int(journal.records[-1]["trials"])
+    done = len(records)  # the journal lags behind: it gets a line after some trials, and they one each
     note(f"the model takes {before.ms:.4g} ms; {max(0, options.trials - done)} trials to go")
 
     def tell(found: Progress) -> None:
@@ -138,7 +144,8 @@ def _make_trials(
 
     tasks = kernels_to_tune(fused, target)
     try:
-        tune(tasks, target, records, options.trials - done, _of_a_call(before), tell, options.seed + done)
+        tune(tasks, target, records, options.trials - done, _of_a_call(before), tell, options.seed + done,
+             options.cost_model)
     except KeyboardInterrupt:
         note(f"interrupted; all trials are kept in {options.output}, and the same command goes on")
         raise

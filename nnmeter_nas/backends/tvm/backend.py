@@ -18,8 +18,9 @@ from ...readers.onnx.writer import to_onnx
 from ..base import KernelTime, Session
 from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
+from .records import best_ms, open_records
 from .stored import Program, program
-from .tuning import best_ms, kernels_to_tune, open_records, tune
+from .tuning import kernels_to_tune, tune
 
 #: What watching adds to the time of each kernel, in microseconds.
 _WATCHING_US = 2.0

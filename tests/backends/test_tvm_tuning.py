@@ -1,0 +1,117 @@
+"""Tuning with TVM: what was measured is kept and never measured again; our cost model learns to rank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
+pytest.importorskip("xgboost")
+
+from nnmeter_nas.backends.tvm import search
+from nnmeter_nas.backends.tvm.compiling import fuse, this_machine
+from nnmeter_nas.backends.tvm.cost_models import cost_model
+from nnmeter_nas.backends.tvm.ranking import Ranking
+from nnmeter_nas.backends.tvm.records import FAILED, open_records, records_of
+from nnmeter_nas.backends.tvm.tuning import Progress, kernels_to_tune, tune
+from nnmeter_nas.errors import SettingsError
+from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
+from nnmeter_nas.readers.onnx.writer import to_onnx
+
+pytestmark = pytest.mark.tvm
+
+
+@pytest.fixture(scope="module")
+def target() -> Any:
+    return this_machine()
+
+
+@pytest.fixture(scope="module")
+def task(target: Any) -> Any:
+    """A dense layer, as a task of TVM's search."""
+    graph = new_graph("dense")
+    add_input(graph, "x", (1, 32))
+    add_op(graph, "fc", "fc", ["x"], {"out_features": 48})
+    return kernels_to_tune(fuse(to_onnx(finish(graph)), target), target)[-1]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Takes the place of measuring; returns the schedules that were timed."""
+    found: list[str] = []
+
+    def seconds(candidate: Any, _: Any) -> float:
+        found.append(search._fingerprint(candidate))
+        if len(found) == 6:
+            raise KeyboardInterrupt
+        return 1e-3 * (1 + int(found[-1], 16) % 97)
+
+    monkeypatch.setattr(search, "measured_seconds", seconds)
+    return found
+
+
+def test_an_interrupted_tuning_goes_on_without_losing_or_repeating_trials(
+    task: Any, target: Any, timed: list[str], tmp_path: Path
+) -> None:
+    told: list[Progress] = []
+    with pytest.raises(KeyboardInterrupt):
+        tune([task], target, open_records(tmp_path), 12, {}, told.append)
+    path = tmp_path / "database_tuning_record.json"
+    assert len(path.read_text().splitlines()) == 5
+    path.write_text(path.read_text() + '[0, [[["torn by a cra')
+    records = open_records(tmp_path)
+    assert len(records) == 5
+    best = min(float(one.run_secs[0]) for one in records_of(records, task))
+    tune([task], target, records, 12, {}, told.append, seed=5)
+    assert len(records) == 17
+    measured = timed[:5] + timed[6:]
+    assert len(set(measured)) == len(measured) == 17
+    assert told[-1].trials == 12
+    assert told[-1].best_ms <= 1e3 * best
+    assert [one.best_ms for one in told[1:]] == sorted((one.best_ms for one in told[1:]), reverse=True)
+
+
+def test_a_kernel_that_cannot_run_is_given_up(
+    task: Any, target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "measured_seconds", lambda *_: FAILED)
+    records, told = open_records(tmp_path), list[Progress]()
+    tune([task], target, records, 40, {str(task.task_name): 7.0}, told.append)
+    assert told[-1].best_ms == 7.0 * int(task.weight)
+    assert len(records) < 40
+
+
+def test_an_unknown_cost_model_is_refused() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'ranking'"):
+        cost_model("rankin", 0)
+
+
+def schedules(seed: int, slowness: float) -> tuple[list[Any], list[float]]:
+    """Schedules of two stores each, whose times depend on the sum of a feature and the largest other one."""
+    rng = np.random.default_rng(seed)
+    features = [rng.random((2, 6)) for _ in range(80)]
+    return features, [slowness * float(np.exp(2 * one[:, 0].sum() + one[:, 3].max())) for one in features]
+
+
+def test_it_learns_to_rank_whatever_the_scale_of_a_kernel() -> None:
+    ranking = Ranking()
+    for kernel, slowness in (("small", 1e-6), ("large", 1.0)):
+        features, seconds = schedules(int(slowness), slowness)
+        ranking.learn(kernel, features, seconds)
+    features, seconds = schedules(7, 1.0)
+    scores = ranking.scores(features)
+    assert ((scores > 0) & (scores < 1)).all()
+    quicker = np.subtract.outer(seconds, seconds) < 0
+    right = np.subtract.outer(scores, scores)[quicker] > 0
+    assert right.mean() > 0.85
+
+
+def test_only_the_order_of_times_within_a_kernel_counts() -> None:
+    features, seconds = schedules(1, 1.0)
+    one, other = Ranking(), Ranking()
+    one.learn("kernel", features, seconds)
+    other.learn("kernel", features, [1e3 * second for second in seconds])
+    np.testing.assert_allclose(one.scores(features), other.scores(features), atol=1e-6)
