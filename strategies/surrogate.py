@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.special import ndtri
 
 from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
@@ -50,34 +49,30 @@ class Features:
 
 
 class Scores:
-    """Metrics as scores: the quantile of the normal distribution that their rank stands for.
+    """Metrics as scores: standardised, after very poor ones were raised to a fence.
 
-    A metric has any scale, and a few architectures that learn nothing would hide all other differences.
-    Beyond the best metric, scores go on along the line of the best quarter.
+    A metric has any scale, and a few architectures that learn nothing would hide all other differences. The
+    fence is Tukey's: one and a half times the range of the middle half below it ("Exploratory Data Analysis",
+    1977). The better metrics keep their distances, which is what a hypervolume is made of.
 
-    >>> scores = Scores(np.array([0.1, 0.6, 0.9]))
-    >>> scores.metrics(scores.of(np.array([0.6, 0.75]))).round(3).tolist()
-    [0.6, 0.75]
+    >>> scores = Scores(np.array([0.1, 0.6, 0.7, 0.8, 0.9]))
+    >>> scores.metrics(scores.of(np.array([0.1, 0.75, 1.0]))).round(3).tolist()
+    [0.3, 0.75, 1.0]
     """
 
     def __init__(self, metrics: npt.NDArray[np.floating]) -> None:
-        ranked = np.sort(np.asarray(metrics, dtype=float))
-        quantiles = ndtri((np.arange(len(ranked)) + 0.5) / len(ranked))
-        self._metrics, first = np.unique(ranked, return_index=True)
-        self._scores = np.add.reduceat(quantiles, first) / np.diff(first, append=len(ranked))
+        low, high = np.quantile(metrics, [0.25, 0.75])
+        self._fence = low - 1.5 * (high - low) if high > low else -np.inf
+        fenced = np.maximum(metrics, self._fence)
+        self._mean, self._deviation = float(fenced.mean()), float(fenced.std()) or 1.0
 
     def of(self, metrics: FloatArray) -> FloatArray:
         """Scores of metrics."""
-        return np.interp(metrics, self._metrics, self._scores)
+        return np.asarray((np.maximum(metrics, self._fence) - self._mean) / self._deviation)
 
     def metrics(self, scores: FloatArray) -> FloatArray:
         """Metrics of scores, the inverse of :meth:`of`."""
-        found = np.interp(scores, self._scores, self._metrics)
-        if len(self._scores) < 2:
-            return found
-        start = -1 - max(1, len(self._scores) // 4)
-        slope = (self._metrics[-1] - self._metrics[start]) / (self._scores[-1] - self._scores[start])
-        return found + slope * np.maximum(scores - self._scores[-1], 0.0)
+        return np.asarray(self._mean + self._deviation * scores)
 
 
 class Surrogate:

@@ -195,3 +195,9 @@ class TestSurrogate:
         metrics = np.array([0.1, 0.9, 0.5, 0.5, 0.7])
         np.testing.assert_allclose(Scores(metrics).of(metrics), Scores(1e6 * metrics).of(1e6 * metrics))
         assert Scores(metrics).metrics(np.array([5.0]))[0] > 0.9
+
+    def test_scores_keep_the_distances_of_good_metrics_and_fence_off_poor_ones(self) -> None:
+        metrics = np.array([0.1, 0.7, 0.8, 0.85, 0.9])
+        scores = Scores(metrics).of(metrics)
+        np.testing.assert_allclose((scores[4] - scores[3]) / (scores[3] - scores[2]), 1.0)
+        assert (scores[1] - scores[0]) / (scores[4] - scores[3]) < 6  # it is 12 between the metrics
