@@ -67,9 +67,11 @@ def run_comparison(
         for name, contestant in CONTESTANTS.items():
             if knows and name == "xgboost-early":
                 continue  # what is known ends the warm-up of the other, and they are the same
-            for kernel, pool in pools.items():
+            for number, (kernel, pool) in enumerate(pools.items()):
                 others = [other for other in pools.values() if knows and other is not pool]
-                runs = [replayed(contestant.make(seed), pool, trials, seed, others) for seed in range(seeds)]
+                # No two kernels share seeds: searches that begin at the same ranks are no independent ones.
+                own = range(number * seeds, (number + 1) * seeds)
+                runs = [replayed(contestant.make(seed), pool, trials, seed, others) for seed in own]
                 curves.setdefault(knows, {}).setdefault(name, {})[kernel] = np.array(runs)
             console.print(f"{contestant.title} has chosen{', knowing the other kernels' if knows else ''}")
     return Outcome(pools, curves)

@@ -272,6 +272,7 @@ def test_torchvision_networks_go_by_name(
     assert predictor.predict("inception_v3", "torch") == expected
     assert any("(1, 3, 224, 224); input_shape=(1, 3, 299, 299) is its usual one" in line for line in said)
     usual = predictor.predict("inception_v3", "torch", (1, 3, 299, 299))
+    capsys.readouterr()  # nn-Meter's logger writes to stdout
     for words, latency in (
         (["lat_pred"], expected), (["predict"], usual),
         (["lat_pred", "--input-shape", "1", "3", "299", "299"], usual),
