@@ -22,7 +22,7 @@ import networkx as nx
 import numpy as np
 
 from nnmeter_nas.builder.observations import observe
-from nnmeter_nas.builder.visits import Undisturbed
+from nnmeter_nas.builder.visits import Undisturbed, latency_of
 from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.errors import NnMeterNasError
 from nnmeter_nas.kernels.fusion import Kernel, fuse
@@ -212,7 +212,7 @@ def _measured(
     for record in bench.records():
         if record["phase"] in phases:
             for visit in visits([record]):
-                ms = visit.ms if undisturbed is None else undisturbed.latency([visit])
+                ms = latency_of(visit, undisturbed)
                 found.setdefault(record["type"], []).append((record["sizes"], ms))
     return found
 

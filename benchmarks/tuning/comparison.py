@@ -83,12 +83,14 @@ def trials_until_near(curves: FloatArray) -> FloatArray:
     return np.where(near.any(axis=1), near.argmax(axis=1), curves.shape[1]) + 1.0
 
 
+def trials_needed(by_kernel: Mapping[str, FloatArray]) -> FloatArray:
+    """The same of the searches of all kernels, ``[kernels * seeds]``."""
+    return np.concatenate([trials_until_near(curves) for curves in by_kernel.values()])
+
+
 def verdicts(of_setting: Mapping[str, Mapping[str, FloatArray]]) -> list[Verdict]:
     """Compare the contestant that needs fewest trials on average with each other one."""
-    needed = {
-        name: np.concatenate([trials_until_near(curves) for curves in by_kernel.values()])
-        for name, by_kernel in of_setting.items()
-    }
+    needed = {name: trials_needed(by_kernel) for name, by_kernel in of_setting.items()}
     winner = min(needed, key=lambda name: needed[name].mean())
     rivals = [name for name in needed if name != winner]
     p = holm([signed_rank(needed[winner] - needed[rival]) for rival in rivals])

@@ -13,7 +13,7 @@ from nnmeter_nas.files import write_bytes
 from nnmeter_nas.kernels.configuration import FloatArray
 
 from ..pages import markdown_table, replace_sections
-from .comparison import LEVEL, NEAR, Outcome, trials_until_near, verdicts
+from .comparison import LEVEL, NEAR, Outcome, trials_needed, trials_until_near, verdicts
 from .kernels import KERNELS
 from .replay import BATCH, CONTESTANTS, KNOWN
 
@@ -63,7 +63,7 @@ def markdown(outcome: Outcome) -> list[str]:
 
 
 def _statements(knows: bool, of_setting: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
-    mean = {name: _needed(by_kernel).mean() for name, by_kernel in of_setting.items()}
+    mean = {name: trials_needed(by_kernel).mean() for name, by_kernel in of_setting.items()}
     start = "Knowing other kernels, " if knows else "From nothing, "
     found = []
     for one in verdicts(of_setting):
@@ -74,10 +74,6 @@ def _statements(knows: bool, of_setting: Mapping[str, Mapping[str, FloatArray]])
             f"{one.sooner} searches and later in {one.later} (p {one.p:.2g})."
         )
     return found
-
-
-def _needed(by_kernel: Mapping[str, FloatArray]) -> FloatArray:
-    return np.concatenate([trials_until_near(curves) for curves in by_kernel.values()])
 
 
 def _table(of_setting: Mapping[str, Mapping[str, FloatArray]], trials: int) -> list[str]:
@@ -91,7 +87,7 @@ def _table(of_setting: Mapping[str, Mapping[str, FloatArray]], trials: int) -> l
         rows.append([
             CONTESTANTS[name].title,
             *(f"{np.median(trials_until_near(by_kernel[kernel])):.0f}" for kernel in kernels),
-            f"{np.median(_needed(by_kernel)):.0f}",
+            f"{np.median(trials_needed(by_kernel)):.0f}",
             *(f"{np.mean(curves[:, n - 1]) - 1:.1%}" for n in after),
         ])  # fmt: skip
     return markdown_table(header, range(1, len(header)), rows)

@@ -29,6 +29,8 @@ _AT_START, _RECENT = 40, 1000
 _SLOWER, UNDISTURBED_SHARE = 1.05, 0.05
 #: What tells libraries how many threads to use.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
+
+
 def cpu_ms(run: Callable[[], object]) -> float:
     """Call ``run``; return the CPU time of this thread in ms."""
     start = time.thread_time_ns()
@@ -82,9 +84,9 @@ class SpeedWatch:
         self._seen.append(Speed(*least))
         return self._seen[-1]
 
-    def is_undisturbed(self, speed: Speed) -> bool:
-        """Whether a speed is that of the undisturbed machine, as far as was seen lately."""
-        return speed.is_undisturbed(Speed(*np.quantile(self._seen, UNDISTURBED_SHARE, axis=0).tolist()))
+    def undisturbed(self) -> Speed:
+        """The speed of the undisturbed machine, as far as was seen lately."""
+        return Speed(*np.quantile(self._seen, UNDISTURBED_SHARE, axis=0).tolist())
 
 
 def _products(matrix: npt.NDArray[np.float32], times: int) -> Callable[[], None]:

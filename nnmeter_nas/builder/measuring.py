@@ -13,7 +13,7 @@ from ..backends.base import Backend
 from ..errors import MeasurementError
 from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
-from .visits import Visit, were_disturbed
+from .visits import Visit, latency_of, were_disturbed
 from .worker import Worker
 from .workspace import Workspace
 
@@ -101,16 +101,12 @@ def _wait_until_quiet(
     """Visit the canary, the first network, and wait as long as it takes longer than mostly."""
     canary = next(iter(workspace.networks))
     undisturbed = workspace.undisturbed
-
-    def ms_of(visit: Visit) -> float:
-        return visit.ms if undisturbed is None else undisturbed.latency([visit])
-
-    before = [ms_of(visit) for visit in workspace.networks[canary].visits]
+    before = [latency_of(visit, undisturbed) for visit in workspace.networks[canary].visits]
     end = time.monotonic() + _PATIENCE_S
     while before and time.monotonic() < end:
         visit = _visit(workspace, canary, backend, worker, folder, tell)
         usual = float(np.median(before))
-        if visit is None or (ms := ms_of(visit)) <= _BUSY * usual:
+        if visit is None or (ms := latency_of(visit, undisturbed)) <= _BUSY * usual:
             return
         tell(f"waiting: the device is busy, its first network takes {ms / usual:.2f} times as long as mostly")
         time.sleep(_PAUSE_S)

@@ -1,8 +1,8 @@
 """Visits of models, and what they tell of the latency on the undisturbed machine.
 
 On a shared machine a core runs at another speed from one moment to the next, and small models slow down in
-another way than large ones. So each burst of runs is kept with the speed that the machine
-had around it, and all are converted together, once there are enough of them to tell how models slow down.
+another way than large ones. So each burst of runs is kept with the speed that the machine had around it, and
+all are converted together, once there are enough of them to tell how models slow down.
 """
 
 from __future__ import annotations
@@ -138,6 +138,11 @@ class Undisturbed:
             return None
         exponents, of_small = tuple(entry["exponents"]), tuple(entry["exponents_of_small"])
         return cls(Speed(*entry["speed"]), float(entry["middle_ms"]), exponents, of_small)
+
+
+def latency_of(visit: Visit, undisturbed: Undisturbed | None) -> float:
+    """What one visit says of its model's latency in ms; on the undisturbed machine, if it is this one."""
+    return visit.ms if undisturbed is None else undisturbed.latency([visit])
 
 
 def were_disturbed(visits: Sequence[Visit], undisturbed: Undisturbed | None) -> bool:

@@ -214,16 +214,17 @@ def _bursts(session: Any, runs: int, watch: SpeedWatch) -> tuple[Burst, ...]:
     """
     found: list[Burst] = []
     quiet = 0
+    undisturbed = watch.undisturbed()
     end = time.perf_counter() + _PATIENCE_S
     before = watch.now()
     while len(found) < _LEAST or (quiet < _LEAST and time.perf_counter() < end):
-        while not watch.is_undisturbed(before) and time.perf_counter() < end:
+        while not before.is_undisturbed(undisturbed) and time.perf_counter() < end:
             before = watch.now()
         taken = [float(session.run()) for _ in range(runs)]
         after = watch.now()
         around = Speed(*map(statistics.mean, zip(before, after, strict=True)))
         found.append(Burst(statistics.median(taken), around))
-        quiet += watch.is_undisturbed(around)
+        quiet += around.is_undisturbed(undisturbed)
         before = after
     return tuple(found)
 

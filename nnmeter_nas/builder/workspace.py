@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,9 +109,6 @@ class Workspace:
         self.rounds = [Round(**record) for record in rounds.records]
         self.networks: dict[str, Measured] = {}
         self.seconds = 0.0
-        #: Records of visits, and the undisturbed machine after so many of them.
-        self._records, self._undisturbed_of = 0, 0
-        self._undisturbed: Undisturbed | None = None
         for record in models.records:
             operators = tuple(record.get("operators", ()))
             network = Measured(int(record["seed"]), bool(record["held_out"]), operators)
@@ -129,16 +127,13 @@ class Workspace:
         """All visits."""
         return (visit for network in self.networks.values() for visit in network.visits)
 
-    @property
+    @cached_property
     def undisturbed(self) -> Undisturbed | None:
         """This machine undisturbed, as all visits so far tell; None where latencies are another's.
 
         A machine may be slow for minutes, so it is found from all visits.
         """
-        if self._undisturbed_of != self._records:
-            self._undisturbed = Undisturbed.of(network.visits for network in self.networks.values())
-            self._undisturbed_of = self._records
-        return self._undisturbed
+        return Undisturbed.of(network.visits for network in self.networks.values())
 
     def add(self, name: str, seed: int, held_out: bool, operators: Sequence[str] = ()) -> None:
         """Add a network to be measured, or some ``operators`` of it alone."""
@@ -169,7 +164,7 @@ class Workspace:
 
     def _note(self, record: Mapping[str, Any]) -> None:
         network = self.networks[str(record["id"])]
-        self._records += 1
+        vars(self).pop("undisturbed", None)  # another visit may tell otherwise
         self.seconds += float(record["s"])
         if "fault" in record:
             network.faults.append(str(record["fault"]))

@@ -82,7 +82,7 @@ def test_the_speed_of_this_machine_is_found() -> None:
     speed = watch.now()
     assert 0 < speed.small_ms < 100
     assert 0 < speed.large_ms < 1000
-    assert not watch.is_undisturbed(Speed(10 * speed.large_ms, speed.small_ms))
+    assert not Speed(10 * speed.large_ms, speed.small_ms).is_undisturbed(watch.undisturbed())
 
 
 def test_visits_of_other_machines_have_no_speed() -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 from ...errors import SettingsError, nearest
 from ...extras import load_extra
+from ...kernels.configuration import FloatArray
 from .compiling import this_machine
 from .intrinsics import load_intrinsics
-from .ranking import FloatArray, Ranking
+from .ranking import Ranking
 from .records import seconds_of
 
 _PURPOSE = "tuning with TVM"
 #: The names of the cost models: none, TVM's regression, and ours, which ranks.
 COST_MODELS = ("random", "xgboost", "ranking")
-#: Level with xgboost in trials (docs/tvm.md), and learns in less time.
+#: No other is shown to need fewer trials (docs/tvm.md), and it learns in less time than xgboost.
 DEFAULT = "ranking"
 
 

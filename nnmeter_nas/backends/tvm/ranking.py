@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...extras import load_extra
-
-FloatArray = npt.NDArray[np.float64]
+from ...kernels.configuration import FloatArray
 
 _PURPOSE = "tuning with TVM"
 #: Boosted trees: how many, their depth, and the part of what is missing that each one adds.

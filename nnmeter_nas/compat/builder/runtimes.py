@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ...backends import Attached, Backend, load_backend
 from ...builder.attached import patiently
-from ...builder.visits import Undisturbed, Visit
+from ...builder.visits import Undisturbed, Visit, latency_of
 from ...builder.worker import Worker
 from .interface import BaseBackend
 from .models import convert_model
@@ -85,7 +85,7 @@ class RuntimeBackend(BaseBackend):
         if visits[0].speed is not None:
             _MACHINES.setdefault(self.runtime, Undisturbed(visits[0].speed))
         machine = _MACHINES.get(self.runtime)
-        ms = [visit.ms if machine is None else machine.latency([visit]) for visit in visits]
+        ms = [latency_of(visit, machine) for visit in visits]
         return ProfiledResults({"latency": Latency(statistics.mean(ms), statistics.stdev(ms))}).get(metrics)
 
     def _worker(self, **options: Any) -> Worker:
