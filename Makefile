@@ -100,7 +100,8 @@ bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
 	  --readme README.md --page docs/speed.md $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 # One thread each, as in bench; the processes of --jobs are to ignore NNI's warnings too.
-compare: .venv-nni3/.stamp .venv-optuna/.stamp
+compare: .venv/.stamp .venv-nni3/.stamp .venv-optuna/.stamp
+	OMP_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks one-shot
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONWARNINGS=ignore .venv-nni3/bin/python -m nnmeter_nas.benchmarks search --page docs/search_comparison.md $(ARGS)
 
 procedure: .venv/.stamp .venv-nnmeter/.stamp

@@ -216,6 +216,13 @@ def _parser() -> argparse.ArgumentParser:
                         help="folder of the tables, the plot and the raw figures")
     _add_page(search, "--page")
 
+    one_shot = command("one-shot", _one_shot,
+                       "where ProxylessNAS lands on the digits, for the page of `search` (NNI 2.10.1)")
+    _add_device(one_shot, "adreno640gpu_tflite21")
+    one_shot.add_argument("--seeds", type=positive_int, default=5, help="searches for each limit")
+    one_shot.add_argument("--epochs", type=positive_int, default=30, help="of each search")
+    _add_work(one_shot, cache / "search-comparison", "finished searches")
+
     procedure = command("procedure", _procedure,
                         "nn-Meter's way to make a predictor of a device, beside `nnmeter-nas build`")
     procedure.description, procedure.epilog = _PROCEDURE, _PROCEDURE_EXAMPLES
@@ -412,6 +419,13 @@ def _search(options: argparse.Namespace, console: Console) -> None:
     outcomes = run_comparison(plan, options.work, python, options.jobs, console, bool(options.fresh))
     for sentence in write_reports(outcomes, options.output, options.page):
         print(sentence)
+
+
+def _one_shot(options: argparse.Namespace, console: Console) -> None:
+    from .search.one_shot import run_one_shot  # late: it needs NNI 2.10.1 and torch
+
+    kept = run_one_shot(options.predictor, range(options.seeds), options.work, console, options.epochs)
+    console.print(f"wrote {kept}", markup=False)
 
 
 if __name__ == "__main__":

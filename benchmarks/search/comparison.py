@@ -25,6 +25,7 @@ from nnmeter_nas.parallel.bulk import spread, workers
 
 from .contestants import CONTESTANTS, Setting
 from .judging import Outcome, Tried, judge
+from .one_shot import landings
 from .tasks import digits_file, make_task, task_names
 
 _JOURNAL = "searches.jsonl"
@@ -123,6 +124,7 @@ def run_comparison(
                 for strategy in plan.strategies
             },
             plan.seeds,
+            landings(name.split("/")[1], work) if name.startswith("digits/") else {},
         )
         for name in plan.tasks()
     ]

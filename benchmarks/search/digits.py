@@ -19,30 +19,14 @@ from nni.nas.space import SimplifiedModelSpace
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.estimators.digits import train_on_digits
 from nnmeter_nas.journal import Journal
-from nnmeter_nas.search_spaces import spos
 
-#: Five layers at the digits' size: 4^5 = 1024 architectures.
-SPACE: Mapping[str, Any] = {
-    "input_size": 8,
-    "in_channels": 1,
-    "depths": (3, 2),
-    "channels": (16, 32),
-    "stem_channels": 8,
-    "head_channels": 64,
-}
-#: Arguments of each training, which takes about 0.4 s on one core.
-_TRAINING: Mapping[str, Any] = {"epochs": 2, "batch_size": 64, "learning_rate": 0.2, "seed": 0, "threads": 1}
-
-
-def digits_space() -> Any:
-    """Make the NNI space whose architectures are trained."""
-    return spos("small", **SPACE)
+from .digits_space import TRAINING, digits_space
 
 
 def trained_accuracies(
     file: Path,
     space: Any | None = None,
-    training: Mapping[str, Any] = _TRAINING,
+    training: Mapping[str, Any] = TRAINING,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, ...], float]:
     """Return the held-out accuracy of every architecture of a space, by the names of its blocks.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +13,8 @@ from nnmeter_nas.costs.table import IntArray
 from nnmeter_nas.kernels.configuration import FloatArray
 
 from .contestants import JUDGED
-from .statistics import Comparison, compare, hypervolumes
+from .one_shot import Landing
+from .statistics import Comparison, compare, hypervolume, hypervolumes
 from .tasks import Accuracies, TableAccuracy, Task, Truth
 
 #: Trials after which the share of the hypervolume is reported, and those after which strategies are compared.
@@ -61,6 +64,18 @@ class Run:
         return float(reached[0] + 1) if len(reached) else float("inf")
 
 
+class Landed(NamedTuple):
+    """One-shot searches of one seed, judged together.
+
+    Attributes:
+        share: of the true hypervolume that their architectures have.
+        trials: how many trials take as long as they did.
+    """
+
+    share: float
+    trials: float
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of a task.
@@ -69,21 +84,35 @@ class Outcome:
         task: the task.
         truths: what can be found, by seed.
         runs: by strategy, in the order of seeds.
+        landed: the one-shot searches, if there were any.
     """
 
     task: Task
     truths: Mapping[int, Truth]
     runs: Mapping[str, Sequence[Run]]
+    landed: Sequence[Landed] = ()
 
 
-def judge(task: Task, tried: Mapping[str, Sequence[Tried]], seeds: Sequence[int]) -> Outcome:
-    """Judge the searches of a task, given by strategy in the order of ``seeds``."""
+def judge(
+    task: Task,
+    tried: Mapping[str, Sequence[Tried]],
+    seeds: Sequence[int],
+    landings: Mapping[int, Landing] = MappingProxyType({}),
+) -> Outcome:
+    """Judge the searches of a task.
+
+    Args:
+        task: what was searched.
+        tried: the searches by strategy, in the order of ``seeds``.
+        seeds: of the searches.
+        landings: what one-shot searches found, by seeds of their own.
+    """
     truths = {seed: task.truth(seed) for seed in seeds}
     runs = {
         name: [_judged(task, one, task.accuracies(one.seed), truths[one.seed]) for one in found]
         for name, found in tried.items()
     }
-    return Outcome(task, truths, runs)
+    return Outcome(task, truths, runs, [_landed(task, seed, found) for seed, found in landings.items()])
 
 
 def compared(outcomes: Sequence[Outcome]) -> list[Comparison]:
@@ -120,6 +149,20 @@ def _judged(task: Task, tried: Tried, known: Accuracies, truth: Truth) -> Run:
         return np.pad(values, (0, tried.trials - len(values)), mode="edge")
 
     return Run(tried, padded(share), padded(truth.best - best), None if tested is None else padded(tested))
+
+
+def _landed(task: Task, seed: int, landing: Landing) -> Landed:
+    names = list(task.space.candidates.values())
+    rows = np.array(
+        [
+            [list(known).index(block) for known, block in zip(names, blocks, strict=True)]
+            for blocks in landing.architectures
+        ]
+    )
+    truth = task.truth(seed)
+    latency, accuracy = task.latency.values(rows), task.accuracies(seed).accuracies(rows)
+    share = hypervolume(latency, accuracy, task.slowest, truth.floor) / truth.hypervolume
+    return Landed(share, landing.trials)
 
 
 def _first_best(values: FloatArray) -> IntArray:

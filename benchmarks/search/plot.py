@@ -12,6 +12,8 @@ from nnmeter_nas.drawing import new_chart, to_png
 from .contestants import CONTESTANTS
 from .judging import Outcome
 
+#: What the point of the one-shot searches is called.
+ONE_SHOT = "ProxylessNAS, one-shot, three limits"
 _COLUMNS = 4
 #: Colours and lines of the strategies: ours are solid. Most colour-blind readers can tell them apart.
 _STYLES: Mapping[str, tuple[str, str]] = {
@@ -45,8 +47,11 @@ def comparison_plot(outcomes: Sequence[Outcome]) -> bytes:
         _draw(axes, outcome)
     for axes in panels[len(outcomes) :]:
         axes.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    legend: dict[str, Any] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=columns, frameon=False)
     return to_png(figure)
 
 
@@ -60,6 +65,13 @@ def _draw(axes: Any, outcome: Outcome) -> None:
         axes.fill_between(trials, low, high, color=colour, alpha=0.12, linewidth=0)
         axes.plot(trials, middle, color=colour, linestyle=line, linewidth=1.6, label=CONTESTANTS[name].title)
         lowest = min(lowest, float(middle[min(_SHOWN_FROM, len(middle)) - 1]))
+    if outcome.landed:
+        low, middle, high = 100 * np.quantile([one.share for one in outcome.landed], [0.25, 0.5, 0.75])
+        axes.errorbar(
+            np.median([one.trials for one in outcome.landed]), middle, [[middle - low], [high - middle]],
+            marker="*", markersize=12, color="black", linestyle="none", label=ONE_SHOT,
+        )  # fmt: skip
+        lowest = min(lowest, float(low))
     axes.set_title(outcome.task.title, fontsize=10, fontweight="bold")
     axes.set_ylim(lowest - 1, 100.5)
     axes.set_xlabel("trials")

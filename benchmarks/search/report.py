@@ -16,7 +16,7 @@ from nnmeter_nas.kernels.configuration import FloatArray
 from ..pages import markdown_table, replace_sections
 from .contestants import CONTESTANTS, JUDGED
 from .judging import CHECKPOINTS, COMPARED, ENOUGH, Outcome, Run, compared
-from .plot import comparison_plot
+from .plot import ONE_SHOT, comparison_plot
 from .statistics import Comparison
 from .tasks import Group
 
@@ -139,6 +139,8 @@ def _group(outcomes: Sequence[Outcome], tests: Sequence[Comparison]) -> list[str
     for outcome in outcomes:
         title = [f"#### {outcome.task.title}", ""] if len(outcomes) > 1 else []
         lines += [*title, _facts(outcome), "", *_table(outcome, tests), ""]
+        if outcome.landed:
+            lines += [_one_shot(outcome), ""]
     return lines[:-1]
 
 
@@ -221,6 +223,22 @@ def _facts(outcome: Outcome) -> str:
         f"accuracies of the table are those after {min(_compared(runs) for runs in outcome.runs.values())} "
         "trials."
     )
+
+
+def _one_shot(outcome: Outcome) -> str:
+    """Say where the one-shot searches landed, and when the strategy that is judged is as far."""
+    share = float(np.median([one.share for one in outcome.landed]))
+    trials = float(np.median([one.trials for one in outcome.landed]))
+    said = (
+        f"{ONE_SHOT}: {_spread(np.array([one.share for one in outcome.landed]))} % of the hypervolume "
+        f"in the time of {trials:.0f} trials (seeds: {len(outcome.landed)})"
+    )
+    if JUDGED not in outcome.runs:
+        return f"{said}."
+    curve = np.median([run.share for run in outcome.runs[JUDGED]], axis=0)
+    reached = np.flatnonzero(curve >= share)
+    when = f"after {reached[0] + 1} trials" if len(reached) else f"not within {len(curve)} trials"
+    return f"{said}. {_title(JUDGED)} has as much {when}."
 
 
 def _range(shares: Sequence[float]) -> str:

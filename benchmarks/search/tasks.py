@@ -235,7 +235,8 @@ def _spos(topic: str, work: Path) -> Topic:
 
 
 def _digits(topic: str, work: Path) -> Topic:
-    from .digits import digits_space, trained_accuracies  # late: it needs NNI 3.0
+    from .digits import trained_accuracies  # late: it needs NNI 3.0
+    from .digits_space import digits_space
 
     trained = trained_accuracies(digits_file(work))
 

@@ -24,6 +24,7 @@ from nnmeter_nas.benchmarks.search.comparison import Plan, run_comparison
 from nnmeter_nas.benchmarks.search.contestants import CONTESTANTS, Setting
 from nnmeter_nas.benchmarks.search.judging import COMPARED, Outcome, Tried, compared, judge
 from nnmeter_nas.benchmarks.search.known_front import evolved
+from nnmeter_nas.benchmarks.search.one_shot import Landing
 from nnmeter_nas.benchmarks.search.optuna_rivals import OptunaSampler
 from nnmeter_nas.benchmarks.search.plot import _STYLES
 from nnmeter_nas.benchmarks.search.report import sentences, write_reports
@@ -340,6 +341,20 @@ def test_searches_of_another_task_of_that_name_do_not_count(tmp_path: Path) -> N
         "of another pack",
         record["fingerprint"],
     ]
+
+
+def test_one_shot_searches_are_judged_by_their_architectures_together(cells: Task, tmp_path: Path) -> None:
+    rows = cells.everything[:: len(cells.everything) // 2][:3]
+    names = list(cells.space.candidates.values())
+    blocks = tuple(tuple(known[i] for known, i in zip(names, row, strict=True)) for row in rows)
+    tried = {"learned": [Tried(0, rows, 3, 0.0)]}
+    outcome = judge(cells, tried, [0], {0: Landing(blocks, 40.0)})
+    share = outcome.runs["learned"][0].share
+    assert outcome.landed == [(pytest.approx(share[-1]), 40.0)]
+    write_reports([outcome], tmp_path)
+    page = (tmp_path / "search_comparison.md").read_text()
+    reached = np.flatnonzero(share == share[-1])[0] + 1
+    assert f"in the time of 40 trials (seeds: 1). LearnedPareto has as much after {reached} trials." in page
 
 
 def judged(task: Task, seeds: int = 12) -> Outcome:
