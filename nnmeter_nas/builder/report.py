@@ -310,11 +310,15 @@ def _rules(found: Findings) -> str:
     if not found.votes:
         return section("Fusion rules", "<p>The runtime does not tell what it fuses, so there are none.</p>")
     rules = set(found.rules)
-    rows, never = [], []
+    rows, never, uncertain = [], [], []
     for vote in sorted(found.votes, key=lambda vote: (-vote.share, -vote.seen)):
         name = "->".join(vote.names)
         # Longer chains matter only where they are rules.
         if len(vote.names) > 2 and name not in rules:
+            continue
+        if vote.uncertain:
+            taken = ", taken for a rule" if name in rules else ""
+            uncertain.append(f"<span>{escaped(name)} <i>{vote.fused} of {vote.seen}{taken}</i></span>")
             continue
         if not vote.fused:
             never.append(f"<span>{escaped(name)} <i>{vote.seen}</i></span>")
@@ -335,7 +339,18 @@ def _rules(found: Findings) -> str:
         table(("operators", "fused", "seen", "share", "rule"), rows, "What was fused", "sortable parts"),
         '<p class="quiet">Never fused, with how often it was seen:</p>',
         f'<div class="blocks">{" ".join(never)}</div>',
+        *_uncertain(uncertain),
     )
+
+
+def _uncertain(pairs: Sequence[str]) -> list[str]:
+    if not pairs:
+        return []
+    return [
+        '<p class="quiet">Uncertain, as sizes disagree or are lost in noise, with how many of those that '
+        "told were fused; what all known runtimes fuse is taken for a rule:</p>",
+        f'<div class="blocks">{" ".join(pairs)}</div>',
+    ]
 
 
 def _left_out(found: Findings) -> str:

@@ -39,8 +39,8 @@ class Found(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Share of occurrences that were fused."""
-        return self.fused / self.seen
+        """Share of occurrences that were fused; 0 if none of them tells."""
+        return self.fused / self.seen if self.seen else 0.0
 
 
 def find_rules(runs: Iterable[tuple[nx.DiGraph, Sequence[KernelTime]]]) -> tuple[list[str], list[Found]]:

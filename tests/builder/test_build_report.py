@@ -70,6 +70,17 @@ def test_page_of_a_finished_build_says_how_to_use_it() -> None:
     assert "trained on" not in [text.strip() for text in page.texts["span"]]
 
 
+def test_pairs_that_time_does_not_tell_are_called_uncertain() -> None:
+    votes = [
+        *FOUND.votes, Found(("conv", "gelu"), 0, 0, True), Found(("dwconv", "relu"), 1, 2, True),
+    ]  # fmt: skip
+    page = Page(report_html(replace(FOUND, rules=["conv->relu", "dwconv->relu"], votes=votes)))
+    assert "conv->gelu 0 of 0" in page.texts["span"]
+    assert "dwconv->relu 1 of 2, taken for a rule" in page.texts["span"]
+    assert [text for text in page.texts["tr"] if "->" in text] == ["conv->relu303197 %yes"]
+    assert "Uncertain" not in Page(report_html(FOUND)).texts["main"][0]
+
+
 def test_networks_and_rounds_are_drawn_each() -> None:
     page = Page(report_html(FOUND))
     kinds = [a.get("class") for a in page.all("g")]

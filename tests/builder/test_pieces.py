@@ -84,12 +84,14 @@ def test_pieces_are_chosen_once(tmp_path: Path) -> None:
         # Sizes disagree, a size is lost in noise, a part could not be measured.
         (timed(1.0, 0.5, 1.02) + timed(2.0, 1.0, 3.04, 1), Found(("conv", "hswish"), 1, 2, True)),
         (timed(1.0, 0.5, 1.02) + timed(9.0, 0.1, 9.1, 1, noise=0.1), Found(("conv", "hswish"), 1, 1, True)),
+        (timed(9.0, 0.1, 9.1, noise=0.1), Found(("conv", "hswish"), 0, 0, True)),
         (timed(1.0, 0.5, 1.02) + timed(2.0, 1.0, 2.04, 1)[:2], Found(("conv", "hswish"), 1, 1, True)),
     ],
 )
 def test_a_pair_is_a_rule_if_it_surely_saves_time(pieces: list[Observation], votes: Found) -> None:
     rules, found = pair_rules(pieces)
     assert found == [votes]
+    assert 0 <= found[0].share <= 1
     joined = ["conv->hswish"] if votes.fused and not votes.uncertain else []
     assert rules == sorted([*COMMON_RULES, *joined])
 
