@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import networkx as nx
 
 from ..backends.base import Backend
 from ..errors import MeasurementError, ReaderError
+from ..files import write_bytes
 from ..predictor import LatencyPredictor
 from ..readers import read_model
 from .attached import patiently
@@ -107,6 +110,17 @@ def verify(
         said = predictor.predict_interval(graph)
         found.append(Verified(str(path), seen.ms, 1 + seen.disagreement, said.low, said.ms, said.high))
     return found, faults
+
+
+def write_verified(path: Path, found: Sequence[Verified]) -> None:
+    """Write a table of what was verified, which `calibrate` takes too."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("model", "ms", "predicted_ms", "low_ms", "high_ms", "repeats"))
+    for one in found:
+        name = str(Path(one.name).absolute())
+        writer.writerow((name, one.measured, one.predicted, one.low, one.high, one.repeats))
+    write_bytes(path, text.getvalue().encode())
 
 
 def _visit(

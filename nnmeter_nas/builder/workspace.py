@@ -33,9 +33,9 @@ from .networks import NETWORKS, random_network
 from .pieces import piece
 from .visits import Undisturbed, Visit, burst_of, to_record
 
-DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, _LOCK = (
+DEVICE, MODELS, MEASURED, ROUNDS, RULES, PACK, REPORT, VERIFIED, _LOCK = (
     "device.yaml", "models.jsonl", "measured.jsonl", "rounds.jsonl", "rules.yaml", "pack", "report.html",
-    "build.lock",
+    "verified.csv", "build.lock",
 )  # fmt: skip
 #: Entry of ``device.yaml`` of a finished build: see :attr:`Workspace.undisturbed`.
 UNDISTURBED = "undisturbed"

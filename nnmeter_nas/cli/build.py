@@ -96,8 +96,8 @@ def run(options: argparse.Namespace) -> int:
     """Build, show each round, and verify if asked to."""
     from ..builder.build import build
     from ..builder.plan import LEAST_ROUND, Plan
-    from ..builder.verify import read_models
-    from ..builder.workspace import REPORT
+    from ..builder.verify import read_models, write_verified
+    from ..builder.workspace import REPORT, VERIFIED
     from ..errors import DeviceLostError
 
     if options.input_shape and not options.verify:
@@ -129,7 +129,9 @@ def run(options: argparse.Namespace) -> int:
         with Console(stderr=True, markup=False).status("starting") as status:
             found, faults = _verified(options, folder, plan, models, status.update, say)
         if found:
+            write_verified(folder / VERIFIED, found)
             _print_verified(found)
+            print(f"the table is in {folder / VERIFIED}")
         for name, reason in faults.items():
             note(f"{name} could not be verified: {reason}")
         return 1 if faults else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import sys
 from collections.abc import Callable
@@ -34,10 +35,10 @@ def test_a_machine_is_built_verified_and_used(
     for steps in ("_STEPS", "_QUICK_STEPS"):  # how good the fit is does not matter here
         monkeypatch.setattr(f"nnmeter_nas.builder.fitting.{steps}", 200)
     monkeypatch.chdir(tmp_path)
-    for seed in (7000, 7001):
-        (tmp_path / f"{seed}.onnx").write_bytes(to_onnx(random_network(seed)))
-    models = ["--verify", "7000.onnx", "7001.onnx"]
-    command = ["build", "here", "--networks", "24", *models, "--nn-meter-results", "theirs"]
+    names = [f"{seed}.onnx" for seed in range(7000, 7005)]
+    for name in names:
+        Path(name).write_bytes(to_onnx(random_network(int(Path(name).stem))))
+    command = ["build", "here", "--networks", "24", "--verify", *names, "--nn-meter-results", "theirs"]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "here is stored in" in out
@@ -46,6 +47,14 @@ def test_a_machine_is_built_verified_and_used(
     assert "rank correlation (Spearman): " in out
     assert "the report is in build-here/report.html" in out
     assert "result files of nn-Meter's are in theirs" in out
+    assert "the table is in build-here/verified.csv" in out
+    rows = list(csv.DictReader(Path("build-here/verified.csv").read_text().splitlines()))
+    assert [Path(row["model"]) for row in rows] == [tmp_path / name for name in names]
+    assert all(0 < float(row["low_ms"]) < float(row["predicted_ms"]) < float(row["high_ms"]) for row in rows)
+    # What was measured calibrates a predictor of another device.
+    calibrate = ["calibrate", "--predictor", "cortexA76cpu_tflite21", "--name", "scaled"]
+    assert main([*calibrate, "--measured", "build-here/verified.csv"]) == 0
+    capsys.readouterr()
     assert (tmp_path / "theirs/predictor_build/results/profiled_conv-bn-relu.json").is_file()
     files = {path.name for path in (tmp_path / "build-here").iterdir()}
     journals = {"models.jsonl", "measured.jsonl", "rounds.jsonl"}
