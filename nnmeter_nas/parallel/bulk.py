@@ -15,11 +15,14 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +43,8 @@ _ROUND = 4
 #: Bytes of shared memory for the results of a local Ray; Ray's minimum is 75 MB.
 _RAY_STORE = 100_000_000
 _DASK_GIVES_UP = "KilledWorker"
+#: Seconds between two looks of a worker at whether its parent lives.
+_LOOK = 2.0
 #: Seconds to wait for a scheduler to answer.
 _PATIENCE = 10
 
@@ -177,6 +182,25 @@ def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
     return _Done(result, failure, [(w.category, str(w.message)) for w in caught])
 
 
+def _run_in_worker(command: int, function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
+    """Run one chunk in a worker of the process ``command``."""
+    if os.getppid() == command:
+        _end_with(command)
+    return _run(function, chunk)
+
+
+@lru_cache(maxsize=1)
+def _end_with(parent: int) -> None:
+    """Make this worker end soon after its parent, even if that is killed; loky's would wait for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _results(
     function: Callable[[Chunk], Result],
     chunks: Sequence[Chunk],
@@ -224,7 +248,7 @@ def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Itera
         return
     joblib = _joblib()
     backend, _ = joblib.parallel.get_active_backend()
-    calls = (joblib.delayed(_run)(function, chunk) for chunk in chunks)
+    calls = (joblib.delayed(_run_in_worker)(os.getpid(), function, chunk) for chunk in chunks)
     if backend.supports_return_generator:
         yield from joblib.Parallel(batch_size=1, return_as="generator")(calls)
         return
