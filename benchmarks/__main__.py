@@ -119,9 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "accuracy of the installed packs on a dataset, by family")
     _add_dataset(evaluate)
     _add_devices(evaluate)
-    evaluate.add_argument("--journal", type=Path, metavar="FILE",
-                          help="keep what is done in FILE, to go on from there")
-    add_worker_arguments(evaluate)
+    add_worker_arguments(evaluate, journal=True)
 
     readme = command("readme", lambda o, console: write_readme(o.bench, o.predictor, o.output),
                      "write the README's tables: standard networks, and accuracy from the cards")
@@ -240,6 +238,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_environment(procedure)
     _add_output(procedure)
     _add_page(procedure, "--page")
+
+    bulk = command("bulk", _bulk, "predictions of very many files: speed by workers, memory, and a kill")
+    _add_device(bulk, "cortexA76cpu_tflite21")
+    bulk.add_argument("--files", type=positive_int, default=100_000, metavar="N",
+                      help="small ONNX files of the long run, which is killed half-way and repeated")
+    bulk.add_argument("--workers", type=positive_int, default=2, metavar="N", help="of the long run")
+    bulk.add_argument("--sample", type=positive_int, default=5000, metavar="N",
+                      help="files of each run that tells the speed of a number of workers")
+    bulk.add_argument("--jobs", type=positive_int, nargs="+", action=_Several, default=[1, 2, 4], metavar="N",
+                      help="those numbers of workers")
+    _add_work(bulk, cache / "bulk", "the files")
+    _add_output(bulk)
+    _add_page(bulk, "--page")
 
     speed = command("speed", _speed,
                     "speed and size, each figure beside its rival's in the same run (NNI 2.10.1)")
@@ -365,6 +376,17 @@ def _reference_latency(options: argparse.Namespace, console: Console) -> None:
         options.predictor, options.seed, options.work, options.output, console, options.epochs,
         options.workers,
     )  # fmt: skip
+
+
+def _bulk(options: argparse.Namespace, console: Console) -> None:
+    from .bulk.measuring import Plan, run_bulk
+    from .bulk.page import write_bulk
+
+    plan = Plan(options.predictor, options.files, options.workers, options.sample, options.jobs)
+    results = options.output / "bulk.json"
+    run_bulk(plan, options.work, results, console)
+    if options.page:
+        write_bulk(results, options.page)
 
 
 def _speed(options: argparse.Namespace, console: Console) -> None:

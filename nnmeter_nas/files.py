@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -41,17 +43,23 @@ def is_disk_full(error: OSError) -> bool:
 
 def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:
     """Write ``parts`` one after another to ``path``, atomically. Create missing parent folders."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(parts)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)  # gone if we are interrupted after the rename
-        raise
+    with _taking_the_place_of(Path(path)) as file:
+        file.writelines(parts)
+
+
+def write_stream(path: str | Path, stream: BinaryIO) -> None:
+    """Copy all of ``stream`` to ``path``, atomically. Create missing parent folders."""
+    stream.seek(0)
+    with _taking_the_place_of(Path(path)) as file:
+        shutil.copyfileobj(stream, file, _BLOCK)
+
+
+@contextmanager
+def unnamed_file_beside(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file without a name on the disk of ``path``. It is gone when the process is, even if killed."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield file
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
@@ -91,6 +99,21 @@ def digest(value: Any) -> str:
     """SHA-256 of a JSON-like value (numbers, strings, lists and mappings), as a hex string."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _taking_the_place_of(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write, which takes the place of ``path`` if the context ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)  # gone if we are interrupted after the rename
+        raise
 
 
 def _umask() -> int:

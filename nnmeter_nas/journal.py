@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,34 +21,47 @@ class Journal:
 
     Attributes:
         path: the file.
-        records: its records, oldest first.
+        records: its records, oldest first; empty if they are not kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: bool = True) -> None:
         """Open ``path``, and create the file if it does not exist.
+
+        Args:
+            path: the file.
+            keep: hold all records in memory. If not, :func:`iter_journal` reads them one at a time.
 
         Raises:
             SearchError: a complete line is not a JSON object.
         """
         self.path = path
-        self.records, length = _read(path)
+        self.records: list[dict[str, Any]] = []
+        self._keep = keep
+        length = 0
+        for record, end in _lines(path):
+            length = end
+            if keep:
+                self.records.append(record)
         created = not path.exists()
         self._file: BinaryIO = path.open("ab")
         self._file.truncate(length)
         if created:
             _sync_folder(path.parent)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write ``record``, made of JSON values, and wait until it is on the disk.
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Write ``records``, made of JSON values, and wait until they are on the disk.
+
+        A crash meanwhile may leave the first few of them.
 
         Raises:
-            ValueError: it holds NaN or infinity, which JSON lacks.
+            ValueError: one holds NaN or infinity, which JSON lacks. None is written.
         """
-        line = json.dumps(dict(record), allow_nan=False, separators=(", ", ": "))
-        self._file.write(f"{line}\n".encode())
+        lines = [json.dumps(dict(one), allow_nan=False, separators=(", ", ": ")) for one in records]
+        self._file.write("".join(f"{line}\n" for line in lines).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.records.append(dict(record))
+        if self._keep:
+            self.records += map(dict, records)
 
     def close(self) -> None:
         """Close the file."""
@@ -69,18 +82,26 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     Raises:
         SearchError: a complete line is not a JSON object.
     """
-    return _read(path)[0]
+    return list(iter_journal(path))
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records and their size in bytes; an incomplete last line may follow them."""
+def iter_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal as :func:`read_journal` returns them, one in memory at a time."""
+    return (record for record, _ in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each record and where its line ends, in bytes; an incomplete last line is left out."""
     try:
-        content = path.read_bytes()
+        file = path.open("rb")
     except FileNotFoundError:
-        return [], 0
-    length = content.rfind(b"\n") + 1
-    lines = content[:length].split(b"\n")[:-1]
-    return [_record(path, number, line) for number, line in enumerate(lines, 1)], length
+        return
+    with file:
+        end = 0
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                end += len(line)
+                yield _record(path, number, line.removesuffix(b"\n")), end
 
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from .models import FOLDER_SUFFIXES, suffix_of
 DEFAULT_DEVICE = "cortexA76cpu_tflite21"
 #: Value of ``--predictor`` that selects every device.
 ALL = "all"
+#: Suffix of an output file -> format of results.
+_FORMATS = {".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,17 +54,19 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     formats.add_argument("--json", dest="format", action="store_const", const="json", help="a JSON array")
     formats.add_argument("--csv", dest="format", action="store_const", const="csv", help="CSV with a header")
     output.add_argument("-o", "--output", type=new_file, metavar="FILE",
-                        help="write to FILE, whole or not at all; its suffix .json or .csv tells the format")
+                        help="write to FILE, whole or not at all; its suffix tells the format: "
+                        f"{', '.join(_FORMATS)}")
 
 
 def check_format(options: argparse.Namespace) -> None:
     """Choose the format by the suffix of ``--output``; report wrong usage if the suffix does not tell it."""
     if options.output is None:
         return
-    options.format = options.format or {".json": "json", ".csv": "csv"}.get(options.output.suffix.lower())
+    options.format = options.format or _FORMATS.get(options.output.suffix.lower())
     if options.format is None:
         options.parser.error(
-            f"argument -o/--output: cannot tell the format of {options.output}; add --json or --csv"
+            f"argument -o/--output: cannot tell the format of {options.output}; add --json or --csv, or end "
+            f"its name in {', '.join(_FORMATS)}"
         )
 
 

@@ -89,11 +89,13 @@ def _rows(path: Path) -> list[tuple[Path, float]]:
     return rows
 
 
-def _advancing(rows: list[tuple[Path, float]], advance: Callable[[], None]) -> Iterator[tuple[Path, float]]:
+def _advancing(
+    rows: list[tuple[Path, float]], advance: Callable[[int], None]
+) -> Iterator[tuple[Path, float]]:
     """Yield the rows, and call ``advance`` after each."""
     for row in rows:
         yield row
-        advance()
+        advance(1)
 
 
 def _table(fit: Fit, paths: list[Path], device: str) -> Table:

@@ -28,10 +28,10 @@ from .plots import kernels_plot
 from .results import written
 from .runs import Run, findings, identity, note_default_device
 
-COLUMNS = (
-    "model", "predictor", "version", "kernel", "type", "input", "output", "ms", "share", "extrapolated",
-    "estimated", "error",
-)  # fmt: skip
+COLUMNS = {
+    "model": str, "predictor": str, "version": float, "kernel": str, "type": str, "input": str, "output": str,
+    "ms": float, "share": float, "extrapolated": bool, "estimated": bool, "error": str,
+}  # fmt: skip
 _EPILOG = """\
 Kernels come in the order in which they run, with --top the costliest first. A kernel marked * lies outside
 the range measured on the device; one marked ~ is of a type that was never measured there, and estimated.

@@ -35,7 +35,10 @@ from .messages import console, note
 from .results import written
 from .workers import add_worker_arguments, spreads, using_workers
 
-_FIXED = ("table", "space", "predictor", "version", "input_shape", "rank", "latency_ms", "low_ms", "high_ms")
+_FIXED = {
+    "table": str, "space": str, "predictor": str, "version": float, "input_shape": str, "rank": int,
+    "latency_ms": float, "low_ms": float, "high_ms": float,
+}  # fmt: skip
 _EPILOG = """\
 The fastest and the slowest are those of the whole space, which is never listed. So many lie next to a latency
 that --closest, and --slowest under a limit, give some of them; --sample ranks random ones.
@@ -103,14 +106,14 @@ def run(options: argparse.Namespace) -> int:
         for named, chosen, summary in found:
             _print(named, _rows(named, chosen, options), summary or latency_range(named.table))
         return 0
-    labels = dict.fromkeys(label for named, *_ in found for label in named.table.labels)
-    with written(options, (*_FIXED, *labels, "error")) as write:
+    labels = dict.fromkeys((label for named, *_ in found for label in named.table.labels), str)
+    with written(options, {**_FIXED, **labels, "error": str}) as write:
         for named, chosen, _ in found:
             for row in _rows(named, chosen, options):
                 low, high = (row.interval.low, row.interval.high) if row.interval else (None, None)
                 record = {**named.identity, "rank": row.rank, "latency_ms": row.ms}
                 record.update(low_ms=low, high_ms=high, error=None)
-                choices = row.architecture if options.format == "csv" else {"architecture": row.architecture}
+                choices = {"architecture": row.architecture} if options.format == "json" else row.architecture
                 write({**record, **choices})
     return 0
 

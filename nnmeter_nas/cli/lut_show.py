@@ -21,7 +21,10 @@ from .messages import console, note
 from .plots import heat_map
 from .results import written
 
-COLUMNS = ("table", "space", "predictor", "version", "input_shape", "label", "candidate", "ms", "error")
+COLUMNS = {
+    "table": str, "space": str, "predictor": str, "version": float, "input_shape": str, "label": str,
+    "candidate": str, "ms": float, "error": str,
+}  # fmt: skip
 _EPILOG = """\
 An architecture takes the stationary part, its blocks, and what choices that interact add or save.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 
@@ -22,6 +23,30 @@ _LINES_SUFFIX, _LINES = ".jsonl", "nnmeter-ir lines"
 FOLDER_SUFFIXES = {**SUFFIXES, _LINES_SUFFIX: _LINES}
 #: Flag -> type of the models that it names.
 _FLAGS = {"onnx": "onnx", "tensorflow": "pb", "nn_meter_ir": "nnmeter-ir"}
+#: Kind of a source that names a model of torchvision.
+_TORCHVISION = "torchvision"
+#: Most sources of a chunk, and bytes of a file with one graph per line in a source: seconds of work.
+_SOURCES, _RANGE_BYTES = 16, 1 << 20
+#: Least number of chunks that workers share, so that each of them has something to do.
+_CHUNKS = 64
+
+
+class Source(NamedTuple):
+    """Where models come from.
+
+    Attributes:
+        name: path as the user gave it, or name of a torchvision model.
+        kind: model type; None if the suffix of a file does not tell it.
+        start, end: of a file with one graph per line, take the lines that start at a byte in
+            ``[start, end)``; an ``end`` of None is the end of the file.
+    """
+
+    name: str
+    kind: str | None
+    start: int = 0
+    end: int | None = None
+
+
 
 
 @dataclass(frozen=True)
@@ -45,59 +70,106 @@ class Models:
     """All models that a command line names. Iterating opens one file after another.
 
     Attributes:
-        files: (path, model type) of each file, with folders expanded; the type is None if the suffix does not
-            tell it.
-        torchvision: names of torchvision models.
+        sources: where they come from, each once; folders are expanded.
+        folder: where relative paths start.
         input_shape: input shape of all models, or None.
         allow_quantized: read a quantised model as the float network.
         like_nn_meter: unless ``input_shape`` is given, read torchvision models with nn-Meter's input, not
             with their usual ones.
+        tell: called with remarks on how a model is read.
     """
 
-    files: Sequence[tuple[Path, str | None]]
-    torchvision: Sequence[str]
+    sources: Sequence[Source]
+    folder: str
     input_shape: InputShape | None
     allow_quantized: bool = False
     like_nn_meter: bool = False
+    tell: Callable[[str], None] = note
 
     @classmethod
     def named_by(cls, options: argparse.Namespace) -> Models:
         """Return the models that ``options`` name, in the order of the flags."""
-        files = [found for path in options.model for found in _files(path, None)]
+        sources = [found for path in options.model for found in _files(path, None)]
         for flag, kind in _FLAGS.items():
-            files += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
+            sources += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
+        sources += [Source(name, _TORCHVISION) for name in options.torchvision or ()]
         shapes = options.input_shape or [None]
         input_shape = shapes[0] if len(shapes) == 1 else shapes
         how = options.allow_quantized, options.like_nn_meter
-        return cls(files, options.torchvision or (), input_shape, *how)
+        return cls(list(dict.fromkeys(sources)), os.getcwd(), input_shape, *how)
 
     def __len__(self) -> int:
-        return sum(_count(path) if kind == _LINES else 1 for path, kind in self.files) + len(self.torchvision)
+        return sum(_count(self.path(one)) if one.kind == _LINES else 1 for one in self.sources)
 
     def __iter__(self) -> Iterator[Model]:
+        for source in self.sources:
+            yield from self.models_of(source)
+
+    def models_of(self, source: Source) -> Iterator[Model]:
+        """Yield the models of one of the sources."""
+        name, kind = source.name, source.kind
         how = self.input_shape, self.allow_quantized
-        for path, kind in self.files:
-            if kind == _LINES:
-                yield from self._lines(path)
-            else:
-                read = partial(_read_file, path, kind, *how)
-                yield Model(str(path), path, kind or "unknown", read)
-        for name in self.torchvision:
-            read = partial(_read_torchvision, name, *how, self.like_nn_meter)
+        if kind == _TORCHVISION:
+            read = partial(_read_torchvision, name, *how, self.like_nn_meter, self.tell)
             yield Model(name, None, "torch", read)
+        elif kind == _LINES:
+            yield from self._lines(source)
+        else:
+            path = self.path(source)
+            yield Model(name, path, kind or "unknown", partial(_read_file, path, kind, *how))
 
-    def _lines(self, path: Path) -> Iterator[Model]:
-        """Yield the models of a file with one graph per line; stop after a malformed line."""
-        from ..readers.nnmeter_ir.dataset import iter_models  # late: other formats do not need it
+    def path(self, source: Source) -> Path:
+        """Return where this process, which may be in another folder or on another machine, finds a file."""
+        return Path(source.name if os.getcwd() == self.folder else os.path.join(self.folder, source.name))
 
+    def stamp(self, source: Source) -> list[int] | None:
+        """Return what changes when a file does: size in bytes and time of change in ns; None without file."""
+        if source.kind == _TORCHVISION:
+            return None
         try:
-            for model in iter_models(path):
-                read = partial(
-                    read_model, model.graph, "nnmeter-ir", self.input_shape, self.allow_quantized
-                )
-                yield Model(f"{path}:{model.id}", path, "nnmeter-ir", read)
-        except DatasetError as error:
-            yield Model(str(path), path, "nnmeter-ir", partial(_raise, error))
+            found = self.path(source).stat()
+        except OSError:
+            return None
+        return [found.st_size, found.st_mtime_ns]
+
+    def in_ranges(self) -> Models:
+        """Return the same models, with large files of one graph per line as several sources."""
+        return replace(self, sources=[part for source in self.sources for part in self._ranges(source)])
+
+    def chunks(self, most: int = _SOURCES) -> list[Models]:
+        """Return the same models in chunks of up to ``most`` sources; few models make smaller chunks."""
+        size = max(1, min(most, len(self.sources) // _CHUNKS))
+        starts = range(0, len(self.sources), size)
+        return [replace(self, sources=self.sources[start : start + size]) for start in starts]
+
+    def __str__(self) -> str:
+        first, more = self.sources[0].name, len(self.sources) - 1
+        return f"{first} and {more} more" if more else first
+
+    def _ranges(self, source: Source) -> list[Source]:
+        if source.kind != _LINES:
+            return [source]
+        try:
+            size = self.path(source).stat().st_size
+        except OSError:
+            size = 0  # reading it tells why
+        starts = range(0, max(size, 1), _RANGE_BYTES)
+        return [source._replace(start=start, end=start + _RANGE_BYTES) for start in starts]
+
+    def _lines(self, source: Source) -> Iterator[Model]:
+        """Yield the models of a file with one graph per line; a malformed line is one that cannot be read."""
+        from ..readers.nnmeter_ir.dataset import read_lines  # late: other formats do not need it
+
+        path, how = self.path(source), (self.input_shape, self.allow_quantized)
+        try:
+            for model in read_lines(path, source.start, source.end):
+                if isinstance(model, DatasetError):
+                    yield Model(source.name, path, "nnmeter-ir", partial(_raise, model))
+                else:
+                    read = partial(read_model, model.graph, "nnmeter-ir", *how)
+                    yield Model(f"{source.name}:{model.id}", path, "nnmeter-ir", read)
+        except DatasetError as error:  # there is no such file
+            yield Model(source.name, path, "nnmeter-ir", partial(_raise, error))
 
 
 def suffix_of(path: Path) -> str:
@@ -113,16 +185,19 @@ def _suffixes(kind: str | None) -> dict[str, str]:
     return {suffix: k for suffix, k in FOLDER_SUFFIXES.items() if k in kinds}
 
 
-def _files(path: Path, kind: str | None) -> list[tuple[Path, str | None]]:
+def _files(path: Path, kind: str | None) -> list[Source]:
     """Return the file ``path`` itself, or the models in and below a folder, sorted.
 
     A folder without models is returned itself.
     """
     kinds = _suffixes(kind)
     if not path.is_dir():
-        return [(path, kinds.get(suffix_of(path), kind))]
-    found = sorted(p for p in path.rglob("*") if suffix_of(p) in kinds and p.is_file())
-    return [(p, kinds[suffix_of(p)]) for p in found] or [(path, kind)]
+        return [Source(str(path), kinds.get(suffix_of(path), kind))]
+    # Strings and not paths: there may be millions.
+    names = [os.path.join(folder, name) for folder, _, files in os.walk(path) for name in files
+             if os.path.splitext(name)[1].lower() in kinds]  # fmt: skip
+    names = sorted(filter(os.path.isfile, names), key=lambda name: name.split(os.sep))
+    return [Source(n, kinds[os.path.splitext(n)[1].lower()]) for n in names] or [Source(str(path), kind)]
 
 
 def _count(path: Path) -> int:
@@ -146,7 +221,11 @@ def _read_file(
 
 
 def _read_torchvision(
-    name: str, input_shape: InputShape | None, allow_quantized: bool, like_nn_meter: bool
+    name: str,
+    input_shape: InputShape | None,
+    allow_quantized: bool,
+    like_nn_meter: bool,
+    tell: Callable[[str], None],
 ) -> nx.DiGraph:
     """Read a model with the given input; if none is given, tell which one is taken, unless it is common."""
     # late: files need none of it
@@ -161,7 +240,7 @@ def _read_torchvision(
             f"input_shape={IMAGE}, as by nn-Meter; its usual one is input_shape={usual}" if as_nn_meter else
             f"input_shape={usual}, its usual one; pass another for another latency"
         )  # fmt: skip
-        note(in_flags(f"{name} is read with {told}", ["input_shape"]))
+        tell(in_flags(f"{name} is read with {told}", ["input_shape"]))
     return graph
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ..predictor import Explanation
+from ..packs.intervals import Interval
+from ..predictor import LatencyPredictor
 from .arguments import (
     add_device_arguments,
     add_format_arguments,
@@ -17,15 +18,22 @@ from .arguments import (
     load_predictors,
 )
 from .commands import set_command
-from .messages import say_as_nn_meter
-from .models import Model, Models
-from .results import written
-from .runs import Run, findings, identity, note_default_device
+from .messages import note, say_as_nn_meter
+from .models import Models
+from .outcomes import outcomes
+from .results import Record, written
+from .runs import note_default_device
+from .workers import add_worker_arguments
 
-COLUMNS = (
-    "model", "predictor", "version", "latency_ms", "low_ms", "high_ms",
-    "unpredicted_share", "extrapolated_share", "estimated_share", "error",
-)  # fmt: skip
+#: The records of one model, one for each device.
+Records = Sequence[Record]
+#: Most warnings and errors that are shown of models whose records go to a file.
+_MESSAGES = 100
+
+COLUMNS = {
+    "model": str, "predictor": str, "version": float, "latency_ms": float, "low_ms": float, "high_ms": float,
+    "unpredicted_share": float, "extrapolated_share": float, "estimated_share": float, "error": str,
+}  # fmt: skip
 _EPILOG = """\
 output:
   one model on one device   its latency in ms: the number alone, so that a script can take it;
@@ -34,30 +42,34 @@ output:
                             90 % interval), then the model
   lat_pred                  the line that scripts parse, as nn-Meter's command prints it:
                             (nn-Meter) [RESULT] predict latency for NAME: MS ms
-  --json, --csv             a record a model and device: {columns};
-                            the measured latency is from low_ms to high_ms for 9 of 10 models;
+  --json, --csv, or -o of   a record a model and device: {columns};
+  .json, .csv, .parquet     the measured latency is from low_ms to high_ms for 9 of 10 models;
                             shares are 0 to 1: what is not predicted of the work, the others of the latency
 
 examples:
   nnmeter-nas predict --predictor cortexA76cpu_tflite21 --onnx mobilenet_v2.onnx
   nnmeter-nas predict models/ --predictor cortexA76cpu_tflite21 adreno640gpu_tflite21
   nnmeter-nas predict --nn-meter-ir resnets.jsonl --predictor all --csv -o latencies.csv
+  nnmeter-nas predict models/ --jobs 2 --journal latencies.journal -o latencies.parquet
   nnmeter-nas predict --torchvision resnet18 mobilenet_v2 --input-shape 1 3 192 192 --json
   ms=$(nnmeter-nas predict model.onnx --predictor myriadvpu_openvino2019r2)
 
-A model that fails is named on stderr with the reason, and the others still run; the exit code is then 1.
+A model that fails is named on stderr with the reason, and the others still run; the exit code is then 1. With
+-o, stderr shows the first 100 warnings and errors; the file has all of them in its columns.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
-    columns = ", ".join(COLUMNS[:6]) + ",\n" + 28 * " " + ", ".join(COLUMNS[6:])
+    names = list(COLUMNS)
+    columns = ", ".join(names[:6]) + ",\n" + 28 * " " + ", ".join(names[6:])
     set_command(parser, run, _EPILOG.format(columns=columns))
     add_model_arguments(parser)
     add_device_arguments(parser)
     parser.add_argument("--strict", action="store_true",
                         help="fail on a model with operators that were not measured, instead of a warning")
     add_format_arguments(parser)
+    add_worker_arguments(parser, journal=True)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,24 +78,40 @@ def run(options: argparse.Namespace) -> int:
     check_models(options)
     predictors = load_predictors(options)
     models = Models.named_by(options)
-    work = Run(models, predictors, options.verbose, warns=True, strict=options.strict)
     if options.format:
         with written(options, COLUMNS) as write:
-            for model, results in work:
-                for predictor, result in zip(predictors, results, strict=True):
-                    write({**identity(model, predictor), **findings(result)})
-        return work.exit_code
+            return _told(models, predictors, options, lambda records: list(map(write, records)))
     devices = [predictor.device for predictor in predictors]
     lines: _Lines | _NnMeterLines
     if options.like_nn_meter:
         lines = _NnMeterLines(devices)
     else:
         lines = _Lines(devices, single=len(models) == len(predictors) == 1)
-    for model, results in work:
-        lines.write(model, results)
+    code = _told(models, predictors, options, lines.write)
     if lines.written:
         note_default_device(options)
-    return work.exit_code
+    return code
+
+
+def _told(
+    models: Models,
+    predictors: Sequence[LatencyPredictor],
+    options: argparse.Namespace,
+    write: Callable[[Records], object],
+) -> int:
+    """Predict the models; tell and write the outcome of each, and return the exit code."""
+    code, messages = 0, 0
+    for outcome in outcomes(models, predictors, options):
+        for message in outcome.messages:
+            messages += 1
+            if options.output is None or messages <= _MESSAGES:
+                note(message)
+        if any(record["error"] for record in outcome.records):
+            code = 1
+        write(outcome.records)
+    if options.output and messages > _MESSAGES:
+        note(f"{messages - _MESSAGES} more warnings and errors; the columns of the file tell them")
+    return code
 
 
 class _Lines:
@@ -94,25 +122,27 @@ class _Lines:
         self._headings = [f"{device} (ms)" for device in devices]
         self._write = self._write_number if single else self._write_row
 
-    def write(self, model: Model, results: list[Explanation | Exception]) -> None:
-        """Write one model, unless it failed on every device."""
-        found = [None if isinstance(result, Exception) else result for result in results]
-        if any(found):
-            self._write(model, found)
+    def write(self, records: Records) -> None:
+        """Write the records of one model, unless it failed on every device."""
+        if not all(record["error"] for record in records):
+            self._write(records)
             self.written = True
 
-    def _write_number(self, model: Model, found: Sequence[Explanation | None]) -> None:
-        for result in found:
-            if result is not None:
-                told = f"{model.name}: {result.title}"
-                print(told if sys.stdout.isatty() else result.latency_ms)
+    def _write_number(self, records: Records) -> None:
+        [record] = records
+        if sys.stdout.isatty():
+            interval = _interval(record)
+            told = f"{record['latency_ms']:.3f} ms" if interval is None else str(interval)
+            print(f"{record['model']}: {told} on {record['predictor']}")
+        else:
+            print(record["latency_ms"])
 
-    def _write_row(self, model: Model, found: Sequence[Explanation | None]) -> None:
+    def _write_row(self, records: Records) -> None:
         if not self.written:
             print(*self._headings, "model", sep="  ")
-        figures = ["failed" if result is None else _figure(result) for result in found]
+        figures = ["failed" if record["error"] else _figure(record) for record in records]
         aligned = [f.rjust(len(heading)) for f, heading in zip(figures, self._headings, strict=True)]
-        print(*aligned, model.name, sep="  ", flush=True)
+        print(*aligned, records[0]["model"], sep="  ", flush=True)
 
 
 class _NnMeterLines:
@@ -122,17 +152,24 @@ class _NnMeterLines:
         self.written = False
         self._places = [f" on {device}" for device in devices] if len(devices) > 1 else [""]
 
-    def write(self, model: Model, results: list[Explanation | Exception]) -> None:
-        """Write one model, unless it failed on every device. A file's name goes without its folder."""
-        for place, result in zip(self._places, results, strict=True):
-            if not isinstance(result, Exception):
-                name = os.path.basename(model.name)
-                say_as_nn_meter(f"[RESULT] predict latency for {name}{place}: {result.latency_ms} ms")
+    def write(self, records: Records) -> None:
+        """Write the records of one model, unless it failed on every device; a file without its folder."""
+        for place, record in zip(self._places, records, strict=True):
+            if not record["error"]:
+                name = os.path.basename(record["model"])
+                say_as_nn_meter(f"[RESULT] predict latency for {name}{place}: {record['latency_ms']} ms")
                 self.written = True
 
 
-def _figure(result: Explanation) -> str:
+def _figure(record: Record) -> str:
     """Latency in ms; on a terminal with its limits, if they are known."""
-    interval = result.interval() if sys.stdout.isatty() else None
-    told = f"{result.latency_ms:.4f}"
+    interval = _interval(record) if sys.stdout.isatty() else None
+    told = f"{record['latency_ms']:.4f}"
     return told if interval is None else f"{told} ({interval.low:.4g} to {interval.high:.4g})"
+
+
+def _interval(record: Record) -> Interval | None:
+    """The latency with its limits, if they are known."""
+    if record["low_ms"] is None:
+        return None
+    return Interval(record["low_ms"], record["latency_ms"], record["high_ms"])

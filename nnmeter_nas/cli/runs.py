@@ -6,7 +6,7 @@ import argparse
 import math
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..errors import GraphError, NnMeterNasError
 from ..predictor import Explanation, LatencyPredictor
 from ..progress import progress
 from .arguments import DEFAULT_DEVICE
-from .messages import fail, grouped, in_flags, note, warn
+from .messages import grouped, in_flags, note
 from .models import Model, Models
 
 
@@ -28,6 +28,7 @@ class Run:
         verbose: say more about each model.
         warns: warn of what a latency leaves out, for output that does not tell it.
         strict: with ``warns``, fail on an operator of a type that was not measured.
+        tell: called with each remark, warning and error.
         exit_code: 0, or 1 if a model has failed so far.
     """
 
@@ -36,6 +37,7 @@ class Run:
     verbose: bool
     warns: bool = False
     strict: bool = False
+    tell: Callable[[str], None] = note
     exit_code: int = 0
 
     def __iter__(self) -> Iterator[tuple[Model, list[Explanation | Exception]]]:
@@ -45,24 +47,25 @@ class Run:
         """
         with progress(len(self.models)) as advance:
             for model in self.models:
-                yield model, self._results(model)
-                advance()
+                yield model, self.results(model)
+                advance(1)
 
-    def _results(self, model: Model) -> list[Explanation | Exception]:
+    def results(self, model: Model) -> list[Explanation | Exception]:
+        """Return the explanation of a model on each device, or the error."""
         try:
             graph = model.read()
         except Exception as error:  # a bad model, or a bug of ours, must not stop the others
-            self.exit_code = report(model, error, self.verbose)
+            self._fail(model, error)
             return [error] * len(self.predictors)
         if self.verbose:
-            note(f"{model.name}: {model.kind}, {len(graph)} operators")
+            self.tell(f"{model.name}: {model.kind}, {len(graph)} operators")
         results, warned = [], []
         for predictor in self.predictors:
             result, messages = self._result(graph, predictor)
             results.append(result)
             warned += [(predictor.device, message) for message in messages]
         for message in grouped(warned):
-            warn(f"{model.name}: {message}")
+            self.tell(f"warning: {model.name}: {message}")
         self._report(model, results)
         return results
 
@@ -94,13 +97,16 @@ class Run:
             if isinstance(result, NnMeterNasError):
                 said.append((predictor.device, str(result)))
             elif isinstance(result, Exception):
-                self.exit_code = report(model, result, self.verbose)
+                self._fail(model, result)
         for message in grouped(said):
-            self.exit_code = report(model, NnMeterNasError(message), self.verbose)
+            self._fail(model, NnMeterNasError(message))
+
+    def _fail(self, model: Model, error: Exception) -> None:
+        self.exit_code = report(model, error, self.verbose, self.tell)
 
 
-def report(model: Model, error: Exception, verbose: bool) -> int:
-    """Print why a model failed, and return the exit code for a failure.
+def report(model: Model, error: Exception, verbose: bool, tell: Callable[[str], None] = note) -> int:
+    """Tell why a model failed, and return the exit code for a failure.
 
     An error that is neither this package's nor the system's is a bug of ours; it too fails only its model.
     ``verbose`` shows where it was raised, and where its cause was if a reader took that for a damaged model.
@@ -109,8 +115,9 @@ def report(model: Model, error: Exception, verbose: bool) -> int:
     if not isinstance(error, NnMeterNasError | OSError):
         message = f"unexpected {type(error).__name__}: {error}; --verbose tells where it happened"
     if verbose and (error.__cause__ or not isinstance(error, NnMeterNasError | OSError)):
-        traceback.print_exception(error)
-    return fail(message if model.name in message else f"{model.name}: {message}")
+        tell("".join(traceback.format_exception(error)).rstrip())
+    tell(f"error: {message}" if model.name in message else f"error: {model.name}: {message}")
+    return 1
 
 
 def _in_flags(error: Exception) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from ..parallel.bulk import BACKENDS, workers
 from .arguments import positive_int
 
 
-def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for spreading work; :func:`using_workers` obeys them."""
+def add_worker_arguments(parser: argparse.ArgumentParser, journal: bool = False) -> None:
+    """Add the flags for spreading work; :func:`using_workers` obeys them.
+
+    ``journal`` adds the flag for the file from which an interrupted command goes on.
+    """
     spread = parser.add_argument_group("workers", "see docs/bulk.md")
     spread.add_argument("--jobs", type=positive_int, metavar="N",
                         help="work in N processes (default: all of the cluster at --scheduler, or else "
@@ -19,6 +23,10 @@ def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what runs the processes (default: %(default)s, on this machine)")
     spread.add_argument("--scheduler", metavar="ADDRESS",
                         help="of a cluster of Dask or Ray; without it, one is started on this machine")
+    if journal:
+        spread.add_argument("--journal", type=Path, metavar="FILE",
+                            help="keep what is done in FILE; after a crash, the same command goes on "
+                            "from there")
 
 
 def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:

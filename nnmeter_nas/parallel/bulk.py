@@ -15,11 +15,14 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -28,6 +31,7 @@ from ..errors import NnMeterNasError, UnknownDeviceError, WorkerError
 from ..extras import load_extra
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, load_latency_predictor
+from ..progress import progress
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -39,6 +43,8 @@ _ROUND = 4
 #: Bytes of shared memory for the results of a local Ray; Ray's minimum is 75 MB.
 _RAY_STORE = 100_000_000
 _DASK_GIVES_UP = "KilledWorker"
+#: Seconds between two looks of a worker at whether its parent lives.
+_LOOK = 2.0
 #: Seconds to wait for a scheduler to answer.
 _PATIENCE = 10
 
@@ -80,18 +86,24 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
 
 
 def spread(
-    function: Callable[[Chunk], Result], chunks: Sequence[Chunk], description: str | None = None
+    function: Callable[[Chunk], Result],
+    chunks: Sequence[Chunk],
+    description: str | None = None,
+    lost: Callable[[Chunk, WorkerError], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield the result of ``function`` for each of ``chunks`` in order, each as soon as it is ready.
 
     Chunks run on the workers set by :func:`workers` or ``joblib.parallel_config``, else in this process. If a
-    worker dies, its chunks run again.
+    worker dies, its chunks run again; if that repeats, one of them at a time, until it is known which chunk
+    kills its worker.
 
     Args:
         function: a function from a module that workers can import; it always returns the same result for a
             chunk.
         chunks: small descriptions of the work, sent to the workers.
         description: text of the bar on a terminal; None means no bar.
+        lost: called in this process for a chunk whose worker dies even where it runs alone; what it returns
+            is the chunk's result. None raises the WorkerError that it would get.
 
     Raises:
         WorkerError: workers died repeatedly at the same chunk.
@@ -101,24 +113,19 @@ def spread(
         Warning: raised by ``function``; messages that differ only in figures are shown once. Also if workers
             die.
     """
-    from rich.console import Console  # late: commands that spread nothing do not need it
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = description is None or not console.is_terminal
-    results = track(_results(function, chunks), description or "", len(chunks), console=console,
-                    disable=hidden)  # fmt: skip
     warned: set[tuple[type[Warning], str]] = set()
-    for done in results:
-        for kind, message in done.warnings:
-            topic = kind, re.sub(r"\d[\d.]*", "", message)
-            if topic not in warned:
-                warned.add(topic)
-                warnings.warn(message, kind, stacklevel=2)
-        if done.error is not None:
-            raise done.error
-        assert done.result is not None
-        yield done.result
+    with progress(len(chunks) if description else 0, description or "", least=1) as advance:
+        for done in _results(function, chunks, lost):
+            for kind, message in done.warnings:
+                topic = kind, re.sub(r"\d[\d.]*", "", message)
+                if topic not in warned:
+                    warned.add(topic)
+                    warnings.warn(message, kind, stacklevel=2)
+            if done.error is not None:
+                raise done.error
+            assert done.result is not None
+            yield done.result
+            advance(1)
 
 
 @dataclass(frozen=True)
@@ -175,25 +182,63 @@ def _run(function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
     return _Done(result, failure, [(w.category, str(w.message)) for w in caught])
 
 
-def _results(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
-    """Yield the outcome of each chunk; chunks lost with a worker run again once."""
+def _run_in_worker(command: int, function: Callable[[Chunk], Result], chunk: Chunk) -> _Done[Result]:
+    """Run one chunk in a worker of the process ``command``."""
+    if os.getppid() == command:
+        _end_with(command)
+    return _run(function, chunk)
+
+
+@lru_cache(maxsize=1)
+def _end_with(parent: int) -> None:
+    """Make this worker end soon after its parent, even if that is killed; loky's would wait for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _results(
+    function: Callable[[Chunk], Result],
+    chunks: Sequence[Chunk],
+    lost: Callable[[Chunk, WorkerError], Result] | None,
+) -> Iterator[_Done[Result]]:
+    """Yield the outcome of each chunk; chunks lost with a worker run again, from the second time on alone."""
     done, lost_at = 0, -1
     while done < len(chunks):
+        alone = lost_at == done
         try:
-            for result in _once(function, chunks[done:]):
+            for result in _once(function, chunks[done : done + 1] if alone else chunks[done:]):
                 done += 1
                 yield result
         except _deaths() as error:
-            # Dask has already tried the chunk on four workers before it raises this.
-            if lost_at == done or type(error).__name__ == _DASK_GIVES_UP:
-                raise WorkerError(
-                    f"workers die again and again at chunk {done + 1} of {len(chunks)} or next to it: "
-                    f"{chunks[done]}; mostly memory is short: take fewer jobs, or machines with more "
-                    f"({type(error).__name__}: {error})"
-                ) from error
+            # Which of the chunks under way killed the worker is known only of one that ran alone. Dask has
+            # tried the chunk that it names on four workers before it raises this, but does not say which.
+            if alone:
+                where = f"chunk {done + 1} of {len(chunks)}: {chunks[done]}"
+                result = _lost(where, chunks[done], error, lost)
+                done += 1
+                yield result
+                continue
             lost_at = done
             warnings.warn(f"a worker died at chunk {done + 1} of {len(chunks)} or next to it; they run again",
                           stacklevel=2)  # fmt: skip
+
+
+def _lost(
+    where: str, chunk: Chunk, error: BaseException, lost: Callable[[Chunk, WorkerError], Result] | None
+) -> _Done[Result]:
+    """Return the outcome of a chunk that kills its workers; ``where`` names it."""
+    told = WorkerError(
+        f"workers die again and again at {where}; mostly memory is short: take fewer jobs, or machines with "
+        f"more ({type(error).__name__}: {error})"
+    )
+    if lost is None:
+        return _Done(None, told, [])
+    return _Done(lost(chunk, told), None, [])
 
 
 def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Iterator[_Done[Result]]:
@@ -203,7 +248,7 @@ def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Itera
         return
     joblib = _joblib()
     backend, _ = joblib.parallel.get_active_backend()
-    calls = (joblib.delayed(_run)(function, chunk) for chunk in chunks)
+    calls = (joblib.delayed(_run_in_worker)(os.getpid(), function, chunk) for chunk in chunks)
     if backend.supports_return_generator:
         yield from joblib.Parallel(batch_size=1, return_as="generator")(calls)
         return

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import bulk_tasks
 from bulk_results import assert_same
 from ir import small_cnn
+from layout import HELPERS
 from nnmeter_nas import LatencyWarning, load_latency_predictor, read_model
 from nnmeter_nas.benchmarks import __main__ as commands
 from nnmeter_nas.benchmarks.packs import evaluation
@@ -150,10 +154,10 @@ def test_processes_give_what_this_process_does_though_one_is_killed(
     assert (bench / "killed").exists()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_chunk_that_kills_every_worker_is_told_with_what_to_do() -> None:
     found: list[int] = []
-    message = r"workers die again and again at chunk .* of 9 .*: take fewer jobs"
+    message = r"workers die again and again at chunk 4 of 9: 3; .*: take fewer jobs"
     with workers(2), pytest.warns(UserWarning, match="died"), pytest.raises(WorkerError, match=message):
         found.extend(spread(bulk_tasks.die_at_three, range(9)))
     assert found == [0, 1, 4][: len(found)], "what is given is in order, and nothing twice"
@@ -267,3 +271,29 @@ def test_devices_given_one_by_one_are_all_evaluated(bench: Path, capsys: pytest.
     assert VPU in expected
     assert commands.main(["evaluate", str(bench), "--predictor", CPU, "--predictor", VPU]) == 0
     assert capsys.readouterr().out == expected
+
+
+SPREAD_AND_DIE = """
+import os, signal
+import bulk_tasks
+from nnmeter_nas.parallel.bulk import spread, workers
+
+with workers(2):
+    for process in spread(bulk_tasks.process_of, range(4)):
+        print(process, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_workers_end_with_the_process_that_is_killed() -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", SPREAD_AND_DIE], env={**os.environ, "PYTHONPATH": str(HELPERS)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode < 0
+    started = {int(process) for process in killed.stdout.split()}
+    assert started
+    while any(psutil.pid_exists(process) for process in started):
+        time.sleep(0.2)

@@ -107,7 +107,7 @@ def profile_models(
                         if count % log_frequency == 0:
                             save_profiled_results(found, path, detail, metrics)
                             logger.info("%s models complete. Still profiling...", count)
-                advance()
+                advance(1)
     finally:
         save_profiled_results(found, path, detail, metrics)
     logger.info(

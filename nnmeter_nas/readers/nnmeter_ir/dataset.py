@@ -12,6 +12,8 @@ from typing import Any
 from ...errors import DatasetError
 
 _NOT_DEVICES = ("id", "graph")
+#: What parsing a malformed line raises.
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ def iter_models(path: str | Path, start: int = 0, end: int | None = None) -> Ite
         DatasetError: the file does not exist, or a line does not follow the schema. The message names the
             file and line.
     """
+    for model in read_lines(path, start, end):
+        if isinstance(model, DatasetError):
+            raise model
+        yield model
+
+
+def read_lines(
+    path: str | Path, start: int = 0, end: int | None = None
+) -> Iterator[BenchModel | DatasetError]:
+    """Yield the models of one file as :func:`iter_models` does, or the error of a malformed line.
+
+    Raises:
+        DatasetError: the file does not exist.
+    """
     path = Path(path)
     if not path.is_file():
         raise DatasetError(f"{path} does not exist or is not a file; pass a .jsonl file of the bench dataset")
@@ -66,38 +82,41 @@ def iter_models(path: str | Path, start: int = 0, end: int | None = None) -> Ite
         if start:
             lines.seek(start - 1)
             lines.readline()  # skip the rest of the line that starts before ``start``
-        position = lines.tell()
-        for line in lines:
+        first = position = lines.tell()
+        skipped: int | None = None
+        for number, line in enumerate(lines, 1):
             if end is not None and position >= end:
                 return
-            if line.strip():
-                yield _model(path, line, position)
             position += len(line)
+            if not line.strip():
+                continue
+            try:
+                yield _model(path, line)
+            except _MALFORMED as error:
+                skipped = _lines_before(path, first) if skipped is None else skipped
+                told = DatasetError(
+                    f"{path}:{skipped + number}: not a model of the official schema "
+                    f"({type(error).__name__}: {error})"
+                )
+                told.__cause__ = error
+                yield told
 
 
-def _model(path: Path, line: bytes, position: int) -> BenchModel:
-    """Parse ``line``, which starts at byte ``position`` of ``path``."""
-    try:
-        record = json.loads(line)
-        latency = {k: _milliseconds(v) for k, v in record.items() if k not in _NOT_DEVICES and v is not None}
-        return BenchModel(str(record["id"]), family_of(path), latency, dict(record["graph"]))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        where = f"{path}:{_line_number(path, position)}"
-        raise DatasetError(
-            f"{where}: not a model of the official schema ({type(error).__name__}: {error})"
-        ) from error
+def _model(path: Path, line: bytes) -> BenchModel:
+    """Parse a line of ``path``; raises one of :data:`_MALFORMED`."""
+    record = json.loads(line)
+    latency = {k: _milliseconds(v) for k, v in record.items() if k not in _NOT_DEVICES and v is not None}
+    return BenchModel(str(record["id"]), family_of(path), latency, dict(record["graph"]))
 
 
-def _line_number(path: Path, position: int) -> int:
-    """Return the number, counted from 1, of the line that starts at byte ``position``."""
-    number = 1
+def _lines_before(path: Path, position: int) -> int:
+    """Return the number of lines before the one that starts at byte ``position``."""
+    count = 0
     with path.open("rb") as lines:
-        for line in lines:
-            position -= len(line)
-            if position < 0:
-                break
-            number += 1
-    return number
+        while position > 0:
+            position -= len(lines.readline())
+            count += 1
+    return count
 
 
 def _milliseconds(value: Any) -> float:
