@@ -24,7 +24,8 @@ from .runs import Run, findings, identity, note_default_device
 
 COLUMNS = (
     "model", "predictor", "version", "latency_ms", "low_ms", "high_ms",
-    "unpredicted_share", "extrapolated_share", "estimated_share", "error",
+    "unpredicted_share", "extrapolated_share", "estimated_share",
+    "memory_bytes", "memory_tflite_bytes", "size_bytes", "error",
 )  # fmt: skip
 _EPILOG = """\
 output:
@@ -36,7 +37,9 @@ output:
                             (nn-Meter) [RESULT] predict latency for NAME: MS ms
   --json, --csv             a record a model and device: {columns};
                             the measured latency is from low_ms to high_ms for 9 of 10 models;
-                            shares are 0 to 1: what is not predicted of the work, the others of the latency
+                            shares are 0 to 1: what is not predicted of the work, the others of the latency;
+                            memory is the most that activations take at a time, as onnxruntime and as
+                            TensorFlow Lite's own kernels use it, size that of the weights on disk
 
 examples:
   nnmeter-nas predict --predictor cortexA76cpu_tflite21 --onnx mobilenet_v2.onnx
@@ -51,7 +54,8 @@ A model that fails is named on stderr with the reason, and the others still run;
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
-    columns = ", ".join(COLUMNS[:6]) + ",\n" + 28 * " " + ", ".join(COLUMNS[6:])
+    columns = ", ".join(COLUMNS[:6]) + ",\n" + 28 * " " + ", ".join(COLUMNS[6:9])
+    columns += ",\n" + 28 * " " + ", ".join(COLUMNS[9:])
     set_command(parser, run, _EPILOG.format(columns=columns))
     add_model_arguments(parser)
     add_device_arguments(parser)
