@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import SearchError, SpaceError
 from ..extras import load_extra
+from ..pages import figure
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
 from .arguments import DEFAULT_DEVICE, count, port, positive_float, positive_int, share, size
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Measures that need no device; each has its limit, --max-NAME. (Their room would take long to import.)
 _QUANTITIES = ("flops", "params", "memory", "memory_tflite", "size")
+#: Units of bytes, the longer ones first.
+_BYTES = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "k": 1000, "m": 1000**2, "g": 1000**3}
 NEEDS = "pip install 'nnmeter_nas[search]'"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
@@ -324,6 +326,8 @@ def _print_limits(settings: Settings, out: Console) -> None:
         bounds = {"at least": settings.min_latency.get(device), "at most": settings.max_latency.get(device)}
         limits = [f"{name} {ms:.4g} ms" for name, ms in bounds.items() if ms is not None]
         out.print(f"Latency on {device}: {', '.join(limits) or 'no limit'}")
+    for name, most in settings.limits.items():
+        out.print(f"{name}: at most {figure(most)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -414,9 +418,11 @@ def _bytes(text: str) -> float:
     >>> _bytes("512K"), _bytes("1.5MB"), _bytes("512KiB"), _bytes("2048")
     (512000.0, 1500000.0, 524288.0, 2048.0)
     """
-    number, unit = re.fullmatch(r"(.*?)([kmg]i?)?b?", text.strip().lower()).groups()
-    power = 0 if unit is None else "kmg".index(unit[0]) + 1
-    return positive_float(number) * (1024 if unit and unit.endswith("i") else 1000) ** power
+    plain = text.strip().lower().removesuffix("b")
+    for unit, each in _BYTES.items():
+        if plain.endswith(unit):
+            return positive_float(plain.removesuffix(unit)) * each
+    return positive_float(plain)
 
 
 # argparse shows the function's name in its messages
