@@ -132,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
                        "write standard networks as ONNX files, for `nnmeter-nas build NAME --verify`")
     networks.add_argument("output", type=Path, metavar="DIR", help="folder of the files")
 
+    memory = command("memory", _memory,
+                     "peak memory and size of networks, beside what onnxruntime and LiteRT take")
+    memory.add_argument("networks", type=Path, metavar="DIR",
+                        help="folder of ONNX files, such as the command `networks` writes")
+    _add_page(memory, "--page")
+
     page = command("accuracy", _accuracy, "write the tables and charts of the page on accuracy")
     _add_dataset(page)
     _add_devices(page)
@@ -319,6 +325,12 @@ def _train(options: argparse.Namespace, console: Console) -> None:
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     with using_workers(options):
         evaluate_packs(options.bench, options.predictor, Console(), options.journal)
+
+
+def _memory(options: argparse.Namespace, console: Console) -> None:
+    from .memory import compare_memory  # late: it needs the runtimes
+
+    compare_memory(options.networks, console, options.page)
 
 
 def _gnn(options: argparse.Namespace, console: Console) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, PackError, UnpredictedOperatorError
+from .graph.memory import TFLITE, peak_memory, unknown_tensors, weights_size
 from .graph.model_graph import notes_of
+from .graph.work import params_by_operator
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
@@ -61,6 +63,7 @@ class Explanation:
         quantized: operators that tell of a quantised network, priced as the float network.
         notes: what else the reader of the model has to say, such as which branch of a condition counts.
         pack: the pack that predicted.
+        graph: the model graph.
     """
 
     device: str
@@ -70,6 +73,7 @@ class Explanation:
     quantized: list[str]
     notes: list[str]
     pack: Pack = field(repr=False)
+    graph: nx.DiGraph = field(repr=False)
 
     @property
     def offset_ms(self) -> float:
@@ -95,6 +99,23 @@ class Explanation:
         nodes = [data for _, data in self.kernel_graph.nodes(data=True)]
         kernels = [as_one_item(data["kernel"]) for data in nodes]
         return self.pack.doubt(kernels, [KernelLatency(data["latency_ms"], data["basis"]) for data in nodes])
+
+    @cached_property
+    def memory_bytes(self) -> int | None:
+        """Peak activation memory, as onnxruntime uses memory; None if the size of a tensor is unknown."""
+        return None if unknown_tensors(self.graph) else peak_memory(self.graph)
+
+    @cached_property
+    def memory_tflite_bytes(self) -> int | None:
+        """The same, as TensorFlow Lite's own kernels use memory."""
+        return None if unknown_tensors(self.graph) else peak_memory(self.graph, TFLITE)
+
+    @cached_property
+    def size_bytes(self) -> int | None:
+        """Bytes of the weights on disk; None if an operator does not state its weights."""
+        told = params_by_operator(self.graph)
+        ops = self.graph.nodes(data="op")
+        return weights_size(self.graph) if all(n in told for n, op in ops if op != "input") else None
 
     @property
     def is_predicted(self) -> bool:
@@ -161,11 +182,18 @@ class Explanation:
                 f"{doubt.distance:.2g} octaves from those measured, their mix is {doubt.unlikeness:.0%} "
                 f"unlike the nearest model's, and the pack's members are {doubt.disagreement:.1%} apart"
             )
+        told = [self.memory_bytes, self.memory_tflite_bytes, self.size_bytes]
+        peak, tflite, size = ("unknown" if n is None else f"{n / 1e6:.3g} MB" for n in told)
+        lines.append(
+            f"activations take at most {peak} at a time ({tflite} in TensorFlow Lite's own kernels); "
+            f"weights on disk: {size}"
+        )
         if self.offset_ms:
             share = self.offset_ms / self.latency_ms
             lines.append(f"besides the kernels: {self.offset_ms:.3f} ms, {share:.1%} of the latency")
         if self.quantized:
-            lines.append(f"quantised at {len(self.quantized)} operator(s), and priced as the float network")
+            where = f"quantised at {len(self.quantized)} operator(s)"
+            lines.append(f"{where}, and priced and sized as the float network")
         if self.extrapolated_share or self.estimated:
             lines.append(f"inside the range measured: {self.measured_share:.1%} of the latency")
         if self.extrapolated_share:
@@ -458,7 +486,7 @@ class LatencyPredictor:
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         quantized = graph.graph["quantized"]
         return Explanation(
-            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack
+            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack, graph
         )
 
     def _warn(self, message: str, topics: set[str]) -> None:

@@ -22,7 +22,8 @@ from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
 from nnmeter_nas.solve.problem import LATENCY, LATENCY_MS, Problem
 from nnmeter_nas.supernet.space import Space
 
-#: A quantity to limit or minimise: "flops", "params", a measure, or a function of the finished model graph.
+#: A quantity to limit or minimise: a name in ``QUANTITIES`` such as "flops" or "memory", a measure, or a
+#: function of the finished model graph.
 Quantity = str | Measure | Callable[[nx.DiGraph], float]
 #: The maximum of a measure, or its minimum and maximum (None: no limit).
 Limit = float | Sequence[float | None]
@@ -63,8 +64,9 @@ class LatencyStrategy(NniStrategy):
         predictor: device name, ``LatencyPredictor`` or ``FactorTable``, or a list of them; if None, the
             devices that ``max_latency`` names.
         predictor_version: version of the predictor packs of devices given by name; the newest by default.
-        limits: limits of other measures. Maps "flops", "params", a ``Measure`` or a function of the finished
-            model graph to its maximum, or to a pair of minimum and maximum; either may be None.
+        limits: limits of other measures. Maps "flops", "params", "memory", "memory_tflite", "size" (bytes), a
+            ``Measure`` or a function of the finished model graph to its maximum, or to a pair of minimum and
+            maximum; either may be None.
         objectives: measures to minimise while the metric of trials is maximised: "latency" (with several
             devices the worst ratio to a limit), or any key that ``limits`` takes.
         space: the space; needed if NNI's engine keeps no module to read it from.
@@ -304,15 +306,13 @@ class LatencyStrategy(NniStrategy):
             return known.setdefault(quantity.name, quantity)
         if isinstance(quantity, str) and quantity in known:
             return known[quantity]
-        if quantity == "flops":
-            made = measures.flops(space)
-        elif quantity == "params":
-            made = measures.params(space)
+        if isinstance(quantity, str) and quantity in measures.QUANTITIES:
+            made = measures.QUANTITIES[quantity](space)
         elif callable(quantity):
             name = getattr(quantity, "__name__", type(quantity).__name__)
             made = known.get(name) or measures.of_function(space, quantity, name)
         else:
-            hint = nearest(str(quantity), ["flops", "params", *known])
+            hint = nearest(str(quantity), [*measures.QUANTITIES, *known])
             raise SearchError(f"no measure is called {quantity!r}; {hint}, or a function of the model graph")
         return known.setdefault(made.name, made)
 

@@ -32,7 +32,8 @@ _MESSAGES = 100
 
 COLUMNS = {
     "model": str, "predictor": str, "version": float, "latency_ms": float, "low_ms": float, "high_ms": float,
-    "unpredicted_share": float, "extrapolated_share": float, "estimated_share": float, "error": str,
+    "unpredicted_share": float, "extrapolated_share": float, "estimated_share": float,
+    "memory_bytes": int, "memory_tflite_bytes": int, "size_bytes": int, "error": str,
 }  # fmt: skip
 _EPILOG = """\
 output:
@@ -44,7 +45,9 @@ output:
                             (nn-Meter) [RESULT] predict latency for NAME: MS ms
   --json, --csv, or -o of   a record a model and device: {columns};
   .json, .csv, .parquet     the measured latency is from low_ms to high_ms for 9 of 10 models;
-                            shares are 0 to 1: what is not predicted of the work, the others of the latency
+                            shares are 0 to 1: what is not predicted of the work, the others of the latency;
+                            memory is the most that activations take at a time, as onnxruntime and as
+                            TensorFlow Lite's own kernels use it, size that of the weights on disk
 
 examples:
   nnmeter-nas predict --predictor cortexA76cpu_tflite21 --onnx mobilenet_v2.onnx
@@ -62,7 +65,8 @@ A model that fails is named on stderr with the reason, and the others still run;
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
     names = list(COLUMNS)
-    columns = ", ".join(names[:6]) + ",\n" + 28 * " " + ", ".join(names[6:])
+    columns = ", ".join(names[:6]) + ",\n" + 28 * " " + ", ".join(names[6:9])
+    columns += ",\n" + 28 * " " + ", ".join(names[9:])
     set_command(parser, run, _EPILOG.format(columns=columns))
     add_model_arguments(parser)
     add_device_arguments(parser)

@@ -142,10 +142,11 @@ def _share(share: float) -> float | None:
 
 
 def findings(result: Explanation | Exception) -> dict[str, Any]:
-    """Return the result columns: latency in ms, what it leaves out, or the error."""
+    """Return the result columns: latency in ms, what it leaves out, memory and size, or the error."""
     if isinstance(result, Exception):
         entries = ("latency_ms", "low_ms", "high_ms", "unpredicted", "unpredicted_share",
-                   "extrapolated_share", "estimated", "estimated_share", "quantized")  # fmt: skip
+                   "extrapolated_share", "estimated", "estimated_share", "memory_bytes",
+                   "memory_tflite_bytes", "size_bytes", "quantized")  # fmt: skip
         return {**dict.fromkeys(entries), "error": _in_flags(result)}
     interval = result.interval()
     return {
@@ -157,6 +158,9 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
         "extrapolated_share": result.extrapolated_share,
         "estimated": result.estimated,
         "estimated_share": result.estimated_share,
+        "memory_bytes": result.memory_bytes,
+        "memory_tflite_bytes": result.memory_tflite_bytes,
+        "size_bytes": result.size_bytes,
         "quantized": result.quantized,
         "error": None,
     }

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..errors import SearchError, SpaceError
 from ..extras import load_extra
+from ..pages import figure
 from ..predictor import load_latency_predictor
 from ..supernet.named import SPACES
 from .arguments import DEFAULT_DEVICE, count, port, positive_float, positive_int, share, size
@@ -23,6 +24,10 @@ from .messages import console, note, pricing
 if TYPE_CHECKING:
     from ..search.run_folder import RunFolder, Settings
 
+#: Measures that need no device; each has its limit, --max-NAME. (Their room would take long to import.)
+_QUANTITIES = ("flops", "params", "memory", "memory_tflite", "size")
+#: Units of bytes, the longer ones first.
+_BYTES = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "k": 1000, "m": 1000**2, "g": 1000**3}
 NEEDS = "pip install 'nnmeter_nas[search]'"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
@@ -62,6 +67,7 @@ examples:
   nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
   nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
       --max-latency 0.8,0.6 --max-flops 8M -o two-devices
+  nnmeter-nas search --space spos-small --max-memory 512K --max-size 1.5MB --objectives memory,size -o small
   nnmeter-nas search --space my_net:space --evaluator my_training:train --epochs 20 --max-latency 12 -o run
   nnmeter-nas search --space my_net:space --evaluator my_training:train --budget-minutes 600 -o run
   nnmeter-nas search --resume run
@@ -127,8 +133,15 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-flops", type=_amount, metavar="N",
                         help="the most floating-point operations, such as 3e8 or 300M; a multiply-add is two")
     limits.add_argument("--max-params", type=_amount, metavar="N", help="the most parameters, such as 4M")
+    limits.add_argument("--max-memory", type=_bytes, metavar="BYTES",
+                        help="the most memory that activations take at a time, such as 512K, 1.5MB (a K is "
+                        "1000) or 512KiB (1024); as onnxruntime uses memory")
+    limits.add_argument("--max-memory-tflite", type=_bytes, metavar="BYTES",
+                        help="the same, as TensorFlow Lite's own kernels use memory, and microcontrollers")
+    limits.add_argument("--max-size", type=_bytes, metavar="BYTES",
+                        help="the most bytes of weights on disk, likewise")
     limits.add_argument("--objectives", type=_names, metavar="NAME[,NAME]",
-                        help="what to keep low beside a high accuracy: latency, flops, params "
+                        help=f"what to keep low beside a high accuracy: latency, {', '.join(_QUANTITIES)} "
                         "(default: latency)")
 
 
@@ -148,7 +161,7 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
                        "of --trials if that is less)")
     group.add_argument("--hints", type=_hints, metavar="NAME[,NAME]",
                        help="learned: what may help to tell the accuracy beside the choices, the paths "
-                       "through the network and its latency: flops, params (default: none)")
+                       f"through the network and its latency: {', '.join(_QUANTITIES)} (default: none)")
     group.add_argument("--order", choices=["ascending", "closest"],
                        help="ranked: the fastest first, or those closest to the limit (default: ascending)")
     group.add_argument("--top-k", type=positive_int, metavar="N",
@@ -174,7 +187,7 @@ def run(options: argparse.Namespace) -> int:
     if strategy == "learned":
         chosen.setdefault("start", _at_most_half(12, trials))
     seed = options.seed or 0
-    limits = {"flops": options.max_flops, "params": options.max_params}
+    limits = {name: getattr(options, f"max_{name}") for name in _QUANTITIES}
     values = {
         "space": options.space,
         "strategy": strategy,
@@ -313,6 +326,8 @@ def _print_limits(settings: Settings, out: Console) -> None:
         bounds = {"at least": settings.min_latency.get(device), "at most": settings.max_latency.get(device)}
         limits = [f"{name} {ms:.4g} ms" for name, ms in bounds.items() if ms is not None]
         out.print(f"Latency on {device}: {', '.join(limits) or 'no limit'}")
+    for name, most in settings.limits.items():
+        out.print(f"{name}: at most {figure(most)}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -326,7 +341,7 @@ def _check(options: argparse.Namespace) -> None:
             error(f"argument --{name.replace('_', '-')}: is of --strategy {owner}, not of {strategy}")
     if options.top_k is not None and options.quantile is not None:
         error("argument --quantile: not allowed with --top-k, which says the same")
-    known = ("latency", "flops", "params")
+    known = ("latency", *_QUANTITIES)
     for objective in options.objectives or []:
         if objective not in known:
             error(f"argument --objectives: {objective!r} is none of {', '.join(known)}")
@@ -381,8 +396,9 @@ def _names(text: str) -> list[str]:
 def _hints(text: str) -> list[str]:
     names = [] if text == "none" else _names(text)
     for name in names:
-        if name not in ("flops", "params"):
-            raise argparse.ArgumentTypeError(f"{name!r} is none of flops, params; or give none alone")
+        if name not in _QUANTITIES:
+            known = ", ".join(_QUANTITIES)
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {known}; or give none alone")
     return names
 
 
@@ -396,6 +412,20 @@ def _amount(text: str) -> float:
     return positive_float(text[:-1]) * unit if unit else positive_float(text)
 
 
+def _bytes(text: str) -> float:
+    """Parse bytes such as ``512K``, ``1.5MB`` and ``512KiB``; a K is 1000, a Ki 1024.
+
+    >>> _bytes("512K"), _bytes("1.5MB"), _bytes("512KiB"), _bytes("2048")
+    (512000.0, 1500000.0, 524288.0, 2048.0)
+    """
+    plain = text.strip().lower().removesuffix("b")
+    for unit, each in _BYTES.items():
+        if plain.endswith(unit):
+            return positive_float(plain.removesuffix(unit)) * each
+    return positive_float(plain)
+
+
 # argparse shows the function's name in its messages
 count.__name__ = "int"
 _milliseconds.__name__ = _amount.__name__ = "number"
+_bytes.__name__ = "number of bytes"

@@ -3,7 +3,17 @@
 from .build import build_table, build_tables
 from .cache import cached_table
 from .files import load_table, save_table
-from .measures import Measure, flops, latencies, latency, latency_by_block, of_function, params
+from .measures import (
+    Measure,
+    flops,
+    latencies,
+    latency,
+    latency_by_block,
+    memory,
+    of_function,
+    params,
+    size,
+)
 from .table import FactorTable
 
 __all__ = [
@@ -17,7 +27,9 @@ __all__ = [
     "latency",
     "latency_by_block",
     "load_table",
+    "memory",
     "of_function",
     "params",
     "save_table",
+    "size",
 ]

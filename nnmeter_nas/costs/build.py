@@ -128,7 +128,7 @@ def learn_tables(
         return _by_kernel(pricing, columns)
 
     def as_list(columns: Sequence[int]) -> list[FactorTable | None]:
-        return _listed(pricing, columns)
+        return listed(pricing, columns)
 
     # A list is exact and needs no learning. It comes first if it is short and model graphs are quick to make.
     forms = [by_pairs, as_list, by_kernel]
@@ -301,7 +301,7 @@ def _row(space: Space, sample: Sample) -> Indices:
 # All architectures
 
 
-def _listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
+def listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
     """Measures as lists of all architectures; None if there are too many.
 
     Their constant is the least value: what all architectures have, no choice changes.

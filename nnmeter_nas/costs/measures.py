@@ -1,4 +1,4 @@
-"""Measures of the architectures of a space: latency on a device, flops, parameters, any function.
+"""Measures of the architectures of a space: latency on a device, work, memory, any function.
 
     space = load_space("spos")
     fast = latency(space, load_latency_predictor("cortexA76cpu_tflite21"))
@@ -12,7 +12,8 @@ graph. If no table is exact, each architecture is measured on request.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -20,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LookupTableError
+from ..graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, peak_memory, size_by_operator, unknown_tensors
 from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
 from ..supernet.space import Space
 from .attribution import parts_of_kernels, parts_of_table
-from .build import LIMIT, latency_header, learn_tables, warn_of_left_out, work_header
+from .build import LIMIT, latency_header, learn_tables, listed, warn_of_left_out, work_header
 from .bundled import bundled_table_of
 from .cache import cached_table, find_table, locked, table_path
 from .files import save_table
@@ -168,6 +170,53 @@ def params(space: Space, progress: Progress | None = None) -> Measure:
     return _work(space, "params", progress)
 
 
+def size(space: Space, progress: Progress | None = None) -> Measure:
+    """Bytes of the weights on disk (:func:`nnmeter_nas.graph.memory.weights_size`); as :func:`flops`."""
+    return _work(space, "size", progress)
+
+
+def memory(space: Space, rules: MemoryRules = ONNXRUNTIME, progress: Progress | None = None) -> Measure:
+    """Peak activation memory in bytes (:func:`nnmeter_nas.graph.memory.peak_memory`).
+
+    A peak is a maximum, and no sum over choices: a sum may fit all architectures that it is tested on and
+    still be wrong for others. So all architectures of a small space are listed, and in any other each is
+    measured on its own model graph, which takes milliseconds.
+
+    Args:
+        space: the space to measure.
+        rules: how the runtime uses memory. The measure is called ``memory``, and by the rules of TensorFlow
+            Lite ``memory_tflite``; rules of your own need a :func:`of_function` with a name.
+        progress: called with the number of architectures measured so far.
+
+    Raises:
+        LookupTableError: ``rules`` are of neither of the two runtimes.
+        GraphError, ShapeError: the blocks of an architecture do not fit together.
+
+    Warns:
+        LatencyWarning: the sizes of some tensors are unknown, and they are not counted.
+        UserWarning: a cached result is damaged or stale, and is computed again.
+    """
+    name = next((name for name, known in _MEMORY.items() if known == rules), None)
+    if name is None:
+        raise LookupTableError("rules must be ONNXRUNTIME or TFLITE; for others give of_function a name")
+    meter = FunctionMeter(lambda graph: peak_memory(graph, rules), unknown_tensors)
+    header = work_header(space, name)
+    pricing = Pricing(space, [meter], progress)
+    table: FactorTable | None = None
+    if space.supernet is not None:  # otherwise model graphs take too long to list
+        path = table_path(header)
+        with locked([path]):
+            table = find_table(path, space, header, meter)
+            if table is None and (table := listed(pricing, [0])[0]) is not None:
+                table = replace(table, header=replace(header, left_out=dict(pricing.left_out[0])))
+                save_table(table, path)
+    if table is None:
+        pricing.values(np.zeros((1, len(space.candidates)), dtype=np.intp))  # shows what is left out
+    found = table or LookupTableError("it is a maximum, and the space is too large to list")
+    warn_of_left_out(_left_out(found, pricing, 0), space, f"counted in {name}")
+    return _measure(name, BYTES, found, pricing, 0)
+
+
 def of_function(
     space: Space,
     function: Callable[[nx.DiGraph], float],
@@ -243,14 +292,27 @@ def _left_out(table: FactorTable | LookupTableError, pricing: Pricing, column: i
     return table.header.left_out if isinstance(table, FactorTable) else pricing.left_out[column]
 
 
+#: Unit of memory and of sizes.
+BYTES = "bytes"
+#: Measures that are sums over operators.
 _BY_OPERATOR: dict[str, Callable[[nx.DiGraph], Parts]] = {
     "flops": flops_by_operator,
     "params": params_by_operator,
+    "size": size_by_operator,
+}
+#: Measures of peak memory, and their rules.
+_MEMORY = {"memory": ONNXRUNTIME, "memory_tflite": TFLITE}
+#: Measures that need no device, by name: what makes them of a space.
+QUANTITIES: dict[str, Callable[[Space], Measure]] = {
+    "flops": flops,
+    "params": params,
+    "size": size,
+    **{name: partial(memory, rules=rules) for name, rules in _MEMORY.items()},
 }
 
 
 def _work(space: Space, name: str, progress: Progress | None) -> Measure:
-    """Flops or parameters. The other one is cached too, since making model graphs takes far longer."""
+    """A sum over operators. The other ones are cached too, since making model graphs takes far longer."""
     headers = {work: work_header(space, work) for work in _BY_OPERATOR}
     paths = {work: table_path(header) for work, header in headers.items()}
     meters: dict[str, Meter] = {work: OperatorMeter(count) for work, count in _BY_OPERATOR.items()}
@@ -265,4 +327,4 @@ def _work(space: Space, name: str, progress: Progress | None) -> Measure:
                     save_table(one, path)
             table = learned[column]
     warn_of_left_out(_left_out(table, pricing, column), space, f"counted in {name}")
-    return _measure(name, "", table, pricing, column)
+    return _measure(name, BYTES if name == "size" else "", table, pricing, column)

@@ -129,14 +129,26 @@ class OperatorMeter:
 
 
 class FunctionMeter:
-    """A measure of whole model graphs: any function of the finished model graph."""
+    """A measure of whole model graphs.
 
-    def __init__(self, function: Callable[[nx.DiGraph], float]) -> None:
+    Args:
+        function: returns the value of a finished model graph.
+        unknown: returns the operators that the value leaves out, name -> canonical operator; None if it
+            leaves out none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[nx.DiGraph], float],
+        unknown: Callable[[nx.DiGraph], Mapping[str, str]] | None = None,
+    ) -> None:
         self.left_out: list[dict[str, str]] = [{}]
-        self._function = function
+        self._function, self._unknown = function, unknown
 
     def seen(self, graph: nx.DiGraph) -> float:
         """The value of a finished model graph."""
+        if self._unknown is not None:
+            self.left_out[0].update(self._unknown(graph))
         return float(self._function(graph))
 
     def parts(self, seen: Sequence[float]) -> list[list[Parts]]:

@@ -35,7 +35,7 @@ class Header:
     """The subject of a table.
 
     Attributes:
-        measure: "latency" (ms, batch 1), "flops", "params", or another number.
+        measure: "latency" (ms, batch 1), "flops", "params", "size" or "memory" (bytes), or another number.
         space, space_fingerprint: name of the space, and hash of its content.
         input_shape: shape of the input, NCHW.
         device: applied hardware; empty if the numbers are the same on all devices.

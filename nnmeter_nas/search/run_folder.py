@@ -43,8 +43,9 @@ class Settings:
         devices: applied hardware to predict latencies on.
         predictor_version: version of the predictor packs; None means the newest.
         max_latency, min_latency: limits in ms, by device.
-        limits: upper limits of other measures, such as flops and params.
-        objectives: what to minimise while maximising the metric: "latency", "flops", "params".
+        limits: upper limits of other measures, such as flops, params, memory and size.
+        objectives: what to minimise while maximising the metric: "latency", "flops", "params", "memory",
+            "memory_tflite", "size".
         input_shape: NCHW; None means the space's own.
         trials: number of architectures to train; None if it is not limited.
         budget_minutes: the search proposes no further trial once those that ended have taken so many minutes,

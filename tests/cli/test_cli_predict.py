@@ -446,6 +446,23 @@ def test_reader_of_the_output_may_end_first(folder: Path) -> None:
     assert "BrokenPipe" not in result.stderr
 
 
+def test_memory_and_size_are_columns_and_a_line_of_explain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = IrBuilder((1, 16, 16, 8))
+    builder.unary("act", "Relu", "input")
+    model = write_ir(tmp_path / "model.json", builder.nodes)
+    assert main(["predict", str(model), "--predictor", CPU, "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert main(["predict", str(model), "--predictor", CPU, "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    both = 2 * 4 * 16 * 16 * 8  # nothing overwrites the input of a model
+    for name, told in {"memory_bytes": both, "memory_tflite_bytes": both, "size_bytes": 0}.items():
+        assert (record[name], row[name]) == (told, str(told))
+    assert main(["explain", str(model), "--predictor", CPU]) == 0
+    assert "activations take at most 0.0164 MB at a time (0.0164 MB in" in capsys.readouterr().out
+
+
 def test_an_estimated_type_is_a_warning_a_column_and_under_strict_a_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,12 +23,15 @@ from nnmeter_nas.costs.measures import (
     latencies,
     latency,
     latency_by_block,
+    memory,
     of_function,
     params,
+    size,
 )
 from nnmeter_nas.costs.pricing import IndexArray
 from nnmeter_nas.errors import LookupTableError, SpaceError
 from nnmeter_nas.files import HOME
+from nnmeter_nas.graph.memory import TFLITE, MemoryRules, peak_memory, weights_size
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.graph.work import flops as flops_of
 from nnmeter_nas.graph.work import params as params_of
@@ -124,6 +127,32 @@ def test_flops_and_params_match_the_model_graph(supernet: Callable[[], nx.DiGrap
     for measure, count in ((flops(space), flops_of), (params(space), params_of)):
         expected = [count(graph_of(space, row)) for row in rows_of(space)]
         assert measure.values(rows_of(space)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("supernet", SPACES)
+def test_memory_and_size_match_the_model_graph(supernet: Callable[[], nx.DiGraph]) -> None:
+    space = Space.of_supernet(supernet())
+    graphs = [graph_of(space, row) for row in rows_of(space)]
+    for measure, count in ((memory(space), peak_memory), (size(space), weights_size)):
+        assert measure.unit == "bytes"
+        assert measure.values(rows_of(space)) == pytest.approx([count(graph) for graph in graphs], rel=1e-6)
+    in_tflite = memory(space, TFLITE)
+    assert in_tflite.name == "memory_tflite"
+    assert in_tflite.values(rows_of(space)).tolist() == [peak_memory(graph, TFLITE) for graph in graphs]
+
+
+def test_memory_of_a_large_space_is_no_sum_but_that_of_each_model_graph() -> None:
+    space = Space.of_supernet(residual_supernet(layers=20))
+    measure = memory(space)
+    assert measure.table is None
+    sizes = [len(known) for known in space.candidates.values()]
+    rows = np.random.default_rng(0).integers(sizes, size=(3, len(sizes)))
+    assert measure.values(rows).tolist() == [peak_memory(graph_of(space, row)) for row in rows]
+
+
+def test_memory_by_rules_of_ones_own_needs_a_name() -> None:
+    with pytest.raises(LookupTableError, match="ONNXRUNTIME or TFLITE; for others give of_function a name"):
+        memory(Space.of_supernet(width_supernet()), MemoryRules(frozenset()))
 
 
 def test_simplest_exact_form_is_chosen(predictor: LatencyPredictor) -> None:
@@ -255,6 +284,8 @@ def test_warning_names_left_out_operators_also_from_the_cache(
             latency(space, predictor)
         with pytest.warns(LatencyWarning, match="not counted in flops: fourier"):
             flops(space)
+        with pytest.warns(LatencyWarning, match="not counted in memory: fourier"):
+            memory(space)
         with pytest.warns(LatencyWarning, match="not counted in params: fourier"):
             params(space)
 

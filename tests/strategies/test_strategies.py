@@ -422,6 +422,21 @@ class TestProblemOfASpace:
         expected = np.all(values <= [cpu, gpu], axis=1) & (values[:, 1] >= gpu / 2)
         assert sorted(found.tolist()) == everything[expected].tolist()
 
+    @pytest.mark.parametrize("name", ["memory", "memory_tflite", "size"])
+    def test_memory_and_size_are_limits_and_objectives(
+        self, space: Space, everything: IntArray, name: str
+    ) -> None:
+        free = LatencyConstrainedRandom(predictor=CPU, objectives=[name]).make_problem(space)
+        values = free.values(everything)[:, free.names.index(name)]
+        assert free.objective_values(everything)[:, 0].tolist() == values.tolist()
+        most = float(np.median(values))
+        strategy = LatencyConstrainedRandom(predictor=CPU, limits={name: most})
+        found = run(begun(strategy, strategy.make_problem(space)), 100, lambda row: 0.5)
+        assert sorted(found.tolist()) == everything[values <= most].tolist()
+        nothing = LatencyConstrainedRandom(predictor=CPU, limits={name: 1.0})
+        with pytest.raises(SearchError, match=f"{name} at most 1 bytes: the least that it holds is"):
+            begun(nothing, nothing.make_problem(space))
+
     def test_flops_parameters_and_any_function_limit_beside_latency(
         self, space: Space, everything: IntArray
     ) -> None:

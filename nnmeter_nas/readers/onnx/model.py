@@ -19,6 +19,7 @@ import networkx as nx
 
 from ...errors import GraphError, ReaderError
 from ...extras import load_extra
+from ...graph.memory import VALUE_BYTES_OF
 from ...graph.model_graph import add_input, finish, new_graph, set_outputs
 from ...graph.shapes import Shape, infer_operator
 from ...ops import OPERATORS
@@ -38,6 +39,8 @@ _FIRST_OPSET = 7
 #: Maximum number of operators, with local functions and branches inlined.
 MAX_OPERATORS = 100_000
 _OWN_DOMAINS = ("", "ai.onnx")
+#: ONNX's numbers for floats of 16 bits: float16 and bfloat16.
+_HALVES = frozenset({10, 16})
 
 
 def read_onnx(model: ModelProto | str | PathLike[str], input_shape: InputShape | None = None) -> nx.DiGraph:
@@ -154,7 +157,10 @@ class _Reader:
             elif sizes:
                 self._as_declared = False
             infer_operator(self._graph, add_input(self._graph, info.name, shape))
-            bind(scope, info.name, Value(shape, info.type.tensor_type.elem_type, (info.name, 0)))
+            elem_type = info.type.tensor_type.elem_type
+            if elem_type in _HALVES:
+                self._graph.graph[VALUE_BYTES_OF] = 2
+            bind(scope, info.name, Value(shape, elem_type, (info.name, 0)))
         if self._as_declared:  # only then are the declared shapes of other tensors valid
             self._declared = {v.name: v for v in (*self._model.graph.output, *self._model.graph.value_info)}
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ReaderError
+from ...graph.memory import execution_order
 from ...graph.model_graph import output_names
 from ...graph.traversal import topological_order
 from ..entries import fills
@@ -128,7 +129,7 @@ def to_tflite(graph: nx.DiGraph, seed: int = 0) -> bytes:
     """
     writer = _Writer(graph, seed)
     inputs = []
-    for name in topological_order(graph):
+    for name in execution_order(graph):
         if graph.nodes[name]["op"] == "input":
             inputs.append(writer.input(name).index)
         elif name not in writer.absorbed:

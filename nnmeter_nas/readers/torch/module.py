@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from ...errors import NnMeterNasError, ReaderError
+from ...graph.memory import VALUE_BYTES_OF
 from ...graph.model_graph import finish, set_outputs
 from ...graph.shapes import Shape
 from ..inputs import InputShape, is_list_of_shapes, shapes_by_input
@@ -95,6 +96,7 @@ def _trace(model: Any, module: torch.nn.Module, input_shape: InputShape, replace
         name: recorder.add_input(name, torch.empty(shape, dtype=dtype, device="meta"))
         for name, shape in shapes.items()
     }
+    recorder.graph.graph[VALUE_BYTES_OF] = dtype.itemsize
     by_name = isinstance(input_shape, Mapping)
     try:
         args, kwargs = _arguments(model, module, inputs) if by_name else (inputs.values(), {})
