@@ -49,7 +49,7 @@ TVM_TESTS = tests/backends/test_tvm.py tests/backends/test_tvm_tuning.py tests/b
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs bench compare procedure packs luts parity clean
+.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
@@ -58,6 +58,7 @@ help:
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
 	@echo "make docs                     build the documentation site, and check its links: build/site/index.html"
+	@echo "make dist [ARGS=...]          build wheel and source distribution, and try both on Python 3.10 to 3.13, where installed"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
 	@echo "make procedure [ARGS=...]     compare a build with nn-Meter's procedure; writes a table of docs/builder.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
@@ -96,11 +97,14 @@ lint: .venv/.stamp
 	@for part in nnmeter_nas/* benchmarks estimators search_spaces strategies; do \
 	  ln -s "../../../$$part" build/typed/nnmeter_nas/; done
 	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
-	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache ../../tools/site/*.py
+	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache ../../tools/site/*.py ../../tools/dist.py
 
 docs: .venv/.stamp
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
 	.venv/bin/python tools/site/links.py build/site
+
+dist: .venv/.stamp
+	.venv/bin/python tools/dist.py $(ARGS)
 
 # One thread each: matrices are small, and rivals' threads would wait for each other on few cores.
 bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp

@@ -20,6 +20,7 @@ from snippets import Snippet, snippets
 
 PAGES = [
     REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
 BLOCKS = {page: list(snippets(page)) for page in PAGES}
