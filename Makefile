@@ -10,6 +10,8 @@ comma := ,
 EXTRAS := search$(comma)bench$(comma)onnx$(comma)tensorflow$(comma)download$(comma)test
 # Runtimes to measure with; one environment is enough.
 RUNTIMES := build$(comma)litert$(comma)onnxruntime$(comma)openvino
+# The documentation site and the notebooks, and what makes wheels.
+PAGES := docs$(comma)release
 # TVM pins another release of what it stands on than pip would choose, so it has an environment of its own.
 TVM := build$(comma)tvm$(comma)test
 # Tests at once; those with real experiments mostly wait.
@@ -47,7 +49,7 @@ TVM_TESTS = tests/backends/test_tvm.py tests/backends/test_tvm_tuning.py tests/b
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint bench compare procedure packs luts parity clean
+.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
@@ -55,6 +57,8 @@ help:
 	@echo "make test-tvm [PYTEST_ARGS=...]  tests with TVM (.venv-tvm)"
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
+	@echo "make docs                     build the documentation site, and check its links: build/site/index.html"
+	@echo "make dist [ARGS=...]          build wheel and source distribution, and try both on Python 3.10 to 3.13, where installed"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
 	@echo "make procedure [ARGS=...]     compare a build with nn-Meter's procedure; writes a table of docs/builder.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
@@ -93,6 +97,14 @@ lint: .venv/.stamp
 	@for part in nnmeter_nas/* benchmarks estimators search_spaces strategies; do \
 	  ln -s "../../../$$part" build/typed/nnmeter_nas/; done
 	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p nnmeter_nas
+	cd build/typed && ../../.venv/bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache ../../tools/site/*.py ../../tools/dist.py
+
+docs: .venv/.stamp
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+	.venv/bin/python tools/site/links.py build/site
+
+dist: .venv/.stamp
+	.venv/bin/python tools/dist.py $(ARGS)
 
 # One thread each: matrices are small, and rivals' threads would wait for each other on few cores.
 bench: .venv/.stamp .venv-nnmeter/.stamp .venv-nni3/.stamp
@@ -122,7 +134,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_env,.venv,constraints.txt,$(EXTRAS)$(comma)$(RUNTIMES)$(comma)dask$(comma)ray)
+	$(call create_env,.venv,constraints.txt,$(EXTRAS)$(comma)$(RUNTIMES)$(comma)dask$(comma)ray$(comma)$(PAGES))
 	$(call import_nni,.venv)
 
 .venv-nni3/.stamp: pyproject.toml constraints-nni3.txt

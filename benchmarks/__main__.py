@@ -78,7 +78,7 @@ class _Several(argparse.Action):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m nnmeter_nas.benchmarks`` and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = argument_parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
         if getattr(options, "bench", None):
@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """Make the parser of the commands."""
     parser = argparse.ArgumentParser(prog="python -m nnmeter_nas.benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     cache = Path(platformdirs.user_cache_dir("nnmeter_nas"))
