@@ -11,7 +11,6 @@ in the order of the chunks. They do not depend on where a chunk ran: a chunk dep
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import sys
@@ -22,12 +21,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from ..errors import NnMeterNasError, UnknownDeviceError, WorkerError
 from ..extras import load_extra
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, load_latency_predictor
+from .ray_cluster import check_answers, ray_cluster
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -36,11 +35,7 @@ Result = TypeVar("Result")
 BACKENDS = ("loky", "dask", "ray")
 #: Chunks per worker at a time if a backend returns results of many chunks at once.
 _ROUND = 4
-#: Bytes of shared memory for the results of a local Ray; Ray's minimum is 75 MB.
-_RAY_STORE = 100_000_000
 _DASK_GIVES_UP = "KilledWorker"
-#: Seconds to wait for a scheduler to answer.
-_PATIENCE = 10
 
 
 @contextmanager
@@ -69,7 +64,7 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
         return
     joblib = _joblib()
     if scheduler:
-        _check_answers(scheduler)
+        check_answers(scheduler)
     with ExitStack() as running:
         if backend == "loky":
             options: dict[str, Any] = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
@@ -222,16 +217,6 @@ def _joblib() -> Any:
     return load_extra("joblib", "bulk", "spreading work over processes")
 
 
-def _check_answers(scheduler: str) -> None:
-    """Raise a WorkerError if nothing listens at ``scheduler``; Ray would retry for many minutes."""
-    address = urlsplit(scheduler if "//" in scheduler else f"//{scheduler}")
-    try:
-        if address.hostname and address.port:  # else it is a keyword of the backend, such as auto
-            socket.create_connection((address.hostname, address.port), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        raise WorkerError(f"no scheduler answers at {scheduler}: {error}") from error
-
-
 def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
     """Connect to a Dask cluster or start one, and return the options of its workers."""
     distributed = load_extra("distributed", "dask", "spreading work with Dask")
@@ -252,20 +237,6 @@ def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[s
 
 def _ray(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
     """Connect to a Ray cluster or start one, and return the options of its workers."""
-    if scheduler is None:
-        # Ray reads this when it is loaded. Without it, a local cluster is reachable from other machines.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    ray = load_extra("ray", "ray", "spreading work with Ray")
+    running.enter_context(ray_cluster(jobs or 1, scheduler, "spreading work with Ray"))
     load_extra("ray.util.joblib", "ray", "spreading work with Ray").register_ray()
-    local = {
-        "num_cpus": jobs or 1,
-        "include_dashboard": False,
-        "object_store_memory": _RAY_STORE,
-    }
-    running.callback(ray.shutdown)
-    try:
-        ray.init(address=scheduler or "local", logging_level="error", log_to_driver=False,
-                 **({} if scheduler else local))  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise WorkerError(f"no cluster of Ray answers at {scheduler or 'this machine'}: {error}") from error
     return {"backend": "ray", "n_jobs": jobs or -1}
