@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,11 @@ _OPTIONS = {
     "order": "ranked", "top_k": "ranked", "quantile": "ranked", "pool_size": "ranked",
 }  # fmt: skip
 #: Options that --resume takes besides the folder.
-_RESUMABLE = ("trials", "budget_minutes", "concurrency", "port")
+_RESUMABLE = ("trials", "budget_minutes", "concurrency", "port", "training_service", "machines", "address",
+              "trial_cpus", "trial_gpus")  # fmt: skip
+#: Options that need a training service -> the services that take them.
+_OF_SERVICES = {"machines": ["remote"], "address": ["ray"], "trial_cpus": ["ray"],
+                "trial_gpus": ["remote", "ray"]}  # fmt: skip
 #: Architectures to train if neither their number nor a budget is given.
 _TRIALS = 20
 
@@ -70,6 +75,8 @@ examples:
   nnmeter-nas search --space spos-small --max-memory 512K --max-size 1.5MB --objectives memory,size -o small
   nnmeter-nas search --space my_net:space --evaluator my_training:train --epochs 20 --max-latency 12 -o run
   nnmeter-nas search --space my_net:space --evaluator my_training:train --budget-minutes 600 -o run
+  nnmeter-nas search --space my_net:space --evaluator my_training:train \\
+      --training-service ray --address 10.0.0.1:6379 --trial-gpus 0.5 -o run
   nnmeter-nas search --resume run
   nnmeter-nas export run/best/1.json -o best.onnx
 """
@@ -83,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="folder of the search (default: search-output)")
     where.add_argument("--resume", type=Path, metavar="RUN",
                        help="go on with the search in this folder; beside it only --trials, "
-                       "--budget-minutes, --concurrency and --port may be given")
+                       "--budget-minutes, --concurrency, --port and the options under machines may be given")
     parser.add_argument("--overwrite", action="store_true", help="replace a search that is in the folder")
     space = parser.add_argument_group("what to search")
     space.add_argument("--space", metavar="SPACE", help="name of a search space, or module:attribute")
@@ -103,11 +110,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                           help="propose no further architecture once the trials that ended have taken M "
                           "minutes in all; trials that run at once both count, and those that run then still "
                           "end (default: no limit)")
-    training.add_argument("--concurrency", type=positive_int, metavar="N", help="trials at once (default: 2)")
+    training.add_argument("--concurrency", type=positive_int, metavar="N",
+                          help="trials at once (default: 2; on other machines as many as they have room "
+                          "for)")
     training.add_argument("--trial-limit", type=positive_int, metavar="S",
                           help="seconds after which a trial is stopped and counts as failed (default: none)")
     training.add_argument("--seed", type=count, metavar="S", help="of strategy and training (default: 0)")
     add_nni_arguments(training)
+    _add_machines(parser)
 
 
 def add_nni_arguments(group: Any) -> None:
@@ -117,6 +127,22 @@ def add_nni_arguments(group: Any) -> None:
                        "(default: py)")
     group.add_argument("--port", type=port, metavar="P",
                        help="port of NNI's web page on 127.0.0.1; another is taken if it is in use")
+
+
+def _add_machines(parser: argparse.ArgumentParser) -> None:
+    machines = parser.add_argument_group("machines", "see docs/many_machines.md")
+    machines.add_argument("--training-service", choices=["local", "remote", "ray"],
+                          help="where trials run: with NNI on this machine, with NNI 3.0 on the --machines, "
+                          "or as tasks of Ray (default: local)")
+    machines.add_argument("--machines", type=Path, metavar="FILE",
+                          help="remote: YAML file with host, user and key of each machine")
+    machines.add_argument("--address", metavar="HOST:PORT",
+                          help="ray: of a running cluster, or auto for the one that this machine is in; "
+                          "without it, a cluster is started on this machine")
+    machines.add_argument("--trial-cpus", type=positive_float, metavar="N",
+                          help="ray: CPUs of a trial (default: 1)")
+    machines.add_argument("--trial-gpus", type=positive_float, metavar="N",
+                          help="GPUs of a trial; with ray, 0.5 lets two trials share one (default: none)")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -203,10 +229,38 @@ def run(options: argparse.Namespace) -> int:
         "arguments": {"epochs": options.epochs or 3, "seed": seed},
         "trial_limit_s": options.trial_limit,
         "seed": seed,
+        **_machines(options),
     }
     usual = ("objectives", "concurrency", "evaluator", "engine")  # Settings knows what they are by default
     values |= {name: getattr(options, name) for name in usual if getattr(options, name) is not None}
     return start(values, options.output or Path("search-output"), options.port, options.overwrite)
+
+
+def _machines(options: argparse.Namespace, service: str = "local") -> dict[str, Any]:
+    """Return the settings of where trials run; report wrong usage if they do not go together.
+
+    ``service`` is what it was so far.
+    """
+    values: dict[str, Any] = {}
+    if options.training_service is not None:
+        values["training_service"] = service = options.training_service
+    for name, owners in _OF_SERVICES.items():
+        if getattr(options, name) is not None:
+            if service not in owners:
+                flag = f"--{name.replace('_', '-')}"
+                options.parser.error(f"argument {flag}: is of --training-service {' or '.join(owners)}")
+            values[name] = getattr(options, name)
+    if options.training_service == "remote" and options.machines is None:
+        options.parser.error("argument --training-service: remote needs --machines")
+    if options.machines is not None:
+        from ..search.machines import read_machines
+        from ..search.remote import check_line
+
+        check_line()
+        values["machines"] = [asdict(machine) for machine in read_machines(options.machines)]
+    if options.concurrency is None and (options.machines or options.address):
+        values["concurrency"] = None
+    return values
 
 
 def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool) -> int:
@@ -244,6 +298,7 @@ def _resume(options: argparse.Namespace) -> int:
     path = options.resume.absolute()
     given = {name: getattr(options, name) for name in ("trials", "budget_minutes", "concurrency")}
     changed = {name: value for name, value in given.items() if value is not None}
+    changed |= _machines(options, run_folder.read_settings(path)[0].training_service)
     with run_folder.RunFolder.resume(path, **changed, **_moved(path)) as folder:
         os.chdir(folder.settings.folder)  # the user's modules and data are there
         with pricing("the search space") as priced:
@@ -265,15 +320,15 @@ def _moved(path: Path) -> dict[str, str]:
 
 def _search(search: Any, folder: RunFolder, at: int | None) -> int:
     """Run a search with a progress bar, and print the results."""
-    from ..search.experiment import run_search
     from ..search.report.files import trials_table
+    from ..search.running import run_search
 
     out = console()
     _print_limits(search.settings, out)
     again = f"nnmeter-nas search --resume {shlex.quote(str(folder.path))}"
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True, markup=False)) as bar:
-        task = bar.add_task("NNI trials", total=search.settings.trials)
+        task = bar.add_task("Trials", total=search.settings.trials)
 
         def changed(folder: RunFolder) -> None:
             bar.update(task, completed=folder.ended, description=_state(folder))
@@ -282,7 +337,7 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
             note(f"NNI's web page while it runs: http://127.0.0.1:{port}")
 
         try:
-            report = run_search(search, folder, at, started, changed)
+            report = run_search(search, folder, at, started, changed, note)
         except SearchError:
             if folder.is_unfinished:
                 note(f"go on with: {again}")
@@ -318,7 +373,7 @@ def _state(folder: RunFolder) -> str:
     parts += [f"best {max(metrics):.4f}"] if metrics else []
     budget = folder.settings.budget_minutes
     parts += [] if budget is None else [f"{trained_minutes(trials):.1f} of {budget:g} minutes"]
-    return f"NNI trials: {', '.join(parts)}"
+    return f"Trials: {', '.join(parts)}"
 
 
 def _print_limits(settings: Settings, out: Console) -> None:
@@ -380,8 +435,9 @@ def _search_room() -> tuple[Any, Any]:
     # NNI warns about parts of torch that are newer than it.
     warnings.filterwarnings("ignore", module=r"nni\b")
     purpose = "a search with NNI 2.10.1 or 3.0"
-    experiment, run_folder = (
-        load_extra(f"nnmeter_nas.search.{name}", "search", purpose) for name in ("experiment", "run_folder")
+    experiment, run_folder, _ = (
+        load_extra(f"nnmeter_nas.search.{name}", "search", purpose)
+        for name in ("experiment", "run_folder", "running")
     )
     return experiment, run_folder
 

@@ -1,7 +1,8 @@
 """The one place that knows NNI: which line is installed, how it is patched, and how its engines are used.
 
-The same names serve 2.10.1 and 3.0. The first use of ``NniStrategy``, ``MeasuredEvaluator`` or
-``build_network`` imports that of the installed line. Without NNI, ``NniStrategy`` is the part common to both.
+The same names serve 2.10.1 and 3.0. The first use of ``NniStrategy``, ``MeasuredEvaluator``,
+``build_network`` or ``try_architecture`` imports that of the installed line. Without NNI, ``NniStrategy`` is
+the part common to both.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .patches import no_longer_need_patches, patch, patch_when_experiment_starts
 
 if TYPE_CHECKING:
     from .asking import AskingStrategy as NniStrategy
-    from .nas import MeasuredEvaluator, build_network
+    from .nas import MeasuredEvaluator, build_network, try_architecture
 
 __all__ = [
     "NAS",
@@ -43,12 +44,13 @@ __all__ = [
     "plain_sample",
     "sample_of",
     "traced_shape",
+    "try_architecture",
     "unpatch",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("MeasuredEvaluator", "NniStrategy", "build_network"):
+    if name not in ("MeasuredEvaluator", "NniStrategy", "build_network", "try_architecture"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     line = nni_line()
     if name == "NniStrategy" and line is None:

@@ -15,7 +15,7 @@ from ..supernet.nni_space import space_of
 from ..supernet.space import Space
 from .events import Ended, Event, Expected, Submitted, unended
 from .patches import patch_when_experiment_starts
-from .running import RunningTrials
+from .running import Trials
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +156,8 @@ class AskingStrategy:
                 self._tell(event)
         self._is_whole = True
 
-    def search(self, trials: RunningTrials) -> None:
-        """Ask, start, wait and tell until NNI starts no more trials, nothing is left to try or to be asked.
+    def search(self, trials: Trials) -> None:
+        """Ask, start, wait and tell until no more trials start, or nothing is left to try or to be asked.
 
         Trials that were submitted but have not ended come first.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nni.experiment.config import RemoteConfig, RemoteMachineConfig
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.experiment import NasExperiment
 from nni.nas.experiment.config import (
@@ -18,7 +19,7 @@ from nni.nas.experiment.config import (
 
 from .ending import EndingExperiment
 
-__all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "run"]
+__all__ = ["FunctionalEvaluator", "fresh_nni", "make_config", "remote_service", "run"]
 
 
 def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Path) -> Any:
@@ -38,6 +39,19 @@ def make_config(engine: str, input_shape: Sequence[int], work: Path, folder: Pat
     )
     config.trial_code_directory = str(code)
     return config
+
+
+def remote_service(machines: Sequence[Mapping[str, Any]]) -> Any:
+    """Make NNI's configuration of its training service on other machines.
+
+    The manager then is where a tunnel of each machine leads to: at its own 127.0.0.1.
+
+    Args:
+        machines: ``host``, ``port``, ``user``, ``ssh_key_file``, ``python_path``, ``gpu_indices`` and
+            ``max_trial_number_per_gpu`` of each.
+    """
+    made = [RemoteMachineConfig(**machine) for machine in machines]
+    return RemoteConfig(machine_list=made, nni_manager_ip="127.0.0.1")
 
 
 def run(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from nni.experiment import RunMode, launcher, rest
 from nni.runtime.log import silence_stdout
@@ -43,6 +45,17 @@ def launcher_of_search(work: Path) -> Iterator[None]:
 
 
 def trial_job(port: int, mark: str) -> dict[str, Any] | None:
-    """Ask NNI's manager at ``port`` for the trial with ``mark`` in its parameters; None if it has none."""
+    """Ask NNI's manager at ``port`` for the newest trial whose parameters match the pattern ``mark``."""
     jobs: list[dict[str, Any]] = rest.get(port, "/trial-jobs")
-    return next((job for job in jobs if mark in str(job["hyperParameters"])), None)
+    found = [job for job in jobs if re.search(mark, "".join(job["hyperParameters"]))]
+    return max(found, key=lambda job: job.get("sequenceId", -1), default=None)
+
+
+def trial_errors(port: int, job: str) -> str:
+    """Ask NNI's manager for what a trial wrote on its standard error; empty if it cannot be had."""
+    place = f"http://127.0.0.1:{port}/api/v1/nni/trial-file/{job}/stderr"
+    try:
+        with urlopen(place, timeout=PATIENCE_S) as answer:
+            return bytes(answer.read()).decode(errors="replace")
+    except OSError:
+        return ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,11 @@ from ..supernet.nni_space import space_of
 from ..supernet.space import Space
 from .asking import AskingStrategy, space_given
 from .candidates import plain_value
-from .events import Event, Submitted, from_record, to_record
-from .running import RunningTrials, manager_status
-from .trial import Reported, run_trial
+from .events import Ended, Event, Submitted, from_record, to_record
+from .running import MOST_LOSSES, RunningTrials, manager_status
+from .trial import Outcome, Reported, run_trial, write_outcome
+
+logger = logging.getLogger(__name__)
 
 
 class NniStrategy(AskingStrategy, Strategy):
@@ -155,6 +160,8 @@ class _Trials(RunningTrials):
         super().__init__()
         self._strategy, self._made, self._engine = strategy, models, engine
         self._experiment = _experiment_of(engine)
+        self._started: dict[int, Submitted] = {}
+        self._losses: Counter[int] = Counter()
         self._submitted = 0 if self._experiment is None else len(self._experiment.list_trial_jobs())
 
     def start(self, trial: Submitted) -> None:
@@ -163,8 +170,31 @@ class _Trials(RunningTrials):
         file = self._strategy.outcome_file(trial.number)
         model.evaluator = MeasuredEvaluator(model.evaluator, trial.values, file, trial.number)
         self.add(trial.number, model)
+        self._started[trial.number] = trial
         self._submitted += 1
         self._engine.submit_models(model)
+
+    def ended(self) -> list[Ended]:
+        """Return the trials that ended since the last call; start those again whose machine died."""
+        for number, model in list(self._models.items()):
+            if model.status is ModelStatus.Failed and self._was_lost(number):
+                self._losses[number] += 1
+                logger.warning("trial %d runs again, as its machine is out of reach", number)
+                experiment: Any = self._experiment
+                most = experiment.get_experiment_profile()["params"].get("maxTrialNumber")
+                if most is not None:  # NNI counts it once more
+                    experiment.update_max_trial_number(most + 1)
+                self.start(self._started[number])
+        return super().ended()
+
+    def _was_lost(self, number: int) -> bool:
+        """Return whether NNI gave up a trial of another machine. One that loses many machines has failed."""
+        if self._experiment is None or self._losses[number] == MOST_LOSSES or number not in self._started:
+            return False
+        if getattr(self._experiment.config.training_service, "platform", None) != "remote":
+            return False
+        jobs = [job for job in self._experiment.list_trial_jobs() if _number_of(job) == number]
+        return bool(jobs) and "CANCELED" in jobs[-1].status
 
     def has_room(self) -> bool:
         """Return whether a worker is free and budget is left."""
@@ -192,6 +222,7 @@ class _Trials(RunningTrials):
                 job, model = jobs[trial.number]
                 model.status = ModelStatus.Training
                 engine._models[job.hyperParameters[0].parameter_id] = weakref.ref(model)
+                self._started[trial.number] = trial
                 watched[job.trialJobId] = model
                 self.add(trial.number, model)
         # The engine does not report trials that ended before it knew these models.
@@ -207,10 +238,9 @@ class _Trials(RunningTrials):
         """Return NNI's job and model of each trial by its number, except cancelled trials."""
         found: dict[int, tuple[Any, Any]] = {}
         for job in self._experiment.list_trial_jobs() if self._experiment is not None else []:
-            model = nni.load(nni.dump(job.hyperParameters[0].parameters))
-            number = getattr(model.evaluator, "number", None)
-            if isinstance(number, int) and "CANCELED" not in job.status:
-                found[number] = job, model
+            number = _number_of(job)
+            if number is not None and "CANCELED" not in job.status:
+                found[number] = job, _model_of(job)
         return found
 
     def _trials_left(self) -> bool:
@@ -218,6 +248,17 @@ class _Trials(RunningTrials):
             return True
         most = self._experiment.get_experiment_profile()["params"].get("maxTrialNumber", math.inf)
         return bool(self._submitted < most)
+
+
+def _model_of(job: Any) -> Any:
+    """Return the model of one of NNI's jobs."""
+    return nni.load(nni.dump(job.hyperParameters[0].parameters))
+
+
+def _number_of(job: Any) -> int | None:
+    """Return the number of the trial that one of NNI's jobs runs; None if it is none of ours."""
+    number = getattr(_model_of(job).evaluator, "number", None)
+    return number if isinstance(number, int) else None
 
 
 class MeasuredEvaluator(Evaluator):
@@ -244,7 +285,8 @@ class MeasuredEvaluator(Evaluator):
         return self._run(lambda: self.evaluator._execute(model))
 
     def _run(self, evaluate: Callable[[], Any]) -> Any:
-        return run_trial(evaluate, _collected, nni.report_final_result, self.values, self.file)
+        keep = partial(write_outcome, self.file)
+        return run_trial(evaluate, _collected, nni.report_final_result, self.values, keep)
 
 
 class _Holding(TrialCommandChannel):
@@ -289,3 +331,26 @@ def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]
     """
     space = make_space()
     return space.freeze(_sample(_candidates(space), architecture))
+
+
+def try_architecture(
+    make_space: Callable[[], Any],
+    architecture: Mapping[str, Any],
+    evaluator: Any,
+    keep: Callable[[Outcome], None],
+) -> None:
+    """Run an evaluator on an architecture in this process, without an experiment.
+
+    Args:
+        make_space: makes the search space anew.
+        architecture: label -> the candidate's name.
+        evaluator: NNI's.
+        keep: called with the outcome.
+
+    Raises:
+        Exception: whatever the evaluator raises, after ``keep`` was called.
+    """
+    run_trial(
+        lambda: evaluator.evaluate(build_network(make_space, architecture)),
+        _collected, lambda metric: None, {}, keep,
+    )  # fmt: skip

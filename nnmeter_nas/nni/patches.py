@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import threading
 import weakref
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..files import write_bytes
 from .endless import end_what_waits, tell_of_filters
 from .graph_engine import name_what_torchscript_refuses
 from .line import NAS, RETIARII, nni_line
+from .manager_scripts import ADDRESS, LISTEN, environment_with, node_options
 from .replaced import restore, wrap
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ def patch() -> None:
         _lift_checkpoint_limit()
         _run_callbacks_one_at_a_time()
         end_what_waits()
+    if line is not None:
+        _listen_on_loopback()
     name_what_torchscript_refuses()
 
 
@@ -161,6 +165,32 @@ def _save_state_of_filters() -> None:
 
     wrap(middleware, "load_state_dict", restored)
     wrap(middleware, "state_dict", saved, "Filter keeps the state of its function")
+
+
+def _listen_on_loopback() -> None:
+    """Let NNI's manager listen on this machine only, unless told otherwise or other machines must reach it.
+
+    It runs pickled code from anyone who can reach it, and NNI lets it listen on every interface. The
+    environment variable of :data:`.manager_scripts.ADDRESS` names another address.
+    """
+    launcher: Any = importlib.import_module("nni.experiment.launcher")
+
+    def started(start: Any, what: Any, key: Any, config: Any, port: Any, *args: Any, **more: Any) -> Any:
+        platform = getattr(config.training_service, "platform", "hybrid")
+        manager = str(getattr(config, "nni_manager_ip", None) or "")
+        is_local = platform == "local" or manager in ("localhost", "127.0.0.1")
+        address = os.environ.get(ADDRESS) or ("127.0.0.1" if is_local else "0.0.0.0")
+        if not is_local and not address.startswith("127."):
+            logger.warning(
+                "NNI's manager listens on %s, port %d, as the machines of the training service %s report to "
+                "it. Whoever reaches that port can run code here: let a firewall admit those machines alone, "
+                "and give the experiment a url_prefix that cannot be guessed; or use remote_machines of this "
+                "package, with which it listens on this machine only", address, port, platform,
+            )  # fmt: skip
+        with environment_with({"NODE_OPTIONS": node_options(LISTEN), ADDRESS: address}):
+            return start(what, key, config, port, *args, **more)
+
+    wrap(launcher, "start_experiment", started, "the manager listens on this machine only")
 
 
 def _run_callbacks_one_at_a_time() -> None:

@@ -32,7 +32,7 @@ from .asking import AskingStrategy, space_given
 from .candidates import carries_operators, plain_value
 from .events import Submitted
 from .running import RunningTrials, manager_status
-from .trial import Reported, run_trial
+from .trial import Outcome, Reported, run_trial, write_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,8 @@ class MeasuredEvaluator(Evaluator):
 
     def _execute(self, model_cls: Any) -> Any:
         evaluate = partial(self.evaluator._execute, model_cls)
-        return run_trial(evaluate, _collected, nni.report_final_result, self.values, self.file)
+        keep = partial(write_outcome, self.file)
+        return run_trial(evaluate, _collected, nni.report_final_result, self.values, keep)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MeasuredEvaluator) and self._dump() == other._dump()
@@ -229,3 +230,14 @@ def build_network(make_space: Callable[[], Any], architecture: Mapping[str, Any]
     plain = plain_architecture(architecture, {label: tuple(c) for label, c in models.candidates.items()})
     with fixed_arch({label: models.candidates[label][name] for label, name in plain.items()}, verbose=False):
         return make_space()
+
+
+def try_architecture(
+    make_space: Callable[[], Any],
+    architecture: Mapping[str, Any],
+    evaluator: Any,
+    keep: Callable[[Outcome], None],
+) -> None:
+    """Run an evaluator on an architecture without an experiment; arguments and errors as for 3.0."""
+    factory = partial(build_network, make_space, architecture)
+    run_trial(partial(evaluator._execute, factory), _collected, lambda metric: None, {}, keep)

@@ -1,4 +1,4 @@
-"""Running trials and how they ended, read from NNI's models."""
+"""Running trials and how they ended: what a search needs of them, and how to read it from NNI's models."""
 
 from __future__ import annotations
 
@@ -13,12 +13,42 @@ from .events import Ended, Submitted
 
 #: Seconds that NNI may take to report a metric after a trial ends, or a trial's end after the experiment's.
 GRACE_S = 5.0
+#: Machines that may die with a trial and it still runs again; it may be what kills them.
+MOST_LOSSES = 2
 #: Seconds between two requests to NNI's manager whether the experiment is over.
 _ASK_MANAGER_S = 1.0
 
 
-class RunningTrials(ABC):
-    """The trials of an experiment, as far as a search needs them: models submitted to NNI, and room for more.
+class Trials(ABC):
+    """The trials of a search while they run, wherever that is, and room for more of them."""
+
+    @abstractmethod
+    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
+        """In a resumed search, watch those of the ``trials`` that still run; return the others."""
+
+    @abstractmethod
+    def start(self, trial: Submitted) -> None:
+        """Make the model of ``trial``, and have it trained."""
+
+    @abstractmethod
+    def has_room(self) -> bool:
+        """Return whether another trial would start now."""
+
+    @abstractmethod
+    def are_over(self) -> bool:
+        """Return whether no more trials start and none runs."""
+
+    @abstractmethod
+    def are_running(self) -> bool:
+        """Return whether any trial has started and not ended."""
+
+    @abstractmethod
+    def ended(self) -> list[Ended]:
+        """Return the trials that ended since the last call, in order of their numbers."""
+
+
+class RunningTrials(Trials):
+    """The trials of an experiment of NNI: models submitted to it.
 
     Both lines set ``status`` and ``metric`` on the submitted model object itself.
     """
@@ -28,18 +58,6 @@ class RunningTrials(ABC):
         self._trained: dict[int, float] = {}
         self._asked, self._is_over = 0.0, False
         self._over_since: float | None = None
-
-    @abstractmethod
-    def take_up(self, trials: list[Submitted]) -> list[Submitted]:
-        """In a resumed experiment, watch the ``trials`` that NNI still has; return the others."""
-
-    @abstractmethod
-    def start(self, trial: Submitted) -> None:
-        """Make the model of ``trial`` and submit it to NNI."""
-
-    @abstractmethod
-    def has_room(self) -> bool:
-        """Return whether NNI would start another trial now."""
 
     @abstractmethod
     def _has_ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""Run an evaluator inside a trial: check its metric, save it to a file, and report it.
+"""Run an evaluator inside a trial: check its metric, keep its outcome, and report it.
 
 NNI's page then shows the measures of the architecture, such as its latency, beside the accuracy. A trial
 fails if it reports no metric, or one that is not finite.
@@ -42,7 +42,7 @@ def run_trial(
     collected: Callable[[], AbstractContextManager[Reported]],
     report: Callable[[dict[str, Any]], None],
     values: Mapping[str, float],
-    file: Path | None,
+    keep: Callable[[Outcome], None],
 ) -> Any:
     """Run ``evaluate`` and report its metric together with ``values``.
 
@@ -53,17 +53,15 @@ def run_trial(
         collected: holds back final metrics while entered.
         report: reports a final metric to NNI.
         values: measures of the architecture by name.
-        file: file for the :class:`Outcome`, written whole or not at all, before NNI gets the metric.
+        keep: called with the outcome before NNI gets the metric.
 
     Raises:
         SearchError: no metric was reported, or one that is not finite.
     """
     started = time.monotonic()
 
-    def keep(metric: float | None, failure: str = "") -> None:
-        if file is not None:
-            outcome = Outcome(metric, round(time.monotonic() - started, 3), failure)
-            write_bytes(file, json.dumps(asdict(outcome)).encode())
+    def ended(metric: float | None, failure: str = "") -> None:
+        keep(Outcome(metric, round(time.monotonic() - started, 3), failure))
 
     try:
         with collected() as reported:
@@ -72,16 +70,22 @@ def run_trial(
             reported = [result]  # an evaluator may also return its metric
         metric = _metric(reported)
     except (Exception, SystemExit) as error:
-        keep(None, f"{type(error).__name__}: {error}")
+        ended(None, f"{type(error).__name__}: {error}")
         raise
-    keep(metric)
+    ended(metric)
     more = reported[-1] if isinstance(reported[-1], dict) else {}
     report({"default": metric} | more | dict(values) | {"default": metric})
     return result
 
 
+def write_outcome(file: Path | None, outcome: Outcome) -> None:
+    """Write ``outcome`` to ``file``, whole or not at all; None means nowhere."""
+    if file is not None:
+        write_bytes(file, json.dumps(asdict(outcome)).encode())
+
+
 def read_outcome(file: Path) -> Outcome | None:
-    """Read the outcome that :func:`run_trial` wrote; None if the trial did not get that far.
+    """Read the outcome that :func:`write_outcome` wrote; None if the trial did not get that far.
 
     Raises:
         SearchError: the file is not the outcome of a trial.

@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from ..errors import NnMeterNasError, UnknownDeviceError, WorkerError
 from ..extras import load_extra
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, load_latency_predictor
 from ..progress import progress
+from .ray_cluster import check_answers, ray_cluster
 
 Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
@@ -40,13 +40,9 @@ Result = TypeVar("Result")
 BACKENDS = ("loky", "dask", "ray")
 #: Chunks per worker at a time if a backend returns results of many chunks at once.
 _ROUND = 4
-#: Bytes of shared memory for the results of a local Ray; Ray's minimum is 75 MB.
-_RAY_STORE = 100_000_000
 _DASK_GIVES_UP = "KilledWorker"
 #: Seconds between two looks of a worker at whether its parent lives.
 _LOOK = 2.0
-#: Seconds to wait for a scheduler to answer.
-_PATIENCE = 10
 
 
 @contextmanager
@@ -75,7 +71,7 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
         return
     joblib = _joblib()
     if scheduler:
-        _check_answers(scheduler)
+        check_answers(scheduler)
     with ExitStack() as running:
         if backend == "loky":
             options: dict[str, Any] = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
@@ -267,16 +263,6 @@ def _joblib() -> Any:
     return load_extra("joblib", "bulk", "spreading work over processes")
 
 
-def _check_answers(scheduler: str) -> None:
-    """Raise a WorkerError if nothing listens at ``scheduler``; Ray would retry for many minutes."""
-    address = urlsplit(scheduler if "//" in scheduler else f"//{scheduler}")
-    try:
-        if address.hostname and address.port:  # else it is a keyword of the backend, such as auto
-            socket.create_connection((address.hostname, address.port), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        raise WorkerError(f"no scheduler answers at {scheduler}: {error}") from error
-
-
 def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
     """Connect to a Dask cluster or start one, and return the options of its workers."""
     distributed = load_extra("distributed", "dask", "spreading work with Dask")
@@ -297,20 +283,6 @@ def _dask(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[s
 
 def _ray(running: ExitStack, jobs: int | None, scheduler: str | None) -> dict[str, Any]:
     """Connect to a Ray cluster or start one, and return the options of its workers."""
-    if scheduler is None:
-        # Ray reads this when it is loaded. Without it, a local cluster is reachable from other machines.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    ray = load_extra("ray", "ray", "spreading work with Ray")
+    running.enter_context(ray_cluster(jobs or 1, scheduler, "spreading work with Ray"))
     load_extra("ray.util.joblib", "ray", "spreading work with Ray").register_ray()
-    local = {
-        "num_cpus": jobs or 1,
-        "include_dashboard": False,
-        "object_store_memory": _RAY_STORE,
-    }
-    running.callback(ray.shutdown)
-    try:
-        ray.init(address=scheduler or "local", logging_level="error", log_to_driver=False,
-                 **({} if scheduler else local))  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise WorkerError(f"no cluster of Ray answers at {scheduler or 'this machine'}: {error}") from error
     return {"backend": "ray", "n_jobs": jobs or -1}

@@ -24,23 +24,14 @@ from types import FrameType
 import psutil
 
 from ..errors import SearchError
-
-#: The manager loads this script before its own code. Its REST interface runs pickled code from anyone who can
-#: reach it, so it must listen on this machine only. When its parent is gone it must end, and by SIGTERM: a
-#: manager that crashes leaves its trials running.
-_GUARD = """
-const net = require('net');
-const listen = net.Server.prototype.listen;
-net.Server.prototype.listen = function (port, ...rest) {
-    return typeof port === 'number'
-        ? listen.call(this, port, '127.0.0.1', ...rest)
-        : listen.call(this, port, ...rest);
-};
-const end = () => process.kill(process.pid, 'SIGTERM');
-const parent = process.ppid;
-setInterval(() => { if (process.ppid !== parent) { end(); } }, 1000).unref();
-process.on('uncaughtException', (error) => { console.error(error); end(); });
-"""
+from ..nni.manager_scripts import (
+    ADDRESS,
+    END_WITH_PARENT,
+    LISTEN,
+    REACH_MACHINES,
+    environment_with,
+    node_options,
+)
 
 #: Environment variable that marks the processes of one search with the folder of its logs.
 _MARK = "NNMETER_NAS_SEARCH"
@@ -87,25 +78,30 @@ def contained(logs: Path, variables: Mapping[str, str] | None = None) -> Iterato
         )
     work = Path(tempfile.mkdtemp(prefix=_PREFIX))
     note.write_text(str(work))
-    guard = work / "guard.js"
-    guard.write_text(_GUARD)
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
-    environment = {
+    variables_of_nni = {
         # NNI keeps a list of experiments in the home folder, which may be read-only or missing.
         "HOME": str(work),
         "PYTHONUSERBASE": site.getuserbase(),
-        "NODE_OPTIONS": f"{os.environ.get('NODE_OPTIONS', '')} --require {guard}".strip(),
+        "NODE_OPTIONS": node_options(LISTEN, END_WITH_PARENT, REACH_MACHINES),
         "no_proxy": ",".join(filter(None, [direct, "localhost", "127.0.0.1"])),
+        ADDRESS: "127.0.0.1",
         _MARK: mark,
         **(variables or {}),
     }
-    with _orderly_signals() as ignore_signals:
+    with orderly_signals() as ignore_signals:
         try:
-            with _environment(environment):
+            with environment_with(variables_of_nni):
                 yield work
         finally:
             ignore_signals()  # nothing may interrupt the clean-up
             _clean_up(mark, note)
+
+
+def end_leftovers(logs: Path) -> None:
+    """End what an earlier process with the same ``logs`` left running, if it was killed."""
+    logs = logs.resolve()
+    _clean_up(str(logs), logs / _WORK_NOTE)
 
 
 def _clean_up(mark: str, note: Path) -> None:
@@ -136,22 +132,7 @@ def _remove_outward_links(work: Path) -> None:
 
 
 @contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore the earlier values at the end."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _orderly_signals() -> Iterator[Callable[[], None]]:
+def orderly_signals() -> Iterator[Callable[[], None]]:
     """Turn the signals that end a process into ``SystemExit(128 + number)``, the shell's exit codes.
 
     NNI swallows ``KeyboardInterrupt`` and returns as if the search had finished.

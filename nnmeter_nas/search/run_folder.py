@@ -50,12 +50,19 @@ class Settings:
         trials: number of architectures to train; None if it is not limited.
         budget_minutes: the search proposes no further trial once those that ended have taken so many minutes,
             added up over trials that ran at once; None means no limit.
-        concurrency: number of trials that run at once.
+        concurrency: number of trials that run at once; None means as many as the machines of
+            ``training_service`` have room for.
         evaluator: ``module:function`` that a trial runs.
         arguments: arguments of that function; it gets those that it takes.
         engine: "py", or "graph" for NNI's graph of the space.
         trial_limit_s: seconds after which a trial is stopped and counts as failed; None means no limit.
         seed: seed of the strategy.
+        training_service: what runs the trials: "local" for NNI on this machine, "remote" for NNI on the
+            ``machines``, or "ray".
+        machines: the fields of each :class:`.machines.Machine`.
+        address: address of the cluster of Ray; None means that one is started on this machine.
+        trial_cpus, trial_gpus: what a trial takes of a machine; with Ray, parts of one too. NNI counts GPUs
+            alone.
         folder: the current folder when the search began; trials find the user's modules and data there.
     """
 
@@ -71,12 +78,17 @@ class Settings:
     input_shape: Sequence[int] | None = None
     trials: int | None = 20
     budget_minutes: float | None = None
-    concurrency: int = 2
+    concurrency: int | None = 2
     evaluator: str = "nnmeter_nas.estimators.digits:train_on_digits"
     arguments: Mapping[str, Any] = field(default_factory=dict)
     engine: str = "py"
     trial_limit_s: int | None = None
     seed: int = 0
+    training_service: str = "local"
+    machines: Sequence[Mapping[str, Any]] = ()
+    address: str | None = None
+    trial_cpus: float = 1.0
+    trial_gpus: float = 0.0
     folder: str = "."
 
 

@@ -11,6 +11,7 @@ import pytest
 from limits import limit_in
 from nnmeter_nas.cli import main
 from nnmeter_nas.errors import SpaceError
+from nnmeter_nas.nni import RETIARII, nni_line
 from nnmeter_nas.search.run_folder import RunFolder, Settings
 
 pytestmark = pytest.mark.nni3
@@ -48,6 +49,13 @@ LEARNED = [*SEARCH, "--strategy", "learned"]
         ([*SEARCH, "--trials", "0"], "0 is not at least 1"),
         ([*SEARCH, "--budget-minutes", "0"], "0 is not a positive number"),
         ([*SEARCH, "--engine", "cgo"], "invalid choice: 'cgo'"),
+        ([*SEARCH, "--training-service", "slurm"], "invalid choice: 'slurm'"),
+        ([*SEARCH, "--address", "10.0.0.1:6379"], "--address: is of --training-service ray"),
+        ([*SEARCH, "--training-service", "remote"], "remote needs --machines"),
+        ([*SEARCH, "--training-service", "ray", "--machines", "m.yaml"],
+         "--machines: is of --training-service remote"),
+        ([*SEARCH, "--trial-gpus", "1"], "--trial-gpus: is of --training-service remote or ray"),
+        ([*SEARCH, "--trial-cpus", "0"], "0 is not a positive number"),
         (["search", "--resume", "run", "-o", "other"], "not allowed with argument"),
         (["search", "--resume", "run", "--space", "spos", "--seed", "0"], "so --space, --seed cannot be"),
     ],
@@ -142,6 +150,18 @@ def test_a_folder_with_a_search_is_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "run" / "search.json").read_bytes() == before
 
 
+def test_machines_need_an_nni_that_notices_that_one_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[list[str], str], None]
+) -> None:
+    if nni_line() != RETIARII:
+        pytest.skip("of NNI 2.10.1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").touch()
+    (tmp_path / "machines.yaml").write_text("machines: [{host: 10.0.0.1, user: me, key: key}]")
+    refused([*SEARCH, "--training-service", "remote", "--machines", "machines.yaml"],
+            "--training-service remote needs NNI 3.0")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("fact", "then"), [("nni", "1.9"), ("space", "another"), ("packs", {DEVICE: [1.0, "another"]})]
 )
@@ -161,12 +181,12 @@ def test_a_space_that_the_engine_refuses_leaves_the_folder_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("nni.nas")
-    from nnmeter_nas.search import experiment
+    from nnmeter_nas.search import running
 
     def refuse(*_: object) -> None:
         raise SpaceError("NNI's graph engine cannot take it; search with engine=py")
 
-    monkeypatch.setattr(experiment, "run_search", refuse)
+    monkeypatch.setattr(running, "run_search", refuse)
     run = tmp_path / "run"
     for _ in range(2):
         assert main([*SEARCH, "--engine", "graph", "-o", str(run)]) == 1

@@ -90,6 +90,15 @@ class Run:
         """Names of processes it started that still run."""
         return [process.name() for process in self._started() if process.is_running()]
 
+    def listening(self) -> set[str]:
+        """The addresses that its processes listen on now."""
+        found = set()
+        for process in self._started():
+            with contextlib.suppress(psutil.Error):
+                connections = process.net_connections("tcp")
+                found |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+        return found
+
     def kill(self) -> None:
         """Kill it and all its processes at once, like a power failure."""
         while started := self._started():

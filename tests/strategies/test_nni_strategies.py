@@ -526,6 +526,8 @@ def start(folder: Path, model_format: str, **task: Any) -> Run:
 def test_a_real_experiment_goes_on_after_trials_that_crash_or_report_nan(tmp_path: Path) -> None:
     task = {"strategy": "learned", "threshold": limit(31), "trials": 4, "concurrency": 2}
     with start(tmp_path, "simplified", trouble=["crash", "nan"], **task) as run:
+        run.wait_for(lambda: bool(run.listening()))
+        assert run.listening() == {"127.0.0.1"}  # NNI's manager, which would listen on every address
         jobs = run.finished()["jobs"]
         assert run.left() == []
     events = [from_record(record) for record in run.records[:-1]]

@@ -1,0 +1,169 @@
+"""Machines of a file: what is wrong with it is named, and each machine is asked before a trial goes there."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nnmeter_nas.errors import SearchError, SettingsError
+from nnmeter_nas.search import machine
+from nnmeter_nas.search.machines import Machine, check_machines, fit_machines, places, read_machines
+from nnmeter_nas.search.tunnels import tunnels
+from ssh_hosts import Host, hosts, needs_namespaces
+
+pytestmark = pytest.mark.nni3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no machines: write `machines:`"),
+        ("machines: []", "has no machines"),
+        ("machines: {host: a}", "has no machines"),
+        ("machines: [", "is no YAML file"),
+        ("- host: a", "machine 1: it needs a host and a user, and may have"),
+        ("- {host: a, user: b}\n- 10.0.0.1", "machine 1: there is no key"),
+        ("- {host: a, user: b, key: KEY}\n- 10.0.0.1", "machine 2: it needs a host"),
+        ("- {host: a, user: b, key: KEY, ports: 22}", "ports is none of host, user, port"),
+        ("- {host: a, user: b, password: c}", "passwords are not taken: NNI shows them on its page"),
+        ("- {host: a, user: b, key: KEY, port: ssh}", "port='ssh' is not of the kind"),
+        ("- {host: a, user: b, key: KEY, gpus: [a]}", "gpus=\\('a',\\) is not of the kind"),
+        ("- {host: '', user: b, key: KEY}", "host='' is not of the kind"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_machine(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    file = tmp_path / "machines.yaml"
+    file.write_text(text.replace("KEY", str(tmp_path / "key")))
+    with pytest.raises(SettingsError, match=rf"machines\.yaml.*{message}"):
+        read_machines(file)
+
+
+def test_a_file_gives_its_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_rsa").touch()
+    file = tmp_path / "machines.yaml"
+    file.write_text(
+        "machines:\n"
+        "  - {host: 10.0.0.1, user: me, python: /opt/venv/bin/python3.11, gpus: [0, 2], trials_per_gpu: 2}\n"
+        "  - {host: 10.0.0.2, user: me, port: 2222, gpus: 1, python: /opt/venv/bin/}\n"
+    )
+    first, second = read_machines(file)
+    assert first == Machine(
+        "10.0.0.1", "me", key=str(tmp_path / ".ssh" / "id_rsa"), python="/opt/venv/bin/python3.11",
+        gpus=(0, 2), trials_per_gpu=2,
+    )  # fmt: skip
+    assert first.python_folder == second.python_folder == "/opt/venv/bin"
+    assert (second.port, second.gpus, str(second)) == (2222, (1,), "me@10.0.0.2:2222")
+    assert [places([first, second], gpus) for gpus in (0, 1, 2)] == [2, 5, 3]
+
+
+def test_builds_for_another_accelerator_are_the_same_version_and_others_are_not() -> None:
+    here = {"versions": {"Python": "3.11", "nni": "3.0", "torch": "2.13.0+cpu"}}
+    there = {"versions": {"Python": "3.11", "nni": "3.0", "torch": "2.13.1+cu126"}, "failures": {}}
+    assert machine.lacks(here, there) == []
+    there = {"versions": {"Python": "3.12", "nni": "2.10.1", "torch": "2.1.0"}, "failures": {"mine": "no"}}
+    assert machine.lacks(here, there) == [
+        "it has Python 3.12, and the search runs with 3.11",
+        "it has nni 2.10.1, and the search runs with 3.0",
+        "it has torch 2.1.0, and the search runs with 2.13.0+cpu",
+        "it cannot import mine: no",
+    ]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """A machine with a server of OpenSSH's."""
+    needs_namespaces()
+    with hosts(tmp_path, 1) as (one,):
+        yield one
+
+
+def reached(host: Host) -> Machine:
+    """The machine with this environment's Python."""
+    return Machine(
+        host.address, "root", key=str(host.key), known_hosts=str(host.known_hosts), python=sys.executable
+    )
+
+
+def test_each_machine_says_what_it_has_before_a_trial_goes_there(host: Host, tmp_path: Path) -> None:
+    good = reached(host)
+    (tmp_path / "nobody").touch()
+    lacking = {
+        replace(good, python="/nowhere/bin"): "it has no /nowhere/bin/python or /nowhere/bin/python3",
+        replace(good, user="nobody"): "ssh fails: .*Permission denied",
+        replace(good, known_hosts=str(tmp_path / "nobody")): "ssh fails: Host key verification failed",
+        replace(good, port=23): "ssh fails: .*Connection refused",
+    }
+    found = check_machines([good, *lacking])
+    assert found.pop(good) == []
+    for one, pattern in lacking.items():
+        [reason] = found[one]
+        assert re.search(pattern, reason), reason
+    told: list[str] = []
+    assert fit_machines([good, replace(good, port=23)], told.append) == [good]
+    assert f"root@{host.address}:23 is left out" in told[0]
+    with pytest.raises(SearchError, match=r"none of the machines can run a trial: root@.*:23: ssh fails"):
+        fit_machines([replace(good, port=23)], told.append)
+
+
+@pytest.fixture
+def service() -> Iterator[int]:
+    """A port of this machine's own address where something answers."""
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            connection.sendall(b"hello")
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, daemon=True).start()
+        yield listening.getsockname()[1]
+
+
+def heard(host: Host, port: int) -> bytes:
+    """What a machine hears at a port of its own."""
+    script = f"cat < /dev/tcp/127.0.0.1/{port}"
+    return subprocess.run(
+        ["ip", "netns", "exec", host.name, "bash", "-c", script], capture_output=True
+    ).stdout
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    while not condition():
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_machine_reaches_this_one_through_its_tunnel_alone_and_again_after_it_was_away(
+    host: Host, service: int
+) -> None:
+    told: list[str] = []
+    assert heard(host, service) == b""
+    with tunnels([reached(host), replace(reached(host), port=23)], service, told.append) as open_ones:
+        assert open_ones == [reached(host)]
+        assert "no tunnel to root@" in told.pop()
+        assert heard(host, service) == b"hello"
+        host.die()
+        wait_until(lambda: told)
+        assert "is out of reach" in told.pop()
+        assert heard(host, service) == b""
+        host.come_back()
+        wait_until(lambda: told)
+        assert "is there again" in told.pop()
+        assert heard(host, service) == b"hello"
+    wait_until(lambda: heard(host, service) == b"")
