@@ -51,9 +51,10 @@ or module:attribute, where a module of the current folder or an installed one ha
 what makes one when it is called without arguments. The hub's spaces are those of NNI 3.0.
 
 strategies:
-  pareto   evolves towards the Pareto front of accuracy and latency (NSGA-II); what is too slow is repaired
   learned  learns the accuracy from the trials, and trains what improves the front most in the light of it;
-           the choice where a trial takes minutes, as a proposal takes up to a second or two
+           it finds more in fewer trials than the others, and takes up to a second or two for a proposal
+  pareto   evolves towards the Pareto front of accuracy and latency (NSGA-II); what is too slow is repaired;
+           the choice where a trial takes less time than a proposal of learned
   ranked   draws a pool inside the limits, ranks it by latency, and trains it in that order
   random   draws evenly among all architectures inside the limits
 
@@ -68,7 +69,7 @@ none. It needs: {NEEDS}, with NNI 2.10.1 or 3.0.
 
 examples:
   nnmeter-nas search --space spos-small --max-latency 0.8
-  nnmeter-nas search --space spos-small --strategy learned --max-latency 1.6 --trials 40
+  nnmeter-nas search --space spos-small --strategy pareto --max-latency 1.6 --trials 200
   nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
   nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
       --max-latency 0.8,0.6 --max-flops 8M -o two-devices
@@ -174,7 +175,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def _add_strategies(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("strategy")
     group.add_argument("--strategy", choices=["pareto", "learned", "ranked", "random"],
-                       help="(default: pareto)")
+                       help="(default: learned, or the one that another option belongs to)")
     group.add_argument("--population", type=positive_int, metavar="N",
                        help="pareto: architectures in a generation (default: 20, or half of --trials if that "
                        "is less)")
@@ -206,7 +207,7 @@ def run(options: argparse.Namespace) -> int:
     # Loading torch and NNI takes seconds, so report a wrong device before that.
     devices = [load_latency_predictor(name, options.predictor_version).device for name in names]
     trials = options.trials or (_TRIALS if options.budget_minutes is None else None)
-    strategy = options.strategy or "pareto"
+    strategy = _strategy(options)
     chosen = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
     if strategy == "pareto":
         chosen.setdefault("population", _at_most_half(20, trials))
@@ -390,7 +391,7 @@ def _check(options: argparse.Namespace) -> None:
     error = options.parser.error
     if options.space is None:
         error("the following arguments are required: --space (or --resume)")
-    strategy = options.strategy or "pareto"
+    strategy = _strategy(options)
     for name, owner in _OPTIONS.items():
         if getattr(options, name) is not None and owner != strategy:
             error(f"argument --{name.replace('_', '-')}: is of --strategy {owner}, not of {strategy}")
@@ -400,6 +401,12 @@ def _check(options: argparse.Namespace) -> None:
     for objective in options.objectives or []:
         if objective not in known:
             error(f"argument --objectives: {objective!r} is none of {', '.join(known)}")
+
+
+def _strategy(options: argparse.Namespace) -> str:
+    """The strategy that is named, or that an option belongs to, or the default."""
+    owners = (owner for name, owner in _OPTIONS.items() if getattr(options, name) is not None)
+    return options.strategy or next(owners, "learned")
 
 
 def _at_most_half(most: int, trials: int | None) -> int:

@@ -38,7 +38,7 @@ class Settings:
 
     Attributes:
         space: name of the search space, or ``module:attribute``.
-        strategy: "pareto", "learned", "ranked" or "random".
+        strategy: "learned", "pareto", "ranked" or "random".
         options: options of the strategy.
         devices: applied hardware to predict latencies on.
         predictor_version: version of the predictor packs; None means the newest.
@@ -67,7 +67,7 @@ class Settings:
     """
 
     space: str
-    strategy: str = "pareto"
+    strategy: str = "learned"
     options: Mapping[str, Any] = field(default_factory=dict)
     devices: Sequence[str] = ()
     predictor_version: float | None = None
