@@ -110,7 +110,9 @@ class RayTrials(Trials):
         self._has_machines = True
         # The machine may lack this package, or have another one of it.
         ray.cloudpickle.register_pickle_by_value(machine)
-        self._remote = ray.remote(machine.attempt)
+        # Each trial has a process of its own. Ray itself must not repeat a trial: it cannot tell one that
+        # kills its process from a dead machine.
+        self._remote = ray.remote(num_returns="streaming", max_retries=0, max_calls=1)(machine.attempt)
         if not self._machines():
             raise SearchError(
                 f"no machine of the cluster has {needs} for a trial; add one (ray start --address), or ask "
@@ -158,10 +160,8 @@ class RayTrials(Trials):
         if self._unfit:
             options["label_selector"] = {_NODE: f"!in({','.join(self._unfit)})"}
         task = dict(self._make_task(trial))
-        # Ray itself must not repeat a trial: it cannot tell one that kills its process from a dead machine.
-        return self._remote.options(
-            **options, num_returns="streaming", max_retries=0, max_calls=1, name=f"trial {trial.number}"
-        ).remote(self._here, self._modules, task)
+        named = self._remote.options(**options, name=f"trial {trial.number}")
+        return named.remote(self._here, self._modules, task)
 
     def _end(self, task: _Task) -> Ended | None:
         """Take what the trial has sent; return its end, or None if it goes on."""
