@@ -7,10 +7,8 @@ import io
 from typing import Any, NamedTuple
 
 from ...errors import ReaderError
-from ...extras import load_extra
+from .imports import load_tvm
 from .names import Kernel, converted, kernels
-
-_PURPOSE = "compiling with TVM"
 
 
 class Fused(NamedTuple):
@@ -45,7 +43,7 @@ class Compiled(NamedTuple):
 
 def this_machine() -> Any:
     """TVM's target: one core of this machine, with all that its processor can do."""
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
+    tvm = load_tvm()
     processor = tvm.target.codegen.llvm_get_system_cpu()
     return tvm.target.Target({"kind": "llvm", "mcpu": processor, "num-cores": 1})
 
@@ -56,10 +54,10 @@ def fuse(content: bytes, target: Any) -> Fused:
     Raises:
         ReaderError: it is no ONNX model, or has an input of other values than floats.
     """
-    onnx = load_extra("onnx", "tvm", _PURPOSE)
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
-    transform = load_extra("tvm.relax.transform", "tvm", _PURPOSE)
-    pipeline = load_extra("tvm.relax.backend.cpu_generic.pipeline", "tvm", _PURPOSE)
+    onnx = load_tvm("onnx")
+    tvm = load_tvm()
+    transform = load_tvm("tvm.relax.transform")
+    pipeline = load_tvm("tvm.relax.backend.cpu_generic.pipeline")
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # of protobuf, whose classes differ between its releases
@@ -90,9 +88,9 @@ def fuse(content: bytes, target: Any) -> Fused:
 
 def compiled(fused: Fused, target: Any, records: Any = None) -> Compiled:
     """Compile a model: each kernel by the best of the tuning ``records``, or as TVM does without any."""
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
-    relax = load_extra("tvm.relax", "tvm", _PURPOSE)
-    pipeline = load_extra("tvm.relax.backend.cpu_generic.pipeline", "tvm", _PURPOSE)
+    tvm = load_tvm()
+    relax = load_tvm("tvm.relax")
+    pipeline = load_tvm("tvm.relax.backend.cpu_generic.pipeline")
     module = fused.module
     with target:
         if records is not None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...extras import load_extra
+from .imports import load_tvm
 
-_PURPOSE = "tuning with TVM"
 #: What TVM takes for the seconds of a schedule that cannot be compiled or run.
 FAILED = 1e10
 
@@ -21,7 +20,7 @@ def open_records(folder: Path) -> Any:
 
     A line that a crash left incomplete is cut off: TVM would read no record of the file.
     """
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("database_*.json"):
         _cut_off_incomplete(path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ...extras import load_extra
+from .imports import load_tvm
 from .intrinsics import load_intrinsics
 from .records import FAILED, records_of, seconds_of
 from .trial import measured_seconds
 
-_PURPOSE = "tuning with TVM"
 #: Schedules that are bred for each one that is tried, and at most: TVM's number, for 64 trials.
 _BRED, _MOST_BRED = 8, 512
 #: A kernel has no more schedules if so many proposals in a row bring none that is new.
@@ -43,7 +42,7 @@ class KernelSearch:
             untuned_ms: what a call of the kernel takes untuned; 0 if that is not known.
             seed: decides the schedules that are tried, from 1 on.
         """
-        schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+        schedule = load_tvm("tvm.s_tir.meta_schedule")
         load_intrinsics()
         population = min(_MOST_BRED, _BRED * batch)
         self.name, self.weight, self.exhausted = str(task.task_name), int(task.weight), False
@@ -74,7 +73,7 @@ class KernelSearch:
 
     def step(self, most: int) -> int:
         """Try up to ``most`` schedules; return how many. Each one is recorded before the next is tried."""
-        schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+        schedule = load_tvm("tvm.s_tir.meta_schedule")
         new = self._new_candidates()[:most]
         workload = self._records.commit_workload(self._context.mod)
         seconds = []
@@ -101,7 +100,7 @@ class KernelSearch:
         return []
 
     def _learn(self, candidates: list[Any], seconds: list[float]) -> None:
-        schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+        schedule = load_tvm("tvm.s_tir.meta_schedule")
         results = [schedule.runner.RunnerResult([one], None) for one in seconds]
         if results:
             self._model.update(self._context, candidates, results)
@@ -109,5 +108,5 @@ class KernelSearch:
 
 def _fingerprint(candidate: Any) -> str:
     """Tells a schedule from others of the kernel: what it computes and how, not how it came about."""
-    utils = load_extra("tvm.s_tir.meta_schedule.utils", "tvm", _PURPOSE)
-    return str(utils.shash2hex(candidate.sch.mod))
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
+    return str(schedule.utils.shash2hex(candidate.sch.mod))

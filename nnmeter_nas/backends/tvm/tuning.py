@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...extras import load_extra
 from .compiling import Fused
 from .cost_models import DEFAULT, cost_model
+from .imports import load_tvm
 from .search import KernelSearch
 
-_PURPOSE = "tuning with TVM"
 #: Trials of a kernel before the next one is looked at: at least, at most, and such a part of all for each.
 _LEAST, _MOST, _ROUNDS = 4, 64, 3
 #: Batches of trials whose gain counts, and how much it counts beside what the kernel takes: TVM's numbers.
@@ -35,7 +34,7 @@ class Progress(NamedTuple):
 
 def kernels_to_tune(fused: Fused, target: Any) -> list[Any]:
     """The different kernels of a model, as tasks of TVM's search."""
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
     return list(schedule.relax_integration.extract_tasks(fused.module, target))
 
 
