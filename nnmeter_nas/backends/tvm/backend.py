@@ -18,7 +18,7 @@ from ..base import KernelTime, Session
 from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
 from .imports import load_tvm
-from .records import best_ms, open_records
+from .records import open_records, records_of, trials_of
 from .stored import Program, program
 from .tuning import kernels_to_tune, tune
 
@@ -75,9 +75,10 @@ class TunedTvm(Tvm):
             tasks = kernels_to_tune(fuse(content, target), target)
         except Exception:  # of whatever kind: it is raised again where the file is loaded
             tasks = []
-        new = [task for task in tasks if best_ms(records, task) is None]
         with one_thread():
-            tune(new, target, records, _TRIALS * len(new), {}, lambda _: None)
+            for task in tasks:
+                if not trials_of(records_of(records, task.dispatched[0])):
+                    tune([task], target, records, _TRIALS, lambda _: None)
         write_bytes(path, content)
 
     def load(self, path: Path) -> Session:

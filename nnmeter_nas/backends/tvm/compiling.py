@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ...errors import ReaderError
 from .imports import load_tvm
 from .names import Kernel, converted, kernels
+from .records import gains
 
 
 class Fused(NamedTuple):
@@ -87,14 +88,14 @@ def fuse(content: bytes, target: Any) -> Fused:
 
 
 def compiled(fused: Fused, target: Any, records: Any = None) -> Compiled:
-    """Compile a model: each kernel by the best of the tuning ``records``, or as TVM does without any."""
+    """Compile a model: each kernel by the best of the tuning ``records``; as it comes, if none is quicker."""
     tvm = load_tvm()
     relax = load_tvm("tvm.relax")
     pipeline = load_tvm("tvm.relax.backend.cpu_generic.pipeline")
     module = fused.module
     with target:
         if records is not None:
-            with records, tvm.transform.PassContext(opt_level=3):
+            with gains(records), tvm.transform.PassContext(opt_level=3):
                 module = relax.transform.MetaScheduleApplyDatabase()(module)
         module = tvm.transform.Sequential(pipeline.dataflow_lower_passes(target))(module)
         calls = _calls(module)
