@@ -46,6 +46,9 @@ CORE_TESTS = $(wildcard tests/ops tests/graph tests/kernels tests/readers tests/
 
 TVM_TESTS = tests/backends/test_tvm.py tests/backends/test_tvm_tuning.py tests/benchmarks/test_cost_models.py tests/cli/test_cli_tune.py
 
+# One process, as TVM and its tuner take long to import.
+run_tvm_tests = .venv-tvm/bin/python -m pytest -m tvm $(PYTEST_ARGS) $(TVM_TESTS)
+
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:
 
@@ -53,7 +56,7 @@ TVM_TESTS = tests/backends/test_tvm.py tests/backends/test_tvm_tuning.py tests/b
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
-	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv) and on NNI 3.0 (.venv-nni3)"
+	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv), on NNI 3.0 (.venv-nni3) and with TVM (.venv-tvm)"
 	@echo "make test-tvm [PYTEST_ARGS=...]  tests with TVM (.venv-tvm)"
 	@echo "make test-core [PYTEST_ARGS=...]  tests of the core alone on Python $(CORE_PYTHONS), where installed"
 	@echo "make lint                     ruff and mypy"
@@ -71,13 +74,13 @@ help:
 demo: .venv/.stamp
 	.venv/bin/nnmeter-nas demo $(ARGS)
 
-test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp test-core-$(OLDEST)
+test: lint .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp .venv-tvm/.stamp test-core-$(OLDEST)
 	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 	.venv-nni3/bin/python -m pytest -n $(WORKERS) --dist worksteal -m nni3 $(PYTEST_ARGS)
+	$(run_tvm_tests)
 
-# TVM's environment and its tests, which compile for minutes.
 test-tvm: .venv-tvm/.stamp
-	.venv-tvm/bin/python -m pytest -m tvm $(PYTEST_ARGS) $(TVM_TESTS)
+	$(run_tvm_tests)
 
 test-core: $(CORE_PYTHONS:%=test-core-%)
 

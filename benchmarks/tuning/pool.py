@@ -11,7 +11,7 @@ from rich.console import Console
 from nnmeter_nas.backends.host import one_thread
 from nnmeter_nas.backends.tvm.compiling import fuse, this_machine
 from nnmeter_nas.backends.tvm.cost_models import stores
-from nnmeter_nas.backends.tvm.records import open_records, records_of, seconds_of
+from nnmeter_nas.backends.tvm.records import open_records, records_of, seconds_of, trials_of
 from nnmeter_nas.backends.tvm.tuning import Progress, kernels_to_tune, tune
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.readers.onnx.writer import to_onnx
@@ -45,14 +45,15 @@ def measured_pool(kernel: str, size: int, folder: Path, console: Console) -> Poo
     with one_thread():
         target, records = this_machine(), open_records(folder)
         tasks = kernels_to_tune(fuse(to_onnx(kernel_graph(kernel)), target), target)
-        task = max(tasks, key=lambda one: len(records_of(records, one)))
-        held = len(records)
+        task = max(tasks, key=lambda one: len(records_of(records, one.dispatched[0])))
+        module = task.dispatched[0]
+        held = len(trials_of(records_of(records, module)))
 
         def tell(found: Progress) -> None:
             console.print(f"{kernel}: {held + found.trials} of {size} schedules measured")
 
-        tune([task], target, records, size - held, {}, tell, seed=held, model="random")
-        known = records_of(records, task)
+        tune([task], target, records, size - held, tell, seed=held, model="random")
+        known = trials_of(records_of(records, module))
         candidates = [one.as_measure_candidate() for one in known]
         seconds = np.array([seconds_of(one.run_secs) for one in known])
-        return Pool(kernel, task.dispatched[0], stores(task.dispatched[0], candidates), seconds)
+        return Pool(kernel, module, stores(module, candidates), seconds)

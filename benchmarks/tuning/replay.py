@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from nnmeter_nas.backends.tvm.imports import load_tvm
 from nnmeter_nas.backends.tvm.ranking import Ranking
-from nnmeter_nas.extras import load_extra
 from nnmeter_nas.kernels.configuration import FloatArray
 
 from .pool import Pool
@@ -58,7 +58,7 @@ class Xgboost:
     """TVM's XGBoost model. What it takes for candidates are their features."""
 
     def __init__(self, seed: int, **settings: int) -> None:
-        schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", "comparing cost models")
+        schedule = load_tvm("tvm.s_tir.meta_schedule")
         np.random.seed(seed)  # TVM's model draws from numpy's global numbers before it has learned
         self._schedule = schedule
         self._model = schedule.cost_model.XGBModel._cls(num_tuning_cores=1, **settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 def _tuned(options: argparse.Namespace, content: bytes) -> int:
     from ..backends.tvm.backend import session
     from ..backends.tvm.compiling import compiled, fuse, this_machine
-    from ..backends.tvm.records import open_records
+    from ..backends.tvm.records import open_records, quickened
     from ..backends.tvm.stored import export, loaded, operators_of, program
 
     folder: Path = options.output
@@ -106,9 +106,10 @@ def _tuned(options: argparse.Namespace, content: bytes) -> int:
     records = open_records(folder / RECORDS)
     with Journal(folder / TRIALS) as journal:
         if not journal.records:
-            journal.append({"model": digest, "trials": 0, "best_ms": before.ms})
-        _make_trials(options, fused, target, records, before, journal)
-        trials = list(journal.records)
+            journal.append({"model": digest})
+        note(f"the model takes {before.ms:.4g} ms")
+        _make_trials(options, fused, target, records, journal)
+        trials = journal.records[1:]
     note("compiling the tuned model")
     made = compiled(fused, target, records)
     export(made.program, folder / LIBRARY)
@@ -121,34 +122,40 @@ def _tuned(options: argparse.Namespace, content: bytes) -> int:
             f"results of {folder / LIBRARY} are {off:.2g} off those of onnxruntime, and may be {TOLERANCE:g}"
         )
     after = _measured(tuned)
-    console().print(_table(before, after))
+    console().print(_table(before, after, quickened(records, fused.module)))
     write_bytes(folder / PLOT, _plot(trials, options.model.name))
-    print(f"{before.ms:.4g} ms before, {after.ms:.4g} ms after {trials[-1]['trials']} trials: "
+    print(f"{before.ms:.4g} ms before, {after.ms:.4g} ms after {_trials_in(records)} trials: "
           f"{before.ms / after.ms:.2f} times as fast; results are within {off:.1g} of onnxruntime's")
     note(f"run it with: python {folder / SCRIPT}")
     return 0
 
 
 def _make_trials(
-    options: argparse.Namespace, fused: Fused, target: Any, records: Any, before: _Measured, journal: Journal
+    options: argparse.Namespace, fused: Fused, target: Any, records: Any, journal: Journal
 ) -> None:
     """Make the trials that are missing, and tell the best time after each few of them."""
     from ..backends.tvm.tuning import Progress, kernels_to_tune, tune
 
-    done = len(records)  # the journal lags behind: it gets a line after some trials, and they one each
-    note(f"the model takes {before.ms:.4g} ms; {max(0, options.trials - done)} trials to go")
+    done = _trials_in(records)  # the journal lags behind: it gets a line after some trials, and they one each
+    tasks = kernels_to_tune(fused, target)
+    note(f"{max(0, options.trials - done)} trials of {len(tasks)} kernels to go")
 
     def tell(found: Progress) -> None:
         journal.append({"trials": done + found.trials, "best_ms": found.best_ms, "kernel": found.kernel})
-        note(f"{done + found.trials} of {options.trials} trials: {found.best_ms:.4g} ms ({found.kernel})")
+        kernel = f" ({found.kernel})" if found.kernel else ""
+        note(f"{done + found.trials} of {options.trials} trials: {found.best_ms:.4g} ms{kernel}")
 
-    tasks = kernels_to_tune(fused, target)
     try:
-        tune(tasks, target, records, options.trials - done, _of_a_call(before), tell, options.seed + done,
-             options.cost_model)
+        tune(tasks, target, records, options.trials - done, tell, options.seed + done, options.cost_model)
     except KeyboardInterrupt:
         note(f"interrupted; all trials are kept in {options.output}, and the same command goes on")
         raise
+
+
+def _trials_in(records: Any) -> int:
+    from ..backends.tvm.records import trials_of
+
+    return len(trials_of(records.get_all_tuning_records()))
 
 
 class _Measured(NamedTuple):
@@ -162,14 +169,6 @@ def _measured(session: Any) -> _Measured:
     session.run()
     ms = min(session.run() for _ in range(_RUNS))
     return _Measured(ms, session.kernels(_WATCHED) if hasattr(session, "kernels") else [])
-
-
-def _of_a_call(found: _Measured) -> dict[str, float]:
-    """What a call of each kernel takes in ms, by its function."""
-    taken: dict[str, list[float]] = {}
-    for kernel in found.kernels:
-        taken.setdefault(kernel.kind, []).append(kernel.ms)
-    return {function: sum(ms) / len(ms) for function, ms in taken.items()}
 
 
 def _check_same(path: Path, digest: str) -> None:
@@ -194,8 +193,8 @@ def _off(content: bytes, session: Any) -> float:
     return max(float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) for a, b in pairs)
 
 
-def _table(before: _Measured, after: _Measured) -> Table:
-    """Make a table of the kernels before and after, costliest first."""
+def _table(before: _Measured, after: _Measured, tuned: Collection[str]) -> Table:
+    """Make a table of the kernels before and after, costliest first; ``tuned`` ones have got a schedule."""
     now = {kernel.operators: kernel.ms for kernel in after.kernels}
     table = Table(title="kernels before and after tuning", title_justify="left")
     for heading in ("operators", "kernel"):
@@ -204,8 +203,13 @@ def _table(before: _Measured, after: _Measured) -> Table:
         table.add_column(heading, justify="right")
     for kernel in sorted(before.kernels, key=lambda one: -one.ms):
         ms = now.get(kernel.operators)
-        figures = ("", "") if ms is None else (f"{ms:.4f}", f"{kernel.ms / ms:.2f}" if ms else "")
+        figures = ["", ""] if ms is None else [f"{ms:.4f}", f"{kernel.ms / ms:.2f}" if ms else ""]
+        if kernel.kind not in tuned:
+            figures[1] = "as it was"
         table.add_row(", ".join(kernel.operators), kernel.kind, f"{kernel.ms:.4f}", *figures)
+    left = sum(kernel.kind not in tuned for kernel in before.kernels)
+    if left:
+        table.caption = f"{left} of {len(before.kernels)} kernels are as they were: no trial was quicker"
     return table
 
 

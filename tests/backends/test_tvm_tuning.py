@@ -12,10 +12,10 @@ pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
 pytest.importorskip("xgboost")
 
 from nnmeter_nas.backends.tvm import search
-from nnmeter_nas.backends.tvm.compiling import fuse, this_machine
+from nnmeter_nas.backends.tvm.compiling import Fused, compiled, fuse, this_machine
 from nnmeter_nas.backends.tvm.cost_models import cost_model
 from nnmeter_nas.backends.tvm.ranking import Ranking
-from nnmeter_nas.backends.tvm.records import FAILED, open_records, records_of
+from nnmeter_nas.backends.tvm.records import FAILED, open_records, quickened, records_of, trials_of
 from nnmeter_nas.backends.tvm.tuning import Progress, kernels_to_tune, tune
 from nnmeter_nas.errors import SettingsError
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
@@ -30,22 +30,33 @@ def target() -> Any:
 
 
 @pytest.fixture(scope="module")
-def task(target: Any) -> Any:
-    """A dense layer, as a task of TVM's search."""
+def dense(target: Any) -> Fused:
+    """A dense layer, fused."""
     graph = new_graph("dense")
     add_input(graph, "x", (1, 32))
     add_op(graph, "fc", "fc", ["x"], {"out_features": 48})
-    return kernels_to_tune(fuse(to_onnx(finish(graph)), target), target)[-1]
+    return fuse(to_onnx(finish(graph)), target)
+
+
+@pytest.fixture(scope="module")
+def task(dense: Fused, target: Any) -> Any:
+    """The dense layer, as a task of TVM's search."""
+    return kernels_to_tune(dense, target)[-1]
+
+
+def has_steps(candidate: Any) -> bool:
+    return len(candidate.sch.trace.insts) > 0
 
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Takes the place of measuring; returns the schedules that were timed."""
+    """Takes the place of measuring; returns the schedules that were timed, after the kernel as it comes."""
     found: list[str] = []
 
     def seconds(candidate: Any, _: Any) -> float:
-        found.append(search._fingerprint(candidate))
-        if len(found) == 6:
+        found.append(search.fingerprint(candidate))
+        assert has_steps(candidate) == (len(found) > 1)
+        if len(found) == 7:
             raise KeyboardInterrupt
         return 1e-3 * (1 + int(found[-1], 16) % 97)
 
@@ -58,30 +69,63 @@ def test_an_interrupted_tuning_goes_on_without_losing_or_repeating_trials(
 ) -> None:
     told: list[Progress] = []
     with pytest.raises(KeyboardInterrupt):
-        tune([task], target, open_records(tmp_path), 12, {}, told.append)
+        tune([task], target, open_records(tmp_path), 12, told.append)
     path = tmp_path / "database_tuning_record.json"
-    assert len(path.read_text().splitlines()) == 5
+    assert len(path.read_text().splitlines()) == 6
     path.write_text(path.read_text() + '[0, [[["torn by a cra')
     records = open_records(tmp_path)
-    assert len(records) == 5
-    best = min(float(one.run_secs[0]) for one in records_of(records, task))
-    tune([task], target, records, 12, {}, told.append, seed=5)
-    assert len(records) == 17
-    measured = timed[:5] + timed[6:]
-    assert len(set(measured)) == len(measured) == 17
+    known = records_of(records, task.dispatched[0])
+    assert len(known) == len(records) == 6
+    assert len(trials_of(known)) == 5
+    best = min(float(one.run_secs[0]) for one in known)
+    tune([task], target, records, 12, told.append, seed=5)
+    assert len(records) == 18
+    measured = timed[:6] + timed[7:]
+    assert len(set(measured)) == len(measured) == 18
     assert told[-1].trials == 12
     assert told[-1].best_ms <= 1e3 * best
-    assert [one.best_ms for one in told[1:]] == sorted((one.best_ms for one in told[1:]), reverse=True)
+    times = [one.best_ms for one in told]
+    assert times == sorted(times, reverse=True)
+    assert [(one.trials, one.kernel) for one in told if not one.kernel] == [(0, ""), (0, "")]
 
 
-def test_a_kernel_that_cannot_run_is_given_up(
+@pytest.mark.parametrize(("of_trials", "changes"), [(2e-3, False), (0.5e-3, True)])
+def test_only_what_is_quicker_than_the_kernel_as_it_comes_is_applied(
+    of_trials: float, changes: bool, dense: Fused, task: Any, target: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(search, "measured_seconds", lambda one, _: of_trials if has_steps(one) else 1e-3)
+    records, told = open_records(tmp_path), list[Progress]()
+    tune([task], target, records, 4, told.append)
+    assert [one.best_ms for one in told] == [1.0, 0.5 if changes else 1.0]
+    assert quickened(records, dense.module) == ({str(task.task_name)} if changes else set())
+    assert (code(compiled(dense, target, records)) != code(compiled(dense, target))) == changes
+
+
+def code(made: Any) -> str:
+    """The code of the kernels of a compiled model."""
+    [library] = made.program.mod.imports
+    return str(library.inspect_source("s"))
+
+
+def test_a_kernel_of_which_no_schedule_runs_is_given_up(
+    task: Any, target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "measured_seconds", lambda one, _: FAILED if has_steps(one) else 7e-3)
+    records, told = open_records(tmp_path), list[Progress]()
+    tune([task], target, records, 40, told.append)
+    assert told[-1].best_ms == pytest.approx(7.0 * int(task.weight))
+    assert 1 < len(records) < 40
+
+
+def test_a_kernel_that_does_not_run_by_itself_is_left_alone(
     task: Any, target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "measured_seconds", lambda *_: FAILED)
     records, told = open_records(tmp_path), list[Progress]()
-    tune([task], target, records, 40, {str(task.task_name): 7.0}, told.append)
-    assert told[-1].best_ms == 7.0 * int(task.weight)
-    assert len(records) < 40
+    tune([task], target, records, 40, told.append)
+    assert told == [Progress(0, 0.0, "")]
+    assert len(records) == 1
 
 
 def test_an_unknown_cost_model_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""``nnmeter-nas tune`` as a user runs it: a tiny model, a few trials, and more of them later."""
+"""``nnmeter-nas tune`` as a user runs it: a tiny model, a few trials, killed, and more of them later."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
 pytest.importorskip("xgboost")
 
+from commands import Command
+from nnmeter_nas.backends.tvm.records import open_records, trials_of
+from nnmeter_nas.backends.tvm.search import fingerprint
 from nnmeter_nas.cli import main
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.readers.onnx.writer import to_onnx
@@ -19,44 +22,55 @@ from nnmeter_nas.readers.onnx.writer import to_onnx
 pytestmark = pytest.mark.tvm
 
 
-def model(channels: int) -> bytes:
-    """A convolution and a ReLU."""
+def model(features: int) -> bytes:
+    """A dense layer and a ReLU."""
     graph = new_graph("model")
-    add_input(graph, "x", (1, 8, 16, 16))
-    conv = {"out_channels": channels, "kernel": (3, 3), "padding": ((1, 1), (1, 1)), "bias": True}
-    add_op(graph, "conv", "conv", ["x"], conv)
-    add_op(graph, "relu", "relu", ["conv"])
+    add_input(graph, "x", (1, 128))
+    add_op(graph, "fc", "fc", ["x"], {"out_features": features})
+    add_op(graph, "relu", "relu", ["fc"])
     return to_onnx(finish(graph))
 
 
-def trials(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+def lines(path: Path) -> list[str]:
+    """The complete lines of a file, which need not exist."""
+    return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
-def test_a_model_is_tuned_and_goes_on_with_more_trials(
+@pytest.mark.timeout(1800)
+def test_a_tuning_that_is_killed_goes_on_and_its_results_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model.onnx").write_bytes(model(16))
-    Path("other.onnx").write_bytes(model(24))
-    assert main(["tune", "model.onnx", "--trials", "6", "-o", "tuned"]) == 0
+    Path("model.onnx").write_bytes(model(256))
+    Path("other.onnx").write_bytes(model(192))
+    recorded, told = Path("tuned/records/database_tuning_record.json"), Path("tuned/trials.jsonl")
+    killed = Command(tmp_path, "tune", "model.onnx", "--trials", "1000", "-o", "tuned")
+    try:
+        killed.wait_until(lambda: len(lines(recorded)) >= 4)  # the kernel as it comes, and three trials
+    finally:
+        killed.process.kill()
+        killed.end()
+    kept, before = lines(recorded), lines(told)
+    made = len(kept) - 1
+
+    assert main(["tune", "model.onnx", "--trials", str(made + 4), "-o", "tuned"]) == 0
     said = capsys.readouterr()
+    assert "4 trials of 1 kernels to go" in said.err
+    assert f"{made + 4} of {made + 4} trials" in said.err
     assert "times as fast" in said.out
-    assert "conv, relu" in said.out
-    assert "6 of 6 trials" in said.err
-    first = trials(Path("tuned"))
-    assert first[0]["trials"] == 0
-    assert first[-1]["trials"] == 6
-    assert 0 < first[-1]["best_ms"] < first[0]["best_ms"], "loops as they come are slow"
+    assert "fc, relu" in said.out
+    assert lines(recorded)[: len(kept)] == kept, "nothing is lost"
+    trials = trials_of(open_records(recorded.parent).get_all_tuning_records())
+    schedules = {fingerprint(one.as_measure_candidate()) for one in trials}
+    assert len(schedules) == len(trials) == made + 4, "nothing is repeated"
+    assert lines(told)[: len(before)] == before
+    times = [json.loads(line) for line in lines(told)[1:]]
+    assert (times[0]["trials"], times[-1]["trials"]) == (0, made + 4)
+    assert 0 < times[-1]["best_ms"] < times[0]["best_ms"], "loops as they come are slow"
+
     assert Path("tuned/trials.png").read_bytes().startswith(b"\x89PNG")
-    printed = subprocess.run(
-        [sys.executable, "tuned/run.py"], check=True, capture_output=True, text=True
-    ).stdout
-    assert "[[[[" in printed
-    assert main(["tune", "model.onnx", "--trials", "10", "-o", "tuned"]) == 0
-    assert trials(Path("tuned"))[: len(first)] == first
-    assert trials(Path("tuned"))[-1]["trials"] == 10
-    capsys.readouterr()
+    ran = subprocess.run([sys.executable, "tuned/run.py"], check=True, capture_output=True, text=True)
+    assert "[[" in ran.stdout
     with pytest.raises(SystemExit):
         main(["tune", "other.onnx", "-o", "tuned"])
     assert "--output tuned holds trials of another model" in capsys.readouterr().err

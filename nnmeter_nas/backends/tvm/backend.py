@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import MeasurementError
-from ...extras import load_extra
 from ...files import user_folder, write_bytes
 from ...readers.onnx.writer import to_onnx
 from ..base import KernelTime, Session
 from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
-from .records import best_ms, open_records
+from .imports import load_tvm
+from .records import open_records, records_of, trials_of
 from .stored import Program, program
 from .tuning import kernels_to_tune, tune
 
@@ -41,7 +41,7 @@ class Tvm:
     patience = 5.0  # a visit may have to compile the network
 
     def __init__(self) -> None:
-        self._tvm = load_extra("tvm", "tvm", "measuring with TVM")
+        self._tvm = load_tvm()
 
     @property
     def version(self) -> str:
@@ -75,9 +75,10 @@ class TunedTvm(Tvm):
             tasks = kernels_to_tune(fuse(content, target), target)
         except Exception:  # of whatever kind: it is raised again where the file is loaded
             tasks = []
-        new = [task for task in tasks if best_ms(records, task) is None]
         with one_thread():
-            tune(new, target, records, _TRIALS * len(new), {}, lambda _: None)
+            for task in tasks:
+                if not trials_of(records_of(records, task.dispatched[0])):
+                    tune([task], target, records, _TRIALS, lambda _: None)
         write_bytes(path, content)
 
     def load(self, path: Path) -> Session:
@@ -102,8 +103,8 @@ class _Loaded:
     """
 
     def __init__(self, found: Program) -> None:
-        tvm = load_extra("tvm", "tvm", "measuring with TVM")
-        relax = load_extra("tvm.relax", "tvm", "measuring with TVM")
+        tvm = load_tvm()
+        relax = load_tvm("tvm.relax")
         self._machine = relax.VirtualMachine(found.library, tvm.cpu())
         self.inputs = [random_input(shape) for shape in found.shapes]
         self._values = [tvm.runtime.tensor(one) for one in self.inputs]

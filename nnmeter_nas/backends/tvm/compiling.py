@@ -7,10 +7,9 @@ import io
 from typing import Any, NamedTuple
 
 from ...errors import ReaderError
-from ...extras import load_extra
+from .imports import load_tvm
 from .names import Kernel, converted, kernels
-
-_PURPOSE = "compiling with TVM"
+from .records import gains
 
 
 class Fused(NamedTuple):
@@ -45,7 +44,7 @@ class Compiled(NamedTuple):
 
 def this_machine() -> Any:
     """TVM's target: one core of this machine, with all that its processor can do."""
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
+    tvm = load_tvm()
     processor = tvm.target.codegen.llvm_get_system_cpu()
     return tvm.target.Target({"kind": "llvm", "mcpu": processor, "num-cores": 1})
 
@@ -56,10 +55,10 @@ def fuse(content: bytes, target: Any) -> Fused:
     Raises:
         ReaderError: it is no ONNX model, or has an input of other values than floats.
     """
-    onnx = load_extra("onnx", "tvm", _PURPOSE)
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
-    transform = load_extra("tvm.relax.transform", "tvm", _PURPOSE)
-    pipeline = load_extra("tvm.relax.backend.cpu_generic.pipeline", "tvm", _PURPOSE)
+    onnx = load_tvm("onnx")
+    tvm = load_tvm()
+    transform = load_tvm("tvm.relax.transform")
+    pipeline = load_tvm("tvm.relax.backend.cpu_generic.pipeline")
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # of protobuf, whose classes differ between its releases
@@ -89,14 +88,14 @@ def fuse(content: bytes, target: Any) -> Fused:
 
 
 def compiled(fused: Fused, target: Any, records: Any = None) -> Compiled:
-    """Compile a model: each kernel by the best of the tuning ``records``, or as TVM does without any."""
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
-    relax = load_extra("tvm.relax", "tvm", _PURPOSE)
-    pipeline = load_extra("tvm.relax.backend.cpu_generic.pipeline", "tvm", _PURPOSE)
+    """Compile a model: each kernel by the best of the tuning ``records``; as it comes, if none is quicker."""
+    tvm = load_tvm()
+    relax = load_tvm("tvm.relax")
+    pipeline = load_tvm("tvm.relax.backend.cpu_generic.pipeline")
     module = fused.module
     with target:
         if records is not None:
-            with records, tvm.transform.PassContext(opt_level=3):
+            with gains(records), tvm.transform.PassContext(opt_level=3):
                 module = relax.transform.MetaScheduleApplyDatabase()(module)
         module = tvm.transform.Sequential(pipeline.dataflow_lower_passes(target))(module)
         calls = _calls(module)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import SettingsError, nearest
-from ...extras import load_extra
 from ...kernels.configuration import FloatArray
 from .compiling import this_machine
+from .imports import load_tvm
 from .intrinsics import load_intrinsics
 from .ranking import Ranking
 from .records import seconds_of
 
-_PURPOSE = "tuning with TVM"
 #: The names of the cost models: none, TVM's regression, and ours, which ranks.
 COST_MODELS = ("random", "xgboost", "ranking")
 #: No other is shown to need fewer trials (docs/tvm.md), and it learns in less time than xgboost.
@@ -26,8 +25,8 @@ def cost_model(name: str, seed: int) -> Any:
     Raises:
         SettingsError: there is none of this name.
     """
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
-    load_extra("xgboost", "tvm", _PURPOSE)
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
+    load_tvm("xgboost")
     if name == "random":
         return schedule.cost_model.RandomModel(seed=seed)
     if name == "xgboost":
@@ -40,33 +39,30 @@ def cost_model(name: str, seed: int) -> Any:
 
 def stores(module: Any, candidates: Sequence[Any]) -> list[FloatArray]:
     """Features of candidates of TVM's search, (stores, features) each: one row for each store to a buffer."""
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
     load_intrinsics()
-    context = schedule.TuneContext(mod=module, target=this_machine(), num_threads=1)
-    return [one.numpy() for one in _extractor().extract_from(context, list(candidates))]
+    return _stores(schedule.TuneContext(mod=module, target=this_machine(), num_threads=1), candidates)
 
 
-def _extractor() -> Any:
-    return load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE).feature_extractor.PerStoreFeature()
+def _stores(context: Any, candidates: Sequence[Any]) -> list[FloatArray]:
+    extractor = load_tvm("tvm.s_tir.meta_schedule").feature_extractor.PerStoreFeature()
+    return [one.numpy() for one in extractor.extract_from(context, list(candidates))]
 
 
 def _ranking_model(seed: int) -> Any:
     """Make our model, as one of TVM's."""
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
-    utils = load_extra("tvm.s_tir.meta_schedule.utils", "tvm", _PURPOSE)
-    derived_object = load_extra("tvm.ir.utils", "tvm", _PURPOSE).derived_object
-    ranking, extractor = Ranking(seed), _extractor()
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
+    ranking = Ranking(seed)
 
-    @derived_object
+    @load_tvm("tvm.ir.utils").derived_object
     class RankingModel(schedule.cost_model.PyCostModel):  # type: ignore[name-defined]
         """Ranks by the features of stores."""
 
         def update(self, context: Any, candidates: Any, results: Any) -> None:
-            features = [one.numpy() for one in extractor.extract_from(context, candidates)]
             seconds = [seconds_of(one.run_secs) for one in results]
-            ranking.learn(utils.shash2hex(context.mod), features, seconds)
+            ranking.learn(schedule.utils.shash2hex(context.mod), _stores(context, candidates), seconds)
 
         def predict(self, context: Any, candidates: Any) -> FloatArray:
-            return ranking.scores([one.numpy() for one in extractor.extract_from(context, candidates)])
+            return ranking.scores(_stores(context, candidates))
 
     return RankingModel()

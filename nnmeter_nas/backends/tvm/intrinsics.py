@@ -6,7 +6,7 @@ import inspect
 import sys
 from types import FrameType
 
-from ...extras import load_extra
+from .imports import load_tvm
 
 
 def load_intrinsics() -> None:
@@ -17,7 +17,7 @@ def load_intrinsics() -> None:
     whole_stack = inspect.stack
     inspect.stack = _callers
     try:
-        load_extra("tvm.s_tir.tensor_intrin", "tvm", "tuning with TVM")
+        load_tvm("tvm.s_tir.tensor_intrin")
     finally:
         inspect.stack = whole_stack
 

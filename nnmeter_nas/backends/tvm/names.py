@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...extras import load_extra
+from .imports import load_tvm
 
 #: Name of the result of the node of this number.
 _RESULT, _NUMBER = "node{}_", re.compile(r"node(\d+)_")
@@ -37,8 +37,8 @@ def converted(model: Any, shapes: Mapping[str, Sequence[int]]) -> Any:
         model: the model; its nodes get other names.
         shapes: those of its inputs.
     """
-    frontend = load_extra("tvm.relax.frontend.onnx.onnx_frontend", "tvm", "compiling with TVM")
-    relax = load_extra("tvm.relax", "tvm", "compiling with TVM")
+    frontend = load_tvm("tvm.relax.frontend.onnx.onnx_frontend")
+    relax = load_tvm("tvm.relax")
 
     class Builder(relax.BlockBuilder):  # type: ignore[name-defined]
         """Gives results that have no name yet that of the node."""

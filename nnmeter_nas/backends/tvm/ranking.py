@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...extras import load_extra
 from ...kernels.configuration import FloatArray
+from .imports import load_tvm
 
-_PURPOSE = "tuning with TVM"
 #: Boosted trees: how many, their depth, and the part of what is missing that each one adds.
 _TREES, _DEPTH, _RATE = 40, 6, 0.2
 
@@ -38,7 +37,7 @@ class Ranking:
         rows, times = self._known.setdefault(kernel, ([], []))
         rows += map(_of_schedule, features)
         times += seconds
-        xgboost = load_extra("xgboost", "tvm", _PURPOSE)
+        xgboost = load_tvm("xgboost")
         groups, pairs = list[FloatArray](), _Pairs()
         for of_kernel, of_times in self._known.values():
             groups += of_kernel
@@ -55,7 +54,7 @@ class Ranking:
         """Score schedules between 0 and 1: the higher, the quicker; at random if nothing was learned."""
         if self._trees is None or not features:
             return self._rng.random(len(features))
-        xgboost = load_extra("xgboost", "tvm", _PURPOSE)
+        xgboost = load_tvm("xgboost")
         rows = xgboost.DMatrix(np.array([_of_schedule(one) for one in features]))
         found: FloatArray = 1 / (1 + np.exp(-self._trees.predict(rows).astype(float)))
         return found

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...extras import load_extra
 from ...files import digest, user_cache_folder, write_bytes
 from ...readers.onnx.writer import operator_of
 from ..quiet import no_messages
 from .compiling import Compiled, Fused, compiled, fuse, this_machine
+from .imports import load_tvm
 
 #: The folder holds about so many bytes; what was used longest ago goes first.
 _MOST_BYTES = 1 << 30
@@ -45,7 +45,7 @@ def program(content: bytes, records: Any = None, of_records: str = "") -> Progra
         records: a database of tuning records, or None.
         of_records: tells these records from others.
     """
-    tvm = load_extra("tvm", "tvm", "compiling with TVM")
+    tvm = load_tvm()
     target = this_machine()
     file = hashlib.sha256(content).hexdigest()
     key = digest([file, str(tvm.__version__), str(target), of_records])
@@ -67,7 +67,7 @@ def program(content: bytes, records: Any = None, of_records: str = "") -> Progra
 
 def loaded(path: Path, kernels: Sequence[Any] | None, shapes: Sequence[Sequence[int]]) -> Program:
     """Load a compiled model, of which ``kernels`` and ``shapes`` are known."""
-    tvm = load_extra("tvm", "tvm", "running with TVM")
+    tvm = load_tvm()
     with no_messages():
         library = tvm.runtime.load_module(str(path))
     told = None if kernels is None else [(str(name), tuple(operators)) for name, operators in kernels]

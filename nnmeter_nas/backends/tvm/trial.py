@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ...extras import load_extra
+from .imports import load_tvm
 from .records import FAILED
 
-_PURPOSE = "tuning with TVM"
 #: A trial is so many bursts of at least so many seconds.
 _BURSTS, _BURST_S = 3, 0.01
 
@@ -25,8 +24,8 @@ def measured_seconds(candidate: Any, target: Any) -> float:
     It runs on random values. A schedule that cannot be compiled or run takes ``FAILED`` seconds, as in TVM's
     records.
     """
-    tvm = load_extra("tvm", "tvm", _PURPOSE)
-    local_builder = load_extra("tvm.s_tir.meta_schedule.builder.local_builder", "tvm", _PURPOSE)
+    tvm = load_tvm()
+    local_builder = load_tvm("tvm.s_tir.meta_schedule.builder.local_builder")
     try:
         module = local_builder.default_build(candidate.sch.mod, target, None)
         return _cpu_seconds(module, [_random_tensor(tvm, argument) for argument in candidate.args_info])

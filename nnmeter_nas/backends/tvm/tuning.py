@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...extras import load_extra
 from .compiling import Fused
 from .cost_models import DEFAULT, cost_model
+from .imports import load_tvm
 from .search import KernelSearch
 
-_PURPOSE = "tuning with TVM"
 #: Trials of a kernel before the next one is looked at: at least, at most, and such a part of all for each.
 _LEAST, _MOST, _ROUNDS = 4, 64, 3
 #: Batches of trials whose gain counts, and how much it counts beside what the kernel takes: TVM's numbers.
@@ -24,8 +23,8 @@ class Progress(NamedTuple):
 
     Attributes:
         trials: trials made now.
-        best_ms: what the kernels of the model take by the best trial of each, in ms.
-        kernel: the kernel that was looked at.
+        best_ms: what the kernels of the model take by the best trial of each, or as they come, in ms.
+        kernel: the kernel that was looked at; empty before the first trial.
     """
 
     trials: int
@@ -35,7 +34,7 @@ class Progress(NamedTuple):
 
 def kernels_to_tune(fused: Fused, target: Any) -> list[Any]:
     """The different kernels of a model, as tasks of TVM's search."""
-    schedule = load_extra("tvm.s_tir.meta_schedule", "tvm", _PURPOSE)
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
     return list(schedule.relax_integration.extract_tasks(fused.module, target))
 
 
@@ -44,20 +43,20 @@ def tune(
     target: Any,
     records: Any,
     trials: int,
-    untuned_ms: Mapping[str, float],
     tell: Callable[[Progress], None],
     seed: int = 0,
     model: str = DEFAULT,
 ) -> None:
     """Make ``trials`` trials of some kernels: a few of each, costliest first, then where most time is won.
 
+    Before that, each kernel is measured as it comes, which is no trial.
+
     Args:
         tasks: the kernels, see :func:`kernels_to_tune`.
         target: TVM's target.
         records: the database that trials are added to; what it knows already counts.
         trials: schedules to measure; fewer are, if there are no more.
-        untuned_ms: what one call of each kernel takes untuned, by its function; unknown ones count nothing.
-        tell: is called after each few trials.
+        tell: is called before the first trial, and after each few of them.
         seed: decides the schedules that are tried.
         model: the cost model that chooses them, one of ``COST_MODELS``.
     """
@@ -67,20 +66,25 @@ def tune(
     at_once = min(_MOST, max(_LEAST, trials // (_ROUNDS * len(tasks))))
     seeds = np.random.default_rng(seed).integers(1, 2**30, len(tasks)).tolist()
     searches = [
-        KernelSearch(task, target, records, chooser, at_once, untuned_ms.get(str(task.task_name), 0.0), one)
+        KernelSearch(task, target, records, chooser, at_once, one)
         for task, one in zip(tasks, seeds, strict=True)
     ]
     made = 0
+
+    def tell_best(kernel: str) -> None:
+        tell(Progress(made, sum(one.ms for one in searches), kernel))
+
+    tell_best("")
     while made < trials and (search := _next(searches)) is not None:
         if found := search.step(min(at_once, trials - made)):
             made += found
-            tell(Progress(made, sum(one.ms for one in searches), search.name))
+            tell_best(search.name)
 
 
 def _next(searches: Sequence[KernelSearch]) -> KernelSearch | None:
     """The kernel whose trials promise most; None if nothing is left to try."""
     left = [one for one in searches if not one.exhausted]
-    fresh = [one for one in left if not one.best]
+    fresh = [one for one in left if not one.trials]
     if fresh:
         return max(fresh, key=lambda one: one.ms)
     return max(left, key=_promise, default=None)
