@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from ..nni import try_architecture
 from ..nni.trial import Outcome
 from ..supernet.named import make_space
 from .evaluators import make_evaluator
@@ -25,6 +24,8 @@ def run_task(task: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The fields of its :class:`Outcome`, and under ``trace`` where it failed, for people to read.
     """
+    from ..nni import try_architecture  # late: it loads NNI
+
     kept: list[Outcome] = []
     trace = ""
     warnings.filterwarnings("ignore", module=r"nni\b")  # NNI warns about parts of torch newer than it

@@ -115,8 +115,8 @@ class RayTrials(Trials):
         self._remote = ray.remote(num_returns="streaming", max_retries=0, max_calls=1)(machine.attempt)
         if not self._machines():
             raise SearchError(
-                f"no machine of the cluster has {needs} for a trial; add one (ray start --address), or ask "
-                f"for less with trial_cpus and trial_gpus"
+                f"no machine of the cluster has {needs} for a trial; let one join, or ask for less "
+                f"with trial_cpus and trial_gpus"
             )
 
     def take_up(self, trials: list[Submitted]) -> list[Submitted]:

@@ -85,7 +85,7 @@ class Settings:
     trial_limit_s: int | None = None
     seed: int = 0
     training_service: str = "local"
-    machines: Sequence[Mapping[str, Any]] = ()
+    machines: Sequence[Mapping[str, Any]] = field(default_factory=list)
     address: str | None = None
     trial_cpus: float = 1.0
     trial_gpus: float = 0.0

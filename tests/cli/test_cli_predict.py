@@ -307,7 +307,7 @@ def test_quantised_model_is_refused_or_priced_as_the_float_network(
     float_ms = load_latency_predictor(CPU).predict(write_onnx(tmp_path / "float.onnx"))
     assert float(out.splitlines()[1].split()[0]) == pytest.approx(float_ms, abs=1e-4)
     assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU]) == 0
-    assert "quantised at 2 operator(s), and priced as the float network" in capsys.readouterr().out
+    assert "quantised at 2 operator(s), and priced and sized as the float network" in capsys.readouterr().out
     assert main(["explain", str(path), "--allow-quantized", "--predictor", CPU, "--json"]) == 0
     [record] = json.loads(capsys.readouterr().out)
     assert record["quantized"] == ["q", "d"]

@@ -15,8 +15,8 @@ from nnmeter_nas.cli import main
 from nnmeter_nas.cli.commands import COMMANDS
 
 #: Rooms and packages that predicting an nn-Meter IR file has no use for.
-UNUSED_ROOMS = ("compat", "costs", "estimators", "nni", "parallel", "search", "search_spaces", "solve",
-                "strategies", "supernet")  # fmt: skip
+UNUSED_ROOMS = ("compat", "costs", "estimators", "nni", "search", "search_spaces", "solve", "strategies",
+                "supernet")  # fmt: skip
 UNUSED_PACKAGES = ("httpx", "joblib", "matplotlib", "nni", "onnx", "pandas", "rich", "scipy", "sklearn",
                    "tensorboard", "torch")  # fmt: skip
 
