@@ -1,4 +1,4 @@
-"""Joblib's Dask backend, patched to stop waiting for a chunk that Dask gives up."""
+"""Joblib's Dask backend, patched to run every chunk on a worker, and to tell of one that Dask gives up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from joblib._dask import DaskDistributedBackend
 
 
 class DaskBackend(DaskDistributedBackend):
-    """Reports failures to joblib too; joblib's own backend reports only results."""
+    """Reports failures to joblib too; joblib's own reports only results. It never runs a chunk here."""
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Return how many chunks run at once, at least 2: with 1, joblib runs them in this process.
+
+        So it is while workers start again, and a chunk that kills its worker would then kill the command.
+        """
+        return max(2, int(super().effective_n_jobs(n_jobs)))
 
     def submit(self, func: Any, callback: Callable[[Any], None] | None = None) -> Any:
         """Make Dask run ``func``, and call ``callback`` with the result or the failure."""
