@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import load_latency_predictor
 from .arguments import DEFAULT_DEVICE, count, positive_float, positive_int
 from .commands import set_command
-from .search import NEEDS, add_nni_arguments, start
+from .search import NEEDS, add_nni_arguments, at_most_half, start
 
 _EPILOG = f"""\
 This is `nnmeter-nas search --space spos-small` in small: it trains a dozen networks on scikit-learn's digits
@@ -19,8 +19,8 @@ examples:
   nnmeter-nas demo
   nnmeter-nas demo --predictor adreno640gpu_tflite21 --threshold 0.5 --trials 30 --output gpu-search
 """
-#: Architectures per generation: a dozen trials make three generations.
-_POPULATION = 4
+#: Architectures to train before the strategy learns from them, at most.
+_START = 6
 
 
 def add_arguments(demo: argparse.ArgumentParser) -> None:
@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
     device = load_latency_predictor(options.predictor).device
     settings = {
         "space": "spos-small",
-        "options": {"population": _POPULATION},
+        "strategy": "learned",
+        "options": {"start": at_most_half(_START, options.trials)},
         "devices": [device],
         "max_latency": {} if options.threshold is None else {device: options.threshold},
         "trials": options.trials,

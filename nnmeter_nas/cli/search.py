@@ -210,9 +210,9 @@ def run(options: argparse.Namespace) -> int:
     strategy = _strategy(options)
     chosen = {name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None}
     if strategy == "pareto":
-        chosen.setdefault("population", _at_most_half(20, trials))
+        chosen.setdefault("population", at_most_half(20, trials))
     if strategy == "learned":
-        chosen.setdefault("start", _at_most_half(12, trials))
+        chosen.setdefault("start", at_most_half(12, trials))
     seed = options.seed or 0
     limits = {name: getattr(options, f"max_{name}") for name in _QUANTITIES}
     values = {
@@ -409,7 +409,7 @@ def _strategy(options: argparse.Namespace) -> str:
     return options.strategy or next(owners, "learned")
 
 
-def _at_most_half(most: int, trials: int | None) -> int:
+def at_most_half(most: int, trials: int | None) -> int:
     """Return how many architectures come before a strategy learns: ``most``, or half of few trials."""
     return most if trials is None else min(most, max(2, trials // 2))
 

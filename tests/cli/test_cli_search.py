@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -195,3 +196,16 @@ def test_a_space_that_the_engine_refuses_leaves_the_folder_free(
             capsys.readouterr().err
         )
         assert not (run / "search.json").exists()
+
+
+def test_demo_is_a_search_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nni.nas")
+    from nnmeter_nas.search.experiment import Search
+    from nnmeter_nas.strategies import LearnedPareto
+
+    started: dict[str, Any] = {}
+    monkeypatch.setattr("nnmeter_nas.cli.demo.start", lambda values, *_, **__: started.update(values) or 0)
+    assert main(["demo", "--trials", "4"]) == 0
+    assert started["options"] == {"start": 2}
+    search = Search(Settings(**started, folder="."))
+    assert isinstance(search.strategy, LearnedPareto)
