@@ -80,6 +80,8 @@ def started(cluster: Cluster, **options: Any) -> Any:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster without machines."""
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # An earlier cluster of this process may have asked for a token, which the command does not have.
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     cluster = Cluster()
     yield cluster
     cluster.shutdown()
