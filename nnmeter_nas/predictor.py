@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, PackError, UnpredictedOperatorError
-from .graph.memory import TFLITE, peak_memory, unknown_tensors, weights_size
+from .graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, peak_memory, size_by_operator, unknown_tensors
 from .graph.model_graph import notes_of
-from .graph.work import params_by_operator
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
 from .kernels.fusion import Kernel
@@ -103,19 +102,21 @@ class Explanation:
     @cached_property
     def memory_bytes(self) -> int | None:
         """Peak activation memory, as onnxruntime uses memory; None if the size of a tensor is unknown."""
-        return None if unknown_tensors(self.graph) else peak_memory(self.graph)
+        return self._peak(ONNXRUNTIME)
 
     @cached_property
     def memory_tflite_bytes(self) -> int | None:
         """The same, as TensorFlow Lite's own kernels use memory."""
-        return None if unknown_tensors(self.graph) else peak_memory(self.graph, TFLITE)
+        return self._peak(TFLITE)
 
     @cached_property
     def size_bytes(self) -> int | None:
         """Bytes of the weights on disk; None if an operator does not state its weights."""
-        told = params_by_operator(self.graph)
-        ops = self.graph.nodes(data="op")
-        return weights_size(self.graph) if all(n in told for n, op in ops if op != "input") else None
+        told, ops = size_by_operator(self.graph), self.graph.nodes(data="op")
+        return sum(told.values()) if all(n in told for n, op in ops if op != "input") else None
+
+    def _peak(self, rules: MemoryRules) -> int | None:
+        return None if unknown_tensors(self.graph) else peak_memory(self.graph, rules)
 
     @property
     def is_predicted(self) -> bool:

@@ -152,13 +152,8 @@ def _judged(task: Task, tried: Tried, known: Accuracies, truth: Truth) -> Run:
 
 
 def _landed(task: Task, seed: int, landing: Landing) -> Landed:
-    names = list(task.space.candidates.values())
-    rows = np.array(
-        [
-            [list(known).index(block) for known, block in zip(names, blocks, strict=True)]
-            for blocks in landing.architectures
-        ]
-    )
+    labels = task.problem.labels
+    rows = np.array([task.problem.row(dict(zip(labels, one, strict=True))) for one in landing.architectures])
     truth = task.truth(seed)
     latency, accuracy = task.latency.values(rows), task.accuracies(seed).accuracies(rows)
     share = hypervolume(latency, accuracy, task.slowest, truth.floor) / truth.hypervolume

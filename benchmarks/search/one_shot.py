@@ -18,7 +18,7 @@ from rich.console import Console
 
 from nnmeter_nas.costs.table import FactorTable, every_architecture
 from nnmeter_nas.extras import load_extra
-from nnmeter_nas.journal import Journal
+from nnmeter_nas.journal import Journal, read_journal
 
 from .digits_space import TRAINING, digits_space
 
@@ -85,10 +85,7 @@ def landings(device: str, work: Path) -> dict[int, Landing]:
     Raises:
         SearchError: the file of the searches is damaged.
     """
-    if not (work / _FILE).exists():
-        return {}
-    with Journal(work / _FILE) as journal:
-        records = [record for record in journal.records if record["device"] == device]
+    records = [record for record in read_journal(work / _FILE) if record["device"] == device]
     found: dict[int, Landing] = {}
     for seed in sorted({record["seed"] for record in records}):
         of_seed = [record for record in records if record["seed"] == seed]

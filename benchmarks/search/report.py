@@ -227,10 +227,10 @@ def _facts(outcome: Outcome) -> str:
 
 def _one_shot(outcome: Outcome) -> str:
     """Say where the one-shot searches landed, and when the strategy that is judged is as far."""
-    share = float(np.median([one.share for one in outcome.landed]))
-    trials = float(np.median([one.trials for one in outcome.landed]))
+    shares, times = np.array(outcome.landed).T
+    share, trials = np.median(shares), np.median(times)
     said = (
-        f"{ONE_SHOT}: {_spread(np.array([one.share for one in outcome.landed]))} % of the hypervolume "
+        f"{ONE_SHOT}: {_spread(shares)} % of the hypervolume "
         f"in the time of {trials:.0f} trials (seeds: {len(outcome.landed)})"
     )
     if JUDGED not in outcome.runs:

@@ -47,8 +47,6 @@ class Source(NamedTuple):
     end: int | None = None
 
 
-
-
 @dataclass(frozen=True)
 class Model:
     """One model.

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -77,7 +78,12 @@ def peak_memory(graph: nx.DiGraph, rules: MemoryRules = ONNXRUNTIME) -> int:
     >>> peak_memory(finish(graph))  # 8 values in, 10 out, which relu overwrites
     72
     """
-    return max(sum(taken.values()) for _, taken in memory_by_step(graph, rules))
+    steps = _steps(graph, rules)
+    change = [0] * (len(steps) + 1)
+    for one in _tensors(steps, {*output_names(graph)}, rules):
+        change[one.start] += one.size
+        change[min(one.until + 1, len(steps))] -= one.size
+    return max(accumulate(change))
 
 
 def memory_by_step(

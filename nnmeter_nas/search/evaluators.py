@@ -55,4 +55,3 @@ def _imported(name: str) -> Any:
         raise SearchError(f"evaluator={name}: cannot load it: {reason}") from error
     finally:
         sys.path.remove("")
-

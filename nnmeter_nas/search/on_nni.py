@@ -24,7 +24,7 @@ from .machines import Machine, fit_machines, places
 from .manager_process import contained, free_port
 from .recorder import Recorder
 from .remote import remote_service
-from .run_folder import LOGS, TRIALS, RunFolder, Settings
+from .run_folder import LOGS, TRIALS, RunFolder
 from .tunnels import tunnels
 
 #: Number of attempts to start NNI's manager, each on another port.
@@ -50,7 +50,7 @@ def run_on_nni(
     home = os.environ.get("HOME")
     search, folder = recorder.search, recorder.folder
     settings = search.settings
-    with contained(folder.path / LOGS, _variables(settings)) as work:
+    with contained(folder.path / LOGS, settings.variables) as work:
         if not recorder.begin():
             return
         running = _Running(search, folder, work)
@@ -223,9 +223,3 @@ class _RunningElsewhere(_Running):
 
         assert self.port is not None
         return trial_errors(self.port, job["trialJobId"])
-
-
-def _variables(settings: Settings) -> dict[str, str]:
-    """Return the environment variables that let trials find the user's modules."""
-    paths = [settings.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths)}

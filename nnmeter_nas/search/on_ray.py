@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +41,8 @@ def run_on_ray(recorder: Recorder, told: Callable[[str], None]) -> None:
         return
     needs = Needs(settings.trial_cpus, settings.trial_gpus)
     cpus = math.ceil((settings.concurrency or 1) * needs.cpus)
-    paths = filter(None, [settings.folder, os.environ.get("PYTHONPATH")])
     with (
-        environment_with({"PYTHONPATH": os.pathsep.join(paths)}),
+        environment_with(settings.variables),
         ray_cluster(cpus, settings.address, "training_service=ray", **_code(settings, folder)) as ray,
         orderly_signals() as ignore_signals,
     ):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,12 @@ class Settings:
     trial_cpus: float = 1.0
     trial_gpus: float = 0.0
     folder: str = "."
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that let trials find the user's modules."""
+        paths = [self.folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 class RunFolder:
