@@ -75,6 +75,7 @@ def workers(jobs: int | None = None, backend: str = "loky", scheduler: str | Non
     with ExitStack() as running:
         if backend == "loky":
             options: dict[str, Any] = {"backend": "loky", "n_jobs": jobs, "inner_max_num_threads": 1}
+            running.callback(_end_loky)
         else:
             options = (_dask if backend == "dask" else _ray)(running, jobs, scheduler)
         running.enter_context(joblib.parallel_config(**options))
@@ -251,6 +252,16 @@ def _once(function: Callable[[Chunk], Result], chunks: Sequence[Chunk]) -> Itera
     with joblib.Parallel(batch_size=1) as parallel:
         while results := parallel(islice(calls, _ROUND * joblib.effective_n_jobs(parallel.n_jobs))):
             yield from results
+
+
+def _end_loky() -> None:
+    """End the workers of loky.
+
+    It would keep them for the next use and replace those that end meanwhile, but does not always notice when
+    such a replacement dies: a command would wait for it forever.
+    """
+    loky = load_extra("joblib.externals.loky", "bulk", "spreading work over processes")
+    loky.get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
 def _deaths() -> tuple[type[BaseException], ...]:

@@ -187,7 +187,9 @@ def test_work_leaves_this_process_only_if_it_is_asked_to() -> None:
     with workers(1):
         assert set(spread(bulk_tasks.process_of, range(3))) == {os.getpid()}
     with workers(2):
-        assert os.getpid() not in set(spread(bulk_tasks.process_of, range(3)))
+        others = set(spread(bulk_tasks.process_of, range(3)))
+    assert os.getpid() not in others
+    assert not any(map(psutil.pid_exists, others)), "they wait for work that never comes"
     assert set(spread(bulk_tasks.process_of, range(3))) == {os.getpid()}
 
 

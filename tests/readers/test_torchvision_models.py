@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="builds torch modules")
 
-from nnmeter_nas.cli.models import Models
+from nnmeter_nas.cli.models import Models, Source
 from nnmeter_nas.errors import QuantizedModelError, ReaderError
 from nnmeter_nas.readers.torch.torchvision_models import read_torchvision
 from torchvision_stand_in import write_torchvision
@@ -59,7 +59,7 @@ def test_the_command_asks_torchvision_once_for_a_model(monkeypatch: pytest.Monke
     asked, registry = [], torchvision.models
     builder_of = registry.get_model_builder
     monkeypatch.setattr(registry, "get_model_builder", lambda name: asked.append(name) or builder_of(name))
-    [model] = Models([], ["squeezenet"], None)
+    [model] = Models([Source("squeezenet", "torchvision")], "", None)
     assert len(model.read()) > 1
     assert asked == ["squeezenet1_0"]
 
