@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from .errors import NnMeterNasError, PackError, UnpredictedOperatorError
-from .graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, peak_memory, size_by_operator, unknown_tensors
+from .graph.memory import TFLITE, Footprint
 from .graph.model_graph import notes_of
 from .kernels.batch import as_one_item, has_batch
 from .kernels.configuration import Configurations, configuration, kernel_type
@@ -62,7 +62,7 @@ class Explanation:
         quantized: operators that tell of a quantised network, priced as the float network.
         notes: what else the reader of the model has to say, such as which branch of a condition counts.
         pack: the pack that predicted.
-        graph: the model graph.
+        footprint: memory and size of the model, which are the same on all devices.
     """
 
     device: str
@@ -72,7 +72,7 @@ class Explanation:
     quantized: list[str]
     notes: list[str]
     pack: Pack = field(repr=False)
-    graph: nx.DiGraph = field(repr=False)
+    footprint: Footprint = field(repr=False)
 
     @property
     def offset_ms(self) -> float:
@@ -99,24 +99,20 @@ class Explanation:
         kernels = [as_one_item(data["kernel"]) for data in nodes]
         return self.pack.doubt(kernels, [KernelLatency(data["latency_ms"], data["basis"]) for data in nodes])
 
-    @cached_property
+    @property
     def memory_bytes(self) -> int | None:
         """Peak activation memory, as onnxruntime uses memory; None if the size of a tensor is unknown."""
-        return self._peak(ONNXRUNTIME)
+        return self.footprint.memory()
 
-    @cached_property
+    @property
     def memory_tflite_bytes(self) -> int | None:
         """The same, as TensorFlow Lite's own kernels use memory."""
-        return self._peak(TFLITE)
+        return self.footprint.memory(TFLITE)
 
-    @cached_property
+    @property
     def size_bytes(self) -> int | None:
         """Bytes of the weights on disk; None if an operator does not state its weights."""
-        told, ops = size_by_operator(self.graph), self.graph.nodes(data="op")
-        return sum(told.values()) if all(n in told for n, op in ops if op != "input") else None
-
-    def _peak(self, rules: MemoryRules) -> int | None:
-        return None if unknown_tensors(self.graph) else peak_memory(self.graph, rules)
+        return self.footprint.size()
 
     @property
     def is_predicted(self) -> bool:
@@ -487,8 +483,9 @@ class LatencyPredictor:
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         quantized = graph.graph["quantized"]
         return Explanation(
-            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack, graph
-        )
+            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack,
+            Footprint(graph),
+        )  # fmt: skip
 
     def _warn(self, message: str, topics: set[str]) -> None:
         """Warn, unless a warning was already given for each of ``topics``."""

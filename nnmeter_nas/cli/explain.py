@@ -26,15 +26,20 @@ from .messages import console, note
 from .models import Model, Models
 from .plots import kernels_plot
 from .results import written
-from .runs import Run, findings, identity, note_default_device
+from .runs import Run, findings, identity, memory_and_size, note_default_device
 
 COLUMNS = {
     "model": str, "predictor": str, "version": float, "kernel": str, "type": str, "input": str, "output": str,
-    "ms": float, "share": float, "extrapolated": bool, "estimated": bool, "error": str,
+    "ms": float, "share": float, "extrapolated": bool, "estimated": bool,
+    "memory_bytes": int, "memory_tflite_bytes": int, "size_bytes": int, "error": str,
 }  # fmt: skip
 _EPILOG = """\
 Kernels come in the order in which they run, with --top the costliest first. A kernel marked * lies outside
 the range measured on the device; one marked ~ is of a type that was never measured there, and estimated.
+
+--json, --csv, or -o of .json, .csv or .parquet write a row a kernel, and --json the model around them. In a
+kernel's row, memory is what activations take while it runs, as onnxruntime and as TensorFlow Lite's own
+kernels use it, and size that of its weights: the largest and the sum are those of the model.
 
 examples:
   nnmeter-nas explain model.onnx --predictor adreno640gpu_tflite21
@@ -68,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
             for model, results in work:
                 for predictor, result in zip(predictors, results, strict=True):
                     kernels = [] if isinstance(result, Exception) else _kernels(result, options.top)
-                    write({**identity(model, predictor), **findings(result), "kernels": kernels})
+                    write({**identity(model, predictor), **memory_and_size(result),
+                           **findings(result), "kernels": kernels})  # fmt: skip
                 _plot(options, model, results)
         return work.exit_code
     for model, results in work:
@@ -114,6 +120,7 @@ def _kernels(found: Explanation, top: int | None) -> list[dict[str, Any]]:
             "share": None if ms is None else ms / found.latency_ms,
             "extrapolated": data["basis"] == "extrapolated",
             "estimated": data["basis"] == "estimated",
+            **memory_and_size(found, kernel),
         })  # fmt: skip
     return rows if top is None else sorted(rows, key=lambda row: -(row["ms"] or 0.0))[:top]
 

@@ -20,7 +20,7 @@ from ..parallel.bulk import TravellingPredictor, spread
 from ..predictor import LatencyPredictor
 from ..progress import progress
 from .models import Model, Models, Source
-from .runs import Run, findings, identity
+from .runs import Run, findings, identity, memory_and_size
 from .workers import spreads, using_workers
 
 #: Errors that say nothing of the model: after them, the next run tries it again.
@@ -51,12 +51,13 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Order:
-    """Models for a worker to predict."""
+    """Models for a worker to predict; with ``sized``, records have columns of memory and size."""
 
     models: Models
     predictors: tuple[TravellingPredictor, ...]
     strict: bool
     verbose: bool
+    sized: bool
 
     def __str__(self) -> str:
         return str(self.models)
@@ -72,21 +73,23 @@ def outcomes(
     """Yield the outcome of each model in order.
 
     With ``options.journal``, those that it knows come first. A terminal shows how far the work has come.
+    Memory and size take as long as the latency, so records have them only in files and for a journal, from
+    which a file may be written later.
 
     Raises:
         SettingsError: the journal was begun with other predictors or flags.
         SearchError: the journal is damaged, or another process works with it.
         WorkerError: workers cannot be had, or lack a predictor.
     """
-    total = len(models)
+    total, sized = len(models), bool(options.format or options.journal)
     if options.journal is None and not spreads(options):
         with progress(total) as advance:
             for model in models:
-                yield _outcome(model, models, predictors, options.strict, options.verbose)
+                yield _outcome(model, models, predictors, options.strict, options.verbose, sized)
                 advance(1)
         return
     travelling = tuple(map(TravellingPredictor.of, predictors))
-    order = Order(models.in_ranges(), travelling, options.strict, options.verbose)
+    order = Order(models.in_ranges(), travelling, options.strict, options.verbose, sized)
     with using_workers(options):
         known = options.journal and _journalled(order, total, options.journal)
         for chunk in known or _spread(order, total):
@@ -95,14 +98,19 @@ def outcomes(
 
 
 def _outcome(
-    model: Model, models: Models, predictors: Sequence[LatencyPredictor], strict: bool, verbose: bool
+    model: Model,
+    models: Models,
+    predictors: Sequence[LatencyPredictor],
+    strict: bool,
+    verbose: bool,
+    sized: bool,
 ) -> Outcome:
-    """Predict one of ``models`` on all devices."""
+    """Predict one of ``models`` on all devices; with ``sized`` also its memory and size."""
     messages: list[str] = []
     run = Run(models, list(predictors), verbose, warns=True, strict=strict, tell=messages.append)
     results = run.results(model)
     records = [
-        {**identity(model, predictor), **findings(result)}
+        {**identity(model, predictor), **(memory_and_size(result) if sized else {}), **findings(result)}
         for predictor, result in zip(predictors, results, strict=True)
     ]
     return Outcome(records, messages, any(isinstance(result, _PASSING) for result in results))
@@ -119,7 +127,7 @@ def _predict_source(source: Source, order: Order) -> Done:
     models = replace(order.models, tell=remarks.append)
     stamp, found = models.stamp(source), []
     for model in models.models_of(source):
-        one = _outcome(model, models, predictors, order.strict, order.verbose)
+        one = _outcome(model, models, predictors, order.strict, order.verbose, order.sized)
         found.append(_as_named(one._replace(messages=remarks + one.messages), models.path(source), source))
         remarks.clear()
     return Done(source, stamp, found)
@@ -158,9 +166,10 @@ def _one_by_one(order: Order, error: WorkerError) -> list[Done]:
     [source] = order.models.sources
     lines = "" if source.end is None else f" at the lines from byte {source.start} to {source.end}"
     why = f"its worker dies{lines}, again and again; mostly memory is short: take fewer jobs"
+    died = WorkerError(why)
     records = [
         {"model": source.name, "predictor": predictor.device, "version": predictor.version,
-         **findings(WorkerError(why))}
+         **memory_and_size(died), **findings(died)}
         for predictor in order.predictors
     ]  # fmt: skip
     return [Done(source, None, [Outcome(records, [f"error: {source.name}: {why}"], passing=True)])]

@@ -7,17 +7,22 @@ import math
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import networkx as nx
 
 from ..errors import GraphError, NnMeterNasError
+from ..graph.memory import ONNXRUNTIME, TFLITE, Footprint
+from ..kernels.fusion import Kernel
 from ..predictor import Explanation, LatencyPredictor
 from ..progress import progress
 from .arguments import DEFAULT_DEVICE
 from .messages import grouped, in_flags, note
 from .models import Model, Models
+
+#: Columns of memory and size, in bytes.
+FOOTPRINT = ("memory_bytes", "memory_tflite_bytes", "size_bytes")
 
 
 @dataclass
@@ -59,9 +64,9 @@ class Run:
             return [error] * len(self.predictors)
         if self.verbose:
             self.tell(f"{model.name}: {model.kind}, {len(graph)} operators")
-        results, warned = [], []
+        results, warned, footprint = [], [], Footprint(graph)
         for predictor in self.predictors:
-            result, messages = self._result(graph, predictor)
+            result, messages = self._result(graph, footprint, predictor)
             results.append(result)
             warned += [(predictor.device, message) for message in messages]
         for message in grouped(warned):
@@ -70,7 +75,7 @@ class Run:
         return results
 
     def _result(
-        self, graph: nx.DiGraph, predictor: LatencyPredictor
+        self, graph: nx.DiGraph, footprint: Footprint, predictor: LatencyPredictor
     ) -> tuple[Explanation | Exception, list[str]]:
         """Return the explanation or the error, and what was warned of."""
         predictor = LatencyPredictor(predictor.pack)  # a fresh one, which has not warned about another model
@@ -78,7 +83,8 @@ class Run:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                result = predictor.explain(graph, allow_quantized=True)  # it was allowed when it was read
+                found = predictor.explain(graph, allow_quantized=True)  # it was allowed when it was read
+                result = replace(found, footprint=footprint)
                 if not len(result.kernel_graph):
                     raise GraphError(
                         "it runs nothing, as its branches are all zero or only reshape its input, so it has "
@@ -142,11 +148,10 @@ def _share(share: float) -> float | None:
 
 
 def findings(result: Explanation | Exception) -> dict[str, Any]:
-    """Return the result columns: latency in ms, what it leaves out, memory and size, or the error."""
+    """Return the result columns: latency in ms, what it leaves out, or the error."""
     if isinstance(result, Exception):
         entries = ("latency_ms", "low_ms", "high_ms", "unpredicted", "unpredicted_share",
-                   "extrapolated_share", "estimated", "estimated_share", "memory_bytes",
-                   "memory_tflite_bytes", "size_bytes", "quantized")  # fmt: skip
+                   "extrapolated_share", "estimated", "estimated_share", "quantized")  # fmt: skip
         return {**dict.fromkeys(entries), "error": _in_flags(result)}
     interval = result.interval()
     return {
@@ -158,9 +163,16 @@ def findings(result: Explanation | Exception) -> dict[str, Any]:
         "extrapolated_share": result.extrapolated_share,
         "estimated": result.estimated,
         "estimated_share": result.estimated_share,
-        "memory_bytes": result.memory_bytes,
-        "memory_tflite_bytes": result.memory_tflite_bytes,
-        "size_bytes": result.size_bytes,
         "quantized": result.quantized,
         "error": None,
     }
+
+
+def memory_and_size(result: Explanation | Exception, kernel: Kernel | None = None) -> dict[str, int | None]:
+    """Return the columns of memory and size, of a model or of one of its kernels."""
+    if isinstance(result, Exception):
+        return dict.fromkeys(FOOTPRINT)
+    operators = None if kernel is None else kernel.members
+    told = result.footprint
+    values = told.memory(ONNXRUNTIME, operators), told.memory(TFLITE, operators), told.size(operators)
+    return dict(zip(FOOTPRINT, values, strict=True))

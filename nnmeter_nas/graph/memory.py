@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -78,12 +79,20 @@ def peak_memory(graph: nx.DiGraph, rules: MemoryRules = ONNXRUNTIME) -> int:
     >>> peak_memory(finish(graph))  # 8 values in, 10 out, which relu overwrites
     72
     """
+    return max(memory_by_operator(graph, rules).values(), default=0)
+
+
+def memory_by_operator(graph: nx.DiGraph, rules: MemoryRules = ONNXRUNTIME) -> dict[str, int]:
+    """Bytes of the activations that are there while each operator runs, its padded copy included."""
     steps = _steps(graph, rules)
     change = [0] * (len(steps) + 1)
     for one in _tensors(steps, {*output_names(graph)}, rules):
         change[one.start] += one.size
         change[min(one.until + 1, len(steps))] -= one.size
-    return max(accumulate(change))
+    found: dict[str, int] = {}
+    for step, there in zip(steps, accumulate(change), strict=False):  # after the last step, nothing is there
+        found[step.operator] = max(there, found.get(step.operator, 0))
+    return found
 
 
 def memory_by_step(
@@ -137,6 +146,45 @@ def unknown_tensors(graph: nx.DiGraph) -> dict[str, str]:
     }
 
 
+class Footprint:
+    """Memory and size of a finished model graph or of some of its operators, in bytes.
+
+    Each is computed when it is first asked for, and once.
+    """
+
+    def __init__(self, graph: nx.DiGraph) -> None:
+        self._graph = graph
+        self._memory: dict[MemoryRules, dict[str, int]] = {}
+
+    def memory(self, rules: MemoryRules = ONNXRUNTIME, operators: Iterable[str] | None = None) -> int | None:
+        """Most that activations take while one of ``operators`` runs, or any one if that is None.
+
+        None if the size of any tensor of the model is unknown.
+        """
+        if self._has_unknown:
+            return None
+        if rules not in self._memory:
+            self._memory[rules] = memory_by_operator(self._graph, rules)
+        there = self._memory[rules]
+        return max((there[name] for name in (there if operators is None else operators)), default=0)
+
+    def size(self, operators: Iterable[str] | None = None) -> int | None:
+        """Bytes of the weights of ``operators``, or of all; None if one of them does not state them."""
+        if operators is None:
+            operators = (name for name, op in self._graph.nodes(data="op") if op != "input")
+        sizes = [self._sizes.get(name) for name in operators]
+        known = [one for one in sizes if one is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return size_by_operator(self._graph)
+
+    @cached_property
+    def _has_unknown(self) -> bool:
+        return bool(unknown_tensors(self._graph))
+
+
 def execution_order(graph: nx.DiGraph, last_first: bool = False) -> list[str]:
     """The operators in the order in which they run: each operand is computed when it is first needed.
 
@@ -165,12 +213,13 @@ def execution_order(graph: nx.DiGraph, last_first: bool = False) -> list[str]:
 
 
 class _Step(NamedTuple):
-    """One operator as it runs: what it reads, and the bytes that it writes."""
+    """One operator as it runs, or the copy that it needs: what that reads, and the bytes that it writes."""
 
     name: str
     op: str
     operands: tuple[str, ...]
     size: int
+    operator: str
 
 
 @dataclass
@@ -218,11 +267,11 @@ def _steps(graph: nx.DiGraph, rules: MemoryRules) -> list[_Step]:
         data = graph.nodes[name]
         operands = tuple(producer for producer, _ in data["inputs"])
         if rules.pads_apart and (padded := _padded(data)):
-            found.append(_Step(f"{name} padded", "pad", operands, value_bytes * math.prod(padded)))
+            found.append(_Step(f"{name} padded", "pad", operands, value_bytes * math.prod(padded), name))
             operands = (f"{name} padded",)
         known = (s for slot, s in enumerate(data["out_shapes"]) if not is_unknown(graph, (name, slot)))
         op = _FOLDED if data["op"] == "bn" and _folds(graph, operands[0]) else data["op"]
-        found.append(_Step(name, op, operands, value_bytes * sum(map(math.prod, known))))
+        found.append(_Step(name, op, operands, value_bytes * sum(map(math.prod, known)), name))
     return found
 
 

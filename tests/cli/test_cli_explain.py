@@ -15,6 +15,7 @@ import onnx_models
 from ir import IrBuilder, small_cnn
 from nnmeter_nas import load_latency_predictor
 from nnmeter_nas.cli import main
+from nnmeter_nas.cli.runs import FOOTPRINT
 
 CPU, GPU = "cortexA76cpu_tflite21", "adreno640gpu_tflite21"
 
@@ -50,6 +51,20 @@ def test_records_of_kernels_add_up_to_the_prediction(
     assert [row["kernel"] for row in rows] == [kernel["kernel"] for kernel in records[0]["kernels"]]
     assert {row["model"] for row in rows} == {str(model)}
     assert rows[0]["input"] == "1x3x32x32"
+
+
+def test_kernels_tell_their_memory_and_size(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(model), "--predictor", CPU, GPU, "--json"]) == 0
+    for record in json.loads(capsys.readouterr().out):
+        kernels = record["kernels"]
+        for name in ("memory_bytes", "memory_tflite_bytes"):
+            assert max(kernel[name] for kernel in kernels) == record[name]
+        assert sum(kernel["size_bytes"] for kernel in kernels) == record["size_bytes"] > 0
+        first = kernels[0]
+        assert first["memory_bytes"] == 4 * (3 * 32 * 32 + 8 * 16 * 16)  # input and result
+    assert main(["explain", str(model), "--predictor", CPU, "--csv"]) == 0
+    row = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {name: row[name] for name in FOOTPRINT} == {name: str(first[name]) for name in FOOTPRINT}
 
 
 def test_top_shows_the_costliest_and_sums_up_the_rest(
@@ -89,7 +104,7 @@ def test_operator_that_is_not_predicted_is_in_table_and_chart(
     )
     assert main(["explain", str(path), "--predictor", CPU, "--csv"]) == 0
     [row] = [r for r in csv.DictReader(io.StringIO(capsys.readouterr().out)) if r["kernel"] == "odd"]
-    assert row["ms"] == row["share"] == ""
+    assert row["ms"] == row["share"] == row["memory_bytes"] == row["size_bytes"] == ""
 
 
 @pytest.mark.parametrize("devices", [[CPU], [CPU, GPU, "myriadvpu_openvino2019r2"]])

@@ -10,16 +10,19 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 
 from ir import IrBuilder, small_cnn
 from nnmeter_nas import load_latency_predictor, read_model
 from nnmeter_nas.cli import main
 from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, memory_by_operator
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "nnmeter-nas"
 CPU, GPU = "cortexA76cpu_tflite21", "adreno640gpu_tflite21"
@@ -354,6 +357,7 @@ import gc, io, sys
 import networkx
 from nnmeter_nas.cli import main
 from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, memory_by_operator
 
 class Watched(io.StringIO):
     def write(self, text):
@@ -461,6 +465,23 @@ def test_memory_and_size_are_columns_and_a_line_of_explain(
         assert (record[name], row[name]) == (told, str(told))
     assert main(["explain", str(model), "--predictor", CPU]) == 0
     assert "activations take at most 0.0164 MB at a time (0.0164 MB in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flags", "times"), [([], 0), (["--json"], 1), (["--journal", "journal"], 1)])
+def test_memory_is_found_once_a_model_and_only_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], times: int
+) -> None:
+    found: Counter[MemoryRules] = Counter()
+
+    def counted(graph: nx.DiGraph, rules: MemoryRules) -> dict[str, int]:
+        found[rules] += 1
+        return memory_by_operator(graph, rules)
+
+    monkeypatch.setattr("nnmeter_nas.graph.memory.memory_by_operator", counted)
+    monkeypatch.chdir(tmp_path)
+    model = write_ir(tmp_path / "model.json")
+    assert main(["predict", str(model), "--predictor", "all", *flags]) == 0
+    assert found == Counter({ONNXRUNTIME: times, TFLITE: times})
 
 
 def test_an_estimated_type_is_a_warning_a_column_and_under_strict_a_failure(

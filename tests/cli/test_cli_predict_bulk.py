@@ -108,7 +108,9 @@ def test_a_worker_in_another_folder_finds_the_files_and_names_them_as_the_user_d
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sources = [models.Source(f"models/{number}.json", "nnmeter-ir") for number in range(2)]
-    order = outcomes.Order(models.Models(sources, str(tmp_path), None), (), strict=False, verbose=False)
+    order = outcomes.Order(
+        models.Models(sources, str(tmp_path), None), (), strict=False, verbose=False, sized=True
+    )
     here = outcomes._predict_chunk(order)
     monkeypatch.chdir(folder)
     assert outcomes._predict_chunk(order) == here
