@@ -6,7 +6,6 @@ in spaces that say where their operators are; and a list of all architectures, i
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,17 +18,18 @@ import networkx as nx
 import numpy as np
 
 from ..errors import LookupTableError, SpaceError, UnpredictedOperatorError
+from ..kernels.configuration import FloatArray
 from ..kernels.fusion import FusionRules
 from ..packs.fingerprint import pack_fingerprint
 from ..predictor import LatencyPredictor, LatencyWarning
-from ..supernet.choices import architecture_at
+from ..supernet.choices import Candidates, architecture_at
 from ..supernet.place import Place
 from ..supernet.space import Space
 from .by_kernel import KernelLearner
 from .influence import Sample, learn_influences
-from .pricing import Indices, Kernels, LatencyMeter, Parts, Pricing, Progress
+from .pricing import Indices, Kernels, LatencyMeter, Parts, Pricing, Progress, row_of
 from .probing import EXACT, Probed, changes_of_one, is_exact, probe
-from .table import FactorTable, Header, Positions
+from .table import FactorTable, Header, Positions, every_architecture
 
 #: A table of latency is refused if its relative error is larger than this.
 LIMIT = 0.03
@@ -229,7 +229,7 @@ def _by_kernel(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | N
 
     def learned(column: int, wrong: list[Sample]) -> FactorTable:
         def evaluate(sample: Sample) -> Parts:
-            row = _row(space, sample)
+            row = row_of(space, sample)
             if row not in parts:
                 [parts[row]] = pricing.parts([row])
             return parts[row][column]
@@ -251,7 +251,7 @@ def _by_kernel_sizes(
     kernels: dict[Indices, Mapping[FusionRules, Kernels]] = {}
 
     def kernels_of(rules: FusionRules, sample: Sample) -> Kernels:
-        row = _row(space, sample)
+        row = row_of(space, sample)
         if row not in kernels:
             [kernels[row]] = pricing.seen(row)
         return kernels[row][rules]
@@ -264,7 +264,7 @@ def _by_kernel_sizes(
         if wrong:
             learners[rules].learn(wrong)
         samples = [*learners[rules].samples, *probes]  # some of the probes are new to it, and test it
-        pricing.values(np.array([_row(space, sample) for sample in samples]))
+        pricing.values(np.array([row_of(space, sample) for sample in samples]))
         return learners[rules].table(partial(meter.priced, column))
 
     return [_until_right(pricing, column, partial(learned, column)) for column in columns]
@@ -294,30 +294,27 @@ def _until_right(
         wrong += more
 
 
-def _row(space: Space, sample: Sample) -> Indices:
-    return tuple(known.index(sample[label]) for label, known in space.candidates.items())
-
-
 # All architectures
 
 
 def listed(pricing: Pricing, columns: Sequence[int]) -> list[FactorTable | None]:
-    """Measures as lists of all architectures; None if there are too many.
-
-    Their constant is the least value: what all architectures have, no choice changes.
-    """
-    candidates = pricing.space.candidates
-    sizes = tuple(map(len, candidates.values()))
+    """Measures as lists of all architectures; None if there are too many."""
+    sizes = [len(known) for known in pricing.space.candidates.values()]
     if math.prod(sizes) > LARGEST_LIST:
         return [None] * len(columns)
-    rows = np.array(list(itertools.product(*map(range, sizes))), dtype=np.intp)
-    values = pricing.values(rows)
+    values = pricing.values(every_architecture(sizes))
+    return [table_of_list(pricing.space.candidates, values[:, column]) for column in columns]
+
+
+def table_of_list(candidates: Candidates, values: FloatArray) -> FactorTable:
+    """The values of all architectures in index order, ``[architectures]``, as a table of one factor.
+
+    Its constant is the least value: what all architectures have, no choice changes.
+    """
+    sizes = [len(known) for known in candidates.values()]
     everything: Positions = tuple(range(len(sizes)))
-    return [
-        FactorTable(candidates, float(least), {everything: (values[:, column] - least).reshape(sizes)})
-        for column in columns
-        for least in [values[:, column].min()]
-    ]
+    least = float(values.min())
+    return FactorTable(candidates, least, {everything: (values - least).reshape(sizes)})
 
 
 # Operators left out

@@ -11,6 +11,7 @@ graph. If no table is exact, each architecture is measured on request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,17 +22,27 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LookupTableError
-from ..graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, peak_memory, size_by_operator, unknown_tensors
+from ..graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, size_by_operator
 from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
 from ..supernet.space import Space
 from .attribution import parts_of_kernels, parts_of_table
-from .build import LIMIT, latency_header, learn_tables, listed, warn_of_left_out, work_header
+from .build import (
+    LARGEST_LIST,
+    LIMIT,
+    latency_header,
+    learn_tables,
+    listed,
+    table_of_list,
+    warn_of_left_out,
+    work_header,
+)
 from .bundled import bundled_table_of
 from .cache import cached_table, find_table, locked, table_path
 from .files import save_table
+from .peaks import PeakMeter, learn_peaks
 from .pricing import (
     FunctionMeter,
     IndexArray,
@@ -41,9 +52,10 @@ from .pricing import (
     Parts,
     Pricing,
     Progress,
+    row_of,
 )
 from .probing import EXACT
-from .table import FactorTable
+from .table import FactorTable, Header, every_architecture
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +67,19 @@ class Measure:
         unit: such as ``ms``; may be empty.
         table: the measure as a factor table; None if architectures are measured one by one.
         evaluate: function of architectures ``[N, positions] -> [N]``, used if there is no table.
+        builds: whether ``evaluate`` makes the model graph of each architecture, which takes milliseconds.
     """
 
     name: str
     unit: str
     table: FactorTable | None
     evaluate: Callable[[IndexArray], FloatArray] | None = None
+    builds: bool = True
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a value takes the making of a model graph."""
+        return self.table is None and self.builds
 
     def values(self, indices: npt.ArrayLike) -> FloatArray:
         """Values of architectures, given as candidate indices ``[N, positions] -> [N]``.
@@ -178,9 +197,10 @@ def size(space: Space, progress: Progress | None = None) -> Measure:
 def memory(space: Space, rules: MemoryRules = ONNXRUNTIME, progress: Progress | None = None) -> Measure:
     """Peak activation memory in bytes (:func:`nnmeter_nas.graph.memory.peak_memory`).
 
-    A peak is a maximum, and no sum over choices: a sum may fit all architectures that it is tested on and
-    still be wrong for others. So all architectures of a small space are listed, and in any other each is
-    measured on its own model graph, which takes milliseconds.
+    A peak is a maximum, and no sum over choices. So what is there while an operator runs is learned for each
+    operator, from few model graphs, and the largest of these numbers is taken; a small space gets a table
+    that lists all architectures. Where many choices decide such a number, a small space is listed graph by
+    graph, once, and in any other each architecture is measured on its own model graph, in milliseconds.
 
     Args:
         space: the space to measure.
@@ -199,9 +219,31 @@ def memory(space: Space, rules: MemoryRules = ONNXRUNTIME, progress: Progress | 
     name = next((name for name, known in _MEMORY.items() if known == rules), None)
     if name is None:
         raise LookupTableError("rules must be ONNXRUNTIME or TFLITE; for others give of_function a name")
-    meter = FunctionMeter(lambda graph: peak_memory(graph, rules), unknown_tensors)
+    pricing = Pricing(space, [PeakMeter(rules)], progress)
     header = work_header(space, name)
-    pricing = Pricing(space, [meter], progress)
+    measure = _learned_memory(pricing, header) or _memory_of_graphs(pricing, header)
+    left_out = pricing.left_out[0] if measure.table is None else measure.table.header.left_out
+    warn_of_left_out(left_out, space, f"counted in {name}")
+    return measure
+
+
+def _learned_memory(pricing: Pricing, header: Header) -> Measure | None:
+    """Peak memory by operator; None if many choices decide it for one operator."""
+    peaks = learn_peaks(pricing)
+    if peaks is None:
+        return None
+    candidates = pricing.space.candidates
+    sizes = [len(known) for known in candidates.values()]
+    if math.prod(sizes) > LARGEST_LIST:
+        return Measure(header.measure, BYTES, None, _checked(peaks.values, pricing.space), builds=False)
+    table = table_of_list(candidates, peaks.values(every_architecture(sizes)))
+    header = replace(header, left_out=dict(pricing.left_out[0]))
+    return Measure(header.measure, BYTES, replace(table, header=header))
+
+
+def _memory_of_graphs(pricing: Pricing, header: Header) -> Measure:
+    """Peak memory of model graphs: of all in a small space, which are cached, else of each asked for."""
+    space, [meter] = pricing.space, pricing.meters
     table: FactorTable | None = None
     if space.supernet is not None:  # otherwise model graphs take too long to list
         path = table_path(header)
@@ -213,8 +255,7 @@ def memory(space: Space, rules: MemoryRules = ONNXRUNTIME, progress: Progress | 
     if table is None:
         pricing.values(np.zeros((1, len(space.candidates)), dtype=np.intp))  # shows what is left out
     found = table or LookupTableError("it is a maximum, and the space is too large to list")
-    warn_of_left_out(_left_out(found, pricing, 0), space, f"counted in {name}")
-    return _measure(name, BYTES, found, pricing, 0)
+    return _measure(header.measure, BYTES, found, pricing, 0)
 
 
 def of_function(
@@ -265,7 +306,7 @@ def latency_by_block(
         SpaceError: the architecture is not in this space.
     """
     plain = plain_architecture(architecture, space.candidates)
-    row = tuple(known.index(plain[label]) for label, known in space.candidates.items())
+    row = row_of(space, plain)
     measure = measure or latency(space, predictor)
     if measure.table is not None:
         return parts_of_table(measure.table, row)
@@ -278,13 +319,20 @@ def _measure(
     """A measure from its table, or else from the values in a column of ``pricing``."""
     if isinstance(table, FactorTable):
         return Measure(name, unit, table)
-    empty = FactorTable(pricing.space.candidates, 0.0, {})
+    return Measure(name, unit, None, _checked(lambda rows: pricing.values(rows)[:, column], pricing.space))
+
+
+def _checked(
+    values: Callable[[IndexArray], FloatArray], space: Space
+) -> Callable[[IndexArray], FloatArray]:
+    """``values``, which raises a LookupTableError for what are no architectures of ``space``."""
+    empty = FactorTable(space.candidates, 0.0, {})
 
     def evaluate(rows: IndexArray) -> FloatArray:
-        empty.values(rows)  # raises if these are not architectures
-        return np.asarray(pricing.values(rows)[:, column])
+        empty.values(rows)
+        return values(rows)
 
-    return Measure(name, unit, None, evaluate)
+    return evaluate
 
 
 def _left_out(table: FactorTable | LookupTableError, pricing: Pricing, column: int) -> Mapping[str, str]:
@@ -302,8 +350,8 @@ _BY_OPERATOR: dict[str, Callable[[nx.DiGraph], Parts]] = {
 }
 #: Measures of peak memory, and their rules.
 _MEMORY = {"memory": ONNXRUNTIME, "memory_tflite": TFLITE}
-#: Measures that need no device, by name: what makes them of a space.
-QUANTITIES: dict[str, Callable[[Space], Measure]] = {
+#: Measures that need no device, by name: what makes them of a space, and takes ``progress``.
+QUANTITIES: dict[str, Callable[..., Measure]] = {
     "flops": flops,
     "params": params,
     "size": size,

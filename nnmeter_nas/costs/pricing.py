@@ -133,22 +133,14 @@ class FunctionMeter:
 
     Args:
         function: returns the value of a finished model graph.
-        unknown: returns the operators that the value leaves out, name -> canonical operator; None if it
-            leaves out none.
     """
 
-    def __init__(
-        self,
-        function: Callable[[nx.DiGraph], float],
-        unknown: Callable[[nx.DiGraph], Mapping[str, str]] | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[[nx.DiGraph], float]) -> None:
         self.left_out: list[dict[str, str]] = [{}]
-        self._function, self._unknown = function, unknown
+        self._function = function
 
     def seen(self, graph: nx.DiGraph) -> float:
         """The value of a finished model graph."""
-        if self._unknown is not None:
-            self.left_out[0].update(self._unknown(graph))
         return float(self._function(graph))
 
     def parts(self, seen: Sequence[float]) -> list[list[Parts]]:
@@ -234,6 +226,11 @@ class Pricing:
             )
         refuse_quantized(graph)
         return graph
+
+
+def row_of(space: Space, architecture: Mapping[str, str]) -> Indices:
+    """The indices of the candidates of an architecture, which maps each label to its candidate's name."""
+    return tuple(known.index(architecture[label]) for label, known in space.candidates.items())
 
 
 @contextmanager

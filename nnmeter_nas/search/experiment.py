@@ -14,7 +14,7 @@ import numpy as np
 from nnmeter_nas import strategies
 
 from .. import load_latency_predictor
-from ..costs.measures import Measure, latencies, latency_by_block
+from ..costs.measures import QUANTITIES, Measure, latencies, latency_by_block
 from ..errors import SearchError, SettingsError
 from ..packs.fingerprint import pack_fingerprint
 from ..solve.problem import LATENCY, LATENCY_MS
@@ -67,8 +67,11 @@ class Search:
         ]
         self.space = load_space(settings.space, settings.input_shape)
         self.evaluator = make_evaluator(settings.evaluator, settings.arguments, self.space.input_shape)
-        # Price the space here to show progress; the strategy then finds the latencies in the cache.
+        # Price the space here to show progress; the strategy then finds the tables in the cache.
         self._latencies = measured = latencies(self.space, self.predictors, progress)
+        for name in {*settings.limits, *settings.objectives, *(settings.options.get("hints") or ())}:
+            if name in QUANTITIES:
+                QUANTITIES[name](self.space, progress=progress)
         if not (settings.max_latency or settings.min_latency or settings.limits):
             medians = _median_latencies(self.space, measured, settings.seed)
             settings = replace(settings, max_latency=dict(zip(settings.devices, medians, strict=True)))

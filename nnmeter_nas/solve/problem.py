@@ -302,7 +302,7 @@ class Problem:
     @property
     def _rejects_by_building(self) -> bool:
         """Whether a limit is on a measure that needs each model to be built."""
-        return any(measure.table is None for measure in self._limited)
+        return any(measure.is_slow for measure in self._limited)
 
     @property
     def _patience(self) -> int:

@@ -142,13 +142,32 @@ def test_memory_and_size_match_the_model_graph(supernet: Callable[[], nx.DiGraph
     assert in_tflite.values(rows_of(space)).tolist() == [peak_memory(graph, TFLITE) for graph in graphs]
 
 
-def test_memory_of_a_large_space_is_no_sum_but_that_of_each_model_graph() -> None:
+@pytest.mark.parametrize(("graphs", "is_slow"), [(500, False), (2, True)])
+def test_memory_of_a_large_space_is_a_maximum_and_no_sum(
+    monkeypatch: pytest.MonkeyPatch, graphs: int, is_slow: bool
+) -> None:
+    """Learned from few model graphs; if these do not suffice, that of each architecture."""
+    monkeypatch.setattr("nnmeter_nas.costs.peaks._GRAPHS", graphs)
     space = Space.of_supernet(residual_supernet(layers=20))
     measure = memory(space)
-    assert measure.table is None
+    assert (measure.table, measure.is_slow) == (None, is_slow)
     sizes = [len(known) for known in space.candidates.values()]
-    rows = np.random.default_rng(0).integers(sizes, size=(3, len(sizes)))
+    rows = np.random.default_rng(0).integers(sizes, size=(20, len(sizes)))
     assert measure.values(rows).tolist() == [peak_memory(graph_of(space, row)) for row in rows]
+    with pytest.raises(LookupTableError, match="no index 9"):
+        measure.values([[9] * len(sizes)])
+
+
+def test_memory_is_listed_graph_by_graph_once_where_many_choices_decide_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learned = memory(Space.of_supernet(entangled_supernet()))
+    monkeypatch.setattr("nnmeter_nas.costs.peaks._GRAPHS", 2)
+    first, again = Counted(entangled_supernet()), Counted(entangled_supernet())
+    rows = rows_of(first.space)
+    assert memory(first.space).values(rows).tolist() == learned.values(rows).tolist()
+    assert memory(again.space).values(rows).tolist() == learned.values(rows).tolist()
+    assert again.graphs <= 6 < first.graphs
 
 
 def test_memory_by_rules_of_ones_own_needs_a_name() -> None:
