@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Measures that need no device; each has its limit, --max-NAME. (Their room would take long to import.)
 _QUANTITIES = ("flops", "params", "memory", "memory_tflite", "size")
+#: Those in bytes.
+_IN_BYTES = _QUANTITIES[2:]
 #: Units of bytes, the longer ones first.
 _BYTES = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "k": 1000, "m": 1000**2, "g": 1000**3}
 NEEDS = "pip install 'nnmeter_nas[search]'"
@@ -73,7 +75,7 @@ examples:
   nnmeter-nas search --space proxylessnas-small --strategy random --max-latency 3 --min-latency 2 --trials 30
   nnmeter-nas search --space spos-small --predictor cortexA76cpu_tflite21,adreno640gpu_tflite21 \\
       --max-latency 0.8,0.6 --max-flops 8M -o two-devices
-  nnmeter-nas search --space spos-small --max-memory 512K --max-size 1.5MB --objectives memory,size -o small
+  nnmeter-nas search --space spos-small --max-memory 128K --max-size 220K --objectives latency,size -o small
   nnmeter-nas search --space my_net:space --evaluator my_training:train --epochs 20 --max-latency 12 -o run
   nnmeter-nas search --space my_net:space --evaluator my_training:train --budget-minutes 600 -o run
   nnmeter-nas search --space my_net:space --evaluator my_training:train \\
@@ -383,7 +385,8 @@ def _print_limits(settings: Settings, out: Console) -> None:
         limits = [f"{name} {ms:.4g} ms" for name, ms in bounds.items() if ms is not None]
         out.print(f"Latency on {device}: {', '.join(limits) or 'no limit'}")
     for name, most in settings.limits.items():
-        out.print(f"{name}: at most {figure(most)}")
+        unit = " bytes" if name in _IN_BYTES else ""
+        out.print(f"{name}: at most {figure(most)}{unit}")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from commands import Command
 from limits import limit_in
+from waiting_training import EVALUATOR, began, let_go, trained, write_training
 
 pytest.importorskip("ray", reason="needs the extra ray")
 pytest.importorskip("nni.nas", reason="runs searches on NNI")
@@ -26,32 +27,15 @@ from nnmeter_nas.journal import read_journal
 pytestmark = pytest.mark.slow
 
 DEVICE = "adreno640gpu_tflite21"
-#: A module of the user's, which only the folder of the search has.
-TRAINING = """
-import os
-import time
-from pathlib import Path
-
-def train(model):
-    size = sum(p.numel() for p in model().parameters())
-    folder = Path({folder!r})
-    (folder / f"began-{{size}}-{{os.getpid()}}").touch()
-    while not (folder / "go").exists():
-        time.sleep(0.2)
-    with (folder / "trained.log").open("a") as log:
-        log.write(f"{{size}}\\n")
-    return size / 1e6
-"""
 
 
 def search(folder: Path, *more: str) -> Command:
     limit = str(limit_in("spos-small", DEVICE, 0.5))
     code = folder / "code"
-    code.mkdir(exist_ok=True)
-    (code / "my_training.py").write_text(TRAINING.format(folder=str(folder)))
+    write_training(code, folder)
     return Command(
         folder, "search", "--space", "spos-small", "--predictor", DEVICE, "--max-latency", limit,
-        "--strategy", "random", "--evaluator", "my_training:train", "--training-service", "ray",
+        "--strategy", "random", "--evaluator", EVALUATOR, "--training-service", "ray",
         "-o", "run", *more, cwd=code,
     )  # fmt: skip
 
@@ -107,9 +91,9 @@ def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted
     second = started(cluster)
     started(cluster, env_vars={"PYTHONPATH": str(other.parent)})  # a machine with another torch
     command = search(tmp_path, "--trials", "5", "--address", cluster.address)
-    command.wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)  # one on each that will do
+    command.wait_until(lambda: len(began(tmp_path)) == 2)  # one on each that will do
     kill(second)
-    (tmp_path / "go").touch()
+    let_go(tmp_path)
     command.wait_until(lambda: len(numbers(tmp_path, "ended")) >= 3)
     command.process.kill()
     code, _, errors = command.end()
@@ -124,8 +108,7 @@ def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted
     assert "Best: " in printed
     assert numbers(tmp_path, "submitted") == numbers(tmp_path, "ended") == [1, 2, 3, 4, 5]
     metrics = sorted(round(record["metric"] * 1e6) for record in records(tmp_path, "ended"))
-    trained = sorted(map(int, (tmp_path / "trained.log").read_text().split()))
-    assert set(trained) == set(metrics)
-    assert len(trained) <= len(metrics) + 1  # one may have ended while nobody listened any more
+    assert set(trained(tmp_path)) == set(metrics)
+    assert len(trained(tmp_path)) <= len(metrics) + 1  # one may have ended while nobody listened any more
     outcome = json.loads((tmp_path / "code" / "run" / "trials" / "0001.json").read_text())
     assert outcome["seconds"] > 0

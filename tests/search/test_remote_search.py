@@ -13,6 +13,7 @@ import pytest
 from commands import Command
 from limits import limit_in
 from ssh_hosts import Host, hosts, needs_namespaces
+from waiting_training import EVALUATOR, began, let_go, trained, write_training
 
 pytest.importorskip("nni.nas", reason="runs searches on NNI")
 
@@ -22,25 +23,6 @@ from nnmeter_nas.nni import NAS, nni_line
 pytestmark = [pytest.mark.slow, pytest.mark.nni3]
 
 DEVICE = "adreno640gpu_tflite21"
-#: A module of the user's, which the search sends to each machine. Its trials wait for the file ``go``.
-TRAINING = """
-import time
-from pathlib import Path
-
-def train(model):
-    size = sum(p.numel() for p in model.parameters())
-    folder = Path({folder!r})
-    (folder / f"began-{{size}}-{{time.time_ns()}}").touch()
-    while not (folder / "go").exists():
-        time.sleep(0.2)
-    with (folder / "trained.log").open("a") as log:
-        log.write(f"{{size}}\\n")
-    return size / 1e6
-"""
-
-
-def began(folder: Path) -> list[Path]:
-    return list(folder.glob("began-*"))
 
 
 def listening(process: psutil.Process) -> set[str]:
@@ -67,13 +49,12 @@ def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted
         pytest.skip("NNI 2.10.1 does not notice that a machine is gone")
     needs_namespaces()
     code = tmp_path / "code"
-    code.mkdir()
-    (code / "my_training.py").write_text(TRAINING.format(folder=str(tmp_path)))
+    write_training(code, tmp_path)
     with hosts(tmp_path, 2) as (first, second):
         command = Command(
             tmp_path, "search", "--space", "spos-small", "--predictor", DEVICE,
             "--max-latency", str(limit_in("spos-small", DEVICE, 0.5)), "--strategy", "random",
-            "--evaluator", "my_training:train", "--trials", "4", "--training-service", "remote",
+            "--evaluator", EVALUATOR, "--trials", "4", "--training-service", "remote",
             "--machines", str(machines_file(tmp_path, [first, second])), "-o", str(tmp_path / "run"),
             cwd=code,
         )  # fmt: skip
@@ -82,7 +63,7 @@ def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted
         assert {address for manager in managers for address in listening(manager)} == {"127.0.0.1"}
         second.die()
         command.wait_until(lambda: len(began(tmp_path)) == 3)
-        (tmp_path / "go").touch()
+        let_go(tmp_path)
         code_, printed, errors = command.end()
         assert code_ == 0, errors
         assert "Best: " in printed
@@ -99,5 +80,4 @@ def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted
     rows = list(csv.DictReader((tmp_path / "run" / "trials.csv").open()))
     assert [row["state"] for row in rows] == ["trained"] * 4
     assert all(float(row["seconds"]) > 0 for row in rows)
-    trained = sorted(map(int, (tmp_path / "trained.log").read_text().split()))
-    assert trained == sorted(round(float(row["accuracy"]) * 1e6) for row in rows)
+    assert trained(tmp_path) == sorted(round(float(row["accuracy"]) * 1e6) for row in rows)
