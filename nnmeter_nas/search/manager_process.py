@@ -14,6 +14,7 @@ import shutil
 import signal
 import site
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -41,6 +42,9 @@ _PREFIX = "nnmeter-nas-"
 
 #: File in the folder of logs that names the current working folder.
 _WORK_NOTE = "working-folder"
+
+#: Seconds after which a signal that was lost in a finalizer is given again.
+_AGAIN_S = 0.1
 
 #: Seconds that the manager has to cancel its trials before it is killed.
 GRACE_S = 15.0
@@ -135,7 +139,8 @@ def _remove_outward_links(work: Path) -> None:
 def orderly_signals() -> Iterator[Callable[[], None]]:
     """Turn the signals that end a process into ``SystemExit(128 + number)``, the shell's exit codes.
 
-    NNI swallows ``KeyboardInterrupt`` and returns as if the search had finished.
+    NNI swallows ``KeyboardInterrupt`` and returns as if the search had finished. A signal that comes while
+    Python runs a finalizer, where exceptions are lost, is given again.
 
     Yields:
         A function that makes the process ignore further such signals until the context ends.
@@ -153,10 +158,23 @@ def orderly_signals() -> Iterator[Callable[[], None]]:
         ignore()
         raise SystemExit(128 + number)
 
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        code = getattr(unraisable.exc_value, "code", None)
+        if not isinstance(unraisable.exc_value, SystemExit) or code not in [128 + n for n in signals]:
+            return hook_before(unraisable)
+        for number in signals:
+            signal.signal(number, leave)
+        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), code - 128))
+        again.daemon = True
+        again.start()
+
+    hook_before = sys.unraisablehook
     before = {number: signal.signal(number, leave) for number in signals}
+    sys.unraisablehook = lost
     try:
         yield ignore
     finally:
+        sys.unraisablehook = hook_before
         for number, handler in before.items():
             signal.signal(number, handler)
 

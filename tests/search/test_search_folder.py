@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from nnmeter_nas.errors import SearchError
 from nnmeter_nas.nni.events import Ended, Event, Expected, Submitted
 from nnmeter_nas.predictor import Explanation
-from nnmeter_nas.search.manager_process import contained, free_port
+from nnmeter_nas.search.manager_process import contained, free_port, orderly_signals
 from nnmeter_nas.search.run_folder import RunFolder, Settings
 
 pytestmark = pytest.mark.nni3
@@ -180,6 +181,23 @@ def test_everything_started_in_a_contained_folder_ends_with_it(tmp_path: Path) -
     assert dict(os.environ) == before
     assert signal.getsignal(signal.SIGINT) == signals
     assert not work.exists()
+
+
+def test_a_signal_is_not_lost_in_a_finalizer() -> None:
+    class Signalling:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the signal comes here, and Python drops what a finalizer raises
+
+    def work() -> None:
+        made = Signalling()
+        del made
+        time.sleep(60)
+
+    handler, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    with pytest.raises(SystemExit, match="143"), orderly_signals():
+        work()
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == (handler, hook)
 
 
 def test_what_a_killed_context_left_is_ended_and_moved_by_the_next(tmp_path: Path) -> None:
