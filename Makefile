@@ -52,7 +52,7 @@ run_tvm_tests = .venv-tvm/bin/python -m pytest -m tvm $(PYTEST_ARGS) $(TVM_TESTS
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure packs luts parity clean
+.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure rivals packs luts parity clean
 
 help:
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
@@ -64,6 +64,7 @@ help:
 	@echo "make dist [ARGS=...]          build wheel and source distribution, and try both on Python 3.10 to 3.13, where installed"
 	@echo "make compare [ARGS=...]       compare the search strategies with NNI's and Optuna's (hours); writes docs/search_comparison.md"
 	@echo "make procedure [ARGS=...]     compare a build with nn-Meter's procedure; writes a table of docs/builder.md"
+	@echo "make rivals [BENCH=DIR] [ARGS=...]  nn-Meter, NNI's profiler and counters of FLOPs beside this package; writes docs/comparison.md"
 	@echo "make bench [BENCH=DIR]        measure speed and size beside nn-Meter and NNI; writes the README's table"
 	@echo "make packs BENCH=DIR          train the four predictor packs from a bench dataset in the official schema"
 	@echo "make luts                     build the lookup tables that ship with the package"
@@ -122,6 +123,11 @@ compare: .venv/.stamp .venv-nni3/.stamp .venv-optuna/.stamp
 procedure: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -W ignore -m nnmeter_nas.benchmarks procedure --page docs/builder.md $(ARGS)
 
+# One thread each, as in bench.
+rivals: .venv/.stamp .venv-nni3/.stamp .venv-nnmeter/.stamp .venv-flops/.stamp
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -W ignore -m nnmeter_nas.benchmarks comparison \
+	  --page docs/comparison.md $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
+
 packs: .venv/.stamp
 	@test -n "$(BENCH)" || { echo "name the folder of the bench dataset: make packs BENCH=DIR" >&2; exit 1; }
 	.venv/bin/python -m nnmeter_nas.benchmarks train "$(BENCH)" $(ARGS)
@@ -133,7 +139,7 @@ parity: .venv/.stamp .venv-nnmeter/.stamp
 	.venv/bin/python -m nnmeter_nas.benchmarks parity $(if $(BENCH),--bench "$(BENCH)") $(ARGS)
 
 clean:
-	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-optuna .venv-tvm .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-nni3 .venv-nnmeter .venv-flops .venv-optuna .venv-tvm .venv-core-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.stamp: pyproject.toml constraints.txt
@@ -166,4 +172,11 @@ clean:
 	@echo "Setting up .venv-optuna from constraints-optuna.txt"
 	$(PYTHON) -m venv .venv-optuna
 	.venv-optuna/bin/python $(PIP_INSTALL) -q -c constraints-optuna.txt torch==2.13.0 optuna scipy
+	@touch $@
+
+# Counters of FLOPs, to compare with; they count modules of the torch that is in .venv.
+.venv-flops/.stamp: constraints-flops.txt
+	@echo "Setting up .venv-flops from constraints-flops.txt"
+	$(PYTHON) -m venv .venv-flops
+	.venv-flops/bin/python $(PIP_INSTALL) -q -c constraints-flops.txt fvcore torchinfo
 	@touch $@

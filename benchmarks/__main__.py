@@ -34,6 +34,9 @@ SEARCH_STRATEGIES = (
 )  # fmt: skip
 #: Topics that the command ``speed`` measures.
 _SPEED_TOPICS = ("footprint", "searches", "candidates", "tables", "profilers", "spaces", "scaling")
+#: What the command ``comparison`` measures, and the tools that it does so for.
+RIVAL_PARTS = ("tried", "right", "needs")
+RIVALS = ("nnmeter_nas", "nn-meter", "nni", "fvcore", "torchinfo")
 _PROCEDURE = """\
 Build a pack of this machine, go nn-Meter's way for as long, and judge both by the same networks.
 
@@ -259,6 +262,26 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_output(bulk)
     _add_page(bulk, "--page")
 
+    rivals = command("comparison", _comparison,
+                     "other tools beside this package: what they read, predict and need, how right, how fast")
+    rivals.add_argument("--only", nargs="+", action=_Several, default=list(RIVAL_PARTS), choices=RIVAL_PARTS,
+                        help="what to measure; cells of other runs stay, each with its date")
+    rivals.add_argument("--tool", nargs="+", action=_Several, default=list(RIVALS), choices=RIVALS,
+                        help="tools to measure")
+    rivals.add_argument("--network", nargs="+", action=_Several, default=None, metavar="NAME",
+                        help="networks that the tools are tried on (default: all that `networks` writes)")
+    _add_device(rivals, "cortexA76cpu_tflite21")
+    rivals.add_argument("--bench", type=Path, metavar="BENCH_DIR", help=f"{_DATASET}, to judge accuracy")
+    rivals.add_argument("--models", type=positive_int, metavar="N",
+                        help="models of each file of the dataset (default: all)")
+    _add_environment(rivals)
+    rivals.add_argument("--nni3", type=Path, default=Path(".venv-nni3"), metavar="DIR",
+                        help="virtual environment of NNI 3.0")
+    rivals.add_argument("--counters", type=Path, default=Path(".venv-flops"), metavar="DIR",
+                        help="virtual environment of fvcore and torchinfo; make rivals sets one up")
+    _add_output(rivals)
+    _add_page(rivals, "--page")
+
     speed = command("speed", _speed,
                     "speed and size, each figure beside its rival's in the same run (NNI 2.10.1)")
     speed.add_argument("--topic", nargs="+", action=_Several, default=list(_SPEED_TOPICS),
@@ -400,6 +423,21 @@ def _bulk(options: argparse.Namespace, console: Console) -> None:
     run_bulk(plan, options.work, results, console)
     if options.page:
         write_bulk(results, options.page)
+
+
+def _comparison(options: argparse.Namespace, console: Console) -> None:
+    from .rivals.comparison import Environments, load_results, run_comparison
+    from .rivals.models import ALL  # late: it loads torch
+    from .rivals.page import write_page
+
+    environments = Environments(Path(sys.prefix), options.nni3, options.environment, options.counters)
+    results = options.output / "comparison.json"
+    run_comparison(
+        environments, options.only, options.tool, options.network or ALL, options.predictor, list(devices()),
+        options.bench, options.models, results, console,
+    )  # fmt: skip
+    if options.page:
+        write_page(load_results(results), options.output, options.page)
 
 
 def _speed(options: argparse.Namespace, console: Console) -> None:
