@@ -13,14 +13,13 @@ from .base import Attached, Backend, KernelTime, Session, as_attached
 
 __all__ = ["BACKENDS", "Attached", "Backend", "KernelTime", "Session", "as_attached", "load_backend"]
 
-#: Backends that come with the package: name -> ``module:class``.
+#: Backends that come with the package: name -> ``module:class``, or a function that makes one.
 BACKENDS = {
     "litert": "nnmeter_nas.backends.litert:LiteRt",
     "onnxruntime": "nnmeter_nas.backends.onnx_runtime:OnnxRuntime",
     "openvino": "nnmeter_nas.backends.openvino:OpenVino",
     "tflite-adb": "nnmeter_nas.backends.adb.tflite:TfliteAdb",
-    "tvm": "nnmeter_nas.backends.tvm.backend:Tvm",
-    "tvm-tuned": "nnmeter_nas.backends.tvm.backend:TunedTvm",
+    "tvm": "nnmeter_nas.backends.tvm.backend:tvm_backend",
 }
 #: What every backend has.
 _PARTS = ("name", "version", "suffix", "write", "load")

@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="onnxruntime", metavar="BACKEND",
                         help=f"what runs the networks: {', '.join(BACKENDS)}, or module:Class of your own "
                              "(default: onnxruntime)")
+    parser.add_argument("--tuned", action="store_const", const="yes",
+                        help="with --backend tvm: tune the kernels of each network before it is measured")
     parser.add_argument("--workspace", type=Path, metavar="FOLDER",
                         help="folder of the measurements (default: build-DEVICE)")
     parser.add_argument("--minutes", type=positive_float, default=5.0, metavar="M",
@@ -76,7 +78,7 @@ def _add_phone_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _backend_options(options: argparse.Namespace) -> dict[str, str]:
     """What the backend was told."""
-    names = ("serial", "benchmark_model", "delegate", "threads", "taskset")
+    names = ("tuned", "serial", "benchmark_model", "delegate", "threads", "taskset")
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 

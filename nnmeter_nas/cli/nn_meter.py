@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from ..compat import is_installed
 from . import main as run
-from .nn_meter_builder import WORDS
+from .nn_meter_builder import VERBOSE, WORDS
 from .nn_meter_builder import main as run_builder
 
 
@@ -22,9 +22,8 @@ def main() -> int:
     if _has_nn_meter() and not is_installed():
         import_module("nn_meter.utils.nn_meter_cli.interface").nn_meter_cli()
         return 0
-    if words[:1] in (["register"], ["unregister"]) and words[1:2] == ["--predictor"]:
-        words = ["predictors", words[0], *words[2:]]
-    if WORDS.intersection(words[:1]):
+    first = next((word for word in words if word not in VERBOSE), "")
+    if first in WORDS:
         return run_builder(words)
     return run(words, prog="nn-meter")
 

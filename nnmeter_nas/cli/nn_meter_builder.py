@@ -1,4 +1,7 @@
-"""The words of ``nn-meter`` that are its builder's: workspaces, backends, registered classes."""
+"""The words of ``nn-meter`` that are its builder's: workspaces, backends, what users register.
+
+Scripts search its lines, so their words are nn-Meter's, and so are its exit codes where it goes on.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from importlib import import_module
 from typing import Any
 
 from ..compat import install, is_installed, uninstall
-from ..errors import NnMeterNasError, SettingsError, UnknownBackendError
-from .messages import fail, say_as_nn_meter
+from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, UnknownDeviceError
+from .messages import fail, note, say_as_nn_meter
 
-#: What is listed: flag -> heading, label, and the function that lists it.
+#: What is listed: flag -> two words of the heading, label, and the function that lists it.
 _LISTS = {
-    "--list-backends": ("backends", "Backend", "backends.list_backends"),
-    "--list-kernels": ("kernels", "Kernel", "kernels.list_kernels"),
-    "--list-operators": ("operators", "Operator", "testcases.list_operators"),
-    "--list-testcases": ("test cases", "TestCase", "testcases.list_testcases"),
+    "--list-backends": ("backends", "backends", "Backend", "backends.list_backends"),
+    "--list-kernels": ("kernels", "kernels", "Kernel", "kernels.list_kernels"),
+    "--list-operators": ("operators", "operators", "Operator", "testcases.list_operators"),
+    "--list-testcases": ("testcases", "test cases", "TestCase", "testcases.list_testcases"),
 }
-#: What can be registered: flag -> kind, and whether a name has several implementations.
+#: Classes that can be registered: flag -> kind, and whether a name has several implementations.
 _KINDS = {
     "backend": ("backends", False),
     "kernel": ("kernels", False),
@@ -30,8 +33,11 @@ _KINDS = {
     "testcase": ("testcases", True),
 }
 _COMMANDS = ("create", "connect", "register", "unregister")
-#: Words that this module takes.
+#: Words that this module takes, and those that may come before them.
 WORDS = frozenset({*_LISTS, *_COMMANDS})
+VERBOSE = ("-v", "--verbose")
+#: What can be registered besides classes.
+_PREDICTOR = "predictor"
 
 
 def main(words: Sequence[str]) -> int:
@@ -52,8 +58,9 @@ def main(words: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nn-meter", description="nn-Meter's builder, on this package.")
     parser.set_defaults(run=_list)
+    parser.add_argument(*VERBOSE, action="store_true", help="changes nothing, as all is said")
     lists = parser.add_mutually_exclusive_group()
-    for flag, (what, _, _) in _LISTS.items():
+    for flag, (_, what, _, _) in _LISTS.items():
         lists.add_argument(flag, dest="listed", action="store_const", const=flag, help=f"list all {what}")
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -69,11 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     connect.add_argument("--backend", required=True, metavar="NAME", help="backend")
     connect.add_argument("--workspace", required=True, metavar="PATH", help="workspace with its settings")
 
-    register = commands.add_parser("register", help="make a class of yours known")
+    register = commands.add_parser("register", help="make a class of yours known, or a predictor")
     register.set_defaults(run=_register)
-    unregister = commands.add_parser("unregister", help="forget a class of yours")
+    unregister = commands.add_parser("unregister", help="forget a class of yours, or a predictor")
     unregister.set_defaults(run=_unregister)
+    unregister.add_argument("--predictor-version", type=float, metavar="V",
+                            help="version of the predictor (default: all)")
     meta, named = (one.add_mutually_exclusive_group(required=True) for one in (register, unregister))
+    meta.add_argument(f"--{_PREDICTOR}", metavar="META.yaml", help="its meta file: a predictor")
+    named.add_argument(f"--{_PREDICTOR}", nargs=1, metavar="NAME", help="a predictor")
     for flag, (_, by_implement) in _KINDS.items():
         meta.add_argument(f"--{flag}", metavar="META.yaml", help=f"its meta file: a {flag}")
         if by_implement:
@@ -99,9 +110,9 @@ def _as_nn_meter() -> Iterator[None]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    what, label, function = _LISTS[options.listed]
+    heading, what, label, function = _LISTS[options.listed]
     module, _, name = function.partition(".")
-    say_as_nn_meter(f"Supported {what}: ('*' indicates customized {what})")
+    say_as_nn_meter(f"Supported {heading}: ('*' indicates customized {what})")
     for found in getattr(import_module(f"..compat.builder.{module}", __package__), name)():
         say_as_nn_meter(f"[{label}] {found}")
     return 0
@@ -146,8 +157,17 @@ def _register(options: argparse.Namespace) -> int:
     from ..compat.builder.registry import register
 
     flag, meta = _chosen(options)
-    say_as_nn_meter(f"Successfully register {flag}: {register(_KINDS[flag][0], meta)}")
+    name = _register_predictor(meta) if flag == _PREDICTOR else register(_KINDS[flag][0], meta)
+    say_as_nn_meter(f"Successfully register {flag}: {name}")
     return 0
+
+
+def _register_predictor(meta: str) -> str:
+    """Make a pack of the predictor of a meta file; return its name."""
+    from ..packs.nnmeter1.importing import register_predictor
+    from ..packs.pack import read_card
+
+    return str(read_card(register_predictor(meta))["name"])
 
 
 def _unregister(options: argparse.Namespace) -> int:
@@ -155,13 +175,29 @@ def _unregister(options: argparse.Namespace) -> int:
 
     flag, (name, *implement) = _chosen(options)
     text = f"{name} ({implement[0]})" if implement else name
-    if not unregister(_KINDS[flag][0], name, *implement):
-        say_as_nn_meter(f"Unregister failed: there is no module named {text}.")
-        return 1
-    say_as_nn_meter(f"Successfully unregister {text}.")
-    return 0
+    if flag == _PREDICTOR:
+        what, known = "predictor", _unregister_predictor(name, options.predictor_version)
+    else:
+        what, known = "module", unregister(_KINDS[flag][0], name, *implement)
+    if known:
+        say_as_nn_meter(f"Successfully unregister {text}.")
+    else:
+        say_as_nn_meter(f"Unregister failed: there is no {what} named {text}.")
+    return 0  # in both cases, as in nn-Meter: scripts unregister what may not be there
+
+
+def _unregister_predictor(name: str, version: float | None) -> bool:
+    """Remove packs of a predictor; return whether there were any."""
+    from ..packs.store import remove_predictor
+
+    try:
+        remove_predictor(name, version)
+    except UnknownDeviceError as error:
+        note(str(error))
+        return False
+    return True
 
 
 def _chosen(options: argparse.Namespace) -> tuple[str, Any]:
     """The flag that is given, and its value."""
-    return next((flag, value) for flag in _KINDS if (value := getattr(options, flag)))
+    return next((flag, value) for flag in (_PREDICTOR, *_KINDS) if (value := getattr(options, flag)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from ..backends.tvm.cost_models import COST_MODELS, DEFAULT
@@ -99,10 +100,10 @@ def _tuned(options: argparse.Namespace, content: bytes) -> int:
     folder: Path = options.output
     digest = hashlib.sha256(content).hexdigest()
     _check_same(folder / TRIALS, digest)
-    note("compiling the model as it is")
-    before = _measured(session(program(content)))
+    note("compiling and measuring the model as it is")
     target = this_machine()
     fused = fuse(content, target)
+    before = _measured(session(program(content, fused=fused)))
     records = open_records(folder / RECORDS)
     with Journal(folder / TRIALS) as journal:
         if not journal.records:
@@ -138,15 +139,25 @@ def _make_trials(
 
     done = _trials_in(records)  # the journal lags behind: it gets a line after some trials, and they one each
     tasks = kernels_to_tune(fused, target)
-    note(f"{max(0, options.trials - done)} trials of {len(tasks)} kernels to go")
+    missing = max(0, options.trials - done)
+    first = "; first, each kernel is measured as it comes" if missing and not done else ""
+    note(f"{missing} trials of {len(tasks)} kernels to go{first}")
+    seed, model = options.seed + done, options.cost_model
+    status = Console(stderr=True, markup=False).status("starting TVM's tuner")
+
+    def prepare(number: int) -> None:
+        status.update(f"preparing kernel {number + 1} of {len(tasks)}")
 
     def tell(found: Progress) -> None:
-        journal.append({"trials": done + found.trials, "best_ms": found.best_ms, "kernel": found.kernel})
+        made = done + found.trials
+        journal.append({"trials": made, "best_ms": found.best_ms, "kernel": found.kernel})
         kernel = f" ({found.kernel})" if found.kernel else ""
-        note(f"{done + found.trials} of {options.trials} trials: {found.best_ms:.4g} ms{kernel}")
+        note(f"{made} of {options.trials} trials: {found.best_ms:.4g} ms{kernel}")
+        status.update(f"{made} of {options.trials} trials")
 
     try:
-        tune(tasks, target, records, options.trials - done, tell, options.seed + done, options.cost_model)
+        with status:
+            tune(tasks, target, records, missing, tell, seed, model, prepare)
     except KeyboardInterrupt:
         note(f"interrupted; all trials are kept in {options.output}, and the same command goes on")
         raise
@@ -209,7 +220,10 @@ def _table(before: _Measured, after: _Measured, tuned: Collection[str]) -> Table
         table.add_row(", ".join(kernel.operators), kernel.kind, f"{kernel.ms:.4f}", *figures)
     left = sum(kernel.kind not in tuned for kernel in before.kernels)
     if left:
-        table.caption = f"{left} of {len(before.kernels)} kernels are as they were: no trial was quicker"
+        table.caption = (
+            f"{left} of {len(before.kernels)} kernels are as they were: no trial of them was "
+            "quicker, or none was made yet, as the costliest kernels come first"
+        )
     return table
 
 

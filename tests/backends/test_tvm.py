@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import onnxruntime
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.tvm.compiling import compiled, fuse, this_machine
 from nnmeter_nas.backends.tvm.stored import operators_of
-from nnmeter_nas.errors import ReaderError
+from nnmeter_nas.backends.tvm.trial import measured_seconds
+from nnmeter_nas.errors import ReaderError, SettingsError
 from nnmeter_nas.files import user_cache_folder
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
 from nnmeter_nas.readers.onnx.writer import to_onnx
@@ -91,14 +93,31 @@ def test_a_program_that_is_not_what_was_fused_tells_nothing() -> None:
     assert operators_of(unknown, made) is None
 
 
+def interrupted_at(count: int) -> Callable[[Any, Any], float]:
+    """Measures schedules; the user interrupts the one of this number."""
+    numbers = iter(range(1, count))
+
+    def seconds(candidate: Any, target: Any) -> float:
+        if next(numbers, None) is None:
+            raise KeyboardInterrupt
+        return measured_seconds(candidate, target)
+
+    return seconds
+
+
 def test_kernels_are_tuned_once_for_all_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("xgboost")
     monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("nnmeter_nas.backends.tvm.backend._TRIALS", 4)
-    tuned, plain = load_backend("tvm-tuned"), load_backend("tvm")
+    tuned, plain = load_backend("tvm", {"tuned": "yes"}), load_backend("tvm", {"tuned": "no"})
     records = tmp_path / "home" / "tvm-records" / "database_tuning_record.json"
+    with monkeypatch.context() as patched:
+        patched.setattr("nnmeter_nas.backends.tvm.search.measured_seconds", interrupted_at(3))
+        with pytest.raises(KeyboardInterrupt):
+            tuned.write(convolution(), tmp_path / "once.tuned")
+    assert len(records.read_text().splitlines()) == 2, "the kernel as it comes, and one trial"
     tuned.write(convolution(), tmp_path / "once.tuned")
-    assert len(records.read_text().splitlines()) == 5, "the kernel as it comes, and four trials"
+    assert len(records.read_text().splitlines()) == 5, "the trials that it lacked"
     plain.write(convolution(), tmp_path / "once.onnx")
     quick: Any = tuned.load(tmp_path / "once.tuned")
     slow: Any = plain.load(tmp_path / "once.onnx")
@@ -108,6 +127,11 @@ def test_kernels_are_tuned_once_for_all_networks(tmp_path: Path, monkeypatch: py
     assert len(records.read_text().splitlines()) == 5, "nothing is tuned twice"
     tuned.write(convolution("maxpool"), tmp_path / "more.tuned")
     assert len(records.read_text().splitlines()) == 10, "the pool is new, the convolution is not"
+
+
+def test_it_is_tuned_or_not() -> None:
+    with pytest.raises(SettingsError, match="tuned='maybe' must be 'yes' or 'no'"):
+        load_backend("tvm", {"tuned": "maybe"})
 
 
 def test_files_that_it_cannot_run_are_refused(tmp_path: Path) -> None:

@@ -67,9 +67,10 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_an_interrupted_tuning_goes_on_without_losing_or_repeating_trials(
     task: Any, target: Any, timed: list[str], tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
+    told, prepared = list[Progress](), list[int]()
     with pytest.raises(KeyboardInterrupt):
-        tune([task], target, open_records(tmp_path), 12, told.append)
+        tune([task], target, open_records(tmp_path), 12, told.append, prepare=prepared.append)
+    assert prepared == [0]
     path = tmp_path / "database_tuning_record.json"
     assert len(path.read_text().splitlines()) == 6
     path.write_text(path.read_text() + '[0, [[["torn by a cra')

@@ -72,6 +72,7 @@ def test_a_machine_is_built_verified_and_used(
         (["--backend", "no_such:Board"], "No module named 'no_such'; a module must be installed, in"),
         (["--minutes", "0"], "argument --minutes: 0 is not a positive number"),
         (["--minutes", "-2"], "argument --minutes: -2 is not a positive number"),
+        (["--tuned"], f"backend '{DEVICE}' has no option 'tuned'; it has none"),
         (["--networks", "7"], f"--networks 7 is less than one round measures; give at least {LEAST_ROUND}"),
         (["--seed", "-1"], "argument --seed: -1 is less than 0"),
         (["--input-shape", "1", "3", "224", "224"], "it is that of models to verify; add --verify MODEL"),

@@ -127,12 +127,54 @@ def test_nn_meter_registers_predictors(
         "name": "my_phone", "version": 1.5, "category": "cpu", "package_location": str(package),
         "kernel_predictors": kernels,
     }))  # fmt: skip
-    assert nn_meter_command(monkeypatch, "register", "--predictor", meta) == 0
-    assert nn_meter_command(monkeypatch, "--list-predictors") == 0
-    assert "[Predictor] my_phone: version=1.5" in capsys.readouterr().out
-    assert nn_meter_command(monkeypatch, "unregister", "--predictor", "my_phone") == 0
-    assert nn_meter_command(monkeypatch, "--list-predictors") == 0
-    assert "my_phone: version" not in capsys.readouterr().out
+
+    def said(*words: object) -> str:
+        assert nn_meter_command(monkeypatch, *words) == 0
+        return capsys.readouterr().out
+
+    assert said("register", "--predictor", meta) == "(nn-Meter) Successfully register predictor: my_phone\n"
+    assert "(nn-Meter) [Predictor] my_phone: version=1.5\n" in said("--list-predictors")
+    failed = "(nn-Meter) Unregister failed: there is no predictor named my_phone.\n"
+    assert said("unregister", "--predictor-version", "1.0", "--predictor=my_phone") == failed
+    unregister = ("-v", "unregister", "--predictor", "my_phone", "--predictor-version", "1.5")
+    assert said(*unregister) == "(nn-Meter) Successfully unregister my_phone.\n"
+    assert "my_phone: version" not in said("--list-predictors")
+    assert said("unregister", "--predictor", "my_phone") == failed
+
+
+@pytest.mark.usefixtures("no_nn_meter")
+def test_nn_meter_keeps_the_predictors_of_the_package_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    assert nn_meter_command(monkeypatch, "unregister", "--predictor", CPU) == 0
+    out, err = capsys.readouterr()
+    assert out == f"(nn-Meter) Unregister failed: there is no predictor named {CPU}.\n"
+    assert f"no imported predictor '{CPU}' to remove" in err
+    assert any(card["name"] == CPU for card in list_latency_predictors())
+
+
+@pytest.mark.usefixtures("no_nn_meter")
+@pytest.mark.parametrize(
+    ("flag", "heading", "line"),
+    [
+        ("--list-backends", "backends: ('*' indicates customized backends)", "[Backend] tflite_cpu"),
+        ("--list-kernels", "kernels: ('*' indicates customized kernels)", "[Kernel] conv-bn-relu"),
+        ("--list-operators", "operators: ('*' indicates customized operators)", "[Operator] dwconv"),
+        ("--list-testcases", "testcases: ('*' indicates customized test cases)", "[TestCase] MON"),
+    ],
+)
+def test_nn_meter_lists_what_its_builder_has(
+    flag: str, heading: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    for words in ((flag,), ("--verbose", flag)):
+        assert nn_meter_command(monkeypatch, *words) == 0
+        first, *others = capsys.readouterr().out.splitlines()
+        assert first == f"(nn-Meter) Supported {heading}"
+        assert f"(nn-Meter) {line}" in others
 
 
 def test_nn_meter_gives_way_to_nn_meter_itself(

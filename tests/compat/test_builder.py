@@ -153,7 +153,7 @@ def test_backend_of_the_user_is_listed_connected_and_forgotten(
     assert (own / "configs" / "backend_config.yaml").read_text() == "SLOW:\n"
     assert run("connect", "--backend", "mine", "--workspace", own) == 0
     assert run("unregister", "--backend", "mine") == 0
-    assert run("unregister", "--backend", "mine") == 1
+    assert run("unregister", "--backend", "mine") == 0, "as in nn-Meter"
     assert run("create", "--customized-workspace", own, "--backend", "mine") == 2
     capsys.readouterr()
     assert run("--list-backends") == 0
@@ -225,6 +225,32 @@ def test_rules_are_those_that_the_latencies_tell(workspace: Path, my_backend: st
     assert model.read_bytes()[4:8] == b"TFL3"
 
 
+def test_what_is_logged_has_nn_meters_words(
+    workspace: Path, my_backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nn_meter.builder import builder_config, convert_models, profile_models
+    from nn_meter.builder.backend_meta.fusion_rule_tester import generate_testcases
+    from nn_meter.builder.backends import connect_backend
+
+    builder_config.init(str(workspace))
+    backend, models = connect_backend(my_backend), generate_testcases()
+    count, results = sum(map(len, models.values())), workspace / "fusion_rule_test" / "results"
+    capsys.readouterr()
+    convert_models(backend, models, mode="ruletest")
+    profile_models(backend, models, mode="ruletest", have_converted=True, log_frequency=count)
+    profiled = results / "profiled_results.json"
+    assert capsys.readouterr().out.splitlines() == [
+        f"(nn-Meter) Complete converting all {count} models. Save the results to "
+        f"{results / 'converted_results.json'} Failed information are saved in "
+        f"{results / 'convert_error.log'} (if any)",
+        "(nn-Meter) Profiling ...",
+        f"(nn-Meter) {count} models complete. Still profiling... "
+        f"Save the intermediate results to {profiled} ",
+        f"(nn-Meter) All {count} models profiling complete. Save all success profiled results to {profiled} "
+        f"Failed information are saved in {results / 'profile_error.log'} (if any)",
+    ]
+
+
 def test_results_may_be_given_by_their_files(workspace: Path, my_backend: str) -> None:
     found = detect(workspace, my_backend)
     from nn_meter.builder.backend_meta.fusion_rule_tester import detect_fusion_rule
@@ -283,7 +309,9 @@ def test_sizes_are_drawn_apart_and_around_others(kernel_type: str) -> None:
                 assert 0.5 * drawn[0][name] - 1 <= size <= 1.2 * drawn[0][name] + 1
 
 
-def test_adaptive_building_goes_on_from_what_was_measured(workspace: Path) -> None:
+def test_adaptive_building_goes_on_from_what_was_measured(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from nn_meter.builder import (
         build_adaptive_predictor_by_data,
         build_initial_predictor_by_data,
@@ -298,6 +326,9 @@ def test_adaptive_building_goes_on_from_what_was_measured(workspace: Path) -> No
     )
     assert len(more["bnrelu"]) > before  # random latencies are predicted badly
     assert predictor.predict([[14, 64]])[0] > 0
+    said = capsys.readouterr().out
+    for step in ("Iteration 0", "finegrained"):
+        assert re.search(rf"\(nn-Meter\) {step}: acc10 \S+, error_configs number: \d+\n", said)
     results = workspace / "predictor_build" / "results"
     assert {path.name for path in (results / "predictors").iterdir()} == {
         "bnrelu_prior_test.pkl", "bnrelu_finegrained.pkl",
@@ -400,7 +431,8 @@ def test_classes_of_the_user_write_torch_modules(
     assert len(data["mykernel"]) > 4
     assert predictor.n_features_in_ == 2
     assert run("unregister", "--operator", "myop", "torch") == 0
-    assert run("unregister", "--operator", "myop", "torch") == 1
+    assert run("--list-operators") == 0
+    assert "* myop" not in capsys.readouterr().out
 
 
 # All of it, on this machine.

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import MeasurementError
+from ...errors import MeasurementError, SettingsError
 from ...files import user_folder, write_bytes
 from ...readers.onnx.writer import to_onnx
 from ..base import KernelTime, Session
@@ -30,6 +30,17 @@ _WATCHING_US = 2.5
 _TRIALS = 16
 #: What the virtual machine calls its own functions.
 _OWN = "vm."
+
+
+def tvm_backend(tuned: str = "no") -> Tvm:
+    """Make the backend that runs kernels as they come, or, if ``tuned`` is "yes", tunes them first.
+
+    Raises:
+        SettingsError: it is neither "yes" nor "no".
+    """
+    if tuned not in ("yes", "no"):
+        raise SettingsError(f"tuned={tuned!r} must be 'yes' or 'no'")
+    return TunedTvm() if tuned == "yes" else Tvm()
 
 
 class Tvm:
@@ -61,11 +72,16 @@ class TunedTvm(Tvm):
     """Runs ONNX files with tuned kernels.
 
     Writing a file tunes its kernels, a few trials each. Those of other files that were tuned on this machine
-    are not tuned again: the records are kept in the user's folder.
+    are not tuned again: the records are kept in the user's folder. A kernel whose tuning was interrupted gets
+    the trials that it lacks.
     """
 
-    name = "tvm-tuned"
+    name = "tuned tvm"
     suffix = ".tuned"  # a file of anybody else's was not tuned, and is written anew
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done: set[str] = set()
 
     def write(self, graph: nx.DiGraph, path: Path) -> None:
         """Write a model graph as an ONNX file, and tune those of its kernels that are new."""
@@ -77,9 +93,17 @@ class TunedTvm(Tvm):
             tasks = []
         with one_thread():
             for task in tasks:
-                if not trials_of(records_of(records, task.dispatched[0])):
-                    tune([task], target, records, _TRIALS, lambda _: None)
+                self._tune(task, target, records)
         write_bytes(path, content)
+
+    def _tune(self, task: Any, target: Any, records: Any) -> None:
+        """Make the trials that a kernel lacks; one that has too few schedules is asked only once for more."""
+        module = task.dispatched[0]
+        kernel = load_tvm("tvm.s_tir.meta_schedule").utils.shash2hex(module)
+        if kernel not in self._done:
+            lacking = _TRIALS - len(trials_of(records_of(records, module)))
+            tune([task], target, records, lacking, lambda _: None)
+            self._done.add(kernel)
 
     def load(self, path: Path) -> Session:
         """Compile an ONNX file by the records, and load it."""

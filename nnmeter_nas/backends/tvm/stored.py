@@ -37,11 +37,14 @@ class Program(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
 
 
-def program(content: bytes, records: Any = None, of_records: str = "") -> Program:
+def program(
+    content: bytes, records: Any = None, of_records: str = "", fused: Fused | None = None
+) -> Program:
     """Compile an ONNX model, unless that was done before.
 
     Args:
         content: the file.
+        fused: the model, if it was fused already.
         records: a database of tuning records, or None.
         of_records: tells these records from others.
     """
@@ -51,7 +54,7 @@ def program(content: bytes, records: Any = None, of_records: str = "") -> Progra
     key = digest([file, str(tvm.__version__), str(target), of_records])
     path = user_cache_folder() / "tvm" / f"{key}{_LIBRARY}"
     if not path.exists():
-        fused = fuse(content, target)
+        fused = fused or fuse(content, target)
         made = compiled(fused, target, records)
         operators = operators_of(fused, made)
         if tvm.support.cc.get_cc() is None:  # without a linker it cannot be kept

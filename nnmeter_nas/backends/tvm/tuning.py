@@ -46,6 +46,7 @@ def tune(
     tell: Callable[[Progress], None],
     seed: int = 0,
     model: str = DEFAULT,
+    prepare: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Make ``trials`` trials of some kernels: a few of each, costliest first, then where most time is won.
 
@@ -59,16 +60,17 @@ def tune(
         tell: is called before the first trial, and after each few of them.
         seed: decides the schedules that are tried.
         model: the cost model that chooses them, one of ``COST_MODELS``.
+        prepare: is called with the position of each kernel before it is measured as it comes.
     """
     if not tasks or trials < 1:
         return
     chooser = cost_model(model, seed)
     at_once = min(_MOST, max(_LEAST, trials // (_ROUNDS * len(tasks))))
     seeds = np.random.default_rng(seed).integers(1, 2**30, len(tasks)).tolist()
-    searches = [
-        KernelSearch(task, target, records, chooser, at_once, one)
-        for task, one in zip(tasks, seeds, strict=True)
-    ]
+    searches = []
+    for i, (task, one) in enumerate(zip(tasks, seeds, strict=True)):
+        prepare(i)
+        searches.append(KernelSearch(task, target, records, chooser, at_once, one))
     made = 0
 
     def tell_best(kernel: str) -> None:

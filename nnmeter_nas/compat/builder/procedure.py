@@ -88,11 +88,11 @@ def build_predictor_for_kernel(
     """
     suffix = f"_{mark}" if mark else ""
     kernels = sample_and_profile_kernel_data(kernel_type, init_sample_num, backend, mark=f"prior{suffix}")
-    found = _fit(kernel_type, kernels, error_threshold, f"prior{suffix}", predict_label)
+    found = _fit(kernel_type, kernels, error_threshold, f"prior{suffix}", predict_label, "Iteration 0")
     for i in range(1, iteration):
         name = f"finegrained{i}{suffix}"
         kernels = _with_more(kernel_type, kernels, found[2], finegrained_sample_num, backend, name)
-        found = _fit(kernel_type, kernels, error_threshold, name, predict_label)
+        found = _fit(kernel_type, kernels, error_threshold, name, predict_label, f"Iteration {i}")
     return found[0], kernels
 
 
@@ -142,7 +142,7 @@ def build_adaptive_predictor_by_data(
         kernel_type, kernels, error_threshold=error_threshold, predict_label=predict_label
     )
     kernels = _with_more(kernel_type, kernels, missed, finegrained_sample_num, backend, name)
-    return _fit(kernel_type, kernels, error_threshold, name, predict_label)[0], kernels
+    return _fit(kernel_type, kernels, error_threshold, name, predict_label, name)[0], kernels
 
 
 def build_latency_predictor(backend: str) -> None:
@@ -176,12 +176,12 @@ def _with_more(
 
 
 def _fit(
-    kernel_type: str, kernels: Models, threshold: float, mark: str, label: str
+    kernel_type: str, kernels: Models, threshold: float, mark: str, label: str, said: str
 ) -> tuple[Any, float | None, Any]:
-    """Fit and write the predictor of an iteration."""
+    """Fit and write the predictor of an iteration, and say how good the one called ``said`` is."""
     folder = os.path.join(builder_config.get("WORKSPACE", "predbuild"), "results")
     found = build_predictor_by_data(
         kernel_type, kernels, error_threshold=threshold, mark=mark, save_path=folder, predict_label=label
     )
-    logger.info("%s %s: acc10 %s, error_configs number: %s", kernel_type, mark, found[1], len(found[2] or ()))
+    logger.info("%s: acc10 %s, error_configs number: %s", said, found[1], len(found[2] or ()))
     return found

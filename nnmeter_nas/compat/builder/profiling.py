@@ -42,17 +42,22 @@ def convert_models(
     """
     name = os.path.basename(models) if isinstance(models, str) else "converted_results.json"
     found: Models = read_json(models) if isinstance(models, str) else models
-    path = _results(mode, name)
+    path, faults, count = _results(mode, name), _results(mode, "convert_error.log"), 0
     for key, model in _each(found):
         if broken_point_mode and "converted_model" in model:
             continue
-        with _recorded(_results(mode, "convert_error.log"), key):
+        with _recorded(faults, key):
             folder = model_save_path or os.path.dirname(model["model"])
             model["converted_model"] = backend.convert_model(
                 model["model"], folder, input_shape=model["shapes"]
             )
+            count += 1
     write_json(path, found)
-    logger.info("Complete converting all models. Save the results to %s", path)
+    logger.info(
+        "Complete converting all %s models. Save the results to %s "
+        "Failed information are saved in %s (if any)",
+        count, path, faults,
+    )  # fmt: skip
     return found
 
 
@@ -106,7 +111,10 @@ def profile_models(
                         count += 1
                         if count % log_frequency == 0:
                             save_profiled_results(found, path, detail, metrics)
-                            logger.info("%s models complete. Still profiling...", count)
+                            logger.info(
+                                "%s models complete. Still profiling... "
+                                "Save the intermediate results to %s ", count, path,
+                            )  # fmt: skip
                 advance(1)
     finally:
         save_profiled_results(found, path, detail, metrics)
