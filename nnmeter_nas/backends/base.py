@@ -106,3 +106,8 @@ class Attached(Protocol):
 def as_attached(backend: Backend) -> Attached | None:
     """The backend, if its device is attached to this machine; asking does not reach for the device."""
     return cast(Attached, backend) if hasattr(type(backend), "look") else None
+
+
+def is_on_host(backend: Backend) -> bool:
+    """Whether the backend gives CPU times of this machine."""
+    return bool(getattr(backend, "on_host", False))

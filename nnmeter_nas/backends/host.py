@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,11 +21,8 @@ import numpy.typing as npt
 _LARGE, _SMALL, _PRODUCTS = 384, 48, 60
 #: Pieces of work that only warm up, and those that count.
 _WARMING, _COUNTING = 1, 3
-#: How often they are done before the first measurement; the last results that count.
-_AT_START, _RECENT = 40, 1000
-#: The machine counts as undisturbed where both take at most so many times what they take in this share of
-#: the cases.
-_SLOWER, UNDISTURBED_SHARE = 1.05, 0.05
+#: The machine counts as undisturbed where they take what they take in this share of the cases.
+UNDISTURBED_SHARE = 0.05
 #: What tells libraries how many threads to use.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
 
@@ -54,10 +50,6 @@ class Speed(NamedTuple):
     large_ms: float
     small_ms: float
 
-    def is_undisturbed(self, undisturbed: Speed) -> bool:
-        """Whether both take hardly longer than on the undisturbed machine."""
-        return all(now <= _SLOWER * then for now, then in zip(self, undisturbed, strict=True))
-
 
 class SpeedWatch:
     """Watches the speed of this machine while a process measures. Numbers need one thread of BLAS."""
@@ -66,9 +58,7 @@ class SpeedWatch:
         random = np.random.default_rng(0)
         large, small = (random.random((side, side), dtype=np.float32) for side in (_LARGE, _SMALL))
         self._works = _products(large, 1), _products(small, _PRODUCTS)
-        self._seen: deque[Speed] = deque(maxlen=_RECENT)
-        for _ in range(_AT_START):
-            self.now()
+        self.now()
 
     def now(self) -> Speed:
         """The speed right now: the least of a few.
@@ -81,12 +71,7 @@ class SpeedWatch:
             for _ in range(_WARMING):
                 work()
             least.append(min(cpu_ms(work) for _ in range(_COUNTING)))
-        self._seen.append(Speed(*least))
-        return self._seen[-1]
-
-    def undisturbed(self) -> Speed:
-        """The speed of the undisturbed machine, as far as was seen lately."""
-        return Speed(*np.quantile(self._seen, UNDISTURBED_SHARE, axis=0).tolist())
+        return Speed(*least)
 
 
 def _products(matrix: npt.NDArray[np.float32], times: int) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.base import Backend
+from ..backends.base import Backend, is_on_host
 from ..errors import MeasurementError
 from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
-from .visits import Visit, latency_of, were_disturbed
+from .visits import Visit, latency_of
 from .worker import Worker
 from .workspace import Workspace
 
@@ -21,6 +22,9 @@ from .workspace import Workspace
 _DISAGREE, _JUDGES_DISAGREE = 0.15, 0.05
 #: Networks that judge get so many times the visits: all else is compared with them.
 _OF_JUDGES = 2
+#: A visit on this machine is but one short burst, and what disturbs it comes and goes. So many stand for a
+#: whole one, or fewer of a model that takes long: this in ms is enough for all of its visits.
+_SHORT, _ENOUGH_MS = 6, 2000.0
 #: Visits that ask what each kernel takes of the latency: the shares hardly change.
 _PROFILED = 2
 #: The device is busy if its canary takes so much longer than mostly; how long to wait then, in all, in s.
@@ -41,12 +45,12 @@ def measure(
     ``tell`` hears what goes on, and ``say`` what has changed on an attached device.
 
     Networks that judge are visited twice as often. All are visited up to twice as often again while their
-    visits disagree, or, if they judge, were disturbed: a fit makes up for the noise of one that it is trained
-    on. Each visit is on the disk before the next begins.
+    visits disagree: a fit makes up for some noise of those that it is trained on. Each visit is on the disk
+    before the next begins.
     """
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
-        for turn in range(2 * _OF_JUDGES * visits):
-            due = [name for name in names if _is_due(workspace, name, turn, visits)]
+        for turn in range(2 * visits_wanted(backend, _OF_JUDGES * visits, ())):
+            due = [name for name in names if _is_due(workspace, name, turn, backend, visits)]
             if not due:
                 continue
             say_what_moved(backend, say, tell)
@@ -57,16 +61,23 @@ def measure(
                 _visit(workspace, due[i], backend, worker, Path(files), tell)
 
 
-def _is_due(workspace: Workspace, name: str, turn: int, visits: int) -> bool:
+def visits_wanted(backend: Backend, whole: int, taken: Sequence[Visit]) -> int:
+    """How many visits of a model stand for so many whole ones, by what those so far took."""
+    if not is_on_host(backend):
+        return whole
+    ms = min((visit.ms for visit in taken), default=0.0)
+    return min(whole * _SHORT, max(whole, math.ceil(_ENOUGH_MS / max(ms, 1.0))))
+
+
+def _is_due(workspace: Workspace, name: str, turn: int, backend: Backend, visits: int) -> bool:
     network = workspace.networks[name]
     if len(network.faults) >= MOST_FAULTS or len(network.visits) + len(network.faults) > turn:
         return False
-    wanted = visits * _OF_JUDGES if network.held_out else visits
+    whole = visits * _OF_JUDGES if network.held_out else visits
+    wanted = visits_wanted(backend, whole, network.visits)
     if turn >= 2 * wanted:
         return False
     if turn < wanted or len(network.visits) < 2:
-        return True
-    if network.held_out and were_disturbed(network.visits, workspace.undisturbed):
         return True
     seen = observe(name, network.graph, network.visits, workspace.undisturbed)
     return seen is None or seen.disagreement > (_JUDGES_DISAGREE if network.held_out else _DISAGREE)

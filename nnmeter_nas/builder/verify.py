@@ -18,8 +18,9 @@ from ..predictor import LatencyPredictor
 from ..readers import read_model
 from .attached import patiently
 from .drift import warn_of_drift
+from .measuring import visits_wanted
 from .observations import observe
-from .visits import Undisturbed, Visit, were_disturbed
+from .visits import Undisturbed, Visit
 from .worker import Worker
 
 
@@ -74,7 +75,7 @@ def verify(
     tell: Callable[[str], None],
     undisturbed: Undisturbed | None = None,
 ) -> tuple[list[Verified], dict[str, str]]:
-    """Measure ``models`` in turns, ``visits`` times each, or twice as often if disturbed, and predict them.
+    """Measure ``models`` in turns, in so many whole ``visits`` of each, and predict them.
 
     Latencies are of the machine when it is ``undisturbed``, as those of the pack are, if they are this one's.
     A file that the backend does not read, or that leaves its input open, is written anew in its format, with
@@ -89,9 +90,9 @@ def verify(
     taken: dict[int, list[Visit]] = {i: [] for i in range(len(models))}
     faults: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as folder:
-        for turn in range(2 * visits):
+        for turn in range(visits_wanted(backend, visits, ())):
             for i in list(taken):
-                if turn >= visits and not were_disturbed(taken[i], undisturbed):
+                if turn >= visits_wanted(backend, visits, taken[i]):
                     continue
                 tell(f"visit {turn + 1} of {models[i].path}")
                 try:

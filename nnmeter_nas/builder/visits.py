@@ -20,10 +20,6 @@ from ..backends.base import KernelTime
 from ..backends.host import UNDISTURBED_SHARE, Speed
 from ..kernels.configuration import FloatArray
 
-#: Bursts that tell a latency at least, and the share of all: the others may all have been disturbed.
-_LEAST, _SHARE = 2, 0.25
-#: So many bursts that were not disturbed are enough.
-_QUIET = 3
 #: The relative error of a burst at which it starts to count less, and rounds of weighing anew.
 _OUTLYING, _ROUNDS = 0.15, 10
 #: How much it takes to learn that models do not slow down as the machine does: the sum of the squared
@@ -35,7 +31,7 @@ class Burst(NamedTuple):
     """Runs one after another.
 
     Attributes:
-        ms: median latency of a run.
+        ms: least latency of a run.
         speed: that of the machine before and after them.
     """
 
@@ -110,22 +106,15 @@ class Undisturbed:
         return cls(Speed(*quick.tolist()), math.exp(middle), (first, second), (of_small[0], of_small[1]))
 
     def latency(self, visits: Sequence[Visit]) -> float:
-        """Latency of a model in ms on the undisturbed machine, by the bursts that were disturbed least.
+        """Latency of a model in ms on the undisturbed machine: the median of what its bursts tell of it.
 
         The visits must have bursts.
         """
         bursts = _usable(visits)
         slowness = bursts[:, 1:] / np.array(self.speed)
-        enough = max(_LEAST, math.ceil(_SHARE * len(bursts)), self.quiet_bursts(visits))
-        quiet = np.argsort(slowness.prod(axis=1), kind="stable")[:enough]
-        ms = bursts[quiet, 0]
-        smaller = max(0.0, math.log(self.middle_ms / float(np.median(ms))))
+        smaller = max(0.0, math.log(self.middle_ms / float(np.median(bursts[:, 0]))))
         exponents = np.array(self.exponents) + np.array(self.exponents_of_small) * smaller
-        return float(np.median(ms / (slowness[quiet] ** np.maximum(exponents, 0.0)).prod(axis=1)))
-
-    def quiet_bursts(self, visits: Sequence[Visit]) -> int:
-        """Number of bursts during which nothing else disturbed the machine."""
-        return sum(burst.speed.is_undisturbed(self.speed) for visit in visits for burst in visit.bursts)
+        return float(np.median(bursts[:, 0] / (slowness ** np.maximum(exponents, 0.0)).prod(axis=1)))
 
     def to_entry(self) -> dict[str, Any]:
         """The numbers, for a file."""
@@ -143,11 +132,6 @@ class Undisturbed:
 def latency_of(visit: Visit, undisturbed: Undisturbed | None) -> float:
     """What one visit says of its model's latency in ms; on the undisturbed machine, if it is this one."""
     return visit.ms if undisturbed is None else undisturbed.latency([visit])
-
-
-def were_disturbed(visits: Sequence[Visit], undisturbed: Undisturbed | None) -> bool:
-    """Whether too few bursts of a model were not disturbed; False if it ran on another machine."""
-    return undisturbed is not None and undisturbed.quiet_bursts(visits) < _QUIET
 
 
 def burst_of(record: Sequence[float]) -> Burst:

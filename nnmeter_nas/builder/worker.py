@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backends import load_backend
-from ..backends.base import KernelTime
+from ..backends.base import Backend, KernelTime, is_on_host
 from ..backends.host import Speed, SpeedWatch, one_thread
 from ..errors import DeviceLostError, MeasurementError
 from ..files import is_disk_full
@@ -25,19 +25,18 @@ from .visits import Burst, Visit
 
 #: A burst is so many ms of runs, one after another; runs of a burst at most.
 _BURST_MS, _MOST_RUNS = 4.0, 20
-#: Bursts of a visit, undisturbed ones if their machine can tell: at least so many.
-_LEAST = 3
-#: Where it cannot: bursts at most, and the ms of all together after which it has enough.
-_MOST, _ENOUGH_MS = 12, 60.0
-#: How long a visit waits for moments in which nothing else disturbs the machine, in s.
-_PATIENCE_S = 0.25
+#: Bursts of a visit of a model that does not run on this machine: at least, at most, and the ms of all
+#: together after which there are enough of them.
+_LEAST, _MOST, _ENOUGH_MS = 3, 12, 60.0
 #: Runs under a runtime's profiler.
 _PROFILED = 5
 #: Seconds that a process may take to start and load its runtime; a busy machine needs many.
 _START_LIMIT_S = 300.0
 #: The share of a worker's limit within which a backend that measures by itself has to give up.
 _OWN_LIMIT = 0.8
-#: A new process after so many models, as runtimes do not give all memory back.
+#: Models of this machine stay loaded between visits as long as their files are no larger than this together.
+_HELD_BYTES = 1 << 30
+#: A new process after so many models that were given up, as runtimes do not give all memory back.
 _MODELS_OF_A_PROCESS = 40
 
 
@@ -54,7 +53,6 @@ class Worker:
         self._backend, self._options, self._limit_s = backend, dict(options or {}), limit_s
         self._process: Any = None
         self._pipe: Connection | None = None
-        self._visits = 0
 
     def visit(self, path: Path, profiled: bool = True) -> Visit:
         """Measure a model file, and its kernels if it shall be ``profiled`` and the runtime can.
@@ -74,13 +72,10 @@ class Worker:
         return found
 
     def _ask(self, *question: Any) -> Any:
-        if self._visits >= _MODELS_OF_A_PROCESS:
-            self.close()
         try:
             if self._process is None:
                 self._start()
             assert self._pipe is not None
-            self._visits += 1
             self._pipe.send(question)
             kind, answer = self._received(self._limit_s)
         except (EOFError, OSError):
@@ -97,6 +92,8 @@ class Worker:
             raise DeviceLostError(answer)
         if kind == "full":  # that is no fault of the model
             raise OSError(*answer)
+        if kind == "last visit":
+            self.close()
         return answer
 
     def _received(self, limit_s: float) -> tuple[str, Any]:
@@ -114,7 +111,6 @@ class Worker:
         with one_thread(), _without_script():
             self._process.start()
         theirs.close()
-        self._visits = 0
         self._received(_START_LIMIT_S)  # that it is ready
 
     def close(self) -> None:
@@ -153,7 +149,8 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
     """Measure each file whose path comes through ``pipe``, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     backend = load_backend(name, options)
-    watch = SpeedWatch() if getattr(backend, "on_host", False) else None
+    watch = SpeedWatch() if is_on_host(backend) else None
+    loaded = _Loaded(backend, _HELD_BYTES if watch else 0)
     pipe.send(("ready", None))
     while True:
         try:
@@ -162,12 +159,13 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
             return
         try:
             end = time.monotonic() + limit_s
-            session = backend.load(Path(path))
+            session = loaded.session(Path(path))
             if hasattr(session, "visit"):
                 found = _own_visit(session, profiled, end - time.monotonic())
             else:
                 found = visit(session, watch, profiled)
-            answer: tuple[str, Any] = "visit", found
+            is_last = loaded.given_up >= _MODELS_OF_A_PROCESS
+            answer: tuple[str, Any] = "last visit" if is_last else "visit", found
         except DeviceLostError as error:
             answer = "lost", str(error)
         except MeasurementError as error:
@@ -180,6 +178,43 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
         pipe.send(answer)
 
 
+class _Loaded:
+    """The models that a process keeps loaded: those asked for last, up to so many bytes of files.
+
+    Attributes:
+        given_up: how many it no longer keeps.
+    """
+
+    def __init__(self, backend: Backend, most_bytes: int) -> None:
+        self._backend, self._most_bytes = backend, most_bytes
+        self._sessions: dict[_File, Any] = {}
+        self.given_up = 0
+
+    def session(self, path: Path) -> Any:
+        """The loaded model of a file, as the file is now."""
+        found = path.stat()
+        file = _File(path, found.st_mtime_ns, found.st_size)
+        session = self._sessions.pop(file, None)
+        if session is None:
+            self._make_room(file.size)
+            session = self._backend.load(path)
+        self._sessions[file] = session
+        return session
+
+    def _make_room(self, size: int) -> None:
+        while self._sessions and size + sum(file.size for file in self._sessions) > self._most_bytes:
+            del self._sessions[next(iter(self._sessions))]
+            self.given_up += 1
+
+
+class _File(NamedTuple):
+    """A file at a time, and its size in bytes."""
+
+    path: Path
+    changed_ns: int
+    size: int
+
+
 def _own_visit(session: Any, profiled: bool, limit_s: float) -> Visit:
     """Let a loaded model measure itself, as it runs many times at once."""
     ms, kernels = session.visit(profiled, limit_s)
@@ -187,46 +222,31 @@ def _own_visit(session: Any, profiled: bool, limit_s: float) -> Visit:
 
 
 def visit(session: Any, watch: SpeedWatch | None = None, profiled: bool = True) -> Visit:
-    """Measure a loaded model: warm up, then run in bursts until it has enough.
+    """Measure a loaded model: warm up, then run in a burst, or in several.
 
     Runs of a burst follow each other, as what finds the speed of the machine drives a small network out of
     the cache.
 
     Args:
         session: the model.
-        watch: watches this machine, if the model runs on it: the median of each burst is then kept with the
-            speed around it. Else the least run of all counts.
+        watch: watches this machine, if the model runs on it: there is one burst then, kept with the speed
+            around it, and many visits. Else the least run of several bursts counts.
         profiled: whether to ask for its kernels.
     """
     session.run()
     runs = _runs_of_burst(float(session.run()))
-    bursts = () if watch is None else _bursts(session, runs, watch)
-    ms = statistics.median(burst.ms for burst in bursts) if bursts else _least_ms(session, runs)
+    bursts = () if watch is None else (_burst(session, runs, watch),)
+    ms = bursts[0].ms if bursts else _least_ms(session, runs)
     profile = getattr(session, "kernels", None) if profiled else None
     kernels = None if profile is None else tuple(map(_checked, profile(_PROFILED)))
     return Visit(ms, kernels, bursts)
 
 
-def _bursts(session: Any, runs: int, watch: SpeedWatch) -> tuple[Burst, ...]:
-    """Wait for the machine to be undisturbed, and run bursts, until enough of them were not disturbed.
-
-    If there are too few moments for that, the bursts that were disturbed have to do.
-    """
-    found: list[Burst] = []
-    quiet = 0
-    undisturbed = watch.undisturbed()
-    end = time.perf_counter() + _PATIENCE_S
+def _burst(session: Any, runs: int, watch: SpeedWatch) -> Burst:
     before = watch.now()
-    while len(found) < _LEAST or (quiet < _LEAST and time.perf_counter() < end):
-        while not before.is_undisturbed(undisturbed) and time.perf_counter() < end:
-            before = watch.now()
-        taken = [float(session.run()) for _ in range(runs)]
-        after = watch.now()
-        around = Speed(*map(statistics.mean, zip(before, after, strict=True)))
-        found.append(Burst(statistics.median(taken), around))
-        quiet += around.is_undisturbed(undisturbed)
-        before = after
-    return tuple(found)
+    ms = min(float(session.run()) for _ in range(runs))
+    after = watch.now()
+    return Burst(ms, Speed(*map(statistics.mean, zip(before, after, strict=True))))
 
 
 def _least_ms(session: Any, runs: int) -> float:

@@ -27,6 +27,8 @@ _SE_LAUNCHES = 5
 #: Passes over a tensor of an h-swish that is not one kernel: add, multiply, multiply.
 _HSWISH_PASSES = 3
 _STEM_CHANNELS = 4
+#: Channels that runtimes compute at once, at least.
+_BLOCK = 4
 #: Weights of a window above which it is large.
 _LARGE_WINDOW = 25
 
@@ -51,14 +53,19 @@ def _is_grouped(found: Configurations) -> BoolArray:
     return found.size("groups") > 1
 
 
+def _is_odd(found: Configurations) -> BoolArray:
+    return found.size("cout") % _BLOCK != 0
+
+
 def _is_large(found: Configurations) -> BoolArray:
     return found.size("kh") * found.size("kw") > _LARGE_WINDOW
 
 
 #: Variants of a kernel type that runtimes run with their own algorithm, with the type and a test:
 #: 1x1 convolution (plain GEMM), 3x3 at stride 1 (Winograd), few input channels, depthwise at stride 1,
-#: convolution in groups, depthwise with a large window (XNNPACK knows windows up to 5x5, and takes twelve
-#: times as long for 7x7).
+#: convolution in groups, depthwise with channels that do not fill blocks (onnxruntime takes five times as
+#: long), depthwise with a large window (XNNPACK knows windows up to 5x5, and takes twelve times as long for
+#: 7x7).
 #: If several fit, the last one counts.
 VARIANTS: dict[str, tuple[str, Callable[[Configurations], BoolArray]]] = {
     "conv_1x1": ("conv", _is_1x1),
@@ -66,6 +73,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Configurations], BoolArray]]] = {
     "conv_stem": ("conv", _is_stem),
     "conv_grouped": ("conv", _is_grouped),
     "dwconv_s1": ("dwconv", _is_s1),
+    "dwconv_odd": ("dwconv", _is_odd),
     "dwconv_large": ("dwconv", _is_large),
 }
 
