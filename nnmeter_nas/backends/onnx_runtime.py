@@ -110,7 +110,7 @@ def _by_operator(
     it up to one of its own type. A few have a name of their own: they follow the kernels that they read.
     Nodes that only change a layout count as part of the kernel that needs it.
     """
-    file = _File(original)
+    file = _File(original, [node.name for node in executed])
     origins = {node.name: file.origin(node.name) for node in executed}
     owners = _named(file, executed, origins)
     producer = {output: node.name for node in executed for output in node.output}
@@ -138,9 +138,15 @@ def _by_operator(
 
 
 class _File:
-    """The nodes of a file as written."""
+    """The nodes of a file as written.
 
-    def __init__(self, nodes: Sequence[Any]) -> None:
+    Args:
+        nodes: those nodes.
+        executed: names of the nodes that the runtime executes, in order.
+    """
+
+    def __init__(self, nodes: Sequence[Any], executed: Sequence[str]) -> None:
+        self._order = {name: i for i, name in enumerate(executed)}
         self._nodes = {node.name: node for node in nodes}
         self._producer = {output: node.name for node in nodes for output in node.output}
         self._readers: dict[str, int] = {}
@@ -193,14 +199,17 @@ class _File:
         return None
 
     def complete(self, owners: Mapping[str, str]) -> dict[str, str]:
-        """``owners`` of all nodes: one that nobody names runs with its other parts, or with its operand."""
+        """``owners`` of all nodes: one that nobody names runs with its other parts, or with its operand.
+
+        A sum runs with the operand that is computed last: the other one must be there before.
+        """
         of_operator = {operator_of(name): owner for name, owner in owners.items()}
         found: dict[str, str] = {}
         for name, node in self._nodes.items():  # producers come first
             owner = owners.get(name) or of_operator.get(operator_of(name))
             if owner is None:
                 before = [found[self._producer[x]] for x in node.input if self._producer.get(x) in found]
-                owner = before[-1] if before else None
+                owner = max(before, key=lambda name: self._order[name], default=None)
             if owner is not None:
                 found[name] = owner
         return found

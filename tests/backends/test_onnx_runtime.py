@@ -48,3 +48,25 @@ def test_what_follows_a_convolution_is_where_the_runtime_runs_it(
     kernels = backend.load(tmp_path / "network.onnx").kernels(2)  # type: ignore[attr-defined]
     groups = sorted(kernel.operators for kernel in kernels)
     assert groups == [*([("after", "bn", "conv")] if fused else [("after",), ("bn", "conv")]), ("last",)]
+
+
+@pytest.mark.parametrize("operands", [("bn2", "relu1"), ("relu1", "bn2")])
+def test_a_sum_is_in_the_kernel_of_the_convolution_that_takes_it_in(
+    operands: tuple[str, str], tmp_path: Path
+) -> None:
+    """Not in that of the other operand, which is computed before."""
+    graph = new_graph()
+    conv = {"out_channels": 32, "kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1), (1, 1)), "bias": True}
+    add_op(graph, "conv1", "conv", [add_input(graph, "x", (1, 32, 16, 16))], conv)
+    add_op(graph, "relu1", "relu", ["conv1"])
+    add_op(graph, "conv2", "conv", ["relu1"], conv)
+    add_op(graph, "bn2", "bn", ["conv2"])
+    add_op(graph, "add", "add", list(operands))
+    add_op(graph, "relu2", "relu", ["add"])
+    add_op(graph, "last", "conv", ["relu2"], conv)
+    backend = load_backend("onnxruntime")
+    backend.write(finish(graph), tmp_path / "network.onnx")
+    kernels = backend.load(tmp_path / "network.onnx").kernels(2)  # type: ignore[attr-defined]
+    assert sorted(kernel.operators for kernel in kernels) == [
+        ("add", "bn2", "conv2", "relu2"), ("conv1", "relu1"), ("last",),
+    ]  # fmt: skip
