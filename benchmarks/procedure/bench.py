@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 
 from nnmeter_nas.backends.base import Backend
-from nnmeter_nas.builder.measuring import visits_wanted
+from nnmeter_nas.builder.measuring import visit_in_a_row
 from nnmeter_nas.builder.visits import Visit, burst_of, to_record
 from nnmeter_nas.builder.worker import Worker
 from nnmeter_nas.errors import MeasurementError
@@ -60,10 +60,8 @@ class Bench:
     def visit(self, what: Mapping[str, Any], path: Path) -> None:
         """Measure a model file in one whole visit, and record what came of it."""
         start, found = time.perf_counter(), dict(what)
-        taken: list[Visit] = []
         try:
-            while len(taken) < visits_wanted(self._backend, 1, taken):
-                taken.append(self._worker.sound_visit(path, profiled=False))
+            taken = visit_in_a_row(self._backend, 1, lambda: self._worker.sound_visit(path, profiled=False))
             bursts = [to_record(burst) for visit in taken for burst in visit.bursts]
             found |= {"ms": statistics.median(visit.ms for visit in taken), "bursts": bursts}
         except MeasurementError as error:

@@ -65,8 +65,16 @@ def visits_wanted(backend: Backend, whole: int, taken: Sequence[Visit]) -> int:
     """How many visits of a model stand for so many whole ones, by what those so far took."""
     if not is_on_host(backend):
         return whole
-    ms = min((visit.ms for visit in taken), default=0.0)
+    ms = min((visit.ms for visit in taken if math.isfinite(visit.ms)), default=0.0)
     return min(whole * _SHORT, max(whole, math.ceil(_ENOUGH_MS / max(ms, 1.0))))
+
+
+def visit_in_a_row(backend: Backend, whole: int, visit: Callable[[], Visit]) -> list[Visit]:
+    """Visit a model until its visits stand for so many whole ones."""
+    taken: list[Visit] = []
+    while len(taken) < visits_wanted(backend, whole, taken):
+        taken.append(visit())
+    return taken
 
 
 def _is_due(workspace: Workspace, name: str, turn: int, backend: Backend, visits: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ...backends import Attached, Backend, load_backend
 from ...builder.attached import patiently
-from ...builder.measuring import visits_wanted
+from ...builder.measuring import visit_in_a_row
 from ...builder.visits import Undisturbed, Visit, latency_of
 from ...builder.worker import Worker
 from .interface import BaseBackend
@@ -82,9 +82,10 @@ class RuntimeBackend(BaseBackend):
         def visited() -> Visit:
             return worker.sound_visit(Path(converted_model), profiled=False)
 
-        visits: list[Visit] = []
-        while len(visits) < visits_wanted(self._backend, _VISITS, visits):
-            visits.append(patiently(visited, self._backend, _say_once, _PATIENCE_S))
+        def patient() -> Visit:
+            return patiently(visited, self._backend, _say_once, _PATIENCE_S)
+
+        visits = visit_in_a_row(self._backend, _VISITS, patient)
         if visits[0].speed is not None:
             _MACHINES.setdefault(self.runtime, Undisturbed(visits[0].speed))
         machine = _MACHINES.get(self.runtime)
