@@ -18,6 +18,9 @@ BENCH_MODELS_PER_FAMILY = 20
 # Set before torch is imported; trials of experiments inherit it. Tests share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Ray gives way to everything else by default, so its tasks would hardly run beside other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Examples may be slow on a busy machine, which is not a failure.
 settings.register_profile("nnmeter_nas", deadline=None)
 settings.load_profile("nnmeter_nas")

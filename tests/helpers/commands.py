@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ class Command:
         home.mkdir(exist_ok=True)
         environment = {
             **os.environ, "HOME": str(home), "TMPDIR": str(folder), "NNMETER_NAS_TEST": self.mark,
-            "COLUMNS": "200",
+            "COLUMNS": "200", "PYTHONFAULTHANDLER": "1",
             "PYTHONPATH": str(HELPERS),
         }  # fmt: skip
         self.process = subprocess.Popen(
@@ -70,8 +71,16 @@ class Command:
             time.sleep(0.2)
 
     def end(self) -> tuple[int, str, str]:
-        """Wait until it ends; return its exit code, standard output and standard error."""
-        printed, errors = self.process.communicate()
+        """Wait until it ends; return its exit code, standard output and standard error.
+
+        If the time limit of the test ends first, print what the command has written and where it stands.
+        """
+        try:
+            printed, errors = self.process.communicate()
+        except BaseException:
+            self.process.send_signal(signal.SIGABRT)  # its fault handler writes where all threads are
+            print(*self.process.communicate(), sep="\n")
+            raise
         return self.process.returncode, printed, errors
 
     def left(self, timeout_s: float = 30) -> list[psutil.Process]:

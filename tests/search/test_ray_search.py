@@ -81,6 +81,7 @@ def kill(node: Any) -> None:
                     one.kill()
 
 
+@pytest.mark.timeout(1200)  # two searches, and starting a machine takes Ray long
 def test_trials_of_a_machine_that_dies_run_elsewhere_and_none_is_lost_or_counted_twice(
     cluster: Cluster, tmp_path: Path
 ) -> None:
