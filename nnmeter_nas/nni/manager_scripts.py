@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 #: The scripts, by name.
-LISTEN, END_WITH_PARENT, REACH_MACHINES = "listen", "end_with_parent", "reach_machines"
+LISTEN, END_WITH_PARENT = "listen", "end_with_parent"
+REACH_MACHINES, OWN_PARAMETERS = "reach_machines", "own_parameters"
 #: Environment variable with the address that the manager of one's own experiment is to listen on.
 ADDRESS = "NNMETER_NAS_LISTEN"
 _FOLDER = Path(__file__).with_name("manager")

@@ -20,7 +20,7 @@ from ..files import write_bytes
 from .endless import end_what_waits, tell_of_filters
 from .graph_engine import name_what_torchscript_refuses
 from .line import NAS, RETIARII, nni_line
-from .manager_scripts import ADDRESS, LISTEN, environment_with, node_options
+from .manager_scripts import ADDRESS, LISTEN, OWN_PARAMETERS, environment_with, node_options
 from .replaced import restore, wrap
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def patch() -> None:
         _run_callbacks_one_at_a_time()
         end_what_waits()
     if line is not None:
-        _listen_on_loopback()
+        _mend_manager()
     name_what_torchscript_refuses()
 
 
@@ -167,11 +167,12 @@ def _save_state_of_filters() -> None:
     wrap(middleware, "state_dict", saved, "Filter keeps the state of its function")
 
 
-def _listen_on_loopback() -> None:
-    """Let NNI's manager listen on this machine only, unless told otherwise or other machines must reach it.
+def _mend_manager() -> None:
+    """Let NNI's manager give each trial its own parameters, and listen to those who must reach it alone.
 
-    It runs pickled code from anyone who can reach it, and NNI lets it listen on every interface. The
-    environment variable of :data:`.manager_scripts.ADDRESS` names another address.
+    It runs pickled code from anyone who can reach it, and NNI lets it listen on every interface. Now it
+    listens on this machine only, unless other machines must reach it, or the environment variable of
+    :data:`.manager_scripts.ADDRESS` names another address.
     """
     launcher: Any = importlib.import_module("nni.experiment.launcher")
 
@@ -187,10 +188,11 @@ def _listen_on_loopback() -> None:
                 "and give the experiment a url_prefix that cannot be guessed; or use remote_machines of this "
                 "package, with which it listens on this machine only", address, port, platform,
             )  # fmt: skip
-        with environment_with({"NODE_OPTIONS": node_options(LISTEN), ADDRESS: address}):
+        with environment_with({"NODE_OPTIONS": node_options(LISTEN, OWN_PARAMETERS), ADDRESS: address}):
             return start(what, key, config, port, *args, **more)
 
-    wrap(launcher, "start_experiment", started, "the manager listens on this machine only")
+    what = "the manager listens on this machine only, and gives trials their own parameters"
+    wrap(launcher, "start_experiment", started, what)
 
 
 def _run_callbacks_one_at_a_time() -> None:

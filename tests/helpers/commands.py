@@ -31,7 +31,7 @@ class Command:
         environment = {
             **os.environ, "HOME": str(home), "TMPDIR": str(folder), "NNMETER_NAS_TEST": self.mark,
             "COLUMNS": "200", "PYTHONFAULTHANDLER": "1",
-            "PYTHONPATH": str(HELPERS),
+            "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(HELPERS)]),
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, *arguments], cwd=cwd or folder, env=environment, text=True,
