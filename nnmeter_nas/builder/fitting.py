@@ -16,11 +16,11 @@ from ..training.intervals import Errors, choose_prototypes, errors_of
 from ..training.settings import Settings
 from ..training.table import KernelTable
 
-#: How much a network counts against one of its kernels.
-_IMPORTANCE_OF_NETWORKS = 10.0
 #: Less than for the bundled packs: runtimes on CPUs do run a few channels more, which fill whole vectors,
 #: several times as fast.
 _MONOTONY_PENALTY = 1.0
+#: Less than for the bundled packs, whose measurements are noisier. Chosen by fits that lack some networks.
+_LOSS_SCALE = 0.05
 #: Latencies are scaled so that a kernel takes so much in the median: the fit starts from costs of this size.
 _KERNEL_MS = 0.3
 #: Steps of the fit of a pack, and of fits that only judge; members of the latter.
@@ -52,13 +52,9 @@ def _fit(
     per_kernel = measured / np.diff(table.start)
     scale = _KERNEL_MS / float(np.median(per_kernel[models]))
     scaled = replace(table, latency_ms=table.latency_ms * scale)
-    importance = np.where(is_network(table), _IMPORTANCE_OF_NETWORKS, 1.0)
-    settings = Settings(monotony_penalty=_MONOTONY_PENALTY)
+    settings = Settings(monotony_penalty=_MONOTONY_PENALTY, loss_scale=_LOSS_SCALE)
     settings = replace(settings, epochs=max(1, round(steps * settings.batch / len(models))))
-    fitted = [
-        fit_member(scaled, str(device), models, settings, seed + i, importance / importance[models].mean())
-        for i in range(members)
-    ]
+    fitted = [fit_member(scaled, str(device), models, settings, seed + i) for i in range(members)]
     joined = replace(fitted[0], members=[one.members[0] for one in fitted])
     return rescaled(joined, 1 / scale)
 

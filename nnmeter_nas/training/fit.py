@@ -91,12 +91,10 @@ def fit_member(
     models: npt.NDArray[np.int64],
     settings: Settings,
     seed: int,
-    importance: FloatArray | None = None,
 ) -> KernelNetwork:
     """Fit a network of one member to the ``models`` (indices) of ``table``, measured on ``device``.
 
-    The result is deterministic for a seed on one thread. ``importance [all models]`` is how much each model
-    counts; by default all count the same.
+    The result is deterministic for a seed on one thread.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -106,7 +104,6 @@ def fit_member(
     smaller, larger = (_inputs(blank, found) for found in growth_pairs(seen, rng))
     log_latency = torch.from_numpy(np.log(table.measured(device))).float()
     index = torch.from_numpy(table.index.astype(np.int64))
-    counts = torch.ones(len(table.ids)) if importance is None else torch.from_numpy(importance).float()
     kernel_ms = float(np.median(table.measured(device)[models] / np.diff(table.start)[models]))
 
     network = _Network(blank.names, settings.hidden)
@@ -134,7 +131,7 @@ def fit_member(
             pairs = torch.from_numpy(rng.integers(0, len(smaller.kinds), settings.growth_pairs))
             shrinkage = torch.relu(torch.log(network(*smaller[pairs])[0] / network(*larger[pairs])[0]))
             loss = (
-                0.1 * (counts[batch] * torch.log1p((error / settings.loss_scale).square())).mean()
+                0.1 * torch.log1p((error / settings.loss_scale).square()).mean()
                 + settings.correction_penalty * correction.square().mean()
                 + settings.kind_penalty * network.kind_weights.square().mean()
                 + settings.launch_penalty * network.launch_ms() / kernel_ms
