@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: Largest pickled part of a checkpoint, in bytes; mutators of 20 choices at ImageNet size take 0.5 MB.
 CHECKPOINT_LIMIT = 64 * 1024 * 1024
 
+#: Seconds that NNI's manager may take to start.
+_MANAGER_S = 30
+
 #: Existing filters, strategies and profilers of this package, and its stand-in for nn-Meter while installed.
 #: We assume that experiments that start meanwhile use them.
 _ours: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -52,6 +55,7 @@ def patch() -> None:
         end_what_waits()
     if line is not None:
         _mend_manager()
+        _wait_for_manager()
     name_what_torchscript_refuses()
 
 
@@ -193,6 +197,16 @@ def _mend_manager() -> None:
 
     what = "the manager listens on this machine only, and gives trials their own parameters"
     wrap(launcher, "start_experiment", started, what)
+
+
+def _wait_for_manager() -> None:
+    """Give NNI's manager more time to start: on a busy machine it needs more than NNI's three seconds."""
+    launcher: Any = importlib.import_module("nni.experiment.launcher")
+
+    def patient(check: Any, port: Any, retry: int = 3, url_prefix: Any = None) -> None:
+        check(port, max(retry, _MANAGER_S), url_prefix)
+
+    wrap(launcher, "_check_rest_server", patient, "the manager has time to start")
 
 
 def _run_callbacks_one_at_a_time() -> None:

@@ -1,16 +1,22 @@
-"""Scripts that NNI's manager loads: run in the Node.js that NNI brings."""
+"""NNI's manager: the scripts that it loads, run in the Node.js that NNI brings, and its start."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nnmeter_nas.nni.manager_scripts import ADDRESS, LISTEN, REACH_MACHINES, environment_with, node_options
+from nnmeter_nas.nni.patches import patch, unpatch
 
 pytestmark = pytest.mark.nni3
 
@@ -44,3 +50,36 @@ def test_a_server_listens_on_one_address_however_often_the_script_is_loaded(
         done = subprocess.run([node, "-e", SERVER], env=options, capture_output=True, text=True)
     assert json.loads(done.stdout)["address"] == address, done.stderr
     assert "NODE_OPTIONS" not in os.environ
+
+
+class Status(BaseHTTPRequestHandler):
+    """Answers as a manager does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "INITIALIZED"}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_manager_may_take_longer_to_start_than_nni_waits() -> None:
+    launcher: Any = pytest.importorskip("nni.experiment.launcher")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def start_late() -> None:
+        time.sleep(6)
+        with HTTPServer(("127.0.0.1", port), Status) as server:
+            server.handle_request()
+
+    manager = threading.Thread(target=start_late)
+    manager.start()
+    patch()
+    try:
+        launcher._check_rest_server(port)
+    finally:
+        unpatch()
+        manager.join(timeout=60)
