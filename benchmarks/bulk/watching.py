@@ -62,7 +62,8 @@ class Watched:
         """Processor time for each file, without the start."""
         files, cpu = np.array(self.files), np.array(self.cpu_seconds)
         first = int(np.argmax(files > files[0]))
-        return float(1e3 * (cpu[-1] - cpu[first]) / max(files[-1] - files[first], 1))
+        last = int(np.argmax(cpu))  # after it the workers end, and their time is no longer seen
+        return float(1e3 * (cpu[last] - cpu[first]) / max(files[last] - files[first], 1))
 
     def to_json(self) -> dict[str, Any]:
         """Its figures, ready for JSON."""

@@ -83,6 +83,8 @@ def test_speed_is_that_of_most_of_the_run() -> None:
         seen.seconds.append(second + (30 if second > 10 else 0))
         seen.files.append(max(0, 10 * (second - 2)))
         seen.cpu_seconds.append(max(0.0, second - 2) * 0.5)
+    for values, last in ((seen.seconds, 51), (seen.files, 180), (seen.cpu_seconds, 0.3)):
+        values.append(last)  # the workers have ended
     assert seen.files_per_second() == pytest.approx(10)
     assert seen.cpu_ms_per_file() == pytest.approx(50)
     assert Watched(**json.loads(json.dumps(asdict(seen)))) == seen
