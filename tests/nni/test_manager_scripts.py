@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from nnmeter_nas.nni.manager_scripts import ADDRESS, LISTEN, REACH_MACHINES, environment_with, node_options
 from nnmeter_nas.nni.patches import patch, unpatch
+from nnmeter_nas.search.manager_process import free_port
 
 pytestmark = pytest.mark.nni3
 
@@ -66,9 +66,7 @@ class Status(BaseHTTPRequestHandler):
 
 def test_a_manager_may_take_longer_to_start_than_nni_waits() -> None:
     launcher: Any = pytest.importorskip("nni.experiment.launcher")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def start_late() -> None:
         time.sleep(6)
