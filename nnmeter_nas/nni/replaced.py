@@ -22,9 +22,10 @@ def replace(owner: Any, name: str, value: Any) -> None:
 def wrap(owner: Any, name: str, around: Callable[..., Any], gain: str = "") -> None:
     """Let calls of the function ``name`` of ``owner`` go to ``around``, which gets the original first.
 
-    Does nothing if that function is replaced already. ``gain`` is what the log then says.
+    Does nothing if that function is replaced already, or if ``owner`` is a class that a user put in the place
+    of NNI's. ``gain`` is what the log then says.
     """
-    if is_replaced(owner, name):
+    if is_replaced(owner, name) or not _is_of_nni(owner):
         return
     original = vars(owner)[name]
 
@@ -40,6 +41,11 @@ def wrap(owner: Any, name: str, around: Callable[..., Any], gain: str = "") -> N
 def is_replaced(owner: Any, name: str) -> bool:
     """Return whether :func:`replace` set this attribute and it was not restored since."""
     return any(one is owner and other == name for one, other, _ in _originals)
+
+
+def _is_of_nni(owner: Any) -> bool:
+    module: str = owner.__module__ if isinstance(owner, type) else owner.__name__
+    return module.partition(".")[0] == "nni"
 
 
 def restore() -> None:

@@ -23,6 +23,7 @@ from nni.retiarii.oneshot.pytorch import proxyless  # noqa: E402
 
 from layout import HELPERS  # noqa: E402
 from nnmeter_nas import compat  # noqa: E402
+from nnmeter_nas.estimators import HardwareLatencyEstimator  # noqa: E402
 from nnmeter_nas.nni import patches, unpatch  # noqa: E402
 from nnmeter_nas.strategies import LatencyFilter  # noqa: E402
 
@@ -82,6 +83,17 @@ def test_proxylessnas_of_nni_heeds_its_latency(weight: float, found: int) -> Non
     expected = table["stationary_block"]["root"] + 0.25 * table["layer"]["0"] + 0.75 * table["layer"]["1"]
     assert float(trainer.latency_estimator.cal_expected_latency(probabilities)) == pytest.approx(expected)
     assert torch.optim.Adam is type(trainer.ctrl_optim)
+
+
+def test_an_estimator_in_the_place_of_nnis_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compat.uninstall()
+    monkeypatch.setattr(proxyless, "HardwareLatencyEstimator", HardwareLatencyEstimator)  # as our page says
+    own = HardwareLatencyEstimator.cal_expected_latency
+    compat.install()
+    try:
+        assert HardwareLatencyEstimator.cal_expected_latency is own
+    finally:
+        compat.uninstall()
 
 
 def test_uninstalling_restores_nni_unless_something_of_ours_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,10 +40,9 @@ def own_adb(home: Path) -> Iterator[None]:
     """Let adb use a server and keys of its own, so that a user's phones are not touched; end the server."""
     if shutil.which("adb") is None:
         pytest.skip("adb is not installed: apt install adb")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+    # A port found free could be the phone's own a moment later. A socket's path may have 108 characters.
+    with tempfile.TemporaryDirectory(prefix="adb") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{folder}/server")
         patch.setenv("HOME", str(home))
         patch.delenv("ANDROID_SERIAL", raising=False)
         yield
@@ -62,7 +62,7 @@ def connected(root: Path, **properties: str) -> Iterator[FakePhone]:
 
 
 def _adb(*arguments: str) -> None:
-    subprocess.run(["adb", *arguments], check=False, capture_output=True)
+    subprocess.run(["adb", *arguments], check=False, capture_output=True, timeout=60)
 
 
 class FakePhone:
