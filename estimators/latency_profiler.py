@@ -11,7 +11,9 @@ import functools
 import math
 import operator
 import random
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,11 @@ from torch.utils._pytree import tree_map_only
 from nnmeter_nas.costs.by_kernel import KernelLearner
 from nnmeter_nas.costs.pricing import Kernels, LatencyMeter, garbage_at_the_end
 from nnmeter_nas.costs.probing import is_exact
-from nnmeter_nas.costs.table import FactorTable, Positions
+from nnmeter_nas.costs.table import FactorTable, Header, Positions
 from nnmeter_nas.errors import SpaceError
 from nnmeter_nas.kernels.configuration import FloatArray
 from nnmeter_nas.nni import oneshot as nni_lines
-from nnmeter_nas.predictor import LatencyPredictor, load_latency_predictor
+from nnmeter_nas.predictor import LatencyPredictor, LatencyWarning, load_latency_predictor
 from nnmeter_nas.readers.inputs import InputShape
 from nnmeter_nas.readers.torch.module import read_torch_module
 from nnmeter_nas.supernet.nni3 import SampledSpace
@@ -60,7 +62,8 @@ class LatencyProfiler(_ExpressionProfiler):
         seed: seed for the samples to predict.
 
     Attributes:
-        expression: sum of factors over few labels each; a float if the space has no choice.
+        expression: sum of factors over few labels each; a float if the space has no choice. Where small
+            networks take less than their kernels, :meth:`profile` tells how much less.
         predictor: predictor of the device.
         table: the same as a factor table; missing if the space has no choice.
         evaluations: number of networks predicted.
@@ -72,7 +75,8 @@ class LatencyProfiler(_ExpressionProfiler):
         UnpredictedOperatorError: under ``strict``, an operator has no kernel predictor.
 
     Warns:
-        LatencyWarning: operators are left out, or far outside what was measured.
+        LatencyWarning: operators are left out, or far outside what was measured; or small networks of the
+            space take less than the expression says.
     """
 
     expression: Any
@@ -103,12 +107,20 @@ class LatencyProfiler(_ExpressionProfiler):
         self._meter = LatencyMeter([self.predictor])
         self._operators: set[str] = set()  # kernel types whose predictions were checked
         self._kernels: dict[tuple[str, ...], Kernels] = {}
+        warmth = self.predictor.pack.warmth
         if not sampled.values:
-            self.expression = math.fsum(self._meter.priced(0, [self._kernels_of({})])[0].values())
+            [parts] = self._meter.priced(0, [self._kernels_of({})])
+            self.expression = float(warmth.ms(math.fsum(parts.values())))
             return
-        self.table = self._learned(seed)
+        self.table = replace(self._learned(seed), header=Header(device=self.predictor.device, warmth=warmth))
+        _warn_of_warmth(self.table)
         terms = [_term(self.table, positions, sampled) for positions in self.table.factors]
         self.expression = functools.reduce(operator.add, terms, self.table.constant)
+
+    def profile(self, sample: Mapping[str, Any]) -> float:
+        """Latency in ms of a sample, which maps labels to values."""
+        found: float = super().profile(sample)
+        return float(self.predictor.pack.warmth.ms(found)) if hasattr(self, "table") else found
 
     def _learned(self, seed: int) -> FactorTable:
         """Learn the table of the space; it must be right for every network predicted."""
@@ -137,6 +149,23 @@ class LatencyProfiler(_ExpressionProfiler):
                 self._operators |= new
             self.evaluations += 1
         return self._kernels[key]
+
+
+def _warn_of_warmth(table: FactorTable) -> None:
+    """Say that the expression is a sum, if small networks of the space take less than that.
+
+    NNI takes the expectation of an expression term by term, so it cannot be anything but a sum.
+    """
+    warmth = table.header.warmth
+    least = table.constant + math.fsum(float(array.min()) for array in table.factors.values())
+    if warmth.exponent and least < warmth.below_ms:
+        warnings.warn(
+            f"on {table.device} networks below {warmth.below_ms:.3g} ms take less than their kernels, down "
+            f"to {float(warmth.share(least)):.0%}: profile() and filters know this; penalties see the sum of "
+            "the kernels",
+            LatencyWarning,
+            stacklevel=3,
+        )
 
 
 def _term(table: FactorTable, positions: Positions, space: SampledSpace) -> Any:

@@ -31,6 +31,7 @@ from .packs.network import KernelNetwork
 from .packs.pack import read_checksums, save_pack, write_card, write_checksums
 from .packs.registry import devices
 from .packs.store import check_device_name, locked, user_pack, written_pack
+from .packs.warmth import Warmth
 from .predictor import LatencyPredictor
 from .readers import read_model
 from .readers.inputs import InputShape
@@ -139,14 +140,15 @@ def fit_calibration(
         explained = predictor.explain(read_model(model, model_type, input_shape))
         nodes, intervals = explained.kernel_graph.nodes(data=True), predictor.pack.intervals
         found = [(kernel_type(data["kernel"]), data["latency_ms"]) for _, data in nodes]
+        share = explained.warm_share  # of what its kernels take in a large network, which constants are for
         scales.append(1.0 if intervals is None or not explained.doubt else intervals.scale(explained.doubt))
-        models.append([(kind, its_ms) for kind, its_ms in found if its_ms is not None])
+        models.append([(kind, its_ms / share) for kind, its_ms in found if its_ms is not None])
         latencies.append(float(ms))
         if not models[-1]:
             raise CalibrationError(f"model {len(models)} has nothing that {predictor.device} predicts")
     if len(models) < FEWEST:
         raise CalibrationError(f"calibration takes at least {FEWEST} models, and {len(models)} are given")
-    return _fit(models, np.array(latencies), np.array(scales))
+    return _fit(models, np.array(latencies), np.array(scales), predictor.pack.warmth)
 
 
 def with_calibration(predictor: LatencyPredictor, fit: Fit, name: str | None = None) -> LatencyPredictor:
@@ -227,15 +229,16 @@ def fit_constants(models: Sequence[Kernels], measured: FloatArray) -> Calibratio
     return _constants(names, _amounts(models, names), measured)
 
 
-def _fit(models: Sequence[Kernels], measured: FloatArray, scales: FloatArray) -> Fit:
+def _fit(models: Sequence[Kernels], measured: FloatArray, scales: FloatArray, warmth: Warmth) -> Fit:
     names = _types(models)
-    amounts = _amounts(models, names)
+    amounts, sums = _amounts(models, names), warmth.sums(measured)
     after = []
     for i, kernels in enumerate(models):
         others = np.arange(len(models)) != i
-        after.append(_constants(names, amounts[others], measured[others]).model_ms(kernels))
+        after.append(_constants(names, amounts[others], sums[others]).model_ms(kernels))
     before = np.array([math.fsum(ms for _, ms in kernels) for kernels in models])
-    return Fit(_constants(names, amounts, measured), measured, before, np.array(after), scales)
+    constants = _constants(names, amounts, sums)
+    return Fit(constants, measured, warmth.ms(before), warmth.ms(np.array(after)), scales)
 
 
 def _constants(names: Sequence[str], amounts: FloatArray, measured: FloatArray) -> Calibration:

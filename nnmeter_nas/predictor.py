@@ -63,6 +63,7 @@ class Explanation:
         notes: what else the reader of the model has to say, such as which branch of a condition counts.
         pack: the pack that predicted.
         footprint: memory and size of the model, which are the same on all devices.
+        warm_share: share that a network this small takes of what its kernels take in a large one.
     """
 
     device: str
@@ -73,11 +74,12 @@ class Explanation:
     notes: list[str]
     pack: Pack = field(repr=False)
     footprint: Footprint = field(repr=False)
+    warm_share: float = 1.0
 
     @property
     def offset_ms(self) -> float:
         """Latency in ms that each run takes besides its kernels; calibrated packs know it."""
-        return self.pack.offset_ms if len(self.kernel_graph) else 0.0
+        return self.pack.offset_ms * self.warm_share if len(self.kernel_graph) else 0.0
 
     def interval(self, level: float = LEVEL) -> Interval | None:
         """The latency in ms, and the limits that hold the measured one at a level of confidence.
@@ -188,6 +190,11 @@ class Explanation:
         if self.offset_ms:
             share = self.offset_ms / self.latency_ms
             lines.append(f"besides the kernels: {self.offset_ms:.3f} ms, {share:.1%} of the latency")
+        if self.warm_share < 1:
+            lines.append(
+                f"below {self.pack.warmth.below_ms:.3g} ms a network stays in the processor's caches: this "
+                f"one takes {self.warm_share:.0%} of what its kernels take in a large network"
+            )
         if self.quantized:
             where = f"quantised at {len(self.quantized)} operator(s)"
             lines.append(f"{where}, and priced and sized as the float network")
@@ -460,7 +467,7 @@ class LatencyPredictor:
         return [self._explanation(*pair) for pair in zip(graphs, kernel_graphs, strict=True)]
 
     def kernel_latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
-        """Latency of each kernel.
+        """Latency of each kernel in a network that is not small, see :class:`.Warmth`.
 
         The kernels must be fused by the rules of this predictor's pack. New forms are predicted in one call.
         """
@@ -477,14 +484,17 @@ class LatencyPredictor:
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """Sum up the latencies on the nodes of ``kernel_graph``."""
-        latencies = kernel_graph.nodes(data="latency_ms")
-        total = math.fsum(ms for _, ms in latencies if ms is not None)
+        nodes = [data for _, data in kernel_graph.nodes(data=True) if data["latency_ms"] is not None]
+        total = math.fsum(data["latency_ms"] for data in nodes)
         total += self.pack.offset_ms if len(kernel_graph) else 0.0
+        share = float(self.pack.warmth.share(total))
+        for data in nodes:
+            data["latency_ms"] *= share
         mismatches = [name for name, *_ in graph.graph["shape_mismatches"]]
         quantized = graph.graph["quantized"]
         return Explanation(
-            self.device, total, kernel_graph, mismatches, quantized, notes_of(graph), self.pack,
-            Footprint(graph),
+            self.device, total * share, kernel_graph, mismatches, quantized, notes_of(graph), self.pack,
+            Footprint(graph), share,
         )  # fmt: skip
 
     def _warn(self, message: str, topics: set[str]) -> None:

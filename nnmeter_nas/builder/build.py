@@ -20,11 +20,12 @@ from .attached import in_use
 from .choosing import choose_networks
 from .drift import warn_of_drift
 from .evidence import VERSION, Evidence
-from .fitting import cross_fitted, predicted
+from .fitting import predicted
 from .lone import choose_pieces
 from .measuring import measure
 from .plan import Plan
 from .rules import Found
+from .warming import cross_fitted_warm, fit_warmth
 from .worker import Worker, worker
 from .workspace import PACK, RULES, SETTINGS, UNDISTURBED, Round, open_workspace, read_device
 
@@ -108,13 +109,14 @@ def build(
             workspace.keep(UNDISTURBED, workspace.undisturbed.to_entry())
         warn_of_drift(workspace.visits, workspace.undisturbed)
         tell("fitting the pack")
-        crossed = cross_fitted(evidence.table, evidence.source, plan.seed)
-        card, network, prototypes = evidence.pack(workspace, plan, crossed)
+        warmth = fit_warmth(evidence.table, evidence.source, plan.seed)
+        crossed = cross_fitted_warm(evidence.table, evidence.source, warmth, plan.seed)
+        card, network, prototypes = evidence.pack(workspace, plan, warmth, crossed)
         with locked(f"{name}-{VERSION}"), written_pack(target) as partial:
             save_pack(partial, card, network, prototypes)
         shutil.rmtree(folder / PACK, ignore_errors=True)
         shutil.copytree(target, folder / PACK)
-        evidence.report(workspace, crossed.ms)
+        evidence.report(workspace, crossed.ms, warmth=warmth)
         workspace.write_yaml(RULES, _rules_entry(evidence.rules, evidence.votes))
     return target
 

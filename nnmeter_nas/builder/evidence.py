@@ -19,6 +19,7 @@ from ..kernels.fusion import parse_rules
 from ..packs.doubt import Prototypes
 from ..packs.estimates import fit_rates, rates_to_card
 from ..packs.network import KernelNetwork
+from ..packs.warmth import COLD, Warmth
 from ..training.accuracy import accuracy
 from ..training.intervals import LEVEL, choose_prototypes, fit_intervals
 from ..training.table import KernelTable
@@ -29,6 +30,7 @@ from .pairs import pair_rules
 from .plan import Plan
 from .report import report_html
 from .rules import Found, find_rules
+from .warming import as_in_large
 from .workspace import REPORT, Round, Workspace
 
 #: Version of the packs that are built.
@@ -105,14 +107,14 @@ class Evidence:
         return np.array(self.held_out)[self.source]
 
     def pack(
-        self, workspace: Workspace, plan: Plan, crossed: CrossFitted
+        self, workspace: Workspace, plan: Plan, warmth: Warmth, crossed: CrossFitted
     ) -> tuple[dict[str, Any], KernelNetwork, Prototypes]:
         """Fit the pack to all that was measured; return its card, its network and its prototypes.
 
         Accuracy and intervals come from the fits ``crossed`` that each lack some of the networks, so every
         network judges once, and the pack learns from all.
         """
-        network = full_fit(self.table, plan.members, plan.seed)
+        network = full_fit(as_in_large(self.table, self.source, warmth), plan.members, plan.seed)
         networks, kernels = (np.flatnonzero(is_network(self.table) == whole) for whole in (True, False))
         found = accuracy(crossed.ms[networks], self.table.measured(self.device)[networks])
         last = workspace.rounds[-1]
@@ -132,6 +134,7 @@ class Evidence:
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "code_version": importlib.metadata.version(nnmeter_nas.__name__),
             "rates": rates_to_card(fit_rates(network)),
+            **({"warmth": warmth.to_card()} if warmth.exponent else {}),
             "intervals": {**fit_intervals(crossed.errors, []).to_card(), "level_of_coverage": LEVEL},
             "training": asdict(plan),
             "accuracy": {
@@ -144,7 +147,9 @@ class Evidence:
         }
         return card, network, choose_prototypes(network, self.table, networks, kernels)
 
-    def report(self, workspace: Workspace, ms: FloatArray, unseen: BoolArray | None = None) -> None:
+    def report(
+        self, workspace: Workspace, ms: FloatArray, unseen: BoolArray | None = None, warmth: Warmth = COLD
+    ) -> None:
         """Write the report into the workspace.
 
         Args:
@@ -152,6 +157,8 @@ class Evidence:
             ms: predicted latency of the networks and kernels of the table.
             unseen: which of them the fit that predicted them had not seen; None if that is so for all, at the
                 end of a build.
+            warmth: what the pack takes small networks to gain.
         """
         found = findings(workspace, self.observations, self.table, ms, unseen, self.rules, self.votes)
+        found = replace(found, warmth=warmth)
         write_bytes(workspace.folder / REPORT, report_html(found).encode())

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels.configuration import BoolArray, FloatArray
+from ..packs.warmth import COLD, Warmth
 from ..training.table import KernelTable
 from .fitting import is_network, shares_within
 from .observations import Observation, unusable
@@ -81,6 +82,7 @@ class Findings:
         rules, votes: fusion rules, and how often operators were fused.
         left_out: networks that could not be measured.
         finished: whether the pack is made.
+        warmth: what the pack takes small networks to gain.
     """
 
     device: Mapping[str, Any]
@@ -91,6 +93,7 @@ class Findings:
     votes: Sequence[Found]
     left_out: Sequence[LeftOut]
     finished: bool
+    warmth: Warmth = COLD
 
 
 def findings(

@@ -34,9 +34,11 @@ def full_fit(table: KernelTable, members: int, seed: int) -> KernelNetwork:
     return _fit(table, np.arange(len(table.ids)), members, _STEPS, seed)
 
 
-def quick_fit(table: KernelTable, models: npt.NDArray[np.int64], seed: int) -> KernelNetwork:
+def quick_fit(
+    table: KernelTable, models: npt.NDArray[np.int64], seed: int, members: int = _QUICK_MEMBERS
+) -> KernelNetwork:
     """Fit a small ensemble to the ``models`` (indices) of ``table``, to judge others by it."""
-    return _fit(table, models, _QUICK_MEMBERS, _QUICK_STEPS, seed)
+    return _fit(table, models, members, _QUICK_STEPS, seed)
 
 
 def _fit(

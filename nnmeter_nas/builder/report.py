@@ -101,6 +101,12 @@ def _predicted(found: Findings) -> str:
             "<p>Each network is predicted by a fit that was not trained on it, and the predictor itself is "
             "trained on all of them.</p>"
         )
+    if found.warmth.exponent:
+        note += (
+            f"<p>Networks below {found.warmth.below_ms:.3g} ms stay in the processor's caches. They take "
+            "less than their kernels do in large networks: the smallest measured takes "
+            f"{float(found.warmth.share(found.warmth.least_ms)):.0%}.</p>"
+        )
     drawn = captioned(_scatter(found.networks), words.items())
     off = sorted((one for one in found.networks if one.unseen), key=_off, reverse=True)
     rows = [

@@ -91,6 +91,9 @@ def _print(named: NamedTable) -> None:
     out.print(shown)
     out.print(f"stationary part: {table.constant:.4f} ms")
     out.print(latency_range(table))
+    if (warmth := table.header.warmth).exponent:
+        out.print(f"a network whose parts sum up to less than {warmth.below_ms:.3g} ms takes less: "
+                  f"{float(warmth.ms(warmth.least_ms)):.3g} ms at {warmth.least_ms:.3g} ms")
     interactions = table.interactions()
     for labels, extra in list(interactions.items())[:_LISTED]:
         listed = f"{', '.join(labels[:-1])} and {labels[-1]}"

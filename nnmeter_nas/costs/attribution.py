@@ -13,7 +13,7 @@ from .table import FactorTable
 
 
 def parts_of_table(table: FactorTable, row: Indices) -> dict[str, float]:
-    """Split the value of an architecture by label; what no choice changes is under ``stationary_block``.
+    """Split the sum of an architecture by label; what no choice changes is under ``stationary_block``.
 
     >>> table = FactorTable({"width": ("8", "16"), "kernel": ("k1", "k3")}, 1.0,
     ...                     {(0,): np.array([2.0, 4.0]), (0, 1): np.array([[1.0, 9], [2, 18]])})
@@ -49,7 +49,7 @@ def shares(array: FloatArray, index: list[int]) -> list[float]:
 
 
 def parts_of_kernels(pricing: Pricing, row: Indices) -> dict[str, float]:
-    """Split the latency of an architecture by label, from what each change of one choice does to its kernels.
+    """Split the sum of an architecture's kernels by label, by what each change of one choice does to them.
 
     ``pricing`` is of one measure.
     """

@@ -98,6 +98,7 @@ def latency_header(space: Space, predictor: LatencyPredictor) -> Header:
         device=predictor.device,
         pack_version=predictor.version,
         pack_fingerprint=pack_fingerprint(predictor.pack),
+        warmth=predictor.pack.warmth,
     )
 
 

@@ -129,7 +129,7 @@ def check(table: FactorTable, space: Space, header: Header, meter: Meter) -> Non
     rows[0], rows[1] = 0, np.array(table.sizes) - 1
     full = Pricing(space, [meter]).values(rows)[:, 0]
     allowed = (EXACT + table.header.worst_error) * np.maximum(np.abs(full), EXACT * np.abs(full).max())
-    if (np.abs(table.values(rows) - full) > allowed).any():
+    if (np.abs(table.sums.values(rows) - full) > allowed).any():
         raise LookupTableError(
             f"the lookup table of {space.name!r} is stale: its full graphs have other values now; build it "
             "anew"

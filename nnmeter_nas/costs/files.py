@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import LookupTableError
 from ..files import write_bytes, write_npz
 from ..kernels.configuration import FloatArray
+from ..packs.warmth import Warmth
 from .nni_yaml import from_yaml, to_yaml
 from .table import FactorTable, Header
 
@@ -77,6 +78,8 @@ def load_table(path: str | Path) -> FactorTable:
             raise LookupTableError(f"{path} has format {header['format']!r}, this version reads {_FORMAT}")
         candidates = {label: tuple(known) for label, known in header["candidates"].items()}
         about = {**header["about"], "input_shape": tuple(header["about"]["input_shape"])}
+        if "warmth" in about:  # older tables have none
+            about["warmth"] = Warmth.from_card(about["warmth"])
         sizes = [len(known) for known in candidates.values()]
         factors, start = {}, 0
         for positions in map(tuple, header["positions"]):

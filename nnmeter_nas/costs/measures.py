@@ -25,6 +25,7 @@ from ..errors import LookupTableError
 from ..graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, size_by_operator
 from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
+from ..packs.warmth import Warmth
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
 from ..supernet.space import Space
@@ -141,7 +142,7 @@ def latencies(
     for device, predictor in enumerate(predictors):
         name = f"latency_ms_{predictor.device}" if len(predictors) > 1 else "latency_ms"
         column = missing.index(device) if device in missing else 0
-        measures.append(_measure(name, "ms", found[device], pricing, column))
+        measures.append(_measure(name, "ms", found[device], pricing, column, predictor.pack.warmth))
         left_out = _left_out(found[device], pricing, column)
         warn_of_left_out(left_out, space, f"measured on {predictor.device}")
     return measures
@@ -309,17 +310,30 @@ def latency_by_block(
     row = row_of(space, plain)
     measure = measure or latency(space, predictor)
     if measure.table is not None:
-        return parts_of_table(measure.table, row)
-    return parts_of_kernels(Pricing(space, [LatencyMeter([predictor])]), row)
+        parts = parts_of_table(measure.table, row)
+    else:
+        parts = parts_of_kernels(Pricing(space, [LatencyMeter([predictor])]), row)
+    share = float(predictor.pack.warmth.share(math.fsum(parts.values())))
+    return {label: share * ms for label, ms in parts.items()}
 
 
 def _measure(
-    name: str, unit: str, table: FactorTable | LookupTableError, pricing: Pricing, column: int
+    name: str,
+    unit: str,
+    table: FactorTable | LookupTableError,
+    pricing: Pricing,
+    column: int,
+    warmth: Warmth | None = None,
 ) -> Measure:
-    """A measure from its table, or else from the values in a column of ``pricing``."""
+    """A measure from its table, or else from the sums in a column of ``pricing``."""
     if isinstance(table, FactorTable):
         return Measure(name, unit, table)
-    return Measure(name, unit, None, _checked(lambda rows: pricing.values(rows)[:, column], pricing.space))
+
+    def values(rows: IndexArray) -> FloatArray:
+        sums: FloatArray = pricing.values(rows)[:, column]
+        return sums if warmth is None else warmth.ms(sums)
+
+    return Measure(name, unit, None, _checked(values, pricing.space))
 
 
 def _checked(

@@ -13,6 +13,7 @@ import yaml
 
 from ..errors import LookupTableError
 from ..files import digest
+from ..packs.warmth import COLD, Warmth
 from ..supernet.space import STATIONARY
 from .table import LATENCY, FactorTable, Header, Positions
 
@@ -26,7 +27,8 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def block_latencies(table: FactorTable) -> dict[str, dict[str, float]]:
     """A table in NNI's layout: label -> index of the candidate as text -> ms.
 
-    The constant is under ``"stationary_block"`` -> ``"root"``. Interactions of pairs are left out.
+    The constant is under ``"stationary_block"`` -> ``"root"``. Interactions of pairs are left out, and so is
+    what small networks run quicker on some devices (:class:`.Warmth`).
 
     Raises:
         LookupTableError: the table is not of latency, or has factors of more than two choices, which make
@@ -67,6 +69,7 @@ def to_yaml(table: FactorTable) -> bytes:
             "pairs": pairs,
             "unpredicted": dict(header.left_out),
             "worst_error": float(header.worst_error),
+            **({"warmth": header.warmth.to_card()} if header.warmth.exponent else {}),
         },
     }
     document["details"]["sha256"] = digest(document)  # type: ignore[index]
@@ -107,6 +110,7 @@ def from_yaml(content: bytes, name: str) -> FactorTable:
             pack_fingerprint=details["pack_fingerprint"],
             left_out=details["unpredicted"],
             worst_error=details["worst_error"],
+            warmth=Warmth.from_card(details["warmth"]) if "warmth" in details else COLD,
         )
         return FactorTable(candidates, found[STATIONARY]["root"], factors, header)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

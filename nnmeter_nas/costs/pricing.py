@@ -46,7 +46,10 @@ class Meter(Protocol):
         """The data that the meter needs of a finished model graph; never None."""
 
     def parts(self, seen: Sequence[Any]) -> list[list[Parts]]:
-        """For each measure, the parts of every model graph; their sum is its value."""
+        """For each measure, the parts of every model graph; their sum is its value.
+
+        Of a latency it is the sum that the device's :class:`.Warmth` turns into one.
+        """
 
 
 class LatencyMeter:
@@ -66,7 +69,7 @@ class LatencyMeter:
         return {rules: dict(fuse(graph, rules).nodes(data="kernel")) for rules in dict.fromkeys(self.rules)}
 
     def parts(self, seen: Sequence[Mapping[FusionRules, Kernels]]) -> list[list[Parts]]:
-        """Latency of each kernel, for every device."""
+        """Latency of each kernel in a network that is not small, for every device; see :class:`.Warmth`."""
         return [
             _priced(predictor, [of[predictor.pack.rules] for of in seen], left_out)
             for predictor, left_out in zip(self._predictors, self.left_out, strict=True)
@@ -149,7 +152,7 @@ class FunctionMeter:
 
 
 class Pricing:
-    """Values of architectures of ``space`` in all measures of ``meters``; each is computed once."""
+    """Sums of the parts of architectures of ``space`` in all measures; each is computed once."""
 
     def __init__(self, space: Space, meters: Sequence[Meter], progress: Progress | None = None) -> None:
         self.space = space
@@ -164,11 +167,11 @@ class Pricing:
         return [left_out for meter in self.meters for left_out in meter.left_out]
 
     def known(self) -> tuple[IndexArray, FloatArray]:
-        """All architectures with known values, ``[N, positions]``, and the values, ``[N, measures]``."""
+        """All architectures with known sums, ``[N, positions]``, and the sums, ``[N, measures]``."""
         return np.array(list(self._values)), np.array(list(self._values.values()))
 
     def values(self, architectures: npt.NDArray[np.integer]) -> FloatArray:
-        """Values of architectures ``[N, positions] -> [N, measures]``."""
+        """Sums of architectures ``[N, positions] -> [N, measures]``."""
         rows = [tuple(row) for row in architectures.tolist()]
         for _ in self._measured(row for row in dict.fromkeys(rows) if row not in self._values):
             pass

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import LookupTableError, nearest
 from ..graph.shapes import Shape
 from ..kernels.configuration import FloatArray
+from ..packs.warmth import COLD, Warmth
 from ..supernet.choices import Candidates, plain_architecture
 
 IntArray = npt.NDArray[np.int64]
@@ -42,6 +43,7 @@ class Header:
         pack_version, pack_fingerprint: version of the device's predictor pack, and hash of its content.
         left_out: operators that the numbers leave out: name -> canonical operator.
         worst_error: largest relative error against the full graphs, among the architectures tested.
+        warmth: what turns the sums of the factors into values.
     """
 
     measure: str = LATENCY
@@ -53,11 +55,15 @@ class Header:
     pack_fingerprint: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
     worst_error: float = 0.0
+    warmth: Warmth = COLD
 
 
 @dataclass(frozen=True, eq=False)
 class FactorTable:
     """A sum of factors, each a number for every combination of the candidates of a few choices.
+
+    On devices where small networks run quicker than their kernels, the value of an architecture is less than
+    its sum: see :class:`.Warmth` and :attr:`sums`.
 
     The position of a choice is its index in ``candidates``. An architecture is a mapping of labels to
     candidates, or a row of candidate indices, one for each position.
@@ -146,7 +152,7 @@ class FactorTable:
     # One architecture, or many
 
     def value(self, architecture: Mapping[str, Any]) -> float:
-        """The sum for one architecture, in a few microseconds.
+        """The value of one architecture, in a few microseconds.
 
         Raises:
             SpaceError: the architecture is not in this space.
@@ -165,7 +171,7 @@ class FactorTable:
             for position in positions:
                 values = values[row[position]]
             total += values
-        return float(total)
+        return float(self.header.warmth.ms(total)) if self.header.warmth.exponent else float(total)
 
     @cached_property
     def _plain(self) -> tuple[dict[str, dict[str, int]], list[tuple[Positions, Any]]]:
@@ -174,7 +180,7 @@ class FactorTable:
         return index, [(positions, array.tolist()) for positions, array in self.factors.items()]
 
     def values(self, indices: npt.ArrayLike) -> FloatArray:
-        """The sums of architectures, given as candidate indices ``[N, positions] -> [N]``.
+        """The values of architectures, given as candidate indices ``[N, positions] -> [N]``.
 
         Raises:
             LookupTableError: ``indices`` has another shape, or holds an index without a candidate.
@@ -185,7 +191,7 @@ class FactorTable:
             rows = slice(start, start + _ROWS_AT_ONCE)
             for positions, array in self.factors.items():
                 total[rows] += array[tuple(columns[p][rows] for p in positions)]
-        return total
+        return self.header.warmth.ms(total) if self.header.warmth.exponent else total
 
     def latency(self, architecture: Mapping[str, Any]) -> float:
         """Latency in ms of an architecture that maps labels to candidates.
@@ -219,14 +225,21 @@ class FactorTable:
         return np.array(rows, dtype=np.intp).reshape(len(rows), len(self.labels))
 
     def __neg__(self) -> FactorTable:
-        """The table with all values negated, so that its least is the most of this one."""
+        """The table with all sums negated, so that its least is the most of this one."""
         factors = {positions: -array for positions, array in self.factors.items()}
-        return replace(self, constant=-self.constant, factors=factors)
+        return replace(self.sums, constant=-self.constant, factors=factors)
+
+    @property
+    def sums(self) -> FactorTable:
+        """The table whose values are the sums of the factors; it ranks architectures as this one does."""
+        return replace(self, header=replace(self.header, warmth=COLD))
 
     # Expectations
 
     def expected(self, probabilities: Mapping[str, npt.ArrayLike]) -> float:
         """The mean over all architectures if all choices are independent.
+
+        On a device where small networks run quicker, it is the value of the mean sum.
 
         Args:
             probabilities: for each label the probabilities of its candidates, ``[candidates]``.
@@ -237,7 +250,8 @@ class FactorTable:
         """
         p = {label: _numbers(label, value) for label, value in probabilities.items()}
         self.check_probabilities(p)
-        return float(contracted(self.constant, self.factors, [p[label] for label in self.labels]))
+        mean = float(contracted(self.constant, self.factors, [p[label] for label in self.labels]))
+        return float(self.header.warmth.ms(mean))
 
     def check_probabilities(self, probabilities: Mapping[str, FloatArray]) -> None:
         """Raise a LookupTableError unless every label has a distribution over its candidates."""

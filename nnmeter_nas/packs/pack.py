@@ -38,6 +38,7 @@ from .network import Arrays, KernelNetwork
 from .nnmeter1.forest import SUFFIX, Forest, read_forest
 from .nnmeter1.predictors import ForestPredictors
 from .nnmeter1.rules import NnMeterRules, parse_nnmeter_rules
+from .warmth import COLD, Warmth
 
 CARD, WEIGHTS, CHECKSUMS = "pack.yaml", "weights.npz", "SHA256SUMS"
 #: Files in packs of forests.
@@ -51,7 +52,7 @@ _REQUIRED = {
     "forests": ("format", "name", "version", "category", "forests", "kernel_types"),
 }
 #: Entries that a card may have.
-_OPTIONAL = {"calibration", "intervals", "rates"}
+_OPTIONAL = {"calibration", "intervals", "rates", "warmth"}
 _KERNEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 #: Parses the same as SafeLoader but many times faster, where PyYAML has it.
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -95,6 +96,12 @@ class Pack:
         return self.calibration.offset_ms if self.calibration else 0.0
 
     @cached_property
+    def warmth(self) -> Warmth:
+        """How much less a small network takes than its kernels."""
+        entry = self.card.get("warmth")
+        return COLD if entry is None else Warmth.from_card(entry)
+
+    @cached_property
     def rates(self) -> Rates:
         """Costs of work on the device, which estimates rest on; those on the card count."""
         entry = self.card.get("rates")
@@ -118,7 +125,10 @@ class Pack:
         return doubt_of(kernels, latencies, self.predictors, self.prototypes)
 
     def latencies(self, kernels: Sequence[Kernel]) -> list[KernelLatency]:
-        """Latency of each kernel, with an estimate where the pack has no predictor for its type."""
+        """Latency of each kernel in a network that is not small, see :attr:`warmth`.
+
+        It is an estimate where the pack has no predictor for its type.
+        """
         found = self.predictors.latencies(kernels)
         if any(latency.basis in ("estimated", "unpredicted") for latency in found):
             found = with_estimates(kernels, found, self.rates, self.predictors)
@@ -161,6 +171,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         "calibration": Calibration.from_card,
         "intervals": Intervals.from_card,
         "rates": rates_from_card,
+        "warmth": Warmth.from_card,
     }
     for entry, parse in parsers.items():
         try:

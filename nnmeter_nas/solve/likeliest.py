@@ -54,7 +54,7 @@ def likeliest(
     if np.isinf(limit):
         return np.array([values.argmin() for values in nats])
     for price in (0.0, *(2.0**k / limit for k in range(_LOWEST, _HIGHEST + 1))):
-        rows = least(_priced(table, nats, price), _RANKED)
+        rows = least(_priced(table.sums, nats, price), _RANKED)
         rows = rows[table.values(rows) <= limit]
         if len(rows):
             cost = sum(values[rows[:, position]] for position, values in enumerate(nats))

@@ -74,6 +74,9 @@ class UniformSampler:
         if not at_least <= at_most:
             raise SearchError(f"at_least={at_least:g} and at_most={at_most:g} leave no value between them")
         self.table, self.at_most, self.at_least = table, at_most, at_least
+        # What is counted are sums.
+        warmth, self._sums = table.header.warmth, table.sums
+        self._most, self._least = (float(warmth.sums(limit)) for limit in (at_most, at_least))
         self.share = 1.0
         self._listed: IntArray | None = None
         self._counted: Completions | None = None
@@ -84,7 +87,7 @@ class UniformSampler:
             self._reach = float(values.min()), float(values.max())
             self._list(every)
         else:
-            self._count(_Ascent.of(table), _Ascent.of(-table))
+            self._count(_Ascent.of(self._sums), _Ascent.of(-self._sums))
 
     @property
     def size(self) -> float:
@@ -132,14 +135,16 @@ class UniformSampler:
 
         Bins get finer until few others are counted. If only few are counted at all, they are listed.
         """
-        self._reach = least, most = up.least, -down.least
-        if self.at_least < least - up.rounding and most + up.rounding < self.at_most:
+        least, most = up.least, -down.least
+        low, high = self.table.header.warmth.ms(np.array([least, most])).tolist()
+        self._reach = low, high
+        if self._least < least - up.rounding and most + up.rounding < self._most:
             self._size = math.prod(self.table.sizes), 0.0
-        room_up, room_down = min(self.at_most, most) - least, most - max(self.at_least, least)
+        room_up, room_down = min(self._most, most) - least, most - max(self._least, least)
         if room_up <= room_down:
-            ascent, room, floor = up, room_up, self.at_least - least
+            ascent, room, floor = up, room_up, self._least - least
         else:
-            ascent, room, floor = down, room_down, most - self.at_most
+            ascent, room, floor = down, room_down, most - self._most
         if room < -ascent.rounding:
             raise SearchError(self._none())
         budget, floor = max(room, 0.0) + ascent.rounding, floor - ascent.loss - ascent.rounding

@@ -83,7 +83,7 @@ def survey(table: FactorTable, count: int = 20, bins: int = 10_000) -> Survey:
     ]
     found = reduce(_joined, spread(_survey_range, chunks, "evaluating"))
     least = np.stack(np.unravel_index(found.numbers, table.sizes), axis=1)
-    return Survey(least, np.linspace(low, high, bins + 1), found.counts)
+    return Survey(least, table.header.warmth.ms(np.linspace(low, high, bins + 1)), found.counts)
 
 
 @dataclass(frozen=True, eq=False)
