@@ -156,13 +156,11 @@ def _warn_of_warmth(table: FactorTable) -> None:
 
     NNI takes the expectation of an expression term by term, so it cannot be anything but a sum.
     """
-    warmth = table.header.warmth
-    least = table.constant + math.fsum(float(array.min()) for array in table.factors.values())
-    if warmth.exponent and least < warmth.below_ms:
+    if table.warm_share < 1:
+        below = f"networks below {table.header.warmth.below_ms:.3g} ms"
         warnings.warn(
-            f"on {table.device} networks below {warmth.below_ms:.3g} ms take less than their kernels, down "
-            f"to {float(warmth.share(least)):.0%}: profile() and filters know this; penalties see the sum of "
-            "the kernels",
+            f"on {table.device} {below} take less than their kernels, down to {table.warm_share:.0%}: "
+            "profile() and filters know this; penalties see the sum of the kernels",
             LatencyWarning,
             stacklevel=3,
         )

@@ -6,6 +6,7 @@ under ``details``, with a hash of the content.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import yaml
 from ..errors import LookupTableError
 from ..files import digest
 from ..packs.warmth import COLD, Warmth
+from ..predictor import LatencyWarning
 from ..supernet.space import STATIONARY
 from .table import LATENCY, FactorTable, Header, Positions
 
@@ -33,6 +35,9 @@ def block_latencies(table: FactorTable) -> dict[str, dict[str, float]]:
     Raises:
         LookupTableError: the table is not of latency, or has factors of more than two choices, which make
             numbers for single candidates meaningless.
+
+    Warns:
+        LatencyWarning: architectures of the space take less than the sum.
     """
     if table.header.measure != LATENCY:
         raise LookupTableError(f"NNI's tables are of latency, and this one is of {table.header.measure}")
@@ -40,6 +45,13 @@ def block_latencies(table: FactorTable) -> dict[str, dict[str, float]]:
         raise LookupTableError(
             f"{', '.join(larger[0])} decide latency on {table.header.device} together, and NNI's layout has "
             "one number for each candidate; save the table as .npz"
+        )
+    if table.warm_share < 1:
+        warnings.warn(
+            f"NNI sums up the blocks of a table, and on {table.header.device} small networks take less than "
+            f"the sum, down to {table.warm_share:.0%}",
+            LatencyWarning,
+            stacklevel=2,
         )
     blocks = {
         label: {str(i): float(ms) for i, ms in enumerate(table.block(label))} for label in table.labels

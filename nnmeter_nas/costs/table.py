@@ -234,6 +234,12 @@ class FactorTable:
         """The table whose values are the sums of the factors; it ranks architectures as this one does."""
         return replace(self, header=replace(self.header, warmth=COLD))
 
+    @property
+    def warm_share(self) -> float:
+        """Least share of its sum that an architecture takes, see :class:`.Warmth`; 1 if all take the sum."""
+        least = self.constant + math.fsum(float(array.min()) for array in self.factors.values())
+        return float(self.header.warmth.share(least))
+
     # Expectations
 
     def expected(self, probabilities: Mapping[str, npt.ArrayLike]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from any_tables import any_tables, random_table, with_header
 from graphs import graph_of
-from nnmeter_nas import LatencyPredictor, load_latency_predictor
+from nnmeter_nas import LatencyPredictor, LatencyWarning, load_latency_predictor
 from nnmeter_nas.calibrate import fit_calibration, with_calibration
 from nnmeter_nas.costs import FactorTable, load_table, save_table
 from nnmeter_nas.costs.measures import latency, latency_by_block
@@ -113,7 +114,9 @@ def test_a_space_too_large_to_list_is_drawn_from_within_limits_in_ms() -> None:
 @pytest.mark.parametrize("suffix", [".npz", ".yaml"])
 def test_files_keep_it(tmp_path: Path, suffix: str) -> None:
     table = with_header(random_table((2, 3), [(0,), (1,), (0, 1)], 1), warmth=WARMTH, device=DEVICE)
-    save_table(table, path := tmp_path / f"table{suffix}")
+    path = tmp_path / f"table{suffix}"
+    with pytest.warns(LatencyWarning, match="NNI sums up") if suffix == ".yaml" else nullcontext():
+        save_table(table, path)
     assert load_table(path).header.warmth == WARMTH
     assert load_table(path).header.device == DEVICE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty, RangePr
 from torch import nn  # noqa: E402
 
 from nni3_oneshot import train  # noqa: E402
-from nnmeter_nas import LatencyWarning, load_latency_predictor  # noqa: E402
+from nnmeter_nas import LatencyPredictor, LatencyWarning, load_latency_predictor  # noqa: E402
 from nnmeter_nas.errors import ReaderError, SpaceError, UnknownDeviceError, UnpredictedOperatorError  # noqa: E402
 from nnmeter_nas.estimators.latency_profiler import LatencyProfiler  # noqa: E402
+from nnmeter_nas.packs.warmth import Warmth  # noqa: E402
 from nnmeter_nas.search_spaces import proxylessnas, spos  # noqa: E402
+from nnmeter_nas.solve.ranking import latency_reach  # noqa: E402
 
 pytestmark = [pytest.mark.nni3, pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")]
 
@@ -97,7 +100,9 @@ class Two(ModelSpace):
         return self.layer(self.stem(x))
 
 
-def deviations(space: Any, shape: tuple[int, ...], device: str, samples: int) -> list[float]:
+def deviations(
+    space: Any, shape: tuple[int, ...], device: str | LatencyPredictor, samples: int
+) -> list[float]:
     """Relative errors of a profile against the prediction of the whole network, over random samples."""
     profiler = LatencyProfiler(space, shape, device)
     found = []
@@ -113,6 +118,18 @@ def deviations(space: Any, shape: tuple[int, ...], device: str, samples: int) ->
 @pytest.mark.parametrize("device", [CPU, GPU, VPU])
 def test_samples_of_all_kinds_of_choices_agree_with_the_whole_network(device: str) -> None:
     assert max(deviations(Mixed(), SHAPE, device, 12)) < 1e-6
+
+
+def test_where_small_networks_take_less_samples_agree_and_penalties_are_warned_of() -> None:
+    cold = LatencyProfiler(Two(), SHAPE, CPU)
+    low, high = latency_reach(cold.table)
+    card = {**cold.predictor.pack.card, "warmth": Warmth((low + high) / 2, 0.5, low).to_card()}
+    warm = LatencyPredictor(replace(cold.predictor.pack, card=card))
+    assert max(deviations(Two(), SHAPE, warm, 6)) < 1e-6
+    with pytest.warns(LatencyWarning, match="penalties see the sum of the kernels"):
+        profiler = LatencyProfiler(Two(), SHAPE, warm)
+    fastest = dict(zip(("width", "layer"), (8, "k1"), strict=True))
+    assert profiler.profile(fastest) < 0.9 * cold.profile(fastest)
 
 
 @pytest.mark.parametrize("make", [spos, proxylessnas])
