@@ -483,7 +483,7 @@ class LatencyPredictor:
         return [self._known[form] for form in forms]
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
-        """Sum up the latencies on the nodes of ``kernel_graph``."""
+        """Sum up the latencies on the nodes of ``kernel_graph``, which become those in this network."""
         nodes = [data for _, data in kernel_graph.nodes(data=True) if data["latency_ms"] is not None]
         total = math.fsum(data["latency_ms"] for data in nodes)
         total += self.pack.offset_ms if len(kernel_graph) else 0.0

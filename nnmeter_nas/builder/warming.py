@@ -17,7 +17,7 @@ _ROUNDS = 2
 #: The latency below which networks may be warm is one that this share of the networks are below.
 _BELOW = np.linspace(0.1, 0.6, 26)
 _EXPONENTS = np.linspace(0.0, 0.6, 61)
-#: Small networks are as warm as large ones unless this much of the error vanishes otherwise.
+#: A device has no warmth unless this share of the error vanishes with it.
 _GAIN = 0.03
 
 

@@ -25,7 +25,7 @@ from ..errors import LookupTableError
 from ..graph.memory import ONNXRUNTIME, TFLITE, MemoryRules, size_by_operator
 from ..graph.work import flops_by_operator, params_by_operator
 from ..kernels.configuration import FloatArray
-from ..packs.warmth import Warmth
+from ..packs.warmth import COLD, Warmth
 from ..predictor import LatencyPredictor
 from ..supernet.choices import plain_architecture
 from ..supernet.space import Space
@@ -323,15 +323,14 @@ def _measure(
     table: FactorTable | LookupTableError,
     pricing: Pricing,
     column: int,
-    warmth: Warmth | None = None,
+    warmth: Warmth = COLD,
 ) -> Measure:
     """A measure from its table, or else from the sums in a column of ``pricing``."""
     if isinstance(table, FactorTable):
         return Measure(name, unit, table)
 
     def values(rows: IndexArray) -> FloatArray:
-        sums: FloatArray = pricing.values(rows)[:, column]
-        return sums if warmth is None else warmth.ms(sums)
+        return warmth.ms(pricing.values(rows)[:, column])
 
     return Measure(name, unit, None, _checked(values, pricing.space))
 
