@@ -12,41 +12,60 @@ from ..packs.warmth import COLD, Warmth
 from ..training.table import KernelTable
 from .fitting import CrossFitted, cross_fitted, is_network, predicted, quick_fit
 
-#: Fits, each to kernels as the last warmth says that they are in a large network.
-_ROUNDS = 2
-#: The latency below which networks may be warm is one that this share of the networks are below.
-_BELOW = np.linspace(0.1, 0.6, 26)
-_EXPONENTS = np.linspace(0.0, 0.6, 61)
+#: Networks may be warm below the latency that this share of them are below.
+_BELOW = 0.25
+#: Exponents are tried in steps, and last around the best of them.
+_STEPS, _AROUND = np.linspace(0.1, 1.0, 10), (-0.05, 0.05)
 #: A device has no warmth unless this share of the error vanishes with it.
 _GAIN = 0.03
 
 
 def fit_warmth(table: KernelTable, source: npt.NDArray[np.int64], seed: int) -> Warmth:
-    """Find the warmth that measured networks and their kernels agree on.
+    """Find the warmth with which measured networks and kernels agree best.
+
+    The exponent rises for as long as a fit to both comes nearer to the networks.
 
     Args:
         table: networks and kernels.
-        source: the network that each of them belongs to.
+        source: the network, or lone kernel, that each of them belongs to.
         seed: decides the fits.
     """
-    whole, found = is_network(table), COLD
+    whole = is_network(table)
     measured = table.measured(str(table.devices[0]))[whole]
-    for _ in range(_ROUNDS):
-        network = quick_fit(as_in_large(table, source, found), np.arange(len(table.ids)), seed, members=1)
-        found = _nearest(predicted(network, table)[0][whole], measured)
-    return found
+    below, every = float(np.quantile(measured, _BELOW)), np.arange(len(table.ids))
+
+    least_ms = float(measured.min())
+
+    def error(exponent: float) -> float:
+        warmth = Warmth(below, exponent, least_ms)
+        network = quick_fit(as_in_large(table, source, warmth), every, seed, members=1)
+        return float(np.abs(np.log(warmth.ms(predicted(network, table)[0][whole]) / measured)).mean())
+
+    errors = {0.0: error(0.0)}
+    for exponent in _STEPS.round(2).tolist():
+        errors[exponent] = error(exponent)
+        if errors[exponent] > min(errors.values()):
+            break
+    best = min(errors, key=errors.__getitem__)
+    errors |= {near: error(near) for step in _AROUND if (near := round(best + step, 2)) > 0}
+    best = min(errors, key=errors.__getitem__)
+    return Warmth(below, best, least_ms) if errors[best] < (1 - _GAIN) * errors[0.0] else COLD
 
 
 def as_in_large(table: KernelTable, source: npt.NDArray[np.int64], warmth: Warmth) -> KernelTable:
     """The table with the latencies that its kernels would have in a large network.
 
-    What was measured alone, without a network around it, stays as it is.
+    What was measured alone is as warm as a network that takes as little.
     """
-    whole, measured = is_network(table), table.measured(str(table.devices[0]))
-    networks = np.full(int(source.max()) + 1, np.inf)
-    networks[source[whole]] = measured[whole]
-    shares = warmth.share(warmth.sums(networks))[source]
-    return replace(table, latency_ms=table.latency_ms / shares[:, None])
+    sums = warmth.sums(_of_runs(table.measured(str(table.devices[0])), source))
+    return replace(table, latency_ms=table.latency_ms / warmth.share(sums)[:, None])
+
+
+def _of_runs(ms: FloatArray, source: npt.NDArray[np.int64]) -> FloatArray:
+    """What was run when each network or kernel was measured: the network that it belongs to, or itself."""
+    runs = np.zeros(int(source.max()) + 1)
+    np.maximum.at(runs, source, ms)
+    return runs[source]
 
 
 def cross_fitted_warm(
@@ -55,24 +74,6 @@ def cross_fitted_warm(
     """Judge each network by a fit without it, as :func:`cross_fitted`, with the ``warmth`` that all tell."""
     whole, measured = is_network(table), table.measured(str(table.devices[0]))
     found = cross_fitted(as_in_large(table, source, warmth), source, seed)
-    networks = np.full(int(source.max()) + 1, np.inf)
-    networks[source[whole]] = found.ms[whole]
-    ms = found.ms * warmth.share(networks)[source]
+    ms = found.ms * warmth.share(_of_runs(found.ms, source))
     errors = replace(found.errors, absolute=np.abs(np.log(ms / measured))[whole])
     return CrossFitted(ms, errors)
-
-
-def _nearest(sums: FloatArray, measured: FloatArray) -> Warmth:
-    """The warmth that turns ``sums`` into what was ``measured``, ``[networks]``, with the least error."""
-    least = float(sums.min())
-    best, error = COLD, (1 - _GAIN) * _error(sums, measured)
-    for below in np.unique(np.quantile(sums, _BELOW)).tolist():
-        for exponent in _EXPONENTS.tolist():
-            warmth = Warmth(below, round(exponent, 2), least)
-            if (found := _error(warmth.ms(sums), measured)) < error:
-                best, error = warmth, found
-    return best
-
-
-def _error(ms: FloatArray, measured: FloatArray) -> float:
-    return float(np.abs(np.log(ms / measured)).mean())
