@@ -22,7 +22,7 @@ from .arguments import add_device_arguments, load_predictors, size
 from .commands import add_command, set_command
 from .messages import fail, note, pricing
 from .runs import note_default_device
-from .workers import add_worker_arguments, spreads, using_workers
+from .workers import add_worker_arguments, check_workers, spreads, using_workers
 
 _EPILOG = """\
 examples:
@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     """Build the tables of all spaces; go on when one fails."""
+    check_workers(options)
     predictors, spaces = load_predictors(options), list(dict.fromkeys(options.space))
     if is_table_file(options.output) and len(predictors) * len(spaces) > 1:
         options.parser.error(

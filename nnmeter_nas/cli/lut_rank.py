@@ -33,7 +33,7 @@ from .lut_show import latency_range
 from .lut_tables import NamedTable, add_table_arguments, tables
 from .messages import console, note
 from .results import written
-from .workers import add_worker_arguments, spreads, using_workers
+from .workers import add_worker_arguments, check_workers, spreads, using_workers
 
 _FIXED = {
     "table": str, "space": str, "predictor": str, "version": float, "input_shape": str, "rank": int,
@@ -94,6 +94,7 @@ def add_parser(actions: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Rank the architectures of each table."""
     check_format(options)
+    check_workers(options)
     if options.every and (options.slowest or options.closest or options.sample):
         options.parser.error("argument --every: goes with --fastest alone")
     if options.intervals and (files := [name for name in options.table if is_table_file(name)]):

@@ -23,7 +23,7 @@ from .models import Models
 from .outcomes import outcomes
 from .results import Record, written
 from .runs import note_default_device
-from .workers import add_worker_arguments
+from .workers import add_worker_arguments, check_workers
 
 #: The records of one model, one for each device.
 Records = Sequence[Record]
@@ -79,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict all models on all devices."""
     check_format(options)
+    check_workers(options)
     check_models(options)
     predictors = load_predictors(options)
     models = Models.named_by(options)

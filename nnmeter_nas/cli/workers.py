@@ -6,6 +6,7 @@ import argparse
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..errors import SettingsError
 from ..parallel.bulk import BACKENDS, workers
 from .arguments import positive_int
 
@@ -22,15 +23,30 @@ def add_worker_arguments(parser: argparse.ArgumentParser, journal: bool = False)
     spread.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0],
                         help="what runs the processes (default: %(default)s, on this machine)")
     spread.add_argument("--scheduler", metavar="ADDRESS",
-                        help="of a cluster of Dask or Ray; without it, one is started on this machine")
+                        help="of a cluster of Dask or Ray, with that --backend; without it, one is started "
+                        "on this machine")
     if journal:
         spread.add_argument("--journal", type=Path, metavar="FILE",
                             help="keep what is done in FILE; after a crash, the same command goes on "
                             "from there")
 
 
+def check_workers(options: argparse.Namespace) -> None:
+    """Raise a SettingsError if the flags do not go together; a command may need no workers and not notice."""
+    if options.scheduler is not None and options.backend == BACKENDS[0]:
+        others = " or ".join(f"backend={name}" for name in BACKENDS[1:])
+        raise SettingsError(
+            f"scheduler={options.scheduler} is of a cluster, and backend={options.backend} is this machine: "
+            f"add {others}"
+        )
+
+
 def using_workers(options: argparse.Namespace) -> AbstractContextManager[None]:
-    """Use the workers that the options name; raises as :func:`nnmeter_nas.parallel.bulk.workers` does."""
+    """Use the workers that the options name.
+
+    Raises as :func:`check_workers` and :func:`nnmeter_nas.parallel.bulk.workers` do.
+    """
+    check_workers(options)
     return workers(options.jobs, options.backend, options.scheduler)
 
 

@@ -430,6 +430,8 @@ def test_limit_that_nothing_meets_says_what_the_fastest_takes(
     [
         (["build", "--space", "spos", "--predictor", "cortex", "-o", "x"], 2, "no predictor for device"),
         (["build", "--space", "spos"], 2, "-o/--output"),
+        (["build", "--space", "spos", "-o", "x", "--scheduler", "auto"], 2, "add --backend dask or"),
+        (["rank", "spos", "--scheduler", "tcp://127.0.0.1:1"], 2, "add --backend dask or --backend ray"),
         (["show", "missing.yaml"], 1, "cannot read the lookup table missing.yaml"),
         (["show", "spoz"], 1, "did you mean 'spos'"),
         (["show", "spos", "--predictor", "cortex"], 2, "no predictor for device 'cortex'"),

@@ -338,6 +338,10 @@ def test_every_device_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["predict", "m.json", "--predictor", "all", "--predictor-version", "9"], "has version 9.0"),
         (["predict", "m.json", "--json", "--csv"], "not allowed with"),
         (["predict", "m.json", "-o", "results.txt"], "format of results.txt; add --json or --csv"),
+        (["predict", "m.json", "--scheduler", "tcp://127.0.0.1:1"],
+         "--scheduler tcp://127.0.0.1:1 is of a cluster, and --backend loky is this machine"),
+        (["predict", "m.json", "--backend", "loky", "--scheduler", "auto"],
+         "add --backend dask or --backend ray"),
         (["predict", "m.json", "--json", "-o", "."], "is a folder; name a file in it"),
         (["predict", "m.json", "--input-shape", "1", "3", "wide"], "'wide' is no size"),
         (["explain", "m.json", "--plot", "plot.jpeg"], "plot.jpeg does not end in .png"),
@@ -345,7 +349,7 @@ def test_every_device_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["explain", "m.json", "--top", "0"], "0 is not at least 1"),
         (["get_ir", "m.json", "n.json", "-o", "ir.json"], "is for one model, and 2 are given"),
     ],
-)
+)  # fmt: skip
 def test_wrong_usage_is_named_before_any_model_is_read(
     arguments: list[str], message: str, refused: Callable[[list[str], str], None]
 ) -> None:
