@@ -59,10 +59,19 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_format(options: argparse.Namespace) -> None:
-    """Choose the format by the suffix of ``--output``; report wrong usage if the suffix does not tell it."""
+    """Choose the format by the suffix of ``--output``.
+
+    Report wrong usage if the suffix does not tell it, or tells another than a flag does.
+    """
     if options.output is None:
         return
-    options.format = options.format or _FORMATS.get(options.output.suffix.lower())
+    suffix = options.output.suffix.lower()
+    if options.format and suffix in _FORMATS and _FORMATS[suffix] != options.format:
+        options.parser.error(
+            f"argument --{options.format}: not allowed with -o {options.output}, which is to be "
+            f"{_FORMATS[suffix]}; leave --{options.format} out, or let the name end in .{options.format}"
+        )
+    options.format = options.format or _FORMATS.get(suffix)
     if options.format is None:
         options.parser.error(
             f"argument -o/--output: cannot tell the format of {options.output}; add --json or --csv, or end "
