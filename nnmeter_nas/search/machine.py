@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,8 @@ from typing import Any
 #: Package -> how many parts of its version must be the same; None means all of it. A build for another
 #: accelerator (2.13.0+cu126) is the same version.
 _PACKAGES = {"nnmeter_nas": None, "nni": None, "torch": 2}
+#: Seconds for the driver to list its GPUs: it may have to load first.
+_LIST_S = 60
 
 
 def facts(modules: Sequence[str] = ()) -> dict[str, Any]:
@@ -34,6 +37,15 @@ def facts(modules: Sequence[str] = ()) -> dict[str, Any]:
             failures[module] = f"{type(error).__name__}: {error}"
     sys.path.remove("")
     return {"versions": versions, "failures": failures}
+
+
+def gpus() -> int:
+    """Return how many GPUs this machine has for trials: NNI gives them those that nvidia-smi lists."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_LIST_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def lacks(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
@@ -84,4 +96,4 @@ def attempt(
 
 
 if __name__ == "__main__":
-    print(json.dumps(facts(sys.argv[1:])))
+    print(json.dumps({**facts(sys.argv[1:]), "gpus": gpus()}))

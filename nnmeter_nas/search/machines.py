@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Machine:
         key: file of the private key.
         known_hosts: file with the machine's own key, as ssh keeps them; empty means ssh's files.
         python: the interpreter that trials run with, or its folder; empty means the first on the path there.
-        gpus: numbers of the GPUs that may be used; None means all.
+        gpus: numbers of the GPUs that may be used; None means all that nvidia-smi lists.
         trials_per_gpu: trials that share a GPU.
     """
 
@@ -114,33 +114,55 @@ def _machine(place: str, entry: Any) -> Machine:
     return made
 
 
-def fit_machines(machines: Sequence[Machine], told: Callable[[str], None]) -> list[Machine]:
-    """Return those of ``machines`` that can run trials, and tell what the others lack.
+def fit_machines(machines: Sequence[Machine], told: Callable[[str], None], gpus: int = 0) -> list[Machine]:
+    """Return those of ``machines`` that can run trials of ``gpus`` GPUs each, and tell what the others lack.
+
+    A machine whose file does not number its GPUs comes back with the numbers of those that it has.
 
     Raises:
         SearchError: none of them can.
     """
-    lacking = {one: "; ".join(reasons) for one, reasons in check_machines(machines).items() if reasons}
-    if len(lacking) == len(machines):
-        reasons = " / ".join(f"{one}: {why}" for one, why in lacking.items())
-        raise SearchError(f"none of the machines can run a trial: {reasons}")
+    fit, lacking = [], {}
+    for one, found in check_machines(machines).items():
+        if one.gpus is None and found.gpus:
+            one = replace(one, gpus=tuple(range(found.gpus)))
+        reasons = [*found.lacks]
+        if not reasons and not places([one], gpus):
+            reasons = [f"it has {len(one.gpus or ())} GPUs for trials, and a trial takes {gpus}"]
+        if reasons:
+            lacking[one] = "; ".join(reasons)
+        else:
+            fit.append(one)
+    if not fit:
+        reasons = [f"{one}: {why}" for one, why in lacking.items()]
+        raise SearchError(f"none of the machines can run a trial: {' / '.join(reasons)}")
     for one, why in lacking.items():
         told(f"the machine {one} is left out: {why}")
-    return [one for one in machines if one not in lacking]
+    return fit
 
 
 def places(machines: Sequence[Machine], gpus: int) -> int:
-    """Return how many trials of ``gpus`` GPUs each the machines have room for: one each, if of none.
-
-    A machine whose file does not number its GPUs counts as having as many as one trial takes.
-    """
+    """Return how many trials of ``gpus`` GPUs each the machines have room for: one each, if of none."""
     if not gpus:
         return len(machines)
-    return sum(max(1, (len(one.gpus) if one.gpus else gpus) * one.trials_per_gpu // gpus) for one in machines)
+    return sum(len(one.gpus or ()) * one.trials_per_gpu // gpus for one in machines)
 
 
-def check_machines(machines: Sequence[Machine]) -> dict[Machine, list[str]]:
-    """Ask each machine what it has, and return what keeps each from running trials: nothing, if it will do.
+@dataclass(frozen=True)
+class Checked:
+    """What a machine says of itself.
+
+    Attributes:
+        lacks: what keeps it from running trials: nothing, if it will do.
+        gpus: how many GPUs it has.
+    """
+
+    lacks: list[str]
+    gpus: int = 0
+
+
+def check_machines(machines: Sequence[Machine]) -> dict[Machine, Checked]:
+    """Ask each machine what it has.
 
     Raises:
         SearchError: there is no command ssh.
@@ -149,7 +171,9 @@ def check_machines(machines: Sequence[Machine]) -> dict[Machine, list[str]]:
     with ThreadPoolExecutor(len(machines)) as pool:
         answers = list(pool.map(_ask, machines))
     return {
-        one: [answer] if isinstance(answer, str) else machine.lacks(here, answer)
+        one: Checked([answer])
+        if isinstance(answer, str)
+        else Checked(machine.lacks(here, answer), answer["gpus"])
         for one, answer in zip(machines, answers, strict=True)
     }
 

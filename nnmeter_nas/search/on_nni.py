@@ -55,7 +55,8 @@ def run_on_nni(
             return
         running = _Running(search, folder, work)
         if settings.training_service == "remote":
-            machines = fit_machines([Machine.of(values) for values in settings.machines], told)
+            named = [Machine.of(values) for values in settings.machines]
+            machines = fit_machines(named, told, int(settings.trial_gpus))
             running = _RunningElsewhere(search, folder, work, machines=machines, told=told)
         recorder.listen(running.complete)
         running.run(home, port, started)

@@ -16,7 +16,7 @@ import pytest
 
 from nnmeter_nas.errors import SearchError, SettingsError
 from nnmeter_nas.search import machine
-from nnmeter_nas.search.machines import Machine, check_machines, fit_machines, places, read_machines
+from nnmeter_nas.search.machines import Checked, Machine, check_machines, fit_machines, places, read_machines
 from nnmeter_nas.search.tunnels import tunnels
 from ssh_hosts import Host, hosts, needs_namespaces
 
@@ -65,7 +65,22 @@ def test_a_file_gives_its_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )  # fmt: skip
     assert first.python_folder == second.python_folder == "/opt/venv/bin"
     assert (second.port, second.gpus, str(second)) == (2222, (1,), "me@10.0.0.2:2222")
-    assert [places([first, second], gpus) for gpus in (0, 1, 2)] == [2, 5, 3]
+    assert [places([first, second], gpus) for gpus in (0, 1, 2)] == [2, 5, 2]
+    assert places([Machine("10.0.0.3", "me", gpus=tuple(range(8)))], 1) == 8
+
+
+def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == 0
+    listed = tmp_path / "nvidia-smi"
+    listed.write_text(
+        "#!/bin/sh\n"
+        "echo 'GPU 0: NVIDIA H200 (UUID: GPU-0)'\n"
+        "echo '  MIG 1g.18gb     Device  0: (UUID: MIG-0)'\n"
+        "echo 'GPU 1: NVIDIA H200 (UUID: GPU-1)'\n"
+    )
+    listed.chmod(0o755)
+    assert machine.gpus() == 2
 
 
 def test_builds_for_another_accelerator_are_the_same_version_and_others_are_not() -> None:
@@ -106,13 +121,16 @@ def test_each_machine_says_what_it_has_before_a_trial_goes_there(host: Host, tmp
         replace(good, port=23): "ssh fails: .*Connection refused",
     }
     found = check_machines([good, *lacking])
-    assert found.pop(good) == []
+    assert found.pop(good) == Checked([], machine.gpus())
     for one, pattern in lacking.items():
-        [reason] = found[one]
+        [reason] = found[one].lacks
         assert re.search(pattern, reason), reason
     told: list[str] = []
-    assert fit_machines([good, replace(good, port=23)], told.append) == [good]
+    numbered = replace(good, gpus=(0,))
+    assert fit_machines([numbered, replace(good, port=23)], told.append, gpus=1) == [numbered]
     assert f"root@{host.address}:23 is left out" in told[0]
+    with pytest.raises(SearchError, match="it has 1 GPUs for trials, and a trial takes 2"):
+        fit_machines([numbered], told.append, gpus=2)
     with pytest.raises(SearchError, match=r"none of the machines can run a trial: root@.*:23: ssh fails"):
         fit_machines([replace(good, port=23)], told.append)
 
