@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from .errors import MissingPackageError
@@ -22,7 +23,16 @@ def load_extra(module: str, extra: str, purpose: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        package = str(error.name).split(".")[0]
-        raise MissingPackageError(
-            f"{purpose} needs the package {package!r}: pip install 'nnmeter_nas[{extra}]'"
-        ) from error
+        raise _missing(str(error.name).split(".")[0], extra, purpose) from error
+
+
+def need_extra(package: str, extra: str, purpose: str) -> None:
+    """Raise as :func:`load_extra` does if ``package`` is not installed, without importing it."""
+    if find_spec(package) is None:
+        raise _missing(package, extra, purpose)
+
+
+def _missing(package: str, extra: str, purpose: str) -> MissingPackageError:
+    return MissingPackageError(
+        f"{purpose} needs the package {package!r}: pip install 'nnmeter_nas[{extra}]'"
+    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import SearchError, SpaceError
+from ..errors import SearchError, SpaceError, WorkerError
 from ..extras import load_extra
 from ..pages import figure
 from ..predictor import load_latency_predictor
@@ -280,8 +280,8 @@ def start(values: dict[str, Any], output: Path, at: int | None, overwrite: bool)
     with run_folder.RunFolder.create(output.absolute(), search.settings, search.facts, overwrite) as folder:
         try:
             return _search(search, folder, at)
-        except SpaceError:  # the graph engine cannot take the space
-            if not folder.events:  # so this search can never go on
+        except (SpaceError, WorkerError):  # the graph engine cannot take the space, or no cluster answers
+            if not folder.events:  # so there is nothing to go on with, and the same command may be repeated
                 folder.clear()
             raise
 

@@ -16,6 +16,7 @@ from nnmeter_nas import strategies
 from .. import load_latency_predictor
 from ..costs.measures import QUANTITIES, Measure, latencies, latency_by_block
 from ..errors import SearchError, SettingsError
+from ..extras import need_extra
 from ..packs.fingerprint import pack_fingerprint
 from ..solve.problem import LATENCY, LATENCY_MS
 from ..supernet.named import load_space
@@ -60,6 +61,7 @@ class Search:
             UnknownDeviceError, SpaceError, PackError, ReaderError: something that the settings name cannot be
                 loaded.
             SettingsError: the training service cannot run the search.
+            MissingPackageError: the search or its report will need a package that is not installed.
         """
         _check_service(settings)
         self.predictors = [
@@ -187,8 +189,14 @@ class Search:
 
 
 def _check_service(settings: Settings) -> None:
-    """Raise a SettingsError if the training service cannot run a search with these settings."""
+    """Raise a SettingsError if the training service cannot run a search with these settings.
+
+    What is used only once trials run is asked for here, before anything is made or trained.
+    """
     service = settings.training_service
+    need_extra("matplotlib", "plot", "the report of a search")
+    if service == "ray":
+        need_extra("ray", "ray", "training_service=ray")
     if service == "ray" and settings.engine != "py":
         raise SettingsError(
             f"engine={settings.engine} is one of NNI's, and training_service=ray makes networks without NNI: "

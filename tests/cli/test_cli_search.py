@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,34 @@ def test_a_folder_with_a_search_is_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*SEARCH, "-o", str(tmp_path / "run")]) == 1
     assert "holds a search already" in capsys.readouterr().err
     assert (tmp_path / "run" / "search.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("package", "extra"), [("ray", "ray"), ("matplotlib", "plot")])
+def test_a_package_that_trials_would_miss_is_told_before_anything_is_made(
+    package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("nni.nas")
+    monkeypatch.setitem(sys.modules, package, None)
+    run = tmp_path / "run"
+    assert main([*SEARCH, "--training-service", "ray", "-o", str(run)]) == 1
+    error = f"needs the package {package!r}: pip install 'nnmeter_nas[{extra}]'"
+    assert error in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_cluster_that_does_not_answer_leaves_the_folder_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nni.nas")
+    pytest.importorskip("ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [*RANKED, "--max-latency", "1.8", "--training-service", "ray", "--address", address]
+        for _ in range(2):
+            assert main([*command, "-o", str(tmp_path / "run")]) == 1
+            assert f"no scheduler answers at {address}" in capsys.readouterr().err
 
 
 def test_machines_need_an_nni_that_notices_that_one_is_gone(
