@@ -99,13 +99,15 @@ class SettingsError(SearchError, ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence fragment that suggests the closest known name and lists all known names.
+    """Return the end of a sentence that suggests the closest known name and lists all known names.
 
     >>> nearest("cortexA76", ["cortexA76cpu_tflite21", "myriadvpu_openvino2019r2"])
     "did you mean 'cortexA76cpu_tflite21'? Known: cortexA76cpu_tflite21, myriadvpu_openvino2019r2"
+    >>> nearest("nosuch", ["cortexA76cpu_tflite21", "myriadvpu_openvino2019r2"])
+    'known: cortexA76cpu_tflite21, myriadvpu_openvino2019r2'
     """
     names = list(known)
     lowered = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.4)
-    hint = f"did you mean {lowered[close[0]]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}"
+    hint = f"did you mean {lowered[close[0]]!r}? Known" if close else "known"
+    return f"{hint}: {', '.join(names) or 'none'}"

@@ -112,7 +112,7 @@ def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise SearchError(
             f"{path}, line {number}: {line[:40]!r} is no JSON object, so the file is damaged; restore it, or "
-            f"start anew in another folder"
+            f"start anew with another file or folder"
         )
     return record
 

@@ -220,11 +220,27 @@ def _begin(journal: Journal, first: dict[str, Any] | None, title: dict[str, Any]
     if first is None:
         journal.append(title)
     elif first != title:
-        other = [name for name in title if first.get(name) != title[name]]
+        began = [_how(name, first.get(name)) for name in title if first.get(name) != title[name]]
         raise SettingsError(
-            f"journal={journal.path} was begun with other {', '.join(other)}; name another file, or repeat "
-            f"the command that began it"
+            f"journal={journal.path} was begun {', '.join(began)}; name another file, or repeat the command "
+            f"that began it"
         )
+
+
+def _how(name: str, began: Any) -> str:
+    """Say how a journal was begun, for a name of its title whose value is another now.
+
+    >>> _how("strict", True), _how("strict", False), _how("predictors", [])
+    ('with --strict', 'without --strict', 'with other predictors')
+    """
+    if name == "predictors":
+        return "with other predictors"
+    if name == "like_nn_meter":
+        return f"by {'lat_pred' if began else 'predict'}"
+    flag = f"--{name.replace('_', '-')}"
+    if not began:
+        return f"without {flag}"
+    return f"with {flag}" if began is True else f"with another {flag}"
 
 
 def _to_record(done: Done) -> dict[str, Any]:

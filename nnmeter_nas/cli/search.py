@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 _QUANTITIES = ("flops", "params", "memory", "memory_tflite", "size")
 #: Those in bytes.
 _IN_BYTES = _QUANTITIES[2:]
-#: Units of bytes, the longer ones first.
-_BYTES = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "k": 1000, "m": 1000**2, "g": 1000**3}
+#: Units of numbers, and of bytes, the longer ones first.
+_THOUSANDS = {"k": 1000, "m": 1000**2, "g": 1000**3}
+_BYTES = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, **_THOUSANDS}
 NEEDS = "pip install 'nnmeter_nas[search]'"
 #: Option of a strategy -> the strategy.
 _OPTIONS = {
@@ -473,9 +474,12 @@ def _milliseconds(text: str) -> list[float]:
 
 
 def _amount(text: str) -> float:
-    """Parse a number that may end in k, M or G."""
-    unit = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower())
-    return positive_float(text[:-1]) * unit if unit else positive_float(text)
+    """Parse a number that may end in k, M or G.
+
+    >>> _amount("300M"), _amount("3e8")
+    (300000000.0, 300000000.0)
+    """
+    return _in_units(text, text, _THOUSANDS, "number such as 3e8 or 300M")
 
 
 def _bytes(text: str) -> float:
@@ -484,14 +488,19 @@ def _bytes(text: str) -> float:
     >>> _bytes("512K"), _bytes("1.5MB"), _bytes("512KiB"), _bytes("2048")
     (512000.0, 1500000.0, 524288.0, 2048.0)
     """
-    plain = text.strip().lower().removesuffix("b")
-    for unit, each in _BYTES.items():
-        if plain.endswith(unit):
-            return positive_float(plain.removesuffix(unit)) * each
-    return positive_float(plain)
+    number = text.lower().removesuffix("b")
+    return _in_units(text, number, _BYTES, "number of bytes such as 512K, 1.5MB or 512KiB")
+
+
+def _in_units(text: str, number: str, units: dict[str, int], kind: str) -> float:
+    """Parse a number that may end in a unit; ``text`` is what the user wrote, ``kind`` what it should be."""
+    unit = next((unit for unit in units if number.lower().endswith(unit)), "")
+    try:
+        return positive_float(number[: len(number) - len(unit)]) * units.get(unit, 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {kind}") from None
 
 
 # argparse shows the function's name in its messages
 count.__name__ = "int"
-_milliseconds.__name__ = _amount.__name__ = "number"
-_bytes.__name__ = "number of bytes"
+_milliseconds.__name__ = "number"

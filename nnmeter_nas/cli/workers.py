@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from ..errors import SettingsError
 from ..parallel.bulk import BACKENDS, workers
-from .arguments import positive_int
+from .arguments import new_file, positive_int
 
 
 def add_worker_arguments(parser: argparse.ArgumentParser, journal: bool = False) -> None:
@@ -26,7 +25,7 @@ def add_worker_arguments(parser: argparse.ArgumentParser, journal: bool = False)
                         help="of a cluster of Dask or Ray, with that --backend; without it, one is started "
                         "on this machine")
     if journal:
-        spread.add_argument("--journal", type=Path, metavar="FILE",
+        spread.add_argument("--journal", type=new_file, metavar="FILE",
                             help="keep what is done in FILE; after a crash, the same command goes on "
                             "from there")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from os import PathLike, fspath
+from os.path import exists
 from pathlib import PurePath
 from typing import Any
 
@@ -105,6 +106,8 @@ def unknown_format(path: str | PathLike[str], suffixes: Iterable[str], way_out: 
     """
     if reason := _UNREADABLE.get(PurePath(path).suffix.lower()):
         return ReaderError(f"{fspath(path)!r} cannot be read: {reason}")
+    if not exists(path):
+        return ReaderError(f"there is no file or folder {fspath(path)!r}")
     return ReaderError(
         f"cannot tell the format of {fspath(path)!r}: the suffix is none of {', '.join(suffixes)}; {way_out}"
     )

@@ -73,11 +73,15 @@ def read_machines(path: str | Path) -> list[Machine]:
     """Read a YAML file with a list of machines, each with the fields of :class:`Machine`.
 
     Raises:
-        SettingsError: the file is no such list, or the key of a machine is not there.
-        OSError: the file cannot be read.
+        SettingsError: the file cannot be read or is no such list, or the key of a machine is not there.
     """
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"machines={path} cannot be read ({error.strerror}); name a YAML file with host, user and key of "
+            f"each machine"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     if isinstance(found, Mapping):

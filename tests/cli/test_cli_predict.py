@@ -198,6 +198,9 @@ def test_file_of_unknown_suffix_names_the_flags(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(tmp_path / "model.net")]) == 1
+    assert f"there is no file or folder '{tmp_path / 'model.net'}'" in capsys.readouterr().err
+    write_ir(tmp_path / "model.net")
+    assert main(["predict", str(tmp_path / "model.net")]) == 1
     assert "name it with --onnx, --tensorflow or --nn-meter-ir" in capsys.readouterr().err
 
 

@@ -186,7 +186,20 @@ def test_journal_of_other_flags_is_refused(
     capsys.readouterr()
     refused([*command, "--predictor", GPU], f"--journal {journal} was begun with other predictors")
     command += ["--predictor", CPU, "--input-shape", "1", "3", "64", "64"]
-    refused(command, "was begun with other --input-shape;")
+    refused(command, "was begun without --input-shape;")
+    refused([*command[:-5], "--strict"], f"--journal {journal} was begun without --strict;")
+    refused(["lat_pred", *command[1:-5]], f"--journal {journal} was begun by predict;")
+
+
+def test_a_folder_or_a_damaged_file_is_no_journal(
+    folder: Path, capsys: pytest.CaptureFixture[str], refused: Callable[[list[str], str], None]
+) -> None:
+    command = ["predict", str(folder / "0.json"), "--journal"]
+    refused([*command, str(folder)], f"--journal: {folder} is a folder; name a file in it")
+    damaged = folder.parent / "journal"
+    damaged.write_text("no JSON\n")
+    assert main([*command, str(damaged)]) == 1
+    assert "restore it, or start anew with another file or folder" in capsys.readouterr().err
 
 
 def test_large_file_of_one_model_a_line_is_several_sources_and_a_bad_line_costs_itself_alone(

@@ -54,7 +54,7 @@ def test_inputs_of_wrapped_modules_have_the_modules_names() -> None:
 def test_inputs_of_torchscript_have_its_schemas_names() -> None:
     traced = torch.jit.trace(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
     assert ops(read_torch_module(traced, {"input": (1, 3, 8, 8)})) == {"conv": 1}
-    with pytest.raises(ReaderError, match=r"'image'; .*Known: input"):
+    with pytest.raises(ReaderError, match=r"'image'; .*known: input"):
         read_torch_module(traced, {"image": (1, 3, 8, 8)})
 
 

@@ -48,6 +48,11 @@ def test_a_wrong_file_is_named_with_the_machine(text: str, message: str, tmp_pat
         read_machines(file)
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"machines=.*none\.yaml cannot be read \(No such file"):
+        read_machines(tmp_path / "none.yaml")
+
+
 def test_a_file_gives_its_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
