@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 
 import pytest
 
 from layout import REPOSITORY
+from nnmeter_nas.ops import operator
 
 PAGE = (REPOSITORY / "docs" / "adding_an_operator.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"<!-- in (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL)
@@ -24,6 +26,15 @@ def test_the_example_runs() -> None:
     for code in RUN:
         exec(code, {})
     assert RUN
+
+
+def test_the_table_has_every_argument() -> None:
+    told = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert told == {*inspect.signature(operator).parameters} - {"name"}
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(\.\./(.*?)\)", PAGE))
