@@ -96,7 +96,7 @@ def run_comparison(
             from .proportional import judge  # late: it loads SciPy and torch
 
             for tool, judged in judge(bench, devices, models).items():
-                keep("right", tool, {"devices": judged})
+                keep("right", tool, {"devices": judged, "of_each": models})
     if "tried" in parts:
         from .models import write_models  # late: they load torch
         from .trying import try_tool

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pages import markdown_table, replace_sections
-from ..speed.machine import machine_line
+from ..speed.machine import load_text, machine_line
 from ..speed.markdown import number
 from .cells import Cell, unmeasured
 from .kept import day, kept_cells
@@ -38,7 +38,7 @@ _ROWS: Mapping[str, str] = {
     "beyond": "kernels it cannot predict",
     "predicts": "**predicts**",
     "device": "a device of your own",
-    "new": "**right**: models held out",
+    "new": "**right**: whole models",
     "families": "families left out",
     "flops": "FLOPs as fvcore's, to 2 %",
     "ms torch": "**fast**: a torch module",
@@ -47,6 +47,13 @@ _ROWS: Mapping[str, str] = {
     "torch": "torch",
     "python": "Python",
     "download": "predictors",
+}
+#: Part of the results -> its rows.
+_ROWS_OF_PART: Mapping[str, str] = {
+    "tried": "what a tool reads (but NNI's graphs), cannot predict and predicts (but on a device of your "
+    "own), FLOPs, and how fast it is",
+    "right": "how right it is",
+    "needs": "what it needs",
 }
 _NO_PB = "nothing here writes frozen graphs without TensorFlow"
 _NO_TORCHVISION = "no torchvision in the environments, as none runs beside this torch"
@@ -93,13 +100,25 @@ def table(found: Mapping[tuple[str, str], Cell], results: Mapping[str, Any]) -> 
         [question, *(found[row, tool].shown if (row, tool) in found else "–" for tool in TOOLS)]
         for row, question in _ROWS.items()
     ]
-    machines = dict.fromkeys(
-        machine_line(entry["machine"]) for part in results.values() for entry in part.values()
-    )
-    return [
-        *markdown_table(["", *TOOLS.values()], (), rows),
-        *(line for one in machines for line in ("", one)),
-    ]
+    machines = (line for one in _machines(results) for line in ("", one))
+    return [*markdown_table(["", *TOOLS.values()], (), rows), *machines]
+
+
+def _machines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each machine and day: which rows, of which tools if not of all, under which load."""
+    measured: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for part, entries in results.items():
+        for tool, entry in entries.items():
+            line = machine_line(entry["machine"], with_load=False)
+            measured.setdefault(line, {}).setdefault((part, load_text(entry["machine"])), []).append(tool)
+    lines = []
+    for line, runs in measured.items():
+        told = []
+        for (part, load), tools in runs.items():
+            of = f", of {' and '.join(tools)}" if len(tools) < len(results[part]) else ""
+            told.append(f"{_ROWS_OF_PART[part]}{of} ({load})")
+        lines.append(f"{line} On it: {'; '.join(told)}.")
+    return lines
 
 
 def cells(results: Mapping[str, Any]) -> dict[tuple[str, str], Cell]:
@@ -197,8 +216,10 @@ def _accuracy(row: str, entry: Mapping[str, Any], proportional: bool) -> Cell:
             parts.append(f"{name} {new['within_10']:.1f} % (Spearman {new['spearman']:.3f})")
         elif judged["families"] is not None:
             parts.append(f"{name} {judged['families']:.1f} %")
-    models = max(judged["new"]["models"] for judged in entry["devices"].values())
-    of = f", of {models:,} models" if row == "new" else ", mean of families"
+    judged_by = [judged["new"]["models"] for judged in entry["devices"].values()]
+    models = " to ".join(f"{number:,}" for number in sorted({min(judged_by), max(judged_by)}))
+    first = f", of the first {entry['of_each']} of each family" if entry["of_each"] else ""
+    of = f", of {models} models held out{first}" if row == "new" else ", mean of families"
     how = "; a latency proportional to FLOPs, fitted to the other models" if proportional else ""
     return Cell(f"{', '.join(parts)} within ±10 %{of}{how}", day(entry["machine"]))
 

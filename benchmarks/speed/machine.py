@@ -47,15 +47,20 @@ def is_busy(described: Mapping[str, Any]) -> bool:
     return bool(described["load_before"] > described["cores"] / 2)
 
 
-def machine_line(described: Mapping[str, Any]) -> str:
+def load_text(described: Mapping[str, Any]) -> str:
+    """Say how busy the machine was before the run."""
+    busy = ", a busy machine" if is_busy(described) else ""
+    return f"load {described['load_before']} before{busy}"
+
+
+def machine_line(described: Mapping[str, Any], with_load: bool = True) -> str:
     """Describe the machine in one line."""
     packages = {**described["packages"], **described["rivals"]}
-    busy = ", a busy machine" if is_busy(described) else ""
+    load = f" ({load_text(described)})" if with_load else ""
     return (
         f"Measured {described['date'].partition('T')[0]} on {described['cores']} cores of "
-        f"{described['cpu']}, {described['memory_gib']} GiB, {described['system']} (load "
-        f"{described['load_before']} before{busy}), Python {described['python']}, "
-        f"{', '.join(f'{name} {number}' for name, number in packages.items())}."
+        f"{described['cpu']}, {described['memory_gib']} GiB, {described['system']}{load}, Python "
+        f"{described['python']}, {', '.join(f'{name} {number}' for name, number in packages.items())}."
     )
 
 

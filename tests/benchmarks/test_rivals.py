@@ -79,10 +79,14 @@ RESULTS: dict[str, Any] = {
     "right": {
         "flops": {
             "machine": machine("2026-01-05"),
+            "of_each": 300,
             "devices": {
                 "cortexA76cpu_tflite21": {
                     "new": {"within_10": 12.34, "spearman": 0.5, "models": 1200}, "families": 7.0,
-                }
+                },
+                "adreno640gpu_tflite21": {
+                    "new": {"within_10": 50, "spearman": 0.75, "models": 1100}, "families": None,
+                },
             },
         }
     },
@@ -109,7 +113,10 @@ def test_each_cell_says_what_came_of_it_and_when() -> None:
         "in 0 of 1 ONNX files; left out of the sum, and not said (2026-01-03)"
     )
     assert found["flops", "nnmeter_nas"] == "2 of 3 (not c) (2026-01-02)"
-    right = "cortexA76 12.3 % (Spearman 0.500) within ±10 %, of 1,200 models"
+    right = (
+        "cortexA76 12.3 % (Spearman 0.500), adreno640 50.0 % (Spearman 0.750) within ±10 %, of 1,100 to "
+        "1,200 models held out, of the first 300 of each family; a latency proportional to FLOPs"
+    )
     assert found["new", "torchinfo"].startswith(right)
     assert found["families", "fvcore"].endswith("fitted to the other models (2026-01-05)")
     assert found["needs", "nn-meter"] == "2 packages, 2,000 MB; does not declare onnx (2026-01-06)"
@@ -129,9 +136,17 @@ def test_the_table_has_a_column_for_each_tool_and_the_machines_below() -> None:
     lines = table({("new", "litepred"): Cell("all", "a paper, 2024")}, RESULTS)
     head, _, *rows = [line for line in lines if line.startswith("|")]
     assert {line.count("|") for line in (head, *rows)} == {len(TOOLS) + 2}
-    [row] = [row for row in rows if "held out" in row]
-    assert row == "| **right**: models held out | – | – | – | all (a paper, 2024) | – | – |"
+    [row] = [row for row in rows if "**right**" in row]
+    assert row == "| **right**: whole models | – | – | – | all (a paper, 2024) | – | – |"
     assert len([line for line in lines if line.startswith("Measured 2026-01-0")]) == 5
+
+
+def test_a_machine_is_told_once_with_the_rows_that_it_measured() -> None:
+    busy = {**machine("2026-01-02"), "load_before": 3}
+    right = {"flops": {**RESULTS["right"]["flops"], "machine": busy}}
+    lines = table({}, {**RESULTS, "right": right})
+    [line] = [line for line in lines if line.startswith("Measured 2026-01-02")]
+    assert "how fast it is, of nnmeter_nas (load 0 before); how right it is (load 3 before, a busy" in line
 
 
 def test_what_was_published_names_its_source_and_year() -> None:
