@@ -52,9 +52,11 @@ run_tvm_tests = .venv-tvm/bin/python -m pytest -m tvm $(PYTEST_ARGS) $(TVM_TESTS
 # An environment whose setup failed is not taken for a whole one.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure rivals packs luts parity clean
+.PHONY: help env env-tvm demo test test-core test-tvm $(CORE_PYTHONS:%=test-core-%) lint docs dist bench compare procedure rivals packs luts parity clean
 
 help:
+	@echo "make env                      set up the environment of development, on NNI 2.10.1 (.venv)"
+	@echo "make env-tvm                  set up one with TVM (.venv-tvm)"
 	@echo "make demo [ARGS=...]          search SPOS networks that meet a latency limit (ARGS=--help lists the options)"
 	@echo "make test [PYTEST_ARGS=...]   lint, then the tests on NNI 2.10.1 (.venv), on NNI 3.0 (.venv-nni3) and with TVM (.venv-tvm)"
 	@echo "make test-tvm [PYTEST_ARGS=...]  tests with TVM (.venv-tvm)"
@@ -71,6 +73,10 @@ help:
 	@echo "make parity [BENCH=DIR]        compare version 1.0 with nn-Meter 2.0, run side by side (about 15 minutes)"
 	@echo "make clean                    remove the environments, build outputs and caches"
 	@echo "PYTHON=/path/to/python3       the interpreter (3.10 or newer) that the environments are made from"
+
+env: .venv/.stamp
+
+env-tvm: .venv-tvm/.stamp
 
 demo: .venv/.stamp
 	.venv/bin/nnmeter-nas demo $(ARGS)
