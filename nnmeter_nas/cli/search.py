@@ -51,7 +51,7 @@ _TRIALS = 20
 _EPILOG = f"""\
 SPACE is one of {", ".join(SPACES)};
 or module:attribute, where a module of the current folder or an installed one has an NNI search space, or
-what makes one when it is called without arguments. The hub's spaces are those of NNI 3.0.
+what makes one when it is called without arguments.
 
 strategies:
   learned  learns the accuracy from the trials, and trains what improves the front most in the light of it;
