@@ -23,7 +23,7 @@ from .experiment import Search
 from .machines import Machine, fit_machines, places
 from .manager_process import contained, free_port
 from .recorder import Recorder
-from .remote import remote_service
+from .remote import place_on
 from .run_folder import LOGS, TRIALS, RunFolder
 from .tunnels import tunnels
 
@@ -198,12 +198,10 @@ class _RunningElsewhere(_Running):
     def place(self, config: Any, home: str | None) -> None:
         """Let NNI run trials on the machines, in the folder that it sends there."""
         settings = self.search.settings
-        config.training_service = remote_service(self.machines)
-        config.nni_manager_ip = "127.0.0.1"  # where the tunnels are
+        place_on(self.machines, config)
         config.trial_gpu_number = int(settings.trial_gpus)
         if settings.concurrency is None:
             config.trial_concurrency = places(self.machines, int(settings.trial_gpus))
-        config._trial_command_params = {"python": "python3", "envs": ""}
 
     def complete(self, event: Ended) -> Ended:
         """Return the end of a trial with what NNI knows, and keep that as its outcome."""

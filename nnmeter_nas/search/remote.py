@@ -45,29 +45,32 @@ def remote_service(machines: Sequence[Machine]) -> Any:
     ])  # fmt: skip
 
 
+def place_on(machines: Sequence[Machine], config: Any) -> None:
+    """Let an experiment of NNI with this configuration run its trials on ``machines``, which have tunnels."""
+    config.training_service = remote_service(machines)
+    config.nni_manager_ip = "127.0.0.1"  # where the tunnels lead to
+    config._trial_command_params = {"python": "python3", "envs": ""}  # not this machine's path of it
+
+
 @contextmanager
 def remote_machines(
-    file: str | Path, port: int, told: Callable[[str], None] = logger.warning
-) -> Iterator[Any]:
+    file: str | Path, config: Any, port: int = 8080, told: Callable[[str], None] = logger.warning
+) -> Iterator[None]:
     """Let an experiment of one's own run its trials on the machines of ``file``.
 
-        with remote_machines("machines.yaml", port=8080) as service:
-            config = NasExperimentConfig("ts", "simplified", service)
-            config.nni_manager_ip = "127.0.0.1"
-            config._trial_command_params = {"python": "python3"}
-            experiment = NasExperiment(space, evaluator, strategy, config)
-            experiment.run(port=8080)
+        config = NasExperimentConfig("ts", "simplified", "remote")
+        with remote_machines("machines.yaml", config):
+            NasExperiment(space, evaluator, strategy, config).run()
 
     Each machine is checked first; those that cannot run trials are left out. The manager of the experiment
     listens on this machine only, and tunnels lead to it from the others.
 
     Args:
         file: as :func:`.machines.read_machines` reads it.
-        port: that the experiment will run at.
+        config: NNI's configuration of the experiment; that of the training service, the manager's address
+            and the trials' interpreter are set in it.
+        port: that the experiment will run at; by default NNI's own default.
         told: called with what the user should know of the machines.
-
-    Yields:
-        NNI's configuration of the training service.
 
     Raises:
         SettingsError: the file is wrong, or NNI is not 3.0.
@@ -76,9 +79,10 @@ def remote_machines(
     from ..nni.manager_scripts import REACH_MACHINES, environment_with, node_options
 
     check_line()
-    machines = fit_machines(read_machines(file), told)
+    machines = fit_machines(read_machines(file), told, config.trial_gpu_number or 0)
     with tunnels(machines, port, told) as reached:
         if not reached:
             raise SearchError("no machine could open a tunnel to this one")
+        place_on(reached, config)
         with environment_with({"NODE_OPTIONS": node_options(REACH_MACHINES)}):
-            yield remote_service(reached)
+            yield

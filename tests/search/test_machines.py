@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import socket
 import subprocess
@@ -15,8 +17,11 @@ from pathlib import Path
 import pytest
 
 from nnmeter_nas.errors import SearchError, SettingsError
+from nnmeter_nas.nni import NAS, nni_line
 from nnmeter_nas.search import machine
 from nnmeter_nas.search.machines import Checked, Machine, check_machines, fit_machines, places, read_machines
+from nnmeter_nas.search.manager_process import free_port
+from nnmeter_nas.search.remote import remote_machines
 from nnmeter_nas.search.tunnels import tunnels
 from ssh_hosts import Host, hosts, needs_namespaces
 
@@ -138,6 +143,29 @@ def test_each_machine_says_what_it_has_before_a_trial_goes_there(host: Host, tmp
         fit_machines([numbered], told.append, gpus=2)
     with pytest.raises(SearchError, match=r"none of the machines can run a trial: root@.*:23: ssh fails"):
         fit_machines([replace(good, port=23)], told.append)
+
+
+def test_an_experiment_of_ones_own_gets_the_machines_in_its_configuration(host: Host, tmp_path: Path) -> None:
+    if nni_line() != NAS:
+        pytest.skip("NNI 2.10.1 does not notice that a machine is gone")
+    from nni.nas.experiment.config import NasExperimentConfig
+
+    good = reached(host)
+    file = tmp_path / "machines.yaml"
+    file.write_text(json.dumps([
+        {"host": good.host, "user": good.user, "key": good.key, "known_hosts": good.known_hosts, "port": port,
+         "python": good.python}
+        for port in (22, 23)
+    ]))  # fmt: skip
+    config = NasExperimentConfig("ts", "simplified", "remote")
+    config.trial_concurrency, config.max_trial_number = 1, 2
+    told: list[str] = []
+    with remote_machines(file, config, free_port(None), told.append):
+        assert "--require" in os.environ["NODE_OPTIONS"]
+        final = config.canonical_copy()
+    assert [one.host for one in final.training_service.machine_list] == [host.address]
+    assert (final.nni_manager_ip, final.trial_command.split()[0]) == ("127.0.0.1", "python3")
+    assert "is left out: ssh fails" in told[0]
 
 
 @pytest.fixture
