@@ -358,7 +358,7 @@ def _search(search: Any, folder: RunFolder, at: int | None) -> int:
     if report.budget_minutes is not None:
         out.print(f"Trials took {report.minutes:.1f} minutes of a budget of {report.budget_minutes:g}")
     best = report.best
-    values = ", ".join(f"{name} {value:.4g}" for name, value in best.values.items())
+    values = ", ".join(f"{name} {figure(value)}" for name, value in best.values.items())
     out.print(f"Best: {best.metric:.4f} with {values}: {' '.join(best.choices.values())}", soft_wrap=True)
     for name in ("report.html", "trials.csv", "pareto.png", "best"):
         out.print(f"Saved {folder.path / name}", soft_wrap=True)
