@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from .readers.inputs import InputShape
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from typing_extensions import Self
 
 #: `predict` warns if kernels outside the measured range have more than this share of the latency.
 EXTRAPOLATED_SHARE = 0.25
@@ -481,6 +482,13 @@ class LatencyPredictor:
                 beyond = latency.basis == "measured" and has_batch(kernel)
                 self._known[form] = latency._replace(basis="extrapolated") if beyond else latency
         return [self._known[form] for form in forms]
+
+    def of_parts(self) -> Self:
+        """The predictor of models that are parts of large networks, and take what they take there."""
+        if not self.pack.warmth.exponent:
+            return self
+        card = {name: entry for name, entry in self.pack.card.items() if name != "warmth"}
+        return type(self)(replace(self.pack, card=card))
 
     def _explanation(self, graph: nx.DiGraph, kernel_graph: nx.DiGraph) -> Explanation:
         """Sum up the latencies on the nodes of ``kernel_graph``, which become those in this network."""

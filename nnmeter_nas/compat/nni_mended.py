@@ -39,8 +39,10 @@ def _mend_proxyless(_: ModuleType) -> None:
 
 
 def _mend_profiler(module: ModuleType) -> None:
+    from ..nni.patches import need_patches
     from .nni_profiler import patch_profiler
 
+    need_patches(_user)
     patch_profiler(module)
 
 

@@ -22,6 +22,7 @@ _ORIGINALS = "_before_nnmeter_nas"
 
 def patch_profiler(profiler: ModuleType) -> None:
     """Make NNI's module ``profiler`` read layers and load predictors through this package."""
+    from ..nni.parts import price_as_parts
     from . import interface
 
     patched = {
@@ -31,6 +32,7 @@ def patch_profiler(profiler: ModuleType) -> None:
     }
     setattr(profiler, _ORIGINALS, {name: getattr(profiler, name) for name in patched})
     vars(profiler).update(patched)
+    price_as_parts(profiler.NnMeterProfiler, "estimate_latency", "predictor")
     logger.info("%s: layers are read directly, not exported to ONNX", profiler.__name__)
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from .parts import price_as_parts
 from .patches import need_patches
 from .replaced import wrap
 
@@ -19,6 +20,7 @@ def patch_proxyless(user: Any) -> None:
     module: Any = importlib.import_module("nni.retiarii.oneshot.pytorch.proxyless")
     gain = "the expected latency of ProxylessNAS has a gradient"
     wrap(module.HardwareLatencyEstimator, "cal_expected_latency", _expected_latency, gain)
+    price_as_parts(module.HardwareLatencyEstimator, "_form_latency_table", "latency_predictor")
     wrap(module.ProxylessTrainer, "__init__", _with_betas_as_numbers)
     wrap(module.ArchGradientFunction, "backward", _to_weights_too, "candidates of ProxylessNAS learn")
 

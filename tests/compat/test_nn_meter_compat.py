@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,6 +42,7 @@ from nnmeter_nas.errors import (
 )
 from nnmeter_nas.files import sha256
 from nnmeter_nas.packs import import_predictor
+from nnmeter_nas.packs.warmth import Warmth
 from torchvision_stand_in import write_torchvision
 
 CPU = "cortexA76cpu_tflite21"
@@ -399,7 +401,9 @@ def test_filter_of_the_nni_example_decides_on_candidates_of_the_graph_engine(nn_
 
 
 @pytest.mark.slow  # imports NNI
-def test_table_of_nni_prices_candidates_and_what_stays(nn_meter: Any, tmp_path: Path) -> None:
+def test_table_of_nni_prices_candidates_and_what_stays(
+    nn_meter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("nni.retiarii", reason="the estimator of NNI 2.10")
     from nni.retiarii import model_wrapper
@@ -425,6 +429,11 @@ def test_table_of_nni_prices_candidates_and_what_stays(nn_meter: Any, tmp_path: 
             return self.head(self.second(self.first(self.stem(x))))
 
     file = str(tmp_path / "lut" / "table.yaml")
+    pack = load_latency_predictor(CPU).pack
+    # What small networks gain is nothing to blocks, as they are parts.
+    card = {**pack.card, "warmth": Warmth(100.0, 0.5, 0.01).to_card()}
+    warm = nn_meter_interface.nnMeterPredictor(replace(pack, card=card))
+    monkeypatch.setattr(nn_meter, "load_latency_predictor", lambda name: warm)
     with pytest.warns(LatencyWarning, match="left out: second"):
         estimator = HardwareLatencyEstimator(CPU, Space(), (1, 3, 64, 64), file)
     predict, inner = load_latency_predictor(CPU).predict, (1, 16, 32, 32)

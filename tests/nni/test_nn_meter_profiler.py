@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch import nn  # noqa: E402
 
 from nnmeter_nas import LatencyPredictor, load_latency_predictor  # noqa: E402
 from nnmeter_nas import compat as nn_meter_compat  # noqa: E402
+from nnmeter_nas.packs.warmth import Warmth  # noqa: E402
 
 pytestmark = [pytest.mark.nni3, pytest.mark.filterwarnings("ignore::nnmeter_nas.LatencyWarning")]
 
@@ -116,6 +118,15 @@ def test_profile_agrees_with_the_whole_network(
     for sample in SAMPLES:
         whole = predictor.predict(Space().freeze(sample), "torch", SHAPE)
         assert whole <= profiler.profile(sample) <= highest * whole
+
+
+def test_layers_are_priced_as_parts_of_a_large_network(profile: Callable[..., Any]) -> None:
+    predictor = load_latency_predictor(CPU)
+    card = {**predictor.pack.card, "warmth": Warmth(100.0, 0.5, 0.01).to_card()}
+    warm = LatencyPredictor(replace(predictor.pack, card=card))
+    in_large = profile(Space(), CPU).profile(SAMPLES[0])
+    assert warm.predict(Space().freeze(SAMPLES[0]), "torch", SHAPE) < 0.5 * in_large
+    assert profile(Space(), warm).profile(SAMPLES[0]) == in_large
 
 
 def test_each_layer_is_predicted_once_for_each_of_its_forms(profile: Callable[..., Any]) -> None:
