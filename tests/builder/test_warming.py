@@ -41,7 +41,10 @@ def table_of(seeds: range, warmth: Warmth) -> tuple[KernelTable, Any]:
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.3])
-def test_warmth_is_found_from_networks_and_their_kernels(exponent: float) -> None:
+def test_warmth_is_found_from_networks_and_their_kernels(
+    exponent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnmeter_nas.builder.fitting._QUICK_STEPS", 400)  # half a dozen fits
     sums = [observed(seed, COLD).ms for seed in range(60)]
     true = Warmth(float(np.quantile(sums, 0.5)), exponent, min(sums))
     table, source = table_of(range(60), true)
