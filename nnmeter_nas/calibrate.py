@@ -131,18 +131,18 @@ def fit_calibration(
     if predictor.pack.calibration is not None:
         origin = predictor.pack.card["calibration"]["made_from"]["predictor"]
         raise CalibrationError(f"{predictor.device} is calibrated already; calibrate {origin} instead")
+    of_parts = predictor.of_parts()  # constants are for what kernels take in a large network
     models: list[Kernels] = []
     latencies: list[float] = []
     scales: list[float] = []
     for model, ms in measured:
         if not 0 < ms < math.inf:
             raise CalibrationError(f"a latency of {ms!r} ms is not a positive number; give ms at batch 1")
-        explained = predictor.explain(read_model(model, model_type, input_shape))
+        explained = of_parts.explain(read_model(model, model_type, input_shape))
         nodes, intervals = explained.kernel_graph.nodes(data=True), predictor.pack.intervals
         found = [(kernel_type(data["kernel"]), data["latency_ms"]) for _, data in nodes]
-        share = explained.warm_share  # of what its kernels take in a large network, which constants are for
         scales.append(1.0 if intervals is None or not explained.doubt else intervals.scale(explained.doubt))
-        models.append([(kind, its_ms / share) for kind, its_ms in found if its_ms is not None])
+        models.append([(kind, its_ms) for kind, its_ms in found if its_ms is not None])
         latencies.append(float(ms))
         if not models[-1]:
             raise CalibrationError(f"model {len(models)} has nothing that {predictor.device} predicts")

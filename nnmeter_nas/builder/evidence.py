@@ -159,6 +159,7 @@ class Evidence:
                 end of a build.
             warmth: what the pack takes small networks to gain.
         """
-        found = findings(workspace, self.observations, self.table, ms, unseen, self.rules, self.votes)
-        found = replace(found, warmth=warmth)
+        found = findings(
+            workspace, self.observations, self.table, ms, unseen, self.rules, self.votes, warmth
+        )
         write_bytes(workspace.folder / REPORT, report_html(found).encode())

@@ -104,6 +104,7 @@ def findings(
     unseen: BoolArray | None,
     rules: Sequence[str],
     votes: Sequence[Found],
+    warmth: Warmth,
 ) -> Findings:
     """Compare what was measured with what is predicted.
 
@@ -115,6 +116,7 @@ def findings(
         unseen: which of them the fit that predicted them had not seen; None if that is so for all, at the end
             of a build.
         rules, votes: the fusion rules found.
+        warmth: what the pack takes small networks to gain.
     """
     every = np.ones(len(table.ids), bool) if unseen is None else unseen
     measured, whole = table.latency_ms[:, 0], is_network(table)
@@ -137,7 +139,7 @@ def findings(
         if name not in by_name and (one.visits or one.faults)
     ]
     device, rounds, finished = dict(workspace.device), list(workspace.rounds), unseen is None
-    return Findings(device, rounds, networks, kinds, rules, votes, left_out, finished)
+    return Findings(device, rounds, networks, kinds, rules, votes, left_out, finished, warmth)
 
 
 def _kind(name: str, ms: FloatArray, measured: FloatArray, unseen: BoolArray, total: float) -> KindFound:

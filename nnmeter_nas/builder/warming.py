@@ -33,7 +33,6 @@ def fit_warmth(table: KernelTable, source: npt.NDArray[np.int64], seed: int) -> 
     whole = is_network(table)
     measured = table.measured(str(table.devices[0]))[whole]
     below, every = float(np.quantile(measured, _BELOW)), np.arange(len(table.ids))
-
     least_ms = float(measured.min())
 
     def error(exponent: float) -> float:

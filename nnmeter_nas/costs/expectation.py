@@ -43,8 +43,5 @@ def expected_latency(table: FactorTable, probabilities: Mapping[str, torch.Tenso
     by_position = [probabilities[label] for label in table.labels]
     factors = {positions: by_position[0].new_tensor(array) for positions, array in table.factors.items()}
     expected: torch.Tensor = contracted(by_position[0].new_tensor(table.constant), factors, by_position)
-    warmth = table.header.warmth
-    if not warmth.exponent:
-        return expected
-    least = warmth.least_ms / warmth.below_ms
-    return expected * (expected / warmth.below_ms).clamp(least, 1.0) ** warmth.exponent
+    latency: torch.Tensor = table.header.warmth.ms(expected)
+    return latency

@@ -330,7 +330,8 @@ def _measure(
         return Measure(name, unit, table)
 
     def values(rows: IndexArray) -> FloatArray:
-        return warmth.ms(pricing.values(rows)[:, column])
+        found: FloatArray = warmth.ms(pricing.values(rows)[:, column])
+        return found
 
     return Measure(name, unit, None, _checked(values, pricing.space))
 

@@ -171,7 +171,7 @@ class FactorTable:
             for position in positions:
                 values = values[row[position]]
             total += values
-        return float(self.header.warmth.ms(total)) if self.header.warmth.exponent else float(total)
+        return float(self.header.warmth.ms(total))
 
     @cached_property
     def _plain(self) -> tuple[dict[str, dict[str, int]], list[tuple[Positions, Any]]]:
@@ -191,7 +191,8 @@ class FactorTable:
             rows = slice(start, start + _ROWS_AT_ONCE)
             for positions, array in self.factors.items():
                 total[rows] += array[tuple(columns[p][rows] for p in positions)]
-        return self.header.warmth.ms(total) if self.header.warmth.exponent else total
+        found: FloatArray = self.header.warmth.ms(total)
+        return found
 
     def latency(self, architecture: Mapping[str, Any]) -> float:
         """Latency in ms of an architecture that maps labels to candidates.
@@ -232,6 +233,8 @@ class FactorTable:
     @property
     def sums(self) -> FactorTable:
         """The table whose values are the sums of the factors; it ranks architectures as this one does."""
+        if not self.header.warmth.exponent:
+            return self
         return replace(self, header=replace(self.header, warmth=COLD))
 
     @property

@@ -39,14 +39,14 @@ class Warmth:
     exponent: float = 0.0
     least_ms: float = 1.0
 
-    def share(self, sums: FloatArray | float) -> FloatArray:
-        """Latency over the sum of the kernels, for sums in ms of any shape."""
-        within = np.clip(np.divide(sums, self.below_ms), self.least_ms / self.below_ms, 1.0)
-        return np.asarray(within**self.exponent)
+    def share(self, sums: Any) -> Any:
+        """Latency over the sum of the kernels, for sums in ms: a number, a NumPy array or a torch tensor."""
+        within = (np.float64(sums) if isinstance(sums, float | int) else sums) / self.below_ms
+        return within.clip(self.least_ms / self.below_ms, 1.0) ** self.exponent
 
-    def ms(self, sums: FloatArray | float) -> FloatArray:
-        """Latency in ms of networks, from the sums of their kernels in ms."""
-        return np.asarray(sums * self.share(sums))
+    def ms(self, sums: Any) -> Any:
+        """Latency in ms of networks, from the sums of their kernels in ms, as in :meth:`share`."""
+        return sums * self.share(sums) if self.exponent else sums
 
     def sums(self, ms: FloatArray | float) -> FloatArray:
         """Inverse of :meth:`ms`; limits may be infinite."""

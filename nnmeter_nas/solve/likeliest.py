@@ -53,8 +53,9 @@ def likeliest(
     nats = [-np.log(np.maximum(odds[label], _LEAST_ODDS)) for label in table.labels]
     if np.isinf(limit):
         return np.array([values.argmin() for values in nats])
+    sums = table.sums
     for price in (0.0, *(2.0**k / limit for k in range(_LOWEST, _HIGHEST + 1))):
-        rows = least(_priced(table.sums, nats, price), _RANKED)
+        rows = least(_priced(sums, nats, price), _RANKED)
         rows = rows[table.values(rows) <= limit]
         if len(rows):
             cost = sum(values[rows[:, position]] for position, values in enumerate(nats))
