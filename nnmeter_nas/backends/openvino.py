@@ -79,7 +79,8 @@ class _Loaded:
             readings.append(_mean_ms(request))
         nodes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ordered_ops()}
         kernels = []
-        for name in readings[0]:
+        # The last reading lacks what only the first run computes, such as a product of constants.
+        for name in readings[-1]:
             info = nodes[name].get_rt_info() if name in nodes else {}
             originals = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
             operators = {operator_of(one) for one in originals.split(",") if one}

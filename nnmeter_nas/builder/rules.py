@@ -10,7 +10,8 @@ import networkx as nx
 
 from ..backends.base import KernelTime
 from ..graph.traversal import topological_order
-from ..kernels.fusion import Kernel, folds_bn, fuse, parse_rules
+from ..kernels.fusion import FusionRules, Kernel, folds_bn, fuse, parse_rules
+from ..kernels.patterns import PATTERNS
 from ..ops import RULE_NAMES, VIEW_OPS
 
 #: Rules of every runtime that we know; they hold where a device does not tell.
@@ -23,11 +24,16 @@ _MOST = 0.5
 _MIXED = (0.1, 0.9)
 
 
+#: Operators that could be one kernel, in the words of fusion rules, and whether they were.
+_Vote = tuple[tuple[str, ...], bool]
+
+
 class Found(NamedTuple):
     """How often operators that could have fused were fused.
 
     Attributes:
-        names: the operators in the words of fusion rules, the last of which may join those before it.
+        names: the operators in the words of fusion rules, the last of which may join those before it; or a
+            whole pattern alone.
         fused, seen: number of occurrences.
         uncertain: whether they do not tell if there is a rule.
     """
@@ -52,15 +58,18 @@ def find_rules(runs: Iterable[tuple[nx.DiGraph, Sequence[KernelTime]]]) -> tuple
     Returns:
         The rules, as :func:`nnmeter_nas.kernels.fusion.parse_rules` takes them, and all votes.
     """
-    votes: dict[tuple[str, ...], list[bool]] = defaultdict(list)
-    for graph, kernels in runs:
-        for names, fused in _occurrences(graph, kernels):
-            for length in (2, 3):
-                if len(names) >= length:
-                    votes[names[-length:]].append(fused)
-    found = [Found(names, sum(of_names), len(of_names)) for names, of_names in sorted(votes.items())]
+    runs = list(runs)
+    patterns = _counted((name, fused) for graph, kernels in runs for name, fused in _whole(graph, kernels))
+    rules = [one for one in patterns if one.seen >= _LEAST_SEEN and one.share > _MOST]
+    units = parse_rules("->".join(one.names) for one in rules)
+    found = _counted(
+        (names[-length:], fused)
+        for graph, kernels in runs
+        for names, fused in _occurrences(graph, kernels, units)
+        for length in (2, 3)
+        if len(names) >= length
+    )
     known = [one for one in found if one.seen >= _LEAST_SEEN]
-    rules: list[Found] = []
     for pair in (one for one in known if len(one.names) == 2):
         longer: list[Found] = []
         if _MIXED[0] < pair.share < _MIXED[1]:
@@ -71,16 +80,40 @@ def find_rules(runs: Iterable[tuple[nx.DiGraph, Sequence[KernelTime]]]) -> tuple
         joined = pair.fused - sum(one.fused for one in longer)
         if seen and joined / seen > _MOST:
             rules.append(pair)
-    return sorted("->".join(one.names) for one in rules), found
+    return sorted("->".join(one.names) for one in rules), [*patterns, *found]
 
 
-def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> Iterator[tuple[tuple[str, ...], bool]]:
+def _counted(votes: Iterable[_Vote]) -> list[Found]:
+    """Count the votes of each name."""
+    of_names: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    for names, fused in votes:
+        of_names[names].append(fused)
+    return [Found(names, sum(votes), len(votes)) for names, votes in sorted(of_names.items())]
+
+
+def _whole(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> Iterator[_Vote]:
+    """Yield each whole pattern that only some runtimes know, and whether its core ran as one kernel."""
+    owner = _owners(kernels)
+    patterns = {pattern.name: pattern for pattern in PATTERNS if pattern.core}
+    units = FusionRules(frozenset(), units=frozenset(patterns))
+    for unit in {id(unit): unit for unit in _patterns(graph, units).values()}.values():
+        core = [name for name in unit.members if graph.nodes[name]["op"] in patterns[unit.op].core]
+        if all(name in owner for name in core):
+            yield (unit.op,), len({owner[name] for name in core}) == 1
+
+
+def _owners(kernels: Sequence[KernelTime]) -> dict[str, int]:
+    """For each operator, the number of the kernel that it ran in."""
+    return {name: i for i, kernel in enumerate(kernels) for name in kernel.operators}
+
+
+def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime], units: FusionRules) -> Iterator[_Vote]:
     """Yield each chain of operators that could be one kernel, and whether the last joined those before.
 
-    A whole pattern such as squeeze-excite counts as one operator.
+    A whole pattern such as squeeze-excite, one of ``units``, counts as one operator.
     """
-    owner = {name: i for i, kernel in enumerate(kernels) for name in kernel.operators}
-    unit = _patterns(graph)
+    owner = _owners(kernels)
+    unit = _patterns(graph, units)
     chains: dict[str, tuple[str, ...]] = {}
     for name in topological_order(graph):
         op = graph.nodes[name]["op"]
@@ -99,8 +132,8 @@ def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> Iterator[t
         chains[name] = head if op == "bn" and len(head) == 1 and folds_bn(head[0]) else (*head, rule_name)
 
 
-def _patterns(graph: nx.DiGraph) -> dict[str, Kernel]:
-    """For each operator that is part of a whole pattern: the pattern."""
-    # Without rules, only patterns have more than one member.
-    kernels = [kernel for _, kernel in fuse(graph, parse_rules([])).nodes(data="kernel")]
+def _patterns(graph: nx.DiGraph, units: FusionRules) -> dict[str, Kernel]:
+    """For each operator that is part of a whole pattern, one of ``units``: the pattern."""
+    # Without pairs, only patterns have more than one member.
+    kernels = [kernel for _, kernel in fuse(graph, units).nodes(data="kernel")]
     return {name: kernel for kernel in kernels if len(kernel.members) > 1 for name in kernel.members}

@@ -17,7 +17,7 @@ import networkx as nx
 from ..graph.traversal import topological_order
 from ..graph.unknown import UNKNOWN_WORK
 from ..ops import RULE_NAMES, VIEW_OPS
-from .patterns import PATTERNS, Pattern
+from .patterns import COMMON_PATTERNS, PATTERNS, Pattern
 
 #: Batch norm folds into the weights of these, so rules that hold after them hold after it too.
 _FOLDS_BN = frozenset({"conv", "dwconv", "convtranspose", "fc"})
@@ -79,18 +79,18 @@ class FusionRules:
         several_readers: whether operators may join a kernel that several operators read; each of them may.
         earliest_kernel: which kernel an operator joins if it could join several: the kernel of its first
             operand, or the one that starts earliest in topological order.
-        apart: kernel types of whole patterns that stay the operators that they are made of.
+        units: names of the whole patterns that become one unit.
     """
 
     pairs: frozenset[tuple[str, ...]]
     several_readers: bool = False
     earliest_kernel: ClassVar[bool] = False
-    apart: frozenset[str] = frozenset()
+    units: frozenset[str] = COMMON_PATTERNS
 
     @property
     def patterns(self) -> Sequence[Pattern]:
         """Whole patterns that become one unit before any pair is tried, in the order to try them."""
-        return [pattern for pattern in PATTERNS if pattern[0] not in self.apart]
+        return [pattern for pattern in PATTERNS if pattern.name in self.units]
 
     def name(self, data: Mapping[str, Any]) -> str:
         """Name that a kernel uses for the operator of a model-graph node."""
@@ -103,16 +103,18 @@ class FusionRules:
 
 
 def parse_rules(lines: Iterable[str]) -> FusionRules:
-    """Parse rules such as ``"conv->relu"`` or ``"conv->add->relu"``.
+    """Parse rules such as ``"conv->relu"``, ``"conv->add->relu"`` or ``"attention"``, a whole pattern.
 
-    >>> sorted(parse_rules(["conv->relu", "add->relu"]).pairs)
-    [('add', 'relu'), ('conv', 'relu')]
+    >>> rules = parse_rules(["conv->relu", "add->relu", "attention"])
+    >>> sorted(rules.pairs), sorted(rules.units)
+    ([('add', 'relu'), ('conv', 'relu')], ['attention', 'se'])
     """
-    pairs = frozenset(tuple(name.strip() for name in line.split("->")) for line in lines)
-    for names in pairs:
+    rules = {tuple(name.strip() for name in line.split("->")) for line in lines}
+    units = {(pattern.name,) for pattern in PATTERNS} & rules
+    for names in rules - units:
         if not 2 <= len(names) <= _LOOKS_BACK + 1 or not all(names):
             raise ValueError(f"{'->'.join(names)!r} is no rule such as 'conv->relu' or 'conv->add->relu'")
-    return FusionRules(pairs)
+    return FusionRules(frozenset(rules - units), units=COMMON_PATTERNS.union(*units))
 
 
 def folds_bn(op: str) -> bool:
@@ -232,30 +234,19 @@ def _find_patterns(graph: nx.DiGraph, patterns: Sequence[Pattern]) -> dict[str, 
     found: dict[str, Kernel] = {}
     by_start: dict[str, list[Pattern]] = {}
     for pattern in patterns:
-        for op in pattern[1]:
+        for op in pattern.found_by:
             by_start.setdefault(op, []).append(pattern)
     for name, op in graph.nodes(data="op"):
-        for pattern_type, _, match in by_start.get(op, ()):
-            members = match(graph, name)
+        for pattern in by_start.get(op, ()):
+            members = pattern.match(graph, name)
             if members and found.keys().isdisjoint(members):
-                found.update(dict.fromkeys(members, _pattern_unit(graph, pattern_type, members)))
+                found.update(dict.fromkeys(members, _pattern_unit(graph, pattern, members)))
                 break
     return found
 
 
-def _pattern_unit(graph: nx.DiGraph, pattern_type: str, members: list[str]) -> Kernel:
+def _pattern_unit(graph: nx.DiGraph, pattern: Pattern, members: list[str]) -> Kernel:
     """Make one unit of a pattern. The first operator of a chain such as ``conv-bn-relu`` names it."""
-    op, *joined = pattern_type.split("-")
-    first, last = graph.nodes[members[0]], graph.nodes[members[-1]]
-    if joined:
-        return Kernel(op, members, first["attrs"], first["in_shapes"], last["out_shapes"], joined)
-    attrs = _pattern_attrs(graph, op, members)
-    return Kernel(op, members, attrs, first["in_shapes"][:1], last["out_shapes"])
-
-
-def _pattern_attrs(graph: nx.DiGraph, op: str, members: list[str]) -> dict[str, Any]:
-    """Attributes that the kernel features of a pattern need."""
-    if op != "se":
-        return {}
-    widths = [graph.nodes[m]["out_shapes"][0][1] for m in members if graph.nodes[m]["op"] in ("conv", "fc")]
-    return {"squeezed": widths[0]}
+    op, *joined = pattern.name.split("-")
+    attrs, in_shapes, out_shapes = pattern.sizes(graph, members)
+    return Kernel(op, members, attrs, in_shapes, out_shapes, joined)

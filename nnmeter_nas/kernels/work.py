@@ -20,10 +20,12 @@ class DeclaredWork(NamedTuple):
 
 
 def declared_work(kernel: Kernel) -> DeclaredWork:
-    """Work of the head operator of ``kernel``.
+    """Work of the head operator of ``kernel``, or of an attention.
 
     An undeclared operator reads all its operands, writes all its outputs and multiplies nothing.
     """
+    if kernel.op == "attention":
+        return _work_of_attention(kernel)
     operator = OPERATORS.get(kernel.op)
     if operator is None:
         written = float(sum(map(math.prod, kernel.out_shapes)))
@@ -33,6 +35,15 @@ def declared_work(kernel: Kernel) -> DeclaredWork:
     work = operator.work(node)
     amounts = work.macs, work.read, work.written, work.params or 0, operator.launches(node)
     return DeclaredWork(*map(float, amounts))
+
+
+def _work_of_attention(kernel: Kernel) -> DeclaredWork:
+    """Two products; the scores between them are written too."""
+    query, key, _ = kernel.in_shapes
+    [result] = kernel.out_shapes
+    scores = math.prod(query[:-1]) * key[-1]
+    macs = scores * (query[-1] + result[-1])
+    return DeclaredWork(macs, sum(map(math.prod, kernel.in_shapes)), math.prod(result) + scores, 0.0)
 
 
 def work_of(kernel: Kernel) -> tuple[float, float, float, float]:

@@ -27,7 +27,6 @@ from ..errors import PackError
 from ..files import sha256, write_bytes, write_npz
 from ..kernels.configuration import kernel_type
 from ..kernels.fusion import FusionRules, Kernel, fuse, parse_rules
-from ..kernels.patterns import PATTERNS
 from .calibration import Calibration
 from .doubt import Doubt, Prototypes, doubt_of
 from .estimates import Rates, fit_rates, rates_from_card, with_estimates
@@ -279,8 +278,8 @@ def read_yaml(content: bytes, name: str) -> dict[str, Any]:
 
 def _for_predictors(rules: FusionRules, predictors: KernelPredictors) -> FusionRules:
     """``rules`` without the whole patterns that ``predictors`` do not know: their operators are priced."""
-    units = [Kernel(name, [], {}, [], []) for name, _, _ in PATTERNS]
-    return replace(rules, apart=frozenset(unit.op for unit in units if not predictors.covers(unit)))
+    known = {name for name in rules.units if predictors.covers(Kernel(name, [], {}, [], []))}
+    return replace(rules, units=frozenset(known))
 
 
 def _weights(folder: Path) -> Arrays:

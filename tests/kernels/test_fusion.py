@@ -17,6 +17,7 @@ from nnmeter_nas.benchmarks.parity.predictors import nnmeter_rules
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from nnmeter_nas.graph.traversal import topological_order
 from nnmeter_nas.kernels import fusion
+from nnmeter_nas.kernels.configuration import Configuration, configuration
 from nnmeter_nas.kernels.fusion import FusionRules, Kernel, fuse, parse_rules
 from nnmeter_nas.ops import VIEW_OPS
 from nnmeter_nas.packs.nnmeter1.rules import parse_nnmeter_rules
@@ -37,6 +38,9 @@ RULES |= {
     f"{name} 1.0": parse_nnmeter_rules(nnmeter_rules(about["fusion_rules"]))
     for name, about in devices().items()
 }
+#: Those of a device that runs attention as one kernel.
+ATTENTION = "attention"
+RULES[ATTENTION] = parse_rules(["attention", "conv->bn", "conv->relu", "add->relu"])
 
 CONV: dict[str, Any] = {"kernel": (3, 3), "padding": "same", "out_channels": 8}
 ONE_BY_ONE: dict[str, Any] = {"kernel": (1, 1), "out_channels": 8}
@@ -125,6 +129,48 @@ def add_shuffle(graph: nx.DiGraph, prefix: str, source: str) -> list[str]:
     return [split, swap, add_op(graph, f"{prefix}.join", "reshape", [swap], {"shape": SHAPE})]
 
 
+#: Where attention scales and masks its scores, in models.
+ATTENTIONS = ("scaled scores", "divided scores", "scaled factors", "scaled query", "mask")
+
+
+def add_attention(
+    graph: nx.DiGraph, prefix: str, source: str, spelling: str, turned: bool = True
+) -> list[str]:
+    """Add an attention over :data:`SHAPE` of eight heads, and return the names of its operators.
+
+    Args:
+        graph, prefix, source: where to add it.
+        spelling: one of :data:`ATTENTIONS`.
+        turned: whether query, value and result are transposed.
+    """
+
+    def add(name: str, op: str, *inputs: str, **attrs: Any) -> str:
+        return add_op(graph, f"{prefix}.{name}", op, inputs, attrs)
+
+    query = key = value = source
+    names = []
+    if turned:
+        names = [add(name, "transpose", source, perm=(0, 2, 1, 3)) for name in ("query", "value")]
+        query, value = names
+    if spelling in ("scaled factors", "scaled query"):
+        query = add("scale_query", "mul", query, const=0.6)
+        names.append(query)
+    key = add("key", "transpose", key, perm=(0, 1, 3, 2))
+    if spelling == "scaled factors":
+        key = add("scale_key", "mul", key, const=0.6)
+        names.append(key)
+    names.append(add("scores", "matmul", query, key))
+    if spelling == "divided scores":
+        names.append(add("scale", "div", names[-1], const=2.8))
+    if spelling in ("scaled scores", "mask"):
+        names.append(add("scale", "mul", names[-1], const=0.35))
+    if spelling == "mask":
+        names.append(add("mask", "add", names[-1], const_shape=(8, 8)))
+    names.append(add("weights", "softmax", names[-1], axis=-1))
+    names.append(add("mix", "matmul", names[-1], value))
+    return [*names, add("back", "transpose", names[-1], perm=(0, 2, 1, 3))] if turned else names
+
+
 def kernels(graph: nx.DiGraph, device: str) -> list[Kernel]:
     return [kernel for _, kernel in fuse(graph, RULES[device]).nodes(data="kernel")]
 
@@ -139,7 +185,7 @@ def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
     """Finished graphs with branches, joins, views, several outputs and the patterns that fusion matches."""
     graph = new_graph()
     names = [add_input(graph, "x", SHAPE)]
-    kinds = [*UNARY, "add", "mul", "concat", "views", "spelt", "se", "shuffle"]
+    kinds = [*UNARY, "add", "mul", "concat", "views", "spelt", "se", "attention", "shuffle"]
     for i in range(draw(st.integers(1, 10))):
         kind = draw(st.sampled_from(kinds))
         source = draw(st.sampled_from(names[-4:]))
@@ -161,6 +207,9 @@ def random_graphs(draw: st.DrawFn) -> nx.DiGraph:
                 graph, f"se{i}", source, draw(st.booleans()), draw(st.sampled_from(["sigmoid", "relu6"]))
             )
             names.append(members[-1])
+        elif kind == "attention":
+            spelling = draw(st.sampled_from(ATTENTIONS))
+            names += add_attention(graph, f"attention{i}", source, spelling, draw(st.booleans()))[-2:]
         else:
             names.append(add_shuffle(graph, f"shuffle{i}", source)[-1])
     if draw(st.booleans()):
@@ -197,7 +246,8 @@ def test_kernel_graph_is_acyclic_and_keeps_every_dependency(graph: nx.DiGraph, d
 def test_other_kernels_read_only_the_last_operator_of_a_kernel(graph: nx.DiGraph, device: str) -> None:
     for kernel in kernels(graph, device):
         inside = set(kernel.members)
-        assert kernel.out_shapes == graph.nodes[kernel.members[-1]]["out_shapes"]
+        if kernel.op != "attention":
+            assert kernel.out_shapes == graph.nodes[kernel.members[-1]]["out_shapes"]
         for name in kernel.members[:-1]:
             assert set(graph.successors(name)) <= inside
             assert name not in graph.graph["outputs"]
@@ -385,6 +435,38 @@ def test_batch_norm_before_squeeze_excite_still_folds_into_its_convolution() -> 
     add_op(graph, "b", "bn", ["c"])
     add_squeeze_excite(graph, "se", "b")
     assert types(finish(graph)) == ["dwconv-bn", "se"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("spelling", ATTENTIONS)
+def test_every_form_of_attention_is_one_kernel_where_the_device_knows_it(spelling: str, turned: bool) -> None:
+    graph = new_graph()
+    start = add_op(graph, "start", "conv", [add_input(graph, "x", SHAPE)], CONV)
+    members = add_attention(graph, "a", start, spelling, turned)
+    add_op(graph, "last", "relu", members[-1:])
+    finish(graph)
+    assert types(graph, ATTENTION) == ["attention", "conv", "relu", "transpose"]
+    [whole] = [kernel for kernel in kernels(graph, ATTENTION) if kernel.op == "attention"]
+    assert set(whole.members) == set(members)
+    assert configuration(whole) == Configuration(
+        "attention", (8, 8, 8, 8, 8, 8, *configuration(whole).sizes[6:]), (2 * 8**4, 3 * 512, 1024, 0)
+    )
+    assert "attention" not in types(graph, CPU), "other devices run its operators"
+
+
+@pytest.mark.parametrize("inside", ["a.scores", "a.weights", "a.scale"])
+def test_attention_with_another_consumer_inside_is_not_fused(inside: str) -> None:
+    graph = new_graph()
+    members = add_attention(graph, "a", add_input(graph, "x", SHAPE), "scaled scores")
+    set_outputs(graph, [members[-1], add_op(graph, "other", "relu", [inside])])
+    assert "attention" not in types(finish(graph), ATTENTION)
+
+
+def test_softmax_over_another_axis_is_no_attention() -> None:
+    graph = new_graph()
+    add_attention(graph, "a", add_input(graph, "x", SHAPE), "mask")
+    graph.nodes["a.weights"]["attrs"]["axis"] = 1
+    assert "attention" not in types(finish(graph), ATTENTION)
 
 
 @pytest.mark.parametrize("device", DEVICES)

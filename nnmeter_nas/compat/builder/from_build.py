@@ -82,6 +82,8 @@ def _rules(evidence: Evidence) -> dict[str, dict[str, bool]]:
     found: dict[str, dict[str, bool]] = {}
     for vote in evidence.votes:
         obeyed = "->".join(vote.names) in evidence.rules
+        if len(vote.names) == 1:
+            continue  # a whole pattern, which has no rule there
         # Nobody writes down the longer chains that are none: their pairs tell.
         if obeyed or (len(vote.names) == 2 and not vote.uncertain):
             for names in product(*(_RULE_NAMES.get(name, (name,)) for name in vote.names)):

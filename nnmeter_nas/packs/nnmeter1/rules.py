@@ -16,7 +16,7 @@ import networkx as nx
 
 from ...errors import PackError
 from ...kernels.fusion import FusionRules, Kernel
-from ...kernels.patterns import Pattern, chain
+from ...kernels.patterns import Pattern, Sizes, chain
 
 #: nn-Meter's names of canonical operators, where the two differ.
 NNMETER_NAMES = {"relu6": "relu", "clip": "relu", "globalavgpool": "gap"}
@@ -44,7 +44,9 @@ class NnMeterRules(FusionRules):
         """The chains, and the patterns that nn-Meter looks for on every device."""
         # An operator with another name here may have the name of the first operator of a chain.
         chains = (
-            ("-".join(ops), frozenset({ops[0], *NNMETER_NAMES}), partial(_find_chain, ops))
+            Pattern(
+                "-".join(ops), frozenset({ops[0], *NNMETER_NAMES}), partial(_find_chain, ops), _sizes_of_chain
+            )
             for ops in self.chains
         )
         return (*chains, *super().patterns)
@@ -99,3 +101,9 @@ def _nnmeter_name(data: Mapping[str, Any]) -> str:
 
 def _find_chain(ops: tuple[str, ...], graph: nx.DiGraph, name: str) -> list[str] | None:
     return chain(graph, name, *((op,) for op in ops), called=_nnmeter_name)
+
+
+def _sizes_of_chain(graph: nx.DiGraph, members: list[str]) -> Sizes:
+    """The attributes and inputs of the first operator, and the outputs of the last."""
+    first, last = graph.nodes[members[0]], graph.nodes[members[-1]]
+    return Sizes(first["attrs"], first["in_shapes"], last["out_shapes"])
