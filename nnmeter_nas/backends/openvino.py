@@ -85,7 +85,8 @@ class _Loaded:
             originals = str(info["originalLayersNames"].astype(str)) if "originalLayersNames" in info else ""
             operators = {operator_of(one) for one in originals.split(",") if one}
             ms = _median_ms([reading[name] for reading in readings], size)
-            kernels.append(KernelTime(tuple(sorted(operators)), name, ms))
+            kind = str(info["layerType"].astype(str)) if "layerType" in info else name
+            kernels.append(KernelTime(tuple(sorted(operators)), kind, ms))
         return kernels
 
 

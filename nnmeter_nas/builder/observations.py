@@ -67,7 +67,7 @@ def observe(
         return None
     halves = _summed_up(taken[::2], undisturbed), _summed_up(taken[1::2], undisturbed)
     ms = _summed_up(taken, undisturbed)
-    return Observation(name, graph, ms, halves, _completed(graph, _kernels(taken, ms)))
+    return Observation(name, graph, ms, halves, _completed(graph, _kernels(graph, taken, ms)))
 
 
 def unusable(visits: Sequence[Visit], faults: Sequence[str]) -> str:
@@ -86,13 +86,19 @@ def _summed_up(visits: Sequence[Visit], undisturbed: Undisturbed | None) -> floa
     return float(np.quantile([visit.ms for visit in visits], _QUANTILE))
 
 
-def _kernels(visits: Sequence[Visit], ms: float) -> list[KernelTime]:
+def _kernels(graph: nx.DiGraph, visits: Sequence[Visit], ms: float) -> list[KernelTime]:
     """The median of each kernel's share of a visit, of the ``ms`` of all."""
     shares: dict[tuple[tuple[str, ...], str], list[float]] = {}
     for visit in visits:
-        total = sum(kernel.ms for kernel in visit.kernels or ())
+        taken: dict[tuple[tuple[str, ...], str], float] = {}
         for kernel in visit.kernels or ():
-            shares.setdefault((kernel.operators, kernel.kind), []).append(kernel.ms / total if total else 0.0)
+            # A runtime makes up names of its own, which may differ each time that it loads the network.
+            operators = tuple(name for name in kernel.operators if name in graph)
+            key = operators, "" if operators else kernel.kind
+            taken[key] = taken.get(key, 0.0) + kernel.ms
+        total = sum(taken.values())
+        for key, kernel_ms in taken.items():
+            shares.setdefault(key, []).append(kernel_ms / total if total else 0.0)
     medians = {key: float(np.median(of_kernel)) for key, of_kernel in shares.items()}
     total = sum(medians.values())
     return [KernelTime(ops, kind, ms * share / total) for (ops, kind), share in medians.items() if total]

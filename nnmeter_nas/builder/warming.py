@@ -74,5 +74,5 @@ def cross_fitted_warm(
     whole, measured = is_network(table), table.measured(str(table.devices[0]))
     found = cross_fitted(as_in_large(table, source, warmth), source, seed)
     ms = found.ms * warmth.share(_of_runs(found.ms, source))
-    errors = replace(found.errors, absolute=np.abs(np.log(ms / measured))[whole])
+    errors = replace(found.errors, absolute=np.abs(np.log(ms[whole] / measured[whole])))
     return CrossFitted(ms, errors)
