@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +13,7 @@ import networkx as nx
 
 from ..extras import load_extra
 from ..files import write_bytes
-from ..readers.onnx.writer import operator_of, to_onnx
+from ..readers.onnx.writer import PART, operator_of, to_onnx
 from .base import KernelTime, Session
 from .host import cpu_ms, random_input
 
@@ -50,6 +51,7 @@ class _Loaded:
     def __init__(self, openvino: Any, path: Path) -> None:
         core = openvino.Core()
         self._core, self._model = core, core.read_model(str(path))
+        _name_parts(self._model)
         self._request = self._compiled(profiled=False).create_infer_request()
         self._values = [_values(one) for one in self._model.inputs]
 
@@ -88,6 +90,18 @@ class _Loaded:
             kind = str(info["layerType"].astype(str)) if "layerType" in info else name
             kernels.append(KernelTime(tuple(sorted(operators)), kind, ms))
         return kernels
+
+
+def _name_parts(model: Any) -> None:
+    """Name nodes that OpenVINO's reader made of a part of an ONNX node after that node: the next one named.
+
+    Of an LSTM, for example, only a transpose at its end keeps the name.
+    """
+    for node in reversed(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        readers = [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
+        if readers and re.fullmatch(rf"{node.get_type_name()}_\d+", name):
+            node.set_friendly_name(f"{operator_of(readers[0].get_friendly_name())}{PART}{name}")
 
 
 def _mean_ms(request: Any) -> dict[str, float]:

@@ -88,6 +88,7 @@ def test_a_network_computes_what_its_onnx_file_computes(seed: int) -> None:
 
 
 CONV = {"out_channels": 12, "kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1), (1, 1)), "bias": True}
+STEPS_FIRST: tuple[str, dict[str, Any]] = ("transpose", {"perm": (1, 0, 2)})
 POOL = {"kernel": (3, 3), "stride": (1, 1), "padding": ((1, 1), (1, 1))}
 ALONE: dict[str, tuple[tuple[int, ...], str, dict[str, Any]]] = {
     "conv": (MAP, "conv", CONV),
@@ -154,6 +155,11 @@ def test_operators_of_several_tensors() -> None:
     check(finish(graph))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_recurrent_layer_keeps_its_gates_apart(bias: bool) -> None:
+    check(chain(TOKENS, STEPS_FIRST, ("lstm", {"hidden": 12, "bias": bias}), STEPS_FIRST))
+
+
 def test_tokens_become_a_map_and_a_map_tokens() -> None:
     to_tokens = [("reshape", {"shape": (1, 8, 120)}), ("transpose", {"perm": (0, 2, 1)}), ("norm", {})]
     to_map = [("transpose", {"perm": (0, 2, 1)}), ("reshape", {"shape": MAP}), ("conv", CONV)]
@@ -209,6 +215,15 @@ def test_what_cannot_be_written_is_named() -> None:
     line = chain((1, 8, 16), ("conv", {"out_channels": 8, "kernel": (3,), "stride": (1,)}))
     with pytest.raises(ReaderError, match=r"'conv0': an operator 'conv' of the shape \(1, 8, 16\) cannot"):
         to_tflite(line)
+    both = chain(TOKENS, STEPS_FIRST, ("lstm", {"hidden": 8, "directions": 2}))
+    with pytest.raises(ReaderError, match="'lstm1': an operator 'lstm' of two directions"):
+        to_tflite(both)
+    state = new_graph()
+    steps = add_op(state, "steps", "transpose", [add_input(state, "x", TOKENS)], {"perm": (1, 0, 2)})
+    add_op(state, "lstm", "lstm", [steps], {"hidden": 8})
+    add_op(state, "relu", "relu", [("lstm", 1)])
+    with pytest.raises(ReaderError, match="'relu' reads a result of 'lstm' that TFLite does not tell"):
+        to_tflite(finish(state))
 
 
 def test_a_seed_decides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ...extras import load_extra
 from ...graph.model_graph import output_names
 from ...graph.traversal import topological_order
 from ...ops import OPERATORS
+from ...ops.recurrent import GATES
 from ..entries import fills
 from ..weights import random_weights
 
@@ -127,9 +128,13 @@ class _Node:
         return self.inputs[0]
 
     def add(self, kind: str, inputs: Sequence[str], part: str = "", outputs: int = 1, **attrs: Any) -> str:
-        """Add a node, the last of the operator unless it is a ``part``; return the name of its result."""
+        """Add a node, the last of the operator unless it is a ``part``; return the name of its first result.
+
+        Further results are those of the operator.
+        """
         name = f"{self.name}{PART}{part}" if part else self.name
-        self._writer.node(kind, name, inputs, [tensor(name, slot) for slot in range(outputs)], attrs)
+        results = [name, *(tensor(self.name, slot) for slot in range(1, outputs))]
+        self._writer.node(kind, name, inputs, results, attrs)
         return name
 
     def weights(self, part: str, *shape: int) -> str:
@@ -202,6 +207,30 @@ def _fc(node: _Node) -> None:
 @_writes("matmul")
 def _matmul(node: _Node) -> None:
     node.add("MatMul", _with_constant(node))
+
+
+@_writes("lstm", "gru", "rnn")
+def _recurrent(node: _Node) -> None:
+    """ONNX has an axis for the directions after the steps, and no projections."""
+    if node.attrs.get("projected"):
+        raise ReaderError(f"{node.name!r}: a projected {node.op!r} cannot be written to ONNX")
+    steps, batch, features = node.shape
+    hidden, directions = node.attrs["hidden"], node.attrs.get("directions", 1)
+    gates = GATES[node.op] * hidden
+    operands = [
+        node.x,
+        node.weights("weight", directions, gates, features),
+        node.weights("recurrent", directions, gates, hidden),
+        node.weights("bias", directions, 2 * gates) if node.attrs.get("bias") else "",
+        "",
+        *node.inputs[1:],
+    ]
+    direction = "bidirectional" if directions == 2 else "forward"
+    result = node.add(OPERATORS[node.op].onnx[0], operands, "steps", node.results, hidden_size=hidden,
+                      direction=direction)  # fmt: skip
+    if directions == 2:
+        result = node.add("Transpose", [result], "together", perm=[0, 2, 1, 3])
+    node.add("Reshape", [result, node.ints("shape", (steps, batch, directions * hidden))])
 
 
 @_writes("add", "sub", "mul", "div", "maximum", "minimum")

@@ -67,6 +67,12 @@ class TfliteFile:
         """Add a tensor of floats that an operator computes or the user gives."""
         return self._add(name, shape, "FLOAT32", buffer=0)
 
+    def state(self, name: str, shape: Sequence[int]) -> int:
+        """Add a tensor of floats that an operator keeps between its steps; it starts as zeros."""
+        index = self.tensor(name, shape)
+        self._tensors[index].isVariable = True
+        return index
+
     def floats(self, name: str, values: Any) -> int:
         """Add a constant of floats."""
         return self._constant(name, np.asarray(values, np.float32), "FLOAT32")

@@ -52,7 +52,7 @@ _ARITHMETIC = {
 }  # fmt: skip
 _REDUCTIONS = {"mean": "MEAN", "sum": "SUM", "max": "REDUCE_MAX", "min": "REDUCE_MIN"}
 #: Operators that read values in the order of the model graph, whatever they are.
-_READ_IN_ORDER = frozenset({"fc", "matmul", "norm", "reshape", "flatten", "transpose", "softmax"})
+_READ_IN_ORDER = frozenset({"fc", "matmul", "lstm", "norm", "reshape", "flatten", "transpose", "softmax"})
 #: Dimensions of a feature map.
 _MAP = 4
 #: What is added to a variance, in ONNX by default too.
@@ -202,6 +202,8 @@ class _Writer:
             raise ReaderError(f"{name!r}: an operator {data['op']!r} cannot be written to TFLite")
         folded, activated = self._folded.get(name), self._activated.get(name)
         activation = "NONE" if activated is None else _ACTIVATIONS[self._graph.nodes[activated]["op"]]
+        if unknown := [producer for producer, slot in data["inputs"] if (producer, slot) not in self._found]:
+            raise ReaderError(f"{name!r} reads a result of {unknown[0]!r} that TFLite does not tell")
         operands = [self._found[operand] for operand in data["inputs"]]
         entry(_Node(self, name, data, operands, activated or folded or name, folded, activation))
 
@@ -324,6 +326,10 @@ class _Node:
         """Random weights of this operator, or of another."""
         return self._writer.weights(f"{of or self.name}/{part}", shape)
 
+    def state(self, *shape: int) -> int:
+        """Add a tensor that the operator keeps between its steps."""
+        return self._writer.file.state(self._part(), shape)
+
     def floats(self, values: Any) -> int:
         """Add a constant of floats."""
         return self._writer.file.floats(self._part(), values)
@@ -445,6 +451,31 @@ def _matmul(node: _Node) -> None:
         constant = node.floats(node.weights("constant", *node.attrs["const_shape"]))
         operands = [constant, *operands] if node.attrs.get("const_first") else [*operands, constant]
     node.add("BATCH_MATMUL", operands, _in_order(len(node.out_shape)), "BatchMatMulOptions")
+
+
+@_writes("lstm")
+def _lstm(node: _Node) -> None:
+    """One direction, whose states start as zeros and end with the operator."""
+    if node.attrs.get("directions", 1) > 1 or node.attrs.get("projected") or len(node.operands) > 1:
+        raise node.refused("of two directions, with a projection or a first state")
+    _, batch, features = node.shape
+    hidden = node.attrs["hidden"]
+    drawn = node.weights("weight", 1, 4 * hidden, features), node.weights("recurrent", 1, 4 * hidden, hidden)
+    biases = node.weights("bias", 1, 8 * hidden) if node.attrs.get("bias") else np.zeros((1, 8 * hidden))
+
+    def gates(values: Floats) -> list[int]:
+        """One constant for each gate. ONNX, for which they are drawn, has the output's gate second."""
+        first, output, forget, cell = np.split(values, 4)
+        return [node.floats(part) for part in (first, forget, cell, output)]
+
+    weights, recurrent = (gates(values[0]) for values in drawn)
+    bias = gates(biases.reshape(2, -1).sum(axis=0))
+    nothing, states = -1, [node.state(batch, hidden), node.state(batch, hidden)]
+    # In between stand peepholes and projections, and at the end the norms of each gate.
+    operands = [node.plain(), *weights, *recurrent, *[nothing] * 3, *bias, *[nothing] * 2, *states]
+    node.add("UNIDIRECTIONAL_SEQUENCE_LSTM", [*operands, *[nothing] * 4], _in_order(3),
+             "UnidirectionalSequenceLSTMOptions", timeMajor=True,
+             fusedActivationFunction=node.number("ActivationFunctionType", "TANH"))  # fmt: skip
 
 
 @_writes(*_ARITHMETIC)
