@@ -12,7 +12,7 @@ from ..kernels.fusion import Kernel, fuse, parse_rules
 from ..packs.vocabulary import new_vocabulary
 from .networks import random_network
 from .pairs import choose_pairs
-from .pieces import cost, is_large
+from .pieces import can_be_alone, cost
 from .rules import COMMON_RULES
 from .workspace import Workspace
 
@@ -64,7 +64,7 @@ def _kernels(seeds: Sequence[int]) -> list[_Kernel]:
     large: dict[Configuration, tuple[int, Kernel]] = {}
     for seed in seeds:
         for _, kernel in fuse(random_network(seed), rules).nodes(data="kernel"):
-            if is_large(kernel):
+            if can_be_alone(kernel):
                 large.setdefault(configuration(kernel), (seed, kernel))
     found = Configurations.of(large)
     kinds = new_vocabulary(found).kinds_of(found).tolist()

@@ -16,9 +16,10 @@ import numpy as np
 
 from ..graph.model_graph import add_input, add_op, finish, new_graph, set_outputs
 from ..graph.shapes import Shape, infer_operator
+from ..ops import OPERATORS
 
 #: Raise this when seeds decide other networks, or when what is measured of them means something else.
-NETWORKS = 6
+NETWORKS = 7
 #: Sides of input images, and how often each is drawn: those of NAS spaces and of ImageNet most often.
 _SIDES: dict[int, float] = {32: 3, 64: 2, 96: 1, 128: 2, 160: 2, 192: 1, 224: 6, 256: 1}
 #: A network stops growing at so many multiply-adds in millions, drawn between these on a log scale.
@@ -26,6 +27,8 @@ _LEAST_MACS, _MOST_MACS = 1, 6000
 #: Every so many seeds stand for a thin network, which is small enough for a core's cache: its widths are 2 to
 #: the power of a number between these, times those of others, and its multiply-adds are at most so many.
 _THIN_ONE_IN, _THINNEST, _THICKEST, _THIN_MACS = 7, -3.5, -1.2, 30
+#: Every so many seeds stand for a network with a recurrent layer, which has at most so many steps.
+_RECURRENT_ONE_IN, _MOST_STEPS = 20, 256
 #: A network is drawn anew if its last block made it larger than this, in millions of multiply-adds.
 _TOO_MANY_MACS = 8000
 #: It is drawn anew so often at most.
@@ -58,6 +61,7 @@ class _Network:
         self.macs = 0.0
         #: Preferred activation, as one network mostly uses one.
         self.activation = str(self._drawn(_ACTIVATIONS))
+        self.is_recurrent = seed[0] % _RECURRENT_ONE_IN == _RECURRENT_ONE_IN - 1
         thin = seed[0] % _THIN_ONE_IN == _THIN_ONE_IN - 1
         self.most_macs = _THIN_MACS if thin else _MOST_MACS
         #: Widths are of one scale within a network.
@@ -81,6 +85,8 @@ class _Network:
                 kinds[int(self.random.choice(few))](self)
             if stage < stages - 1 and self.side > 7:
                 _shrink(self)
+        if self.is_recurrent:
+            _recurrent(self)
         _head(self)
         set_outputs(self.graph, [self.x])
         return finish(self.graph)
@@ -116,6 +122,8 @@ class _Network:
             self.macs += math.prod(data["out_shapes"][0]) * inner / 1e6
         elif op in ("fc", "matmul"):
             self.macs += math.prod(data["out_shapes"][0]) * data["in_shapes"][0][-1] / 1e6
+        elif op == "lstm":
+            self.macs += OPERATORS[op].work(data).macs / 1e6
         return name
 
     def conv(self, width: int, kernel: int = 1, stride: int = 1, groups: int = 1, bn: bool = True,
@@ -227,6 +235,17 @@ def _skip(net: _Network, before: str, after: str) -> None:
     net.add("add", after, before)
     if net.chance(0.8):
         net.act()
+
+
+def _grouped(net: _Network) -> None:
+    """Convolutions in groups one after another, as the middle of RegNet and ResNeXt without the rest."""
+    groups = net.one_of(2, 4, 8, 16, 32)
+    for i in range(net.random.integers(2, 4)):
+        of_group = net.typical() / groups
+        step = 4 if of_group >= 4 and net.chance(0.8) else 1
+        width = max(step, round(of_group / step) * step) * groups
+        in_groups = i > 0 or net.channels % groups == 0
+        net.conv(width, net.one_of(3, 3, 3, 5), groups=groups if in_groups else 1)
 
 
 def _inverted(net: _Network) -> None:
@@ -391,6 +410,22 @@ def _up_and_down(net: _Network) -> None:
     net.conv(width, 3)
 
 
+def _recurrent(net: _Network) -> None:
+    """An LSTM and a dense layer over the positions of a map, as networks that read text have.
+
+    See Shi et al., "An End-to-End Trainable Neural Network for Image-Based Sequence Recognition", 2017.
+    """
+    while net.side**2 > _MOST_STEPS:
+        _shrink(net)
+    _, channels, height, wide = net.shape
+    net.add("reshape", shape=(1, channels, height * wide))
+    net.add("transpose", perm=(2, 0, 1))
+    net.add("lstm", hidden=net.width(32, 256), bias=True)
+    net.add("fc", out_features=channels)
+    net.add("transpose", perm=(1, 2, 0))
+    net.add("reshape", shape=(1, channels, height, wide))
+
+
 def _head(net: _Network) -> None:
     classes = net.one_of(*_CLASSES)
     if net.chance(0.3):
@@ -416,12 +451,13 @@ _BLOCKS: dict[Callable[[_Network], None], float] = {
     _plain: 2,
     _residual: 2,
     _bottleneck: 2,
+    _grouped: 1.5,
     _inverted: 4,
     _separable: 2,
     _shuffle: 2,
     _branches: 2,
     _dense: 1.5,
     _cell: 2,
-    _attention: 1.5,
+    _attention: 2,
     _up_and_down: 1.5,
 }

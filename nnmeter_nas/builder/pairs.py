@@ -18,7 +18,7 @@ from ..kernels.fusion import folds_bn, fuse, parse_rules
 from ..ops import RULE_NAMES, VIEW_OPS
 from .networks import random_network
 from .observations import Observation
-from .pieces import cost, is_large
+from .pieces import can_be_alone, cost
 from .rules import COMMON_RULES, Found
 from .workspace import Workspace
 
@@ -81,7 +81,7 @@ def _pairs() -> dict[tuple[str, str], list[_Pair]]:
             if not before or before[0] not in kernels:
                 continue
             head, second = kernels[before[0]], kernels[name]
-            if not (is_large(head) and is_large(second)):
+            if not (can_be_alone(head) and can_be_alone(second)):
                 continue
             words = tuple(RULE_NAMES.get(kernel.op, kernel.op) for kernel in (head, second))
             pair = _Pair(seed, before, (name,), cost(second) / cost(head), cost(second))

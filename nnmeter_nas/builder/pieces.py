@@ -46,6 +46,6 @@ def cost(kernel: Kernel) -> float:
     return macs / _MACS_OF_A_VALUE + read + written + weights
 
 
-def is_large(kernel: Kernel) -> bool:
-    """Whether a kernel takes so long that it can be measured alone."""
-    return cost(kernel) >= _LEAST_COST
+def can_be_alone(kernel: Kernel) -> bool:
+    """Whether a kernel takes long enough to be measured alone, and all that it reads has a batch of 1."""
+    return cost(kernel) >= _LEAST_COST and all(shape[0] == 1 for shape in kernel.in_shapes)
