@@ -29,6 +29,8 @@ _LEAST_MACS, _MOST_MACS = 1, 6000
 _THIN_ONE_IN, _THINNEST, _THICKEST, _THIN_MACS = 7, -3.5, -1.2, 30
 #: Every so many seeds stand for a network with a recurrent layer, which has at most so many steps.
 _RECURRENT_ONE_IN, _MOST_STEPS = 20, 256
+#: Every so many seeds stand for a network that begins with patches of a large image.
+_PATCHES_ONE_IN = 11
 #: A network is drawn anew if its last block made it larger than this, in millions of multiply-adds.
 _TOO_MANY_MACS = 8000
 #: It is drawn anew so often at most.
@@ -61,6 +63,7 @@ class _Network:
         self.macs = 0.0
         #: Preferred activation, as one network mostly uses one.
         self.activation = str(self._drawn(_ACTIVATIONS))
+        self.has_patches = seed[0] % _PATCHES_ONE_IN == _PATCHES_ONE_IN - 1
         self.is_recurrent = seed[0] % _RECURRENT_ONE_IN == _RECURRENT_ONE_IN - 1
         thin = seed[0] % _THIN_ONE_IN == _THIN_ONE_IN - 1
         self.most_macs = _THIN_MACS if thin else _MOST_MACS
@@ -172,6 +175,12 @@ class _Network:
 
 def _stem(net: _Network) -> None:
     large = net.side >= 96
+    if large and net.has_patches:
+        # As in vision transformers and ConvNeXt.
+        side = net.one_of(4, 8, 16)
+        net.add("conv", out_channels=net.width(48, 384), kernel=(side, side), stride=(side, side),
+                padding="valid", bias=True)  # fmt: skip
+        return
     if large:
         kernel, stride = net.one_of((3, 2), (3, 2), (3, 2), (7, 2), (7, 2), (5, 2), (11, 4), (3, 1))
     else:

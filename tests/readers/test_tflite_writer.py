@@ -82,7 +82,7 @@ def operators(graph: nx.DiGraph) -> list[str]:
 
 
 # Networks without pixel shuffles and without pools that TFLite shifts; they hold all other blocks.
-@pytest.mark.parametrize("seed", [1, 3, 43, 58, 71, 80])
+@pytest.mark.parametrize("seed", [1, 3, 58, 66, 71, 80])
 def test_a_network_computes_what_its_onnx_file_computes(seed: int) -> None:
     check(random_network(seed))
 
