@@ -20,6 +20,8 @@ from ir import small_cnn
 from nnmeter_nas import LatencyWarning, compat, load_latency_predictor
 from nnmeter_nas.cli import nn_meter as command
 from nnmeter_nas.compat.builder import forests, runtimes
+from nnmeter_nas.compat.builder.kernels import KERNELS
+from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.compat.builder.sampling import sampler_of
 from nnmeter_nas.errors import MeasurementError, SettingsError, UnknownBackendError, WorkspaceError
 
@@ -307,6 +309,44 @@ def test_sizes_are_drawn_apart_and_around_others(kernel_type: str) -> None:
                 assert size == drawn[0][name]
             else:
                 assert 0.5 * drawn[0][name] - 1 <= size <= 1.2 * drawn[0][name] + 1
+
+
+@pytest.mark.parametrize("kernel_type", KERNELS)
+def test_kernels_are_drawn_around_those_that_were_missed(kernel_type: str) -> None:
+    sampler, parser = sampler_of(kernel_type), forests.get_feature_parser(kernel_type)
+    [drawn] = sampler.prior_config_sampling(1)
+    missed = parser.get_config_by_feature(parser.get_feature_by_config(drawn))
+    assert missed == drawn
+    near = sampler.finegrained_config_sampling([missed], sample_num=4)
+    assert near
+    for config in near:
+        assert config.keys() == drawn.keys()
+        if kernel_type.endswith("pool") or kernel_type.startswith("dwconv"):
+            assert config.get("COUT", config["CIN"]) == config["CIN"]
+        operators = [data for _, data in lone_kernel(kernel_type, config).nodes(data=True)]
+        strides = {data["attrs"]["stride"] for data in operators if "stride" in data["attrs"]}
+        if "STRIDES" in config:
+            assert strides == {(drawn["STRIDES"],) * 2}
+
+
+def test_a_pool_may_have_its_stride_by_one_name() -> None:
+    pool = {"HW": 14, "CIN": 8, "KERNEL_SIZE": 3}
+    strides = [
+        next(data["attrs"]["stride"] for _, data in lone_kernel("maxpool", pool | stride).nodes(data=True)
+             if data["op"] == "maxpool")
+        for stride in ({"STRIDES": 2}, {"POOL_STRIDES": 2}, {"STRIDES": 1, "POOL_STRIDES": 2})
+    ]  # fmt: skip
+    assert strides == [(2, 2)] * 3
+
+
+@pytest.mark.parametrize("kernel_type", ["maxpool", "avgpool", "concat", "se", "dwconv-bn-relu"])
+def test_iterations_measure_more_kernels(workspace: Path, kernel_type: str) -> None:
+    from nn_meter.builder import build_predictor_for_kernel, builder_config
+
+    builder_config.init(str(workspace))
+    _, kernels = build_predictor_for_kernel(kernel_type, "debug_backend", 6, 2, 2, 0.0)
+    assert len(kernels[kernel_type]) > 6
+    assert not (workspace / "predictor_build" / "results" / "generate_error.log").exists()
 
 
 def test_adaptive_building_goes_on_from_what_was_measured(

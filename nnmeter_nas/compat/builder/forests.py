@@ -64,7 +64,9 @@ class BaseFeatureParser:
 
     def get_config_by_feature(self, feature: Sequence[float]) -> dict[str, Any]:
         """Return the sizes of a kernel with these features."""
-        return dict(zip(self.needed_config, feature, strict=True))
+        found = dict(zip(self.needed_config, feature, strict=True))
+        # nn-Meter's samplers give pools their stride by both names.
+        return found | {"STRIDES": found["POOL_STRIDES"]} if "POOL_STRIDES" in found else found
 
 
 class _WorkParser(BaseFeatureParser):

@@ -112,7 +112,8 @@ def _attributes(op: str, shape: Shape, sizes: Sizes) -> dict[str, object]:
     if op in ("conv", "dwconv", "convtrans", "maxpool", "avgpool"):
         is_pool = op.endswith("pool")
         kernel = (sizes["KERNEL_SIZE"],) * 2
-        stride = (sizes.get("POOL_STRIDES", sizes["STRIDES"]) if is_pool else sizes["STRIDES"],) * 2
+        of_pool = is_pool and "POOL_STRIDES" in sizes
+        stride = (sizes["POOL_STRIDES" if of_pool else "STRIDES"],) * 2
         window: dict[str, object] = {"kernel": kernel, "stride": stride, "padding": "same"}
         if is_pool:
             return window

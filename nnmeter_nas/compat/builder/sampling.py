@@ -86,7 +86,7 @@ class Sampler(BaseConfigSampler):
     def _checked(self, config: Config) -> Config:
         if self._even:
             config["CIN"] += config["CIN"] % 2
-        if "COUT" in config and "STRIDES" in config and "COUT" not in self._varied:
+        if "COUT" in config and "COUT" not in self._varied:
             config["COUT"] = config["CIN"]
         return config
 
