@@ -71,6 +71,10 @@ class MyBackend(BaseBackend):
 '''
 
 
+#: Settings of a kernel type, of which few are measured.
+FEW = {"INIT_SAMPLE_NUM": 4, "FINEGRAINED_SAMPLE_NUM": 1, "ITERATION": 2, "ERROR_THRESHOLD": 0.1}
+
+
 @pytest.fixture(autouse=True)
 def nn_meter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """nn-Meter's modules from this package, and a user's folder of its own."""
@@ -175,6 +179,115 @@ def test_meta_file_that_is_wrong_is_named(
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**meta, "builtin_name": "bad", **change_of}))
     assert run("register", "--backend", tmp_path / "bad.yaml") == 2
     assert message in capsys.readouterr().err
+
+
+WRONG_SETTINGS = [
+    ("ruletest", "HW", {"HWW": 28}, "has no setting 'HWW'; did you mean 'HW'"),
+    ("ruletest", "IMPLEMENT", {"IMPLEMNT": "torch"}, "did you mean 'IMPLEMENT'"),
+    ("ruletest", "BASIC_TESTCASES", {"BASIC_TESTCASE": []}, "did you mean 'BASIC_TESTCASES'"),
+    ("ruletest", "LAYERS_1D", {"LAYER_1D": ["fc"]}, "did you mean 'LAYERS_1D'"),
+    ("ruletest", "EMP_ALPHA", {"EPM_ALPHA": 0.5}, "did you mean 'EMP_ALPHA'"),
+    ("ruletest", "POOL_STRIDES", {"POOL_STRIDE": 2}, "did you mean 'POOL_STRIDES'"),
+    ("ruletest", "COUT", {}, "lacks COUT"),
+    ("ruletest", "COUT", {"COUT": "many"}, "COUT: many must be a whole number of at least 1"),
+    ("ruletest", "LAYERS_1D", {"LAYERS_1D": "fc"}, "LAYERS_1D: fc must be a list"),
+    ("ruletest", "EMP_ALPHA", {"EMP_ALPHA": "half"}, "EMP_ALPHA: half must be a number"),
+    ("ruletest", "DETAIL", {"DETAIL": "flase"}, "DETAIL: flase must be TRUE or FALSE"),
+    ("predbuild", "IMPLEMENT", {"IMPLEMENT": "keras"}, "IMPLEMENT: keras must be one of tensorflow, torch"),
+    ("predbuild", "KERNELS", {"KERNEL": {}}, "has no setting 'KERNEL'; did you mean 'KERNELS'"),
+    ("predbuild", "KERNELS", {"KERNELS": ["fc"]}, "KERNELS: ['fc'] must be a mapping"),
+    ("predbuild", "KERNELS", {"KERNELS": {"fc": 10}}, "KERNELS: fc must be a mapping of INIT_SAMPLE_NUM"),
+]
+
+
+@pytest.mark.parametrize(("section", "without", "settings", "message"), WRONG_SETTINGS)
+def test_settings_that_are_wrong_are_named_when_they_are_read(
+    workspace: Path, section: str, without: str, settings: dict[str, Any], message: str
+) -> None:
+    from nn_meter.builder import builder_config
+
+    name = "ruletest" if section == "ruletest" else "predictorbuild"
+    path = workspace / "configs" / f"{name}_config.yaml"
+    given = yaml.safe_load(path.read_text())
+    del given[without]
+    path.write_text(yaml.safe_dump(given | settings))
+    with pytest.raises(WorkspaceError, match=re.escape(str(path))) as raised:
+        builder_config.init(str(workspace))
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("without", "settings", "message"),
+    [("INIT_SAMPLE_NUM", {"INIT_SAMPL_NUM": 10}, "KERNELS: fc has no setting 'INIT_SAMPL_NUM'; did you mean"),
+     ("INIT_SAMPLE_NUM", {"INIT_SAMPLE_NUM": "ten"}, "KERNELS: fc: INIT_SAMPLE_NUM: ten must be a whole"),
+     ("ERROR_THRESHOLD", {"ERROR_THRESHOLD": -1}, "ERROR_THRESHOLD: -1 must be a number of at least 0"),
+     ("ITERATION", {}, "KERNELS: fc lacks ITERATION")],
+)  # fmt: skip
+def test_settings_of_a_kernel_type_that_are_wrong_are_named(
+    workspace: Path, without: str, settings: dict[str, Any], message: str
+) -> None:
+    from nn_meter.builder import builder_config
+
+    of_type = {key: value for key, value in FEW.items() if key != without}
+    change(workspace, "predictorbuild", KERNELS={"conv-bn-relu": FEW, "fc": of_type | settings})
+    with pytest.raises(WorkspaceError, match=re.escape(message)):
+        builder_config.init(str(workspace))
+
+
+def test_keys_of_the_users_own_and_of_nn_meters_documentation_stay(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from nn_meter.builder import builder_config
+
+    path = workspace / "configs" / "ruletest_config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["EPS_ALPHA"] = settings.pop("EMP_ALPHA")
+    path.write_text(yaml.safe_dump({**settings, "MY_WIDTH": 3, "HW2": 7}))
+    # As nn-Meter's own file for OpenVINO has them.
+    (workspace / "configs" / "backend_config.yaml").write_text("OPTIMIZER_PATH': /x\nDATA_TYPE': FP16\n")
+    builder_config.init(str(workspace))
+    assert builder_config.get("HW2", "ruletest") == 7
+    assert "HW2 has no effect but on classes of yours; did you mean 'HW'" in caplog.text
+    assert "MY_WIDTH" not in caplog.text
+
+
+def test_a_phone_that_is_misspelt_is_not_this_machine(workspace: Path) -> None:
+    from nn_meter.builder import builder_config
+    from nn_meter.builder.backends import connect_backend
+
+    path = workspace / "configs" / "backend_config.yaml"
+    path.write_text("DEVICE_SERAIL: abc\n")
+    builder_config.init(str(workspace))
+    with pytest.raises(WorkspaceError, match=r"backend_config.yaml has .* did you mean 'DEVICE_SERIAL'"):
+        connect_backend("tflite_cpu")
+    connect_backend("debug_backend")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "message"),
+    [(None, "KERNELS names no kernel types"), ({}, "KERNELS names no kernel types"),
+     (["conv-bn-rellu"], "KERNELS: no kernel type 'conv-bn-rellu'; did you mean 'conv-bn-relu'")],
+)  # fmt: skip
+def test_all_kernel_types_are_checked_before_the_first_is_measured(
+    workspace: Path, kernels: Any, message: str
+) -> None:
+    from nn_meter.builder import build_latency_predictor, builder_config
+
+    given = dict.fromkeys(["fc", *kernels], FEW) if kernels else kernels
+    change(workspace, "predictorbuild", KERNELS=given)
+    builder_config.init(str(workspace))
+    with pytest.raises(WorkspaceError, match=message):
+        build_latency_predictor(backend="debug_backend")
+    assert not (workspace / "predictor_build").exists()
+
+
+def test_a_misspelt_backend_is_told_before_models_are_written(workspace: Path) -> None:
+    from nn_meter.builder import build_predictor_for_kernel, builder_config
+
+    builder_config.init(str(workspace))
+    with pytest.raises(UnknownBackendError, match="did you mean 'litert'"):
+        build_predictor_for_kernel("fc", "litrt", 4)
+    assert not (workspace / "predictor_build").exists()
 
 
 def test_class_that_needs_tensorflow_says_what_to_do(
@@ -486,8 +599,7 @@ def test_from_an_empty_folder_to_a_prediction(
     monkeypatch.setattr(runtimes, "_VISITS", 2)
     change(workspace, "ruletest", BASIC_TESTCASES=["conv_relu"], OTHER_TESTCASES=None)
     assert set(detect(workspace, "tflite_cpu")) == {"BF_conv_relu"}
-    few = {"INIT_SAMPLE_NUM": 4, "FINEGRAINED_SAMPLE_NUM": 1, "ITERATION": 2, "ERROR_THRESHOLD": 0.1}
-    change(workspace, "predictorbuild", KERNELS=dict.fromkeys(("conv-bn-relu", "fc"), few))
+    change(workspace, "predictorbuild", KERNELS=dict.fromkeys(("conv-bn-relu", "fc"), FEW))
     from nn_meter.builder import build_latency_predictor, builder_config
 
     builder_config.init(str(workspace))

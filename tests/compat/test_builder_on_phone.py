@@ -16,7 +16,7 @@ from fake_phone import FakePhone, connected, own_adb
 from nnmeter_nas import compat
 from nnmeter_nas.compat.builder import runtimes
 from nnmeter_nas.compat.builder.workspace import copy_to_workspace
-from nnmeter_nas.errors import DeviceLostError, MeasurementError
+from nnmeter_nas.errors import DeviceLostError, MeasurementError, SettingsError
 
 
 @pytest.fixture
@@ -134,3 +134,25 @@ def test_a_phone_that_is_not_there_is_told_at_once(connect: Callable[[str], Any]
     builder_config.set("DEVICE_SERIAL", "ABSENT", "backend")
     with pytest.raises(DeviceLostError, match="phone ABSENT is not there"):
         connect("tflite_cpu")
+
+
+def test_settings_of_a_phone_are_told_by_their_names(connect: Callable[[str], Any], phone: FakePhone) -> None:
+    from nn_meter.builder import builder_config
+
+    builder_config.set("REMOTE_MODEL_DIR", "relative/dir", "backend")
+    with pytest.raises(SettingsError, match="REMOTE_MODEL_DIR: 'relative/dir' is no absolute path"):
+        connect("tflite_cpu")
+    builder_config.set("REMOTE_MODEL_DIR", "/data/local/tmp/models", "backend")
+    builder_config.set("BENCHMARK_MODEL_PATH", "/data/local/tmp/absent", "backend")
+    with pytest.raises(MeasurementError, match="name the file in the setting BENCHMARK_MODEL_PATH"):
+        connect("tflite_cpu").test_connection()
+
+
+def test_of_two_phones_the_setting_names_one(
+    connect: Callable[[str], Any], phone: FakePhone, tmp_path: Path
+) -> None:
+    from nn_meter.builder import builder_config
+
+    builder_config.set("DEVICE_SERIAL", None, "backend")
+    with connected(tmp_path / "other"), pytest.raises(DeviceLostError, match="by DEVICE_SERIAL: SERIAL"):
+        connect("tflite_gpu")

@@ -53,7 +53,7 @@ class Adb:
             states = _states()
             if len(states) > 1:
                 named = ", ".join(f"{one} ({state})" for one, state in states.items())
-                raise DeviceLostError(f"several phones are attached; name one in serial: {named}")
+                raise DeviceLostError(f"several phones are attached: {named}; name one by serial=SERIAL")
             if not states:
                 raise DeviceLostError(f"adb finds no phone; {_ADVICE['']}")
             [serial] = states

@@ -13,6 +13,7 @@ from .interface import BaseBackend, BaseParser, BaseProfiler
 from .registry import listed, load_class, registered
 from .results import Latency, ProfiledResults
 from .runtimes import RuntimeBackend, TFLiteBackend, TFLiteGpuBackend
+from .settings import check_tflite
 from .workspace import builder_config
 
 __all__ = [
@@ -60,7 +61,7 @@ def connect_backend(backend_name: str) -> Any:
         DeviceLostError: the settings name a phone that does not answer.
         MeasurementError: another process measures on the phone.
         SettingsError: a registered class cannot be imported.
-        WorkspaceError: no workspace is in use.
+        WorkspaceError: no workspace is in use, or a setting of a phone is misspelt.
         MissingPackageError: its runtime is not installed.
     """
     own = registered("backends")
@@ -69,6 +70,8 @@ def connect_backend(backend_name: str) -> Any:
         made = load_class(own[backend_name])
     elif backend_name in _BUILT_IN:
         made = _BUILT_IN[backend_name]
+        if backend_name in _WITH_PHONE:
+            check_tflite(builder_config.file("backend"), builder_config.get_module("backend") or {})
     elif ":" in backend_name:
         made = _local(backend_name)
     else:
@@ -103,3 +106,5 @@ _BUILT_IN: dict[str, Callable[[Any], Any]] = {
     **{name: _local(name) for name in BACKENDS if name != TFLiteBackend.runtime},
     TFLiteBackend.runtime: TFLiteBackend,
 }
+#: Those that may run on a phone, by nn-Meter's settings of it.
+_WITH_PHONE = frozenset({"tflite_cpu", "tflite_gpu", TFLiteBackend.runtime})

@@ -97,6 +97,15 @@ class _ConcatParser(BaseFeatureParser):
         return super().get_config_by_feature([feature[0], *feature[2:]])
 
 
+def load_forests() -> Any:
+    """Return the module of scikit-learn that has forests.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    return load_extra("sklearn.ensemble", "compat-builder", "building a predictor as nn-Meter does")
+
+
 def get_feature_parser(kernel_type: str) -> Any:
     """Return the parser of a kernel type, the user's if it is registered."""
     own = registered("kernels")
@@ -170,7 +179,7 @@ def build_predictor_by_data(
     """
     if error_threshold < 0:
         raise SettingsError(f"error_threshold={error_threshold} is below 0")
-    ensemble = load_extra("sklearn.ensemble", "compat-builder", "building a predictor as nn-Meter does")
+    ensemble = load_forests()
     parser = get_feature_parser(kernel_type)
     kernels = collect_kernel_data(kernel_data, predict_label)
     _, rows, values = _table(kernel_type, parser, kernels, predict_label)

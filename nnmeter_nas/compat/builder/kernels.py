@@ -87,6 +87,21 @@ def generate_config_sample(
     return {kernel_type: found}
 
 
+def check_kernel_type(kernel_type: str) -> None:
+    """Check that models of a kernel type can be made, and its features told.
+
+    Raises:
+        WorkspaceError: no workspace is in use.
+        SettingsError: there is no such type, or a registered class cannot be imported or writes other models.
+    """
+    implement = check_implement(builder_config.get("IMPLEMENT", "predbuild"))
+    _sampler(kernel_type)
+    own = registered("kernels").get(kernel_type)
+    if own is not None:
+        _block(kernel_type, own, implement)
+        load_class(own, "parser_module")
+
+
 def list_kernels() -> list[str]:
     """Return the names of all kernel types; those of registered ones start with a star."""
     return [*KERNELS, *listed("kernels")]
@@ -107,7 +122,14 @@ def _model(kernel_type: str, config: Mapping[str, Any], implement: str) -> nx.Di
     own = registered("kernels").get(kernel_type)
     if own is None:
         return lone_kernel(kernel_type, config)
-    if own.get("implement", implement) != implement:
-        raise SettingsError(f"{kernel_type} is registered for {own['implement']}, not IMPLEMENT: {implement}")
-    block = load_class(own)(config)
+    block = _block(kernel_type, own, implement)(config)
     return as_graph(block.get_model(), block.input_tensor_shape, implement)
+
+
+def _block(kernel_type: str, entry: dict[str, Any], implement: str) -> Any:
+    """The registered class of a kernel type."""
+    if entry.get("implement", implement) != implement:
+        raise SettingsError(
+            f"{kernel_type} is registered for {entry['implement']}, not IMPLEMENT: {implement}"
+        )
+    return load_class(entry)

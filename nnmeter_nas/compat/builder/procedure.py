@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...errors import SettingsError, WorkspaceError
 from .backends import connect_backend
-from .forests import build_predictor_by_data, collect_kernel_data
-from .kernels import generate_config_sample
+from .forests import build_predictor_by_data, collect_kernel_data, load_forests
+from .kernels import check_kernel_type, generate_config_sample
 from .profiling import profile_models
 from .results import Models, merge_info
+from .settings import check_predbuild
 from .workspace import builder_config
 
 __all__ = [
@@ -48,9 +50,10 @@ def sample_and_profile_kernel_data(
     Raises:
         WorkspaceError, SettingsError, UnknownBackendError, MissingPackageError: as those.
     """
+    device = connect_backend(backend)  # before thousands of models are written for it
     models = generate_config_sample(kernel_type, sample_num, mark, sampling_mode, configs)
     return profile_models(
-        connect_backend(backend),
+        device,
         models,
         mode="predbuild",
         metrics=metrics,
@@ -86,6 +89,7 @@ def build_predictor_for_kernel(
         WorkspaceError, SettingsError, UnknownBackendError, MissingPackageError: as
             :func:`sample_and_profile_kernel_data`.
     """
+    load_forests()
     suffix = f"_{mark}" if mark else ""
     kernels = sample_and_profile_kernel_data(kernel_type, init_sample_num, backend, mark=f"prior{suffix}")
     found = _fit(kernel_type, kernels, error_threshold, f"prior{suffix}", predict_label, "Iteration 0")
@@ -148,21 +152,38 @@ def build_adaptive_predictor_by_data(
 def build_latency_predictor(backend: str) -> None:
     """Build the predictors of all kernel types that the settings name, as many kernels of each as they say.
 
-    The forests are in ``predictor_build/results/predictors/`` of the workspace.
+    The forests are in ``predictor_build/results/predictors/`` of the workspace. All settings are checked
+    before the first kernel is measured.
 
     Raises:
-        MeasurementError, WorkspaceError, SettingsError, UnknownBackendError, MissingPackageError: as
+        MeasurementError, SettingsError, UnknownBackendError, MissingPackageError: as
             :func:`build_predictor_for_kernel`.
+        WorkspaceError: no workspace is in use, or its settings name no kernel types or are wrong.
     """
-    for kernel_type, settings in (builder_config.get("KERNELS", "predbuild") or {}).items():
+    for kernel_type, settings in _checked_kernels().items():
         build_predictor_for_kernel(
             kernel_type,
             backend,
             init_sample_num=settings["INIT_SAMPLE_NUM"],
             finegrained_sample_num=settings["FINEGRAINED_SAMPLE_NUM"],
             iteration=settings["ITERATION"],
-            error_threshold=settings["ERROR_THRESHOLD"],
+            error_threshold=float(settings["ERROR_THRESHOLD"]),
         )
+
+
+def _checked_kernels() -> Mapping[str, Mapping[str, Any]]:
+    """The kernel types of the settings, and how many kernels of each are measured."""
+    settings, file = builder_config.get_module("predbuild"), builder_config.file("predbuild")
+    check_predbuild(file, settings)
+    kernels: Mapping[str, Mapping[str, Any]] = settings.get("KERNELS") or {}
+    if not kernels:
+        raise WorkspaceError(f"{file}: KERNELS names no kernel types to build predictors of")
+    for kernel_type in kernels:
+        try:
+            check_kernel_type(kernel_type)
+        except SettingsError as error:
+            raise WorkspaceError(f"{file}: KERNELS: {error}") from error
+    return kernels
 
 
 def _with_more(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import logging
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ from ...builder.attached import patiently
 from ...builder.measuring import visit_in_a_row
 from ...builder.visits import Undisturbed, Visit, latency_of
 from ...builder.worker import Worker
+from ...errors import DeviceLostError, MeasurementError, SettingsError
 from .interface import BaseBackend
 from .models import convert_model
 from .results import Latency, ProfiledResults
@@ -119,10 +122,11 @@ class TFLiteBackend(RuntimeBackend):
     delegate = "default"
 
     def __init__(self, configs: Any) -> None:
-        super().__init__(configs)
-        self._attached = cast(Attached, self._backend)
-        for line in self._attached.look():
-            logger.info(line)
+        with _by_settings():
+            super().__init__(configs)
+            self._attached = cast(Attached, self._backend)
+            for line in self._attached.look():
+                logger.info(line)
         atexit.register(self.close)
 
     def update_configs(self) -> None:
@@ -132,6 +136,18 @@ class TFLiteBackend(RuntimeBackend):
         self._phone = tuple((name, str(configs[key])) for key, name in _OF_PHONE.items() if configs.get(key))
         # One for all that measures on this phone, as it keeps others from it.
         self._told = (*self._phone, ("taskset", _CORES))
+
+    def profile(
+        self, converted_model: str, metrics: Sequence[str] = ("latency",), **options: Any
+    ) -> dict[str, Any]:
+        """As on this machine; errors name the settings of the workspace."""
+        with _by_settings():
+            return super().profile(converted_model, metrics, **options)
+
+    def test_connection(self) -> None:
+        """Start the process, and greet as nn-Meter's backends do."""
+        with _by_settings():
+            super().test_connection()
 
     def _worker(self, **options: Any) -> Worker:
         """As nn-Meter's profiler: on the cores of the mask ``taskset``, and perhaps without XNNPACK."""
@@ -149,6 +165,19 @@ class TFLiteGpuBackend(TFLiteBackend):
     """The same on the phone's GPU."""
 
     delegate = "gpu"
+
+
+@contextmanager
+def _by_settings() -> Iterator[None]:
+    """Let errors about a phone name the settings of the workspace, not the arguments of our backend."""
+    try:
+        yield
+    except (SettingsError, DeviceLostError, MeasurementError) as error:
+        message = str(error)
+        for setting, name in _OF_PHONE.items():
+            message = re.sub(rf"\b{name}=", f"{setting}: ", message)
+            message = message.replace(f"argument {name}", f"setting {setting}")
+        raise type(error)(message) from error
 
 
 @cache

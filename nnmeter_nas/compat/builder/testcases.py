@@ -28,12 +28,11 @@ from .models import (
 )
 from .registry import listed, load_class, registered
 from .results import Latency, Models, merge_info, read_json, read_profiled_results, write_json
+from .settings import ALPHAS
 from .workspace import builder_config
 
 __all__ = ["BaseTestCase", "detect_fusion_rule", "generate_testcases", "list_operators", "list_testcases"]
 
-#: Two names of one setting, in nn-Meter's file and in its documentation.
-_ALPHAS = ("EMP_ALPHA", "EPS_ALPHA")
 #: The case of operators with several readers.
 _MON = "MON"
 
@@ -127,7 +126,7 @@ class BasicFusion(BaseTestCase):
         if set(self.cases["ops"]) & set(self.config["LAYERS_1D"] or ()):
             self.input_shape = [self.config["SHAPE_1D"]]
         super().load_config()
-        self.eps = next(float(self.config[name]) for name in _ALPHAS if name in self.config)
+        self.eps = next(float(self.config[name]) for name in ALPHAS if name in self.config)
 
     @property
     def _names(self) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import yaml
 
 from ...errors import WorkspaceError
 from ...files import write_bytes
+from .settings import check_predbuild, check_ruletest
 
 __all__ = ["ConfigManager", "builder_config", "copy_to_workspace", "load_config_file"]
 
@@ -37,12 +38,16 @@ class ConfigManager:
         """Use a workspace, and read its settings again if it is in use.
 
         Raises:
-            WorkspaceError: it is no workspace, or a file of it is no YAML.
+            WorkspaceError: it is no workspace, or a file or a setting of it is wrong.
         """
         found = dict(zip(_FILES, load_config_file(workspace_path), strict=True))
         for section, folder in _FOLDERS.items():
             found[section]["WORKSPACE"] = os.path.join(workspace_path, folder)
         self.workspace_path, self._settings = workspace_path, found
+
+    def file(self, module: str) -> Path:
+        """Path of the file of a section."""
+        return Path(self.workspace_path, "configs", _FILES[module])
 
     def get(self, name: str, module: str = "") -> Any:
         """Return a setting of the section ``module``: "backend", "ruletest" or "predbuild"; None if unset.
@@ -112,14 +117,14 @@ def load_config_file(workspace_path: str) -> tuple[Any, Any, Any]:
     """Read the settings of a workspace: of the backend, if it has any, of the fusion test, and of kernels.
 
     Raises:
-        WorkspaceError: a file is missing or no YAML.
+        WorkspaceError: a file is missing or no YAML, or a setting is missing, misspelt or of the wrong kind.
+            What a backend's mean is the backend's business.
     """
-    folder = Path(workspace_path, "configs")
-    backend = folder / _FILES["backend"]
-    return (
-        _read(backend) if backend.is_file() else None,
-        *(_read(folder / _FILES[section]) for section in _FOLDERS),
-    )
+    backend, ruletest, predbuild = (Path(workspace_path, "configs", name) for name in _FILES.values())
+    found = _read(backend) if backend.is_file() else None, _read(ruletest), _read(predbuild)
+    check_ruletest(ruletest, found[1])
+    check_predbuild(predbuild, found[2])
+    return found
 
 
 def _read(path: Path) -> Any:
