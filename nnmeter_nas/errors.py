@@ -58,6 +58,10 @@ class MeasurementError(NnMeterNasError):
     """A device cannot run a model, or does not repeat its latency."""
 
 
+class ToolError(MeasurementError):
+    """What measures on a device is missing, or cannot do what it is told. No model can be measured so."""
+
+
 class DeviceLostError(NnMeterNasError):
     """A device that is attached does not answer. That is no fault of what it was asked to run."""
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ..backends import load_backend
 from ..backends.base import Backend, KernelTime, is_on_host
 from ..backends.host import Speed, SpeedWatch, one_thread
-from ..errors import DeviceLostError, MeasurementError
+from ..errors import DeviceLostError, MeasurementError, ToolError
 from ..files import is_disk_full
 from .visits import Burst, Visit
 
@@ -59,7 +59,9 @@ class Worker:
 
         Raises:
             MeasurementError: the runtime refused the model, died of it or did not end in time.
+            ToolError: it would refuse any.
             DeviceLostError: the device does not answer.
+            OSError: a disk, or the device, is full.
         """
         found: Visit = self._ask(str(path), profiled)
         return found
@@ -88,6 +90,8 @@ class Worker:
             raise
         if kind == "error":
             raise MeasurementError(answer)
+        if kind == "tool":
+            raise ToolError(answer)
         if kind == "lost":
             raise DeviceLostError(answer)
         if kind == "full":  # that is no fault of the model
@@ -168,6 +172,8 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
             answer: tuple[str, Any] = "last visit" if is_last else "visit", found
         except DeviceLostError as error:
             answer = "lost", str(error)
+        except ToolError as error:
+            answer = "tool", str(error)
         except MeasurementError as error:
             answer = "error", str(error)
         except Exception as error:

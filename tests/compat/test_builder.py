@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -19,7 +20,7 @@ pytest.importorskip("ai_edge_litert")
 from ir import small_cnn
 from nnmeter_nas import LatencyWarning, compat, load_latency_predictor
 from nnmeter_nas.cli import nn_meter as command
-from nnmeter_nas.compat.builder import forests, runtimes
+from nnmeter_nas.compat.builder import forests, kernels, runtimes
 from nnmeter_nas.compat.builder.kernels import KERNELS
 from nnmeter_nas.compat.builder.models import lone_kernel
 from nnmeter_nas.compat.builder.sampling import sampler_of
@@ -279,6 +280,18 @@ def test_all_kernel_types_are_checked_before_the_first_is_measured(
     with pytest.raises(WorkspaceError, match=message):
         build_latency_predictor(backend="debug_backend")
     assert not (workspace / "predictor_build").exists()
+
+
+def test_a_full_disk_ends_the_writing_of_models(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nn_meter.builder import build_predictor_for_kernel, builder_config
+
+    def full(*_: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    builder_config.init(str(workspace))
+    monkeypatch.setattr(kernels, "write_model", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_predictor_for_kernel("fc", "debug_backend", 4)
 
 
 def test_a_misspelt_backend_is_told_before_models_are_written(workspace: Path) -> None:

@@ -16,7 +16,7 @@ from fake_phone import FakePhone, connected, own_adb
 from nnmeter_nas import compat
 from nnmeter_nas.compat.builder import runtimes
 from nnmeter_nas.compat.builder.workspace import copy_to_workspace
-from nnmeter_nas.errors import DeviceLostError, MeasurementError, SettingsError
+from nnmeter_nas.errors import DeviceLostError, MeasurementError, SettingsError, ToolError
 
 
 @pytest.fixture
@@ -126,6 +126,48 @@ def test_what_was_measured_is_kept_when_the_phone_is_lost(
     found = profile_models(backend, generate_testcases(), broken_point_mode=True)
     assert all("latency" in model for models in found.values() for model in models.values())
     assert len(measured) == 3 + 4, "nothing is measured twice"
+
+
+def test_a_full_phone_ends_it_and_keeps_what_was_measured(
+    phone: FakePhone, connect: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from nn_meter.builder import profile_models
+    from nn_meter.builder.backend_meta.fusion_rule_tester import generate_testcases
+
+    testcases, backend = generate_testcases(), connect("tflite_cpu")
+    profile, measured = backend.profile, list[str]()
+
+    def full_after_two(model: str, *arguments: Any, **options: Any) -> Any:
+        phone.is_full = len(measured) == 2
+        measured.append(model)
+        return profile(model, *arguments, **options)
+
+    monkeypatch.setattr(backend, "profile", full_after_two)
+    with pytest.raises(OSError, match=f"the storage of phone {phone.serial} is full"):
+        profile_models(backend, testcases)
+    assert len(measured) == 3
+    results = tmp_path / "workspace" / "fusion_rule_test" / "results"
+    saved = json.loads((results / "profiled_results.json").read_text())
+    assert sum(len(models) for models in saved.values()) == 2
+    assert not (results / "profile_error.log").exists()
+
+
+def test_a_tool_without_the_delegate_ends_it(phone: FakePhone, connect: Callable[[str], Any]) -> None:
+    from nn_meter.builder import profile_models
+    from nn_meter.builder.backend_meta.fusion_rule_tester import generate_testcases
+
+    testcases, backend = generate_testcases(), connect("tflite_gpu")
+    with pytest.raises(ToolError, match="this tool does not know --use_gpu=true"):
+        profile_models(backend, testcases)
+    assert len(runs(phone)) == 1
+
+
+def test_a_mask_that_is_none_ends_it(phone: FakePhone, connect: Callable[[str], Any]) -> None:
+    from nn_meter.builder import profile_models
+    from nn_meter.builder.backend_meta.fusion_rule_tester import generate_testcases
+
+    with pytest.raises(SettingsError, match="taskset='big' must be a mask"):
+        profile_models(connect("tflite_cpu"), generate_testcases(), taskset="big")
 
 
 def test_a_phone_that_is_not_there_is_told_at_once(connect: Callable[[str], Any]) -> None:

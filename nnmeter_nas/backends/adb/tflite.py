@@ -13,7 +13,7 @@ from pathlib import Path
 import networkx as nx
 from filelock import FileLock, Timeout
 
-from ...errors import DeviceLostError, MeasurementError, SettingsError
+from ...errors import DeviceLostError, MeasurementError, SettingsError, ToolError
 from ...files import sha256, user_cache_folder, write_bytes
 from ...readers.tflite.file import read_operators
 from ...readers.tflite.writer import to_tflite
@@ -113,7 +113,7 @@ class TfliteAdb:
             return sha256(self._tool_given)[:12]
         code, said = self.adb.shell(f"sha256sum {shlex.quote(self._tool_given)}")
         if code != 0 or not re.match(r"[0-9a-f]{64}\b", said):
-            raise MeasurementError(
+            raise ToolError(
                 f"phone {self.adb.serial} has no TFLite tool at {self._tool_given} ({last_line(said)}); "
                 "build TFLite's for it, and name the file in the argument benchmark_model"
             )
@@ -213,7 +213,7 @@ class TfliteAdb:
             self.adb.push(Path(self._tool_given), f"{self.remote(name)}.part", limit_s)
             code, said = self.adb.shell(f"chmod 755 {tool}.part && mv {tool}.part {tool}")
         if code != 0:
-            raise MeasurementError(f"phone {self.adb.serial} cannot run {tool}: {last_line(said)}")
+            raise ToolError(f"phone {self.adb.serial} cannot run {tool}: {last_line(said)}")
         return tool
 
     def remote(self, name: str) -> str:
@@ -236,6 +236,7 @@ class TfliteAdb:
 
         Raises:
             MeasurementError: it fails or does not end, or the model does not run on the delegate.
+            ToolError: it does not know the delegate.
             DeviceLostError: the phone does not answer.
         """
         flag, _ = _DELEGATES[self._delegate]
@@ -261,9 +262,7 @@ class TfliteAdb:
         is_silent = "Loaded model" in output and self._delegate not in output.replace(model, "").lower()
         is_asked = self._delegate not in ("default", "none")
         if is_asked and (is_silent or flag in unknown_flags(output)):
-            raise MeasurementError(
-                f"this tool does not know {flag}; take a newer build, or another delegate"
-            )
+            raise ToolError(f"this tool does not know {flag}; take a newer build, or another delegate")
         return output
 
 
@@ -284,6 +283,7 @@ class OnPhone:
 
         Raises:
             MeasurementError: the phone cannot run it, or not within ``limit_s`` seconds.
+            ToolError: the phone cannot run any.
             DeviceLostError: the phone does not answer.
             OSError: the storage of the phone is full.
         """

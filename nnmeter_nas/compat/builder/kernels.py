@@ -12,6 +12,7 @@ from typing import Any
 import networkx as nx
 
 from ...errors import SettingsError, nearest
+from .faults import recorded
 from .models import as_graph, check_implement, input_shapes, lone_kernel, write_model
 from .registry import listed, load_class, registered
 from .results import Models, merge_info, write_json
@@ -56,6 +57,8 @@ def generate_config_sample(
     Raises:
         WorkspaceError: no workspace is in use.
         SettingsError: an argument is wrong, or a registered class cannot be imported.
+        MissingPackageError: what writes the models is not installed.
+        OSError: a disk is full.
     """
     workspace = builder_config.get("WORKSPACE", "predbuild")
     implement = check_implement(builder_config.get("IMPLEMENT", "predbuild"))
@@ -68,19 +71,13 @@ def generate_config_sample(
         raise SettingsError(f"sampling_mode={sampling_mode!r} is neither 'prior' nor 'finegrained'")
     logger.info("building kernel for %s...", kernel_type)
     found: dict[str, dict[str, Any]] = {}
-    os.makedirs(os.path.join(workspace, "results"), exist_ok=True)
     for config in drawn:
         name = "".join(random.choices(_LETTERS, k=6))
         path = os.path.join(workspace, "kernels", f"{kernel_type}_{mark}_{name}")
-        try:
+        with recorded(os.path.join(workspace, "results", "generate_error.log"), f"{kernel_type} {config}"):
             graph = _model(kernel_type, config, implement)
-            model = {"model": write_model(graph, path, implement), "shapes": input_shapes(graph, implement)}
-        except Exception as error:  # a class of the user's may raise anything
-            with open(os.path.join(workspace, "results", "generate_error.log"), "a", encoding="utf-8") as log:
-                log.write(f"{kernel_type} {config}: {type(error).__name__}: {error}\n")
-            logger.warning("%s %s failed: %s", kernel_type, config, error)
-            continue
-        found[name] = {**model, "config": config}
+            file = write_model(graph, path, implement)
+            found[name] = {"model": file, "shapes": input_shapes(graph, implement), "config": config}
     path = os.path.join(workspace, "results", f"{kernel_type}_{mark}.json")
     write_json(path, merge_info({kernel_type: found}, path))
     logger.info("Generate %s kernels and save info to %s", len(found), path)

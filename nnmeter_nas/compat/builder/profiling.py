@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DeviceLostError, MeasurementError
+from ...errors import MeasurementError
 from ...progress import progress
+from .faults import recorded
 from .results import Models, read_json, read_profiled_results, save_profiled_results, write_json
 from .workspace import builder_config
 
@@ -39,6 +40,8 @@ def convert_models(
 
     Raises:
         WorkspaceError: no workspace is in use, or the file cannot be read.
+        SettingsError: the backend cannot have models of this format.
+        OSError: a disk is full.
     """
     name = os.path.basename(models) if isinstance(models, str) else "converted_results.json"
     found: Models = read_json(models) if isinstance(models, str) else models
@@ -46,7 +49,7 @@ def convert_models(
     for key, model in _each(found):
         if broken_point_mode and "converted_model" in model:
             continue
-        with _recorded(faults, key):
+        with recorded(faults, key):
             folder = model_save_path or os.path.dirname(model["model"])
             model["converted_model"] = backend.convert_model(
                 model["model"], folder, input_shape=model["shapes"]
@@ -94,6 +97,10 @@ def profile_models(
     Raises:
         WorkspaceError: no workspace is in use, or a file cannot be read.
         DeviceLostError: the phone is lost; what was measured is kept, and ``broken_point_mode`` goes on.
+        OSError: the phone or a disk is full; likewise.
+        ToolError: the tool of the phone is missing, or cannot do what it was told.
+        SettingsError, MissingPackageError: no model can be measured with these settings, or for want of a
+            package.
     """
     found: Models = read_json(models) if isinstance(models, str) else models
     path = _results(mode, save_name or "profiled_results.json")
@@ -106,7 +113,7 @@ def profile_models(
         with progress(len(models_by_key)) as advance:
             for key, model in models_by_key.items():
                 if not (broken_point_mode and "latency" in model and model["latency"].avg):
-                    with _recorded(_results(mode, "profile_error.log"), key), _limited(time_threshold):
+                    with recorded(_results(mode, "profile_error.log"), key), _limited(time_threshold):
                         model |= _profiled(backend, model, metrics, have_converted, model_save_path, options)
                         count += 1
                         if count % log_frequency == 0:
@@ -162,22 +169,6 @@ def _results(mode: str, name: str) -> str:
     folder = os.path.join(builder_config.get("WORKSPACE", mode), "results")
     os.makedirs(folder, exist_ok=True)
     return os.path.join(folder, name)
-
-
-@contextlib.contextmanager
-def _recorded(log: str, name: str) -> Iterator[None]:
-    """Write what goes wrong with one model into a file, whatever a backend of the user's raises.
-
-    A lost phone is no fault of the model.
-    """
-    try:
-        yield
-    except DeviceLostError:
-        raise
-    except Exception as error:
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{name}: {type(error).__name__}: {error}\n")
-        logger.warning("%s failed: %s", name, error)
 
 
 @contextlib.contextmanager
