@@ -102,6 +102,17 @@ class SettingsError(SearchError, ValueError):
     """Settings of a search, a training or a build are wrong or contradict each other. Nothing was started."""
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like a name, in any case; None if none is.
+
+    >>> closest("registr", ["connect", "register"]), closest("x", ["register"])
+    ('register', None)
+    """
+    lowered = {n.lower(): n for n in known}
+    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.4)
+    return lowered[close[0]] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that suggests the closest known name and lists all known names.
 
@@ -111,7 +122,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     'known: cortexA76cpu_tflite21, myriadvpu_openvino2019r2'
     """
     names = list(known)
-    lowered = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.4)
-    hint = f"did you mean {lowered[close[0]]!r}? Known" if close else "known"
+    close = closest(name, names)
+    hint = f"did you mean {close!r}? Known" if close else "known"
     return f"{hint}: {', '.join(names) or 'none'}"

@@ -14,11 +14,17 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, UnknownDeviceError
+from ..errors import (
+    NnMeterNasError,
+    SettingsError,
+    UnknownBackendError,
+    UnknownDeviceError,
+    closest,
+)
 from .commands import add_commands
-from .messages import fail, in_flags, warn
+from .messages import fail, in_flags, reader_has_ended, warn
 
 _EPILOG = """\
 examples:
@@ -70,9 +76,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "nnmeter-nas") -> i
         command: argparse.ArgumentParser = options.parser
         command.error(in_flags(str(error), _with_flags(options)))
     except BrokenPipeError:
-        # The reader of our output has ended. Python would complain again when it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return reader_has_ended()
     except (NnMeterNasError, OSError) as error:
         return fail(in_flags(str(error), _with_flags(options)))
     except KeyboardInterrupt:
@@ -99,11 +103,26 @@ def argument_parser(words: Sequence[str], prog: str = "nnmeter-nas") -> argparse
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Latency of CNNs on edge devices, and searches that keep within it.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.replace("nnmeter-nas", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say more about each model, on stderr")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--list-predictors", action="store_true", help="print predictors and their versions")
-    add_commands(parser.add_subparsers(dest="command", metavar="COMMAND"), words)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    add_commands(commands, words)
+    if prog == "nn-meter":
+        from .nn_meter_builder import show_in_help
+
+        show_in_help(parser, commands)
+    _check_command(parser, words, commands.choices)
     return parser
+
+
+def _check_command(parser: argparse.ArgumentParser, words: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse an unknown command with the nearest one alone, as all of them are a long line."""
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is not None and name not in known:
+        close = closest(name, known)
+        hint = f"did you mean {close!r}?" if close else f"{parser.prog} --help lists them"
+        parser.error(f"no command {name!r}; {hint}")

@@ -107,6 +107,13 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def reader_has_ended() -> int:
+    """Say nothing more, as nobody reads it; return the exit code of a command whose output was cut off."""
+    # Python would complain again when it closes the stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
 def fail(message: str) -> int:
     """Print what failed, and return the exit code for a failure."""
     note(f"error: {message}")

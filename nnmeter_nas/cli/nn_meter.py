@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from ..compat import is_installed
 from . import main as run
-from .nn_meter_builder import VERBOSE, WORDS
+from .nn_meter_builder import VERBOSE, takes
 from .nn_meter_builder import main as run_builder
 
 
@@ -23,7 +23,7 @@ def main() -> int:
         import_module("nn_meter.utils.nn_meter_cli.interface").nn_meter_cli()
         return 0
     first = next((word for word in words if word not in VERBOSE), "")
-    if first in WORDS:
+    if takes(first):
         return run_builder(words)
     return run(words, prog="nn-meter")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..compat import install, is_installed, uninstall
 from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, UnknownDeviceError
-from .messages import fail, note, say_as_nn_meter
+from .messages import fail, note, reader_has_ended, say_as_nn_meter
 
 #: What is listed: flag -> two words of the heading, label, and the function that lists it.
 _LISTS = {
@@ -32,12 +32,23 @@ _KINDS = {
     "operator": ("operators", True),
     "testcase": ("testcases", True),
 }
-_COMMANDS = ("create", "connect", "register", "unregister")
-#: Words that this module takes, and those that may come before them.
-WORDS = frozenset({*_LISTS, *_COMMANDS})
+#: Name of each command -> its line in the help.
+_COMMANDS = {
+    "create": "create a workspace of nn-Meter's builder",
+    "connect": "find out whether a backend answers",
+    "register": "make a class of yours known, or a predictor",
+    "unregister": "forget a class of yours, or a predictor",
+}
+#: Words that may come before those that this module takes.
 VERBOSE = ("-v", "--verbose")
 #: What can be registered besides classes.
 _PREDICTOR = "predictor"
+
+
+def takes(word: str) -> bool:
+    """Whether a command line that begins with this word is for this module; flags may be cut short."""
+    is_list = word.startswith("--list-") and word != "--list-"
+    return word in _COMMANDS or (is_list and any(flag.startswith(word) for flag in _LISTS))
 
 
 def main(words: Sequence[str]) -> int:
@@ -51,6 +62,8 @@ def main(words: Sequence[str]) -> int:
     except (SettingsError, UnknownBackendError) as error:
         fail(str(error))
         return 2
+    except BrokenPipeError:
+        return reader_has_ended()
     except (NnMeterNasError, OSError) as error:
         return fail(str(error))
 
@@ -64,21 +77,20 @@ def _parser() -> argparse.ArgumentParser:
         lists.add_argument(flag, dest="listed", action="store_const", const=flag, help=f"list all {what}")
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    create = commands.add_parser("create", help="create a workspace")
+    create, connect, register, unregister = (
+        commands.add_parser(name, help=summary) for name, summary in _COMMANDS.items()
+    )
     create.set_defaults(run=_create)
     platform = create.add_mutually_exclusive_group(required=True)
     for name in ("tflite", "openvino", "customized"):
         platform.add_argument(f"--{name}-workspace", metavar="PATH", help=f"of the platform {name}")
     create.add_argument("--backend", metavar="NAME", help="registered backend of a customized workspace")
 
-    connect = commands.add_parser("connect", help="find out whether a backend answers")
     connect.set_defaults(run=_connect)
     connect.add_argument("--backend", required=True, metavar="NAME", help="backend")
     connect.add_argument("--workspace", required=True, metavar="PATH", help="workspace with its settings")
 
-    register = commands.add_parser("register", help="make a class of yours known, or a predictor")
     register.set_defaults(run=_register)
-    unregister = commands.add_parser("unregister", help="forget a class of yours, or a predictor")
     unregister.set_defaults(run=_unregister)
     unregister.add_argument("--predictor-version", type=float, metavar="V",
                             help="version of the predictor (default: all)")
@@ -92,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         else:
             named.add_argument(f"--{flag}", nargs=1, metavar="NAME", help=f"a {flag}")
     return parser
+
+
+def show_in_help(parser: argparse.ArgumentParser, commands: Any) -> None:
+    """Add the words of this module to the help of all commands; they are run here."""
+    for flag, (_, what, _, _) in _LISTS.items():
+        parser.add_argument(flag, action="store_true", help=f"list all {what}")
+    for name, summary in _COMMANDS.items():
+        commands.add_parser(name, help=summary)
 
 
 @contextmanager

@@ -50,6 +50,37 @@ def nn_meter_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return nn_meter.main()
 
 
+def test_help_of_nn_meter_shows_its_builder(
+    no_nn_meter: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        nn_meter_command(monkeypatch, "--help")
+    helped = capsys.readouterr().out
+    for word in ("create", "connect", "register", "unregister"):
+        assert re.search(rf"^    {word}\s+\w", helped, re.MULTILINE)
+    for kind in ("backends", "kernels", "operators", "testcases"):
+        assert f"  --list-{kind}  " in helped
+    assert "nn-meter predict model.onnx" in helped
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--list-kernels" not in capsys.readouterr().out, "nnmeter-nas has none of that"
+
+
+def test_an_unknown_command_of_nn_meter_suggests_the_nearest_alone(
+    no_nn_meter: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        nn_meter_command(monkeypatch, "registr", "--backend", "meta.yaml")
+    assert capsys.readouterr().err.endswith("error: no command 'registr'; did you mean 'register'?\n")
+
+
+def test_a_list_may_be_asked_for_by_the_beginning_of_its_flag(
+    no_nn_meter: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert nn_meter_command(monkeypatch, "--list-back") == 0
+    assert "[Backend] tflite_cpu" in capsys.readouterr().out
+
+
 def test_lat_pred_prints_nn_meters_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lat_pred", "--predictor", CPU, "--nn-meter-ir", str(folder)]) == 0
     out, err = capsys.readouterr()

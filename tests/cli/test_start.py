@@ -82,5 +82,6 @@ def test_a_word_that_is_also_a_command_may_be_a_file_or_an_argument(
     assert float(capsys.readouterr().out) > 0
 
 
-def test_an_unknown_command_is_told_which_there_are(refused: Callable[[list[str], str], None]) -> None:
-    refused(["forecast"], "invalid choice: 'forecast'")
+def test_an_unknown_command_is_told_the_nearest(refused: Callable[[list[str], str], None]) -> None:
+    refused(["predct"], "no command 'predct'; did you mean 'predict'?")
+    refused(["xyzzy"], "no command 'xyzzy'; nnmeter-nas --help lists them")
