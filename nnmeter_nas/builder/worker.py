@@ -155,33 +155,35 @@ def _serve(pipe: Connection, name: str, options: Mapping[str, str], limit_s: flo
     backend = load_backend(name, options)
     watch = SpeedWatch() if is_on_host(backend) else None
     loaded = _Loaded(backend, _HELD_BYTES if watch else 0)
-    pipe.send(("ready", None))
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # who asks has ended, perhaps by a signal
+        pipe.send(("ready", None))
+        while True:
             path, profiled = pipe.recv()
-        except EOFError:
-            return
-        try:
-            end = time.monotonic() + limit_s
-            session = loaded.session(Path(path))
-            if hasattr(session, "visit"):
-                found = _own_visit(session, profiled, end - time.monotonic())
-            else:
-                found = visit(session, watch, profiled)
-            is_last = loaded.given_up >= _MODELS_OF_A_PROCESS
-            answer: tuple[str, Any] = "last visit" if is_last else "visit", found
-        except DeviceLostError as error:
-            answer = "lost", str(error)
-        except ToolError as error:
-            answer = "tool", str(error)
-        except MeasurementError as error:
-            answer = "error", str(error)
-        except Exception as error:
-            if isinstance(error, OSError) and is_disk_full(error):
-                answer = "full", (error.errno, error.strerror)
-            else:
-                answer = "error", traceback.format_exception_only(error)[-1].strip()
-        pipe.send(answer)
+            pipe.send(_answer(loaded, watch, Path(path), profiled, limit_s))
+
+
+def _answer(
+    loaded: _Loaded, watch: SpeedWatch | None, path: Path, profiled: bool, limit_s: float
+) -> tuple[str, Any]:
+    """Measure a file; return what kind of answer it is, and the visit or the error."""
+    try:
+        end = time.monotonic() + limit_s
+        session = loaded.session(path)
+        if hasattr(session, "visit"):
+            found = _own_visit(session, profiled, end - time.monotonic())
+        else:
+            found = visit(session, watch, profiled)
+    except DeviceLostError as error:
+        return "lost", str(error)
+    except ToolError as error:
+        return "tool", str(error)
+    except MeasurementError as error:
+        return "error", str(error)
+    except Exception as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            return "full", (error.errno, error.strerror)
+        return "error", traceback.format_exception_only(error)[-1].strip()
+    return "last visit" if loaded.given_up >= _MODELS_OF_A_PROCESS else "visit", found
 
 
 class _Loaded:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,48 @@ def test_a_file_that_changes_is_loaded_anew(files: list[Path]) -> None:
     files[0].write_text("9" * 10, encoding="utf-8")
     os.utime(files[0], ns=(0, 1))
     assert loaded.session(files[0]) == "9" * 10
+
+
+#: A device away from this machine whose runs take a while, and a program that measures on it.
+_SLOW = """
+import time
+
+class Device:
+    name, suffix, version, machine = "slow", ".txt", "1", "paper"
+
+    def write(self, graph, path):
+        pass
+
+    def load(self, path):
+        return self
+
+    def visit(self, profiled, limit_s):
+        print("it runs", flush=True)
+        time.sleep(1)
+        print("it ran", flush=True)
+        return 1.0, None
+"""
+_PROGRAM = """
+from pathlib import Path
+from nnmeter_nas.builder.worker import Worker
+Worker("slow_device:Device", 60.0).visit(Path(__file__))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_a_process_whose_program_is_killed_ends_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "slow_device.py").write_text(_SLOW)
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    program = subprocess.Popen(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "it runs\n"
+    program.send_signal(signal.SIGTERM)
+    # The pipes close when the worker's process has ended, too.
+    assert program.communicate(timeout=60) == ("it ran\n", "")
