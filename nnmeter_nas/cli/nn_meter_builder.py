@@ -16,7 +16,7 @@ from typing import Any
 
 from ..compat import install, is_installed, uninstall
 from ..errors import NnMeterNasError, SettingsError, UnknownBackendError, UnknownDeviceError
-from .messages import fail, note, reader_has_ended, say_as_nn_meter
+from .messages import fail, note, reader_has_ended, say_as_nn_meter, warn
 
 #: What is listed: flag -> two words of the heading, label, and the function that lists it.
 _LISTS = {
@@ -130,12 +130,19 @@ def _as_nn_meter() -> Iterator[None]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    heading, what, label, function = _LISTS[options.listed]
-    module, _, name = function.partition(".")
+    heading, what, label, _ = _LISTS[options.listed]
     say_as_nn_meter(f"Supported {heading}: ('*' indicates customized {what})")
-    for found in getattr(import_module(f"..compat.builder.{module}", __package__), name)():
+    for found in _known(options.listed):
         say_as_nn_meter(f"[{label}] {found}")
     return 0
+
+
+def _known(flag: str) -> list[str]:
+    """What there is of a kind; the names of what users registered begin with a star."""
+    *_, function = _LISTS[flag]
+    module, _, name = function.partition(".")
+    found: list[str] = getattr(import_module(f"..compat.builder.{module}", __package__), name)()
+    return found
 
 
 def _create(options: argparse.Namespace) -> int:
@@ -150,6 +157,8 @@ def _create(options: argparse.Namespace) -> int:
     settings = None
     if platform == "customized":
         own = registered("backends")
+        if options.backend is None:
+            raise SettingsError("--customized-workspace needs the backend that it is for: --backend NAME")
         if options.backend not in own:
             raise SettingsError(
                 f"no backend {options.backend!r} is registered; nn-meter register --backend META.yaml"
@@ -179,6 +188,11 @@ def _register(options: argparse.Namespace) -> int:
     flag, meta = _chosen(options)
     name = _register_predictor(meta) if flag == _PREDICTOR else register(_KINDS[flag][0], meta)
     say_as_nn_meter(f"Successfully register {flag}: {name}")
+    if flag != _PREDICTOR and name in _known(f"--list-{flag}s"):
+        warn(
+            f"your {flag} {name} takes the place of the one that comes with this package, as in nn-Meter; "
+            f"nn-meter unregister --{flag} brings that back"
+        )
     return 0
 
 

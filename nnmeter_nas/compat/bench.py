@@ -21,6 +21,8 @@ logger = logging.getLogger("nn-Meter")
 def fetch_bench(source: str, folder: Path) -> list[Path]:
     """Return the ``<family>s.jsonl`` files of ``folder``; if there are none, unpack ``source`` there.
 
+    The files may also lie in a folder of it, as a zip file of a folder has them.
+
     A download that breaks off goes on where it stopped, and the folder appears whole or not at all.
 
     Args:
@@ -33,10 +35,10 @@ def fetch_bench(source: str, folder: Path) -> list[Path]:
         PackError: it cannot be fetched or read, or has another hash.
         MissingPackageError: httpx is not installed.
     """
-    if not any(folder.glob("*.jsonl")):
+    if not any(_with_files(folder).glob("*.jsonl")):
         _unpack(source, folder)
     try:
-        return dataset_files(folder)
+        return dataset_files(_with_files(folder))
     except DatasetError as error:
         raise DatasetError(
             f"{source} holds no *.jsonl files; unpack nn-Meter's datasets.zip into {folder}"
@@ -59,7 +61,13 @@ def bench_folder(source: Path) -> Path:
         fetch_bench(str(source), folder)
     else:
         folder = source
-    return folder
+    return _with_files(folder)
+
+
+def _with_files(folder: Path) -> Path:
+    """The folder itself, or the first one in it that has the files in its place."""
+    found = [folder, *sorted({file.parent for file in folder.glob("[!._]*/*.jsonl")})]
+    return next((one for one in found if any(one.glob("*.jsonl"))), folder)
 
 
 def _unpack(source: str, folder: Path) -> None:

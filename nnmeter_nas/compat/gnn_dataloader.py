@@ -42,7 +42,8 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
     order of the sorted types, then channels in and out, height, width, kernel and stride, (nodes, types + 6).
 
     Raises:
-        DatasetError: ``device`` is none of the dataset's, or the files cannot be read.
+        DatasetError: ``device`` is none of the dataset's, ``split_ratio`` is no share, or the files cannot be
+            read.
         PackError, MissingPackageError: the dataset cannot be fetched.
     """
 
@@ -55,6 +56,8 @@ class GNNDataset(torch.utils.data.Dataset[Any]):
     ) -> None:
         if device not in hws:
             raise DatasetError(f"device={device!r} is no device of the dataset; {nearest(device, hws)}")
+        if not 0 <= split_ratio <= 1:
+            raise DatasetError(f"split_ratio={split_ratio} is a share, which lies between 0 and 1")
         self.device, self.train, self.split_ratio = device, train, split_ratio
         self.op_types: set[str] = set()
         self.name_list: list[str] = []

@@ -239,14 +239,16 @@ def test_keys_of_the_users_own_and_of_nn_meters_documentation_stay(
     workspace: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from nn_meter.builder import builder_config
+    from nn_meter.builder.backends import connect_backend
 
     path = workspace / "configs" / "ruletest_config.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["EPS_ALPHA"] = settings.pop("EMP_ALPHA")
     path.write_text(yaml.safe_dump({**settings, "MY_WIDTH": 3, "HW2": 7}))
     # As nn-Meter's own file for OpenVINO has them.
-    (workspace / "configs" / "backend_config.yaml").write_text("OPTIMIZER_PATH': /x\nDATA_TYPE': FP16\n")
+    (workspace / "configs" / "backend_config.yaml").write_text("OPTIMIZER_PATH': /x\nDEVICE_SERIAL': /y\n")
     builder_config.init(str(workspace))
+    connect_backend("tflite_cpu")
     assert builder_config.get("HW2", "ruletest") == 7
     assert "HW2 has no effect but on classes of yours; did you mean 'HW'" in caplog.text
     assert "MY_WIDTH" not in caplog.text
@@ -314,6 +316,55 @@ def test_class_that_needs_tensorflow_says_what_to_do(
     (tmp_path / "op.yaml").write_text(yaml.safe_dump(meta))
     assert run("register", "--operator", tmp_path / "op.yaml") == 2
     assert "without TensorFlow" in capsys.readouterr().err
+
+
+def test_operator_for_an_unknown_implementation_is_refused(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ops.py").write_text("class MyOp: ...\n")
+    meta = {
+        "builtin_name": "op1", "implement": "pytorch", "package_location": str(tmp_path),
+        "class_module": "ops", "class_name": "MyOp",
+    }  # fmt: skip
+    (tmp_path / "op.yaml").write_text(yaml.safe_dump(meta))
+    assert run("register", "--operator", tmp_path / "op.yaml") == 2
+    assert "implement: pytorch is neither of tensorflow, torch" in capsys.readouterr().err
+    (tmp_path / "op.yaml").write_text(yaml.safe_dump({**meta, "implement": "torch", "builtin_name": "relu"}))
+    assert run("register", "--operator", tmp_path / "op.yaml") == 0
+    assert "your operator relu takes the place of the one that comes" in capsys.readouterr().err
+
+
+def test_customized_workspace_needs_its_backend(
+    run: Callable[..., int], my_backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("create", "--customized-workspace", tmp_path / "own") == 2
+    assert "needs the backend that it is for: --backend NAME" in capsys.readouterr().err
+
+
+def test_backend_in_the_place_of_a_built_in_one_is_told(
+    run: Callable[..., int], my_backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "takes the place" not in capsys.readouterr().err
+    meta = yaml.safe_load((tmp_path / "meta.yaml").read_text())
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump({**meta, "builtin_name": "tflite_cpu"}))
+    assert run("register", "--backend", tmp_path / "meta.yaml") == 0
+    said = capsys.readouterr()
+    assert "Successfully register backend: tflite_cpu" in said.out
+    assert "your backend tflite_cpu takes the place of the one that comes with this package" in said.err
+
+
+def test_names_of_nn_meters_classes_are_there() -> None:
+    from nn_meter.builder.backends.tflite import (  # type: ignore[import-not-found]
+        TFLiteCPUBackend,
+        TFLiteGPUBackend,
+    )
+    from nn_meter.builder.config_manager import (  # type: ignore[import-not-found]
+        ConfigData,
+        builder_config,
+    )
+
+    assert (TFLiteCPUBackend.delegate, TFLiteGPUBackend.delegate) == ("default", "gpu")
+    assert isinstance(builder_config, ConfigData)
 
 
 # The fusion test, as nn-Meter's documentation has it.
@@ -630,6 +681,10 @@ def test_from_an_empty_folder_to_a_prediction(
         "kernel_predictors": ["conv-bn-relu", "fc"],
     }  # fmt: skip
     (tmp_path / "predictor.yaml").write_text(yaml.safe_dump(meta))
+    rules = (package / "fusion_rules.json").rename(package / "detected_fusion_rule.json")
+    assert run("register", "--predictor", tmp_path / "predictor.yaml") == 1
+    assert "lacks fusion_rules.json; rename detected_fusion_rule.json there" in capsys.readouterr().err
+    rules.rename(package / "fusion_rules.json")
     assert run("register", "--predictor", tmp_path / "predictor.yaml") == 0
     assert run("--list-predictors") == 0
     assert "[Predictor] my_predictor: version=1.0" in capsys.readouterr().out

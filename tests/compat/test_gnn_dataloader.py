@@ -50,6 +50,12 @@ def test_unknown_device_names_the_nearest(loader: Any) -> None:
         loader.GNNDataset(device="cortexA76")
 
 
+@pytest.mark.parametrize("split_ratio", [1.5, -0.2, float("nan")])
+def test_a_split_that_is_no_share_is_refused(loader: Any, split_ratio: float) -> None:
+    with pytest.raises(DatasetError, match=f"split_ratio={split_ratio} is a share"):
+        loader.GNNDataset(split_ratio=split_ratio)
+
+
 def test_tensors_are_those_of_nn_meter(loader: Any, tmp_path: Path) -> None:
     ir = IrBuilder((1, 32, 32, 3))
     last = ir.unary("act", "Relu", ir.conv("conv", "input", 16, kernel=5, stride=2))

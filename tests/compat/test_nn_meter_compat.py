@@ -635,6 +635,18 @@ def test_dataset_may_be_a_zip_on_disk(nn_meter: Any, home: Path, tmp_path: Path)
     assert bench_folder(folder) == folder
 
 
+def test_dataset_may_be_a_zip_of_a_folder(nn_meter: Any, home: Path, tmp_path: Path) -> None:
+    entries = {"datasets/vggs.jsonl": b"{}\n", "__MACOSX/._vggs.jsonl": b""}
+    archive, folder = make_zip(tmp_path / "datasets.zip", entries), tmp_path / "data"
+    for _ in range(2):
+        files = nn_meter.bench_dataset(str(archive), str(folder))
+        assert files == [str(folder / "datasets" / "vggs.jsonl")]
+        archive.unlink(missing_ok=True)
+    make_zip(archive, entries)
+    assert [path.name for path in bench_folder(archive).iterdir()] == ["vggs.jsonl"]
+    assert bench_folder(folder) == folder / "datasets"
+
+
 def test_zip_without_a_dataset_is_refused(nn_meter: Any, server: Server, tmp_path: Path) -> None:  # noqa: F811
     server.content = make_zip(tmp_path / "other.zip", {"readme.txt": b""}).read_bytes()
     with pytest.raises(DatasetError, match=r"other\.zip holds no"):

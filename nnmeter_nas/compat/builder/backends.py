@@ -22,6 +22,8 @@ __all__ = [
     "BaseProfiler",
     "DebugBackend",
     "TFLiteBackend",
+    "TFLiteCPUBackend",
+    "TFLiteGPUBackend",
     "connect_backend",
     "list_backends",
 ]
@@ -30,6 +32,9 @@ __all__ = [
 _NOT_HERE = {
     "openvino_vpu": "OpenVINO no longer runs on the Neural Compute Stick; its CPU is the backend 'openvino'",
 }
+
+#: nn-Meter's names of a phone's two backends.
+TFLiteCPUBackend, TFLiteGPUBackend = TFLiteBackend, TFLiteGpuBackend
 
 logger = logging.getLogger("nn-Meter")
 

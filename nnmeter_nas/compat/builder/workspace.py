@@ -14,7 +14,7 @@ from ...errors import WorkspaceError
 from ...files import write_bytes
 from .settings import check_predbuild, check_ruletest
 
-__all__ = ["ConfigManager", "builder_config", "copy_to_workspace", "load_config_file"]
+__all__ = ["ConfigData", "ConfigManager", "builder_config", "copy_to_workspace", "load_config_file"]
 
 _CREATE = "create the workspace first: nn-meter create --tflite-workspace PATH"
 #: Files of a workspace: section of the settings -> name.
@@ -83,6 +83,8 @@ class ConfigManager:
         return self._settings
 
 
+#: nn-Meter's name of what holds the settings.
+ConfigData = ConfigManager
 builder_config = ConfigManager()
 
 

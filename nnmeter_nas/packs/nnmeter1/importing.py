@@ -49,6 +49,8 @@ RELEASED = {
 }
 #: Version of a pack if its source states none.
 _RELEASED_VERSION = 1.0
+#: What nn-Meter's fusion test calls the file of rules that it writes.
+_DETECTED = "detected_fusion_rule.json"
 
 
 def import_predictor(
@@ -119,6 +121,8 @@ def register_predictor(meta_yaml: str | Path, progress: Progress | None = None) 
     location = path.parent / Path(meta["package_location"]).expanduser()
     if not location.is_dir():
         raise PackError(f"{path} gives as package_location {location}, which is no folder")
+    if not (location / RULE_FILE).exists() and (location / _DETECTED).exists():
+        raise PackError(f"{location} lacks {RULE_FILE}; rename {_DETECTED} there, which is that file")
     with shown(progress) as report:
         return _import(PickleFolder(location), meta, _Wishes(), str(location), report)
 
