@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..backends.tvm.cost_models import COST_MODELS, DEFAULT
+from ..backends.tvm.interrupts import end_if_asked, interrupts_held
 from ..drawing import new_chart, to_png
 from ..errors import MeasurementError, SettingsError
 from ..extras import load_extra
@@ -83,12 +85,34 @@ def run(options: argparse.Namespace) -> int:
     from ..backends.host import one_thread
 
     content = options.model.read_bytes()
-    with one_thread():
-        lock = lock_folder(options.output, LOCK, "tuning")
-        try:
+    try:
+        with one_thread(), _locked(options.output), interrupts_held():
             return _tuned(options, content)
-        finally:
-            lock.release()
+    except KeyboardInterrupt:
+        if options.output.exists():
+            note(f"interrupted; all trials are kept in {options.output}, and the same command goes on")
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder of the results. One that is made for it is removed if nothing comes to be in it.
+
+    Raises:
+        SettingsError: it is a file.
+        SearchError: another process has locked it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"output={folder} is a file; give a folder")
+    is_new = not folder.exists()
+    lock = lock_folder(folder, LOCK, "tuning")
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_new and {one.name for one in folder.iterdir()} <= {LOCK}:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _tuned(options: argparse.Namespace, content: bytes) -> int:
@@ -103,7 +127,9 @@ def _tuned(options: argparse.Namespace, content: bytes) -> int:
     note("compiling and measuring the model as it is")
     target = this_machine()
     fused = fuse(content, target)
+    end_if_asked()
     before = _measured(session(program(content, fused=fused)))
+    end_if_asked()
     records = open_records(folder / RECORDS)
     with Journal(folder / TRIALS) as journal:
         if not journal.records:
@@ -111,9 +137,11 @@ def _tuned(options: argparse.Namespace, content: bytes) -> int:
         note(f"the model takes {before.ms:.4g} ms")
         _make_trials(options, fused, target, records, journal)
         trials = journal.records[1:]
+    end_if_asked()
     note("compiling the tuned model")
     made = compiled(fused, target, records)
     export(made.program, folder / LIBRARY)
+    end_if_asked()
     shapes = [list(shape) for shape in fused.shapes]
     write_bytes(folder / SCRIPT, _SCRIPT.format(library=LIBRARY, shapes=shapes).encode())
     tuned = session(loaded(folder / LIBRARY, operators_of(fused, made), fused.shapes))
@@ -155,12 +183,8 @@ def _make_trials(
         note(f"{made} of {options.trials} trials: {found.best_ms:.4g} ms{kernel}")
         status.update(f"{made} of {options.trials} trials")
 
-    try:
-        with status:
-            tune(tasks, target, records, missing, tell, seed, model, prepare)
-    except KeyboardInterrupt:
-        note(f"interrupted; all trials are kept in {options.output}, and the same command goes on")
-        raise
+    with status:
+        tune(tasks, target, records, missing, tell, seed, model, prepare)
 
 
 def _trials_in(records: Any) -> int:

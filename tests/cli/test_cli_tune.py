@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
 pytest.importorskip("xgboost")
 
 from commands import Command
-from nnmeter_nas.backends.tvm.records import open_records, trials_of
+from nnmeter_nas.backends.tvm.records import FAILED, open_records, seconds_of, trials_of
 from nnmeter_nas.backends.tvm.search import fingerprint
 from nnmeter_nas.cli import main
 from nnmeter_nas.graph.model_graph import add_input, add_op, finish, new_graph
@@ -74,3 +75,23 @@ def test_a_tuning_that_is_killed_goes_on_and_its_results_run(
     with pytest.raises(SystemExit):
         main(["tune", "other.onnx", "-o", "tuned"])
     assert "--output tuned holds trials of another model" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("trials", [0, 5])
+def test_ctrl_c_ends_it_after_a_whole_trial(tmp_path: Path, trials: int) -> None:
+    (tmp_path / "model.onnx").write_bytes(model(256))
+    recorded = tmp_path / "tuned" / "records" / "database_tuning_record.json"
+    command = Command(tmp_path, "tune", "model.onnx", "--trials", "1000", "-o", "tuned")
+    try:
+        command.wait_until(lambda: len(lines(recorded)) >= 1 + trials)
+        command.process.send_signal(signal.SIGINT)
+    except BaseException:
+        command.process.kill()
+        raise
+    code, printed, errors = command.end()
+    assert (code, printed) == (130, "")
+    assert errors.endswith("interrupted; all trials are kept in tuned, and the same command goes on\n")
+    found = open_records(recorded.parent).get_all_tuning_records()
+    assert len(found) == len(lines(recorded)) <= 3 + trials
+    assert all(seconds_of(one.run_secs) < FAILED for one in found), "none is taken for one that does not run"

@@ -18,6 +18,7 @@ from ..base import KernelTime, Session
 from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
 from .imports import load_tvm
+from .interrupts import end_if_asked, interrupts_held
 from .records import open_records, records_of, trials_of
 from .stored import Program, program
 from .tuning import kernels_to_tune, tune
@@ -86,13 +87,14 @@ class TunedTvm(Tvm):
     def write(self, graph: nx.DiGraph, path: Path) -> None:
         """Write a model graph as an ONNX file, and tune those of its kernels that are new."""
         content, target = to_onnx(graph), this_machine()
-        records = open_records(self._folder)
-        try:
-            tasks = kernels_to_tune(fuse(content, target), target)
-        except Exception:  # of whatever kind: it is raised again where the file is loaded
-            tasks = []
-        with one_thread():
+        with one_thread(), interrupts_held():
+            records = open_records(self._folder)
+            try:
+                tasks = kernels_to_tune(fuse(content, target), target)
+            except Exception:  # of whatever kind: it is raised again where the file is loaded
+                tasks = []
             for task in tasks:
+                end_if_asked()
                 self._tune(task, target, records)
         write_bytes(path, content)
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from .imports import load_tvm
+from .interrupts import end_if_asked
 from .intrinsics import load_intrinsics
 from .records import FAILED, add_record, records_of, seconds_of, trials_of
 from .trial import measured_seconds
@@ -104,6 +105,7 @@ class KernelSearch:
     def _new_candidates(self) -> list[Any]:
         """Schedules that were not tried yet. TVM itself would propose again what it only has records of."""
         for _ in range(_TRIES):
+            end_if_asked()
             found = self._context.generate_measure_candidates() or []
             if new := [one for one in found if fingerprint(one) not in self._tried]:
                 return new

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .imports import load_tvm
+from .interrupts import end_if_asked
 from .records import FAILED
 
 #: A trial is so many bursts of at least so many seconds.
@@ -23,7 +24,11 @@ def measured_seconds(candidate: Any, target: Any) -> float:
 
     It runs on random values. A schedule that cannot be compiled or run takes ``FAILED`` seconds, as in TVM's
     records.
+
+    Raises:
+        KeyboardInterrupt: the user asked for it before, and it was held back.
     """
+    end_if_asked()
     tvm = load_tvm()
     local_builder = load_tvm("tvm.s_tir.meta_schedule.builder.local_builder")
     try:

@@ -10,6 +10,7 @@ import numpy as np
 from .compiling import Fused
 from .cost_models import DEFAULT, cost_model
 from .imports import load_tvm
+from .interrupts import end_if_asked, interrupts_held
 from .search import KernelSearch
 
 #: Trials of a kernel before the next one is looked at: at least, at most, and such a part of all for each.
@@ -61,14 +62,32 @@ def tune(
         seed: decides the schedules that are tried.
         model: the cost model that chooses them, one of ``COST_MODELS``.
         prepare: is called with the position of each kernel before it is measured as it comes.
+
+    Raises:
+        KeyboardInterrupt: the user pressed Ctrl-C; it waits until the trial that is made is recorded.
     """
     if not tasks or trials < 1:
         return
+    with interrupts_held():
+        _tune(tasks, target, records, trials, tell, seed, model, prepare)
+
+
+def _tune(
+    tasks: Sequence[Any],
+    target: Any,
+    records: Any,
+    trials: int,
+    tell: Callable[[Progress], None],
+    seed: int,
+    model: str,
+    prepare: Callable[[int], None],
+) -> None:
     chooser = cost_model(model, seed)
     at_once = min(_MOST, max(_LEAST, trials // (_ROUNDS * len(tasks))))
     seeds = np.random.default_rng(seed).integers(1, 2**30, len(tasks)).tolist()
     searches = []
     for i, (task, one) in enumerate(zip(tasks, seeds, strict=True)):
+        end_if_asked()
         prepare(i)
         searches.append(KernelSearch(task, target, records, chooser, at_once, one))
     made = 0
@@ -76,11 +95,13 @@ def tune(
     def tell_best(kernel: str) -> None:
         tell(Progress(made, sum(one.ms for one in searches), kernel))
 
+    end_if_asked()
     tell_best("")
     while made < trials and (search := _next(searches)) is not None:
         if found := search.step(min(at_once, trials - made)):
             made += found
             tell_best(search.name)
+        end_if_asked()
 
 
 def _next(searches: Sequence[KernelSearch]) -> KernelSearch | None:
