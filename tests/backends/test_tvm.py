@@ -17,7 +17,7 @@ import onnxruntime
 
 from nnmeter_nas.backends import load_backend
 from nnmeter_nas.backends.tvm.compiling import compiled, fuse, this_machine
-from nnmeter_nas.backends.tvm.stored import operators_of
+from nnmeter_nas.backends.tvm.stored import nodes_of
 from nnmeter_nas.backends.tvm.trial import measured_seconds
 from nnmeter_nas.errors import ReaderError, SettingsError
 from nnmeter_nas.files import user_cache_folder
@@ -90,7 +90,7 @@ def test_a_program_that_is_not_what_was_fused_tells_nothing() -> None:
     unknown = fused._replace(whole=fuse(to_onnx(finish(other)), target).whole)
     made = compiled(unknown, target)
     assert made.kernels is None
-    assert operators_of(unknown, made) is None
+    assert nodes_of(unknown, made) is None
 
 
 def interrupted_at(count: int) -> Callable[[Any, Any], float]:

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tvm", reason="the extra 'tvm' is not installed")
 pytest.importorskip("xgboost")
+pytest.importorskip("onnx")
+
+import onnx
 
 from commands import Command
 from nnmeter_nas.backends.tvm.records import FAILED, open_records, seconds_of, trials_of
@@ -95,3 +99,40 @@ def test_ctrl_c_ends_it_after_a_whole_trial(tmp_path: Path, trials: int) -> None
     found = open_records(recorded.parent).get_all_tuning_records()
     assert len(found) == len(lines(recorded)) <= 3 + trials
     assert all(seconds_of(one.run_secs) < FAILED for one in found), "none is taken for one that does not run"
+
+
+def of_another_writer(path: Path) -> None:
+    """Two products of matrices, one named as torch does it and one without a name, and a batch left open."""
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "large"], ["hidden"], "/first/MatMul"),
+        onnx.helper.make_node("Relu", ["hidden"], ["positive"], "/first/Relu"),
+        onnx.helper.make_node("MatMul", ["positive", "small"], ["y"]),
+    ]
+    weights = {"large": (64, 512), "small": (512, 4)}
+    constants = [
+        onnx.numpy_helper.from_array(np.random.default_rng(0).random(shape, dtype=np.float32) - 0.5, name)
+        for name, shape in weights.items()
+    ]
+    given, result = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", 64), ("y", 4))
+    )
+    graph = onnx.helper.make_graph(nodes, "model", [given], [result], constants)
+    opset = onnx.helper.make_opsetid("", 18)
+    path.write_bytes(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString())
+
+
+@pytest.mark.timeout(1800)
+def test_the_table_has_the_names_of_nodes_of_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_another_writer(Path("model.onnx"))
+    assert main(["tune", "model.onnx", "--trials", "4"]) == 0
+    printed = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    assert [row[0] for row in rows] == ["/first/MatMul, /first/Relu", "MatMul 3"]
+    (_, _, before, after, gain), (_, _, still, same, remark) = rows
+    assert 0 < float(after) < float(before)
+    assert float(gain) > 1
+    assert (same, remark) == (still, "as it was")

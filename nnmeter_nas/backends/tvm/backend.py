@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...errors import MeasurementError, SettingsError
 from ...files import user_folder, write_bytes
-from ...readers.onnx.writer import to_onnx
+from ...readers.onnx.writer import operator_of, to_onnx
 from ..base import KernelTime, Session
 from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
@@ -66,7 +66,7 @@ class Tvm:
 
     def load(self, path: Path) -> Session:
         """Compile an ONNX file, and load it."""
-        return session(program(path.read_bytes()))
+        return session(program(path.read_bytes()), operator_of)
 
 
 class TunedTvm(Tvm):
@@ -109,16 +109,25 @@ class TunedTvm(Tvm):
 
     def load(self, path: Path) -> Session:
         """Compile an ONNX file by the records, and load it."""
-        return session(program(path.read_bytes(), open_records(self._folder), str(self._folder)))
+        found = program(path.read_bytes(), open_records(self._folder), str(self._folder))
+        return session(found, operator_of)
 
     @property
     def _folder(self) -> Path:
         return user_folder() / "tvm-records"
 
 
-def session(found: Program) -> Session:
-    """Load a compiled model; the session tells of its kernels if TVM does."""
-    return _Loaded(found) if found.kernels is None else _Watched(found)
+def session(found: Program, operator: Callable[[str], str] = str) -> Session:
+    """Load a compiled model; the session tells of its kernels if TVM does.
+
+    Args:
+        found: the model.
+        operator: returns the operator that a node belongs to, by their names; by default it is the node.
+    """
+    if found.kernels is None:
+        return _Loaded(found)
+    kernels = [(name, tuple(dict.fromkeys(map(operator, nodes)))) for name, nodes in found.kernels]
+    return _Watched(found, kernels)
 
 
 class _Loaded:
@@ -147,11 +156,11 @@ class _Loaded:
 
 
 class _Watched(_Loaded):
-    """One loaded model whose kernels are known."""
+    """One loaded model whose ``kernels`` are known: the name of each, and its operators."""
 
-    def __init__(self, found: Program) -> None:
+    def __init__(self, found: Program, kernels: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         super().__init__(found)
-        self._kernels = found.kernels or []
+        self._kernels = kernels
 
     def kernels(self, runs: int) -> list[KernelTime]:
         """Run ``runs`` times and watch; return each executed kernel with its time in ms.

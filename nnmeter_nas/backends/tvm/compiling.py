@@ -19,7 +19,7 @@ class Fused(NamedTuple):
         whole: TVM's module with one function for each operator.
         grouped: the module that calls these functions kernel by kernel.
         module: the module with one function for each kernel.
-        nodes: names of the nodes of the file.
+        nodes: names of the nodes of the file; of one without a name, its type and position, counted from 1.
         shapes: those of its inputs, in order.
     """
 
@@ -69,7 +69,7 @@ def fuse(content: bytes, target: Any) -> Fused:
         if one.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             raise ReaderError(f"input {one.name!r} is no tensor of floats; TVM is given none but these here")
     shapes = {one.name: _shape(one) for one in inputs}
-    nodes = tuple(node.name for node in model.graph.node)
+    nodes = tuple(node.name or f"{node.op_type} {i}" for i, node in enumerate(model.graph.node, 1))
     with contextlib.redirect_stdout(io.StringIO()):  # the frontend prints what it is about to raise
         imported = converted(model, shapes)
     passes = pipeline.legalize_passes(target)

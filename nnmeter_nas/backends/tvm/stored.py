@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...files import digest, user_cache_folder, write_bytes
-from ...readers.onnx.writer import operator_of
 from ..quiet import no_messages
 from .compiling import Compiled, Fused, compiled, fuse, this_machine
 from .imports import load_tvm
 
 #: The folder holds about so many bytes; what was used longest ago goes first.
 _MOST_BYTES = 1 << 30
+#: What is known of a program was written by this version of the code below.
+_VERSION = 2
 #: Suffixes of the program, and of what is known of it.
 _LIBRARY, _KNOWN = ".so", ".json"
 
@@ -27,8 +28,8 @@ class Program(NamedTuple):
 
     Attributes:
         library: what TVM's virtual machine runs.
-        kernels: for each kernel, in order of execution, its name and the operators that it runs; None if TVM
-            does not tell.
+        kernels: for each kernel, in order of execution, its name and the nodes of the file that it runs; None
+            if TVM does not tell.
         shapes: those of the inputs, in order.
     """
 
@@ -51,15 +52,15 @@ def program(
     tvm = load_tvm()
     target = this_machine()
     file = hashlib.sha256(content).hexdigest()
-    key = digest([file, str(tvm.__version__), str(target), of_records])
+    key = digest([_VERSION, file, str(tvm.__version__), str(target), of_records])
     path = user_cache_folder() / "tvm" / f"{key}{_LIBRARY}"
     if not path.exists():
         fused = fused or fuse(content, target)
         made = compiled(fused, target, records)
-        operators = operators_of(fused, made)
+        nodes = nodes_of(fused, made)
         if tvm.support.cc.get_cc() is None:  # without a linker it cannot be kept
-            return Program(made.program, operators, fused.shapes)
-        known = {"kernels": operators, "shapes": fused.shapes}
+            return Program(made.program, nodes, fused.shapes)
+        known = {"kernels": nodes, "shapes": fused.shapes}
         write_bytes(path.with_suffix(_KNOWN), json.dumps(known).encode())
         export(made.program, path)
         _drop_oldest(path.parent)
@@ -73,7 +74,7 @@ def loaded(path: Path, kernels: Sequence[Any] | None, shapes: Sequence[Sequence[
     tvm = load_tvm()
     with no_messages():
         library = tvm.runtime.load_module(str(path))
-    told = None if kernels is None else [(str(name), tuple(operators)) for name, operators in kernels]
+    told = None if kernels is None else [(str(name), tuple(nodes)) for name, nodes in kernels]
     return Program(library, told, tuple(map(tuple, shapes)))
 
 
@@ -87,14 +88,11 @@ def export(program: Any, path: Path) -> None:
         os.replace(written, path)
 
 
-def operators_of(fused: Fused, made: Compiled) -> list[tuple[str, tuple[str, ...]]] | None:
-    """The kernels of a compiled model, by the names of the operators that their nodes belong to."""
+def nodes_of(fused: Fused, made: Compiled) -> list[tuple[str, tuple[str, ...]]] | None:
+    """The kernels of a compiled model, each with the names of its nodes, as the file has them."""
     if made.kernels is None:
         return None
-    return [
-        (kernel.function, tuple(sorted({operator_of(fused.nodes[node]) for node in kernel.nodes})))
-        for kernel in made.kernels
-    ]
+    return [(kernel.function, tuple(fused.nodes[node] for node in kernel.nodes)) for kernel in made.kernels]
 
 
 def _drop_oldest(folder: Path) -> None:
