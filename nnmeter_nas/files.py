@@ -73,9 +73,12 @@ def lock_folder(path: Path, name: str, work: str) -> FileLock:
     """Lock the folder ``path`` for this process by the file ``name`` in it; ``work`` says what for.
 
     Raises:
-        SearchError: another process has locked it.
+        SearchError: another process has locked it, or it is a file.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise SearchError(f"{path} is a file; name a folder") from error
     lock = FileLock(path / name, timeout=0)
     try:
         lock.acquire()

@@ -191,7 +191,7 @@ def open_workspace(folder: Path, device: Mapping[str, Any]) -> Iterator[Workspac
 
     Raises:
         WorkspaceError: it belongs to another device, backend, runtime or machine, or the disk is full.
-        SearchError: another process uses it.
+        SearchError: another process uses it, or it is a file.
     """
     device = {**device, _NETWORKS: NETWORKS}
     lock = lock_folder(folder, _LOCK, "build")

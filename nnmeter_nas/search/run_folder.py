@@ -135,10 +135,9 @@ class RunFolder:
         """Start the folder of a new search; ``overwrite`` removes an earlier search from it.
 
         Raises:
-            SearchError: the folder already holds a search, or another process works in it.
+            SearchError: the folder already holds a search, another process works in it, or it is a file.
         """
         cls.check(path, overwrite)
-        path.mkdir(parents=True, exist_ok=True)
         with lock_folder(path, _LOCK, "search"):
             _clear(path)
             content = {"settings": dataclasses.asdict(settings), "facts": dict(facts)}

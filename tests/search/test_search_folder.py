@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from nnmeter_nas.errors import SearchError
+from nnmeter_nas.files import lock_folder
 from nnmeter_nas.nni.events import Ended, Event, Expected, Submitted
 from nnmeter_nas.predictor import Explanation
 from nnmeter_nas.search.manager_process import contained, free_port, orderly_signals
@@ -146,6 +147,12 @@ def test_two_processes_do_not_work_on_one_search(run: Path) -> None:
             RunFolder.resume(run)
         other.kill()
     RunFolder.resume(run).close()  # who was killed locks nobody out
+
+
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SearchError, match="file is a file; name a folder"):
+        lock_folder(tmp_path / "file", ".lock", "search")
 
 
 @pytest.mark.parametrize(
