@@ -129,6 +129,20 @@ def test_a_kernel_that_does_not_run_by_itself_is_left_alone(
     assert len(records) == 1
 
 
+def test_tvm_does_not_warn_of_rules_for_poolings_that_it_lacks(
+    target: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    graph = new_graph("poolings")
+    add_input(graph, "x", (1, 4, 8, 8))
+    for op in ("maxpool", "avgpool"):
+        add_op(graph, op, op, ["x"], {"kernel": (2, 2), "stride": (2, 2)})
+    monkeypatch.setattr(search, "measured_seconds", lambda *_: 1e-3)
+    tasks = kernels_to_tune(fuse(to_onnx(finish(graph)), target), target)
+    tune(tasks, target, open_records(tmp_path), 2, lambda _: None)
+    assert len(tasks) == 2
+    assert "Unknown schedule rule" not in capfd.readouterr().err
+
+
 def test_an_unknown_cost_model_is_refused() -> None:
     with pytest.raises(SettingsError, match="did you mean 'ranking'"):
         cost_model("rankin", 0)

@@ -9,6 +9,7 @@ from .imports import load_tvm
 from .interrupts import end_if_asked
 from .intrinsics import load_intrinsics
 from .records import FAILED, add_record, records_of, seconds_of, trials_of
+from .rules import load_rules
 from .trial import measured_seconds
 
 #: Schedules that are bred for each one that is tried, and at most: TVM's number, for 64 trials.
@@ -44,6 +45,7 @@ class KernelSearch:
         """
         schedule = load_tvm("tvm.s_tir.meta_schedule")
         load_intrinsics()
+        load_rules()
         population = min(_MOST_BRED, _BRED * batch)
         self.name, self.weight, self._module = str(task.task_name), int(task.weight), task.dispatched[0]
         self._target, self._records, self._model = target, records, cost_model
