@@ -20,7 +20,7 @@ from ..errors import MeasurementError, SettingsError
 from ..extras import load_extra
 from ..files import lock_folder, write_bytes
 from ..journal import Journal, read_journal
-from .arguments import count, positive_int
+from .arguments import count, positive_int, size
 from .commands import set_command
 from .messages import console, note
 
@@ -71,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
     set_command(parser, run, _EPILOG)
     parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
+    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
+                        help="shape of the input, such as 1 3 224 224, if the model leaves it open; once for "
+                             "each input, in their order")
     parser.add_argument("--trials", type=positive_int, default=200, metavar="N",
                         help="schedules to measure in all, those of earlier runs included (default: 200)")
     parser.add_argument("-o", "--output", type=Path, default=Path("tuned"), metavar="FOLDER",
@@ -99,11 +102,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Lock the folder of the results. One that is made for it is removed if nothing comes to be in it.
 
     Raises:
-        SettingsError: it is a file.
-        SearchError: another process has locked it.
+        SearchError: another process has locked it, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"output={folder} is a file; give a folder")
     is_new = not folder.exists()
     lock = lock_folder(folder, LOCK, "tuning")
     try:
@@ -117,11 +117,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _tuned(options: argparse.Namespace, content: bytes) -> int:
     from ..backends.tvm.backend import session
-    from ..backends.tvm.compiling import compiled, fuse, this_machine
+    from ..backends.tvm.compiling import compiled, fuse, this_machine, with_input_shape
     from ..backends.tvm.records import open_records, quickened
     from ..backends.tvm.stored import export, loaded, nodes_of, program
 
     folder: Path = options.output
+    if options.input_shape:
+        content = with_input_shape(content, options.input_shape)
     digest = hashlib.sha256(content).hexdigest()
     _check_same(folder / TRIALS, digest)
     note("compiling and measuring the model as it is")

@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it_after_a_whole_trial(tmp_path: Path, trials: int) -> None
     assert all(seconds_of(one.run_secs) < FAILED for one in found), "none is taken for one that does not run"
 
 
-def of_another_writer(path: Path) -> None:
+def of_another_writer(path: Path, features: int | str = 64) -> None:
     """Two products of matrices, one named as torch does it and one without a name, and a batch left open."""
     nodes = [
         onnx.helper.make_node("MatMul", ["x", "large"], ["hidden"], "/first/MatMul"),
@@ -115,7 +115,7 @@ def of_another_writer(path: Path) -> None:
     ]
     given, result = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
-        for name, size in (("x", 64), ("y", 4))
+        for name, size in (("x", features), ("y", 4))
     )
     graph = onnx.helper.make_graph(nodes, "model", [given], [result], constants)
     opset = onnx.helper.make_opsetid("", 18)
@@ -136,3 +136,35 @@ def test_the_table_has_the_names_of_nodes_of_any_file(
     assert 0 < float(after) < float(before)
     assert float(gain) > 1
     assert (same, remark) == (still, "as it was")
+
+
+@pytest.mark.timeout(1800)
+def test_sizes_that_a_model_leaves_open_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_another_writer(Path("model.onnx"), "features")
+    assert main(["tune", "model.onnx"]) == 1
+    assert "input 'x' leaves dimension 1 open; pass --input-shape, for example" in capsys.readouterr().err
+    assert main(["tune", "model.onnx", "--input-shape", "1", "3", "64"]) == 1
+    assert "input 'x' has 2 dimensions, not those of --input-shape 1 3 64" in capsys.readouterr().err
+    assert not Path("tuned").exists()
+    assert main(["tune", "model.onnx", "--input-shape", "3", "64", "--trials", "1"]) == 0
+    assert "for shape in [[3, 64]]" in Path("tuned/run.py").read_text()
+
+
+def test_what_tvm_cannot_compile_is_told_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4, 4])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Det", ["x"], ["y"])], "model", [given], [result])
+    opset = onnx.helper.make_opsetid("", 18)
+    Path("model.onnx").write_bytes(onnx.helper.make_model(graph, opset_imports=[opset]).SerializeToString())
+    assert main(["tune", "model.onnx"]) == 1
+    assert "error: TVM cannot compile this model: The following operators" in capsys.readouterr().err
+    assert not Path("tuned").exists()
+    assert main(["tune", "model.onnx", "-o", "file"]) == 1
+    assert "error: file is a file; name a folder" in capsys.readouterr().err
