@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -41,7 +41,9 @@ class Backend(Protocol):
     """A way to run model files on a device.
 
     What it can be told are named arguments of its class, a text each. :class:`Attached` says what the backend
-    of a device that is attached to this machine has beside.
+    of a device that is attached to this machine has beside. Where to write a file takes minutes, there may be
+    a method ``write_slowly(graph, path, tell)``, which is called in place of ``write`` then; ``tell`` takes
+    what goes on, in a few words.
 
     Attributes:
         name: what users call it.
@@ -106,6 +108,15 @@ class Attached(Protocol):
 def as_attached(backend: Backend) -> Attached | None:
     """The backend, if its device is attached to this machine; asking does not reach for the device."""
     return cast(Attached, backend) if hasattr(type(backend), "look") else None
+
+
+def write(backend: Backend, graph: nx.DiGraph, path: Path, tell: Callable[[str], None]) -> None:
+    """Write a finished model graph in the format of a backend; ``tell`` hears what goes on if it is slow."""
+    slowly = getattr(backend, "write_slowly", None)
+    if slowly is None:
+        backend.write(graph, path)
+    else:
+        slowly(graph, path, tell)
 
 
 def is_on_host(backend: Backend) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.base import Backend, is_on_host
+from ..backends.base import Backend, is_on_host, write
 from ..errors import MeasurementError
 from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
@@ -57,8 +57,15 @@ def measure(
             _wait_until_quiet(workspace, backend, worker, Path(files), tell)
             order = np.random.default_rng([workspace.networks[due[0]].seed, turn]).permutation(len(due))
             for done, i in enumerate(order.tolist()):
-                tell(f"visit {turn + 1}: {done} of {len(due)} networks")
+                at = f"visit {turn + 1}: {done} of {len(due)} networks"
+                tell(at)
+                _written(workspace, due[i], backend, Path(files), _telling(tell, at))
                 _visit(workspace, due[i], backend, worker, Path(files), tell)
+
+
+def _telling(tell: Callable[[str], None], at: str) -> Callable[[str], None]:
+    """A function that tells what goes on at a place."""
+    return lambda text: tell(f"{at}; {text}")
 
 
 def visits_wanted(backend: Backend, whole: int, taken: Sequence[Visit]) -> int:
@@ -100,9 +107,7 @@ def _visit(
     tell: Callable[[str], None],
 ) -> Visit | None:
     """Visit a network and record what came of it; return what it took, or None after a fault."""
-    path = folder / f"{name}{backend.suffix}"
-    if not path.exists():
-        backend.write(workspace.networks[name].graph, path)
+    path = _written(workspace, name, backend, folder, tell)
     profiled = sum(visit.kernels is not None for visit in workspace.networks[name].visits) < _PROFILED
     start = time.perf_counter()
     try:
@@ -112,6 +117,16 @@ def _visit(
         return None
     workspace.record(name, visit, time.perf_counter() - start)
     return visit
+
+
+def _written(
+    workspace: Workspace, name: str, backend: Backend, folder: Path, tell: Callable[[str], None]
+) -> Path:
+    """The file of a network, written if it is not there yet."""
+    path = folder / f"{name}{backend.suffix}"
+    if not path.exists():
+        write(backend, workspace.networks[name].graph, path, tell)
+    return path
 
 
 def _wait_until_quiet(

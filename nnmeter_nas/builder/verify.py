@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import networkx as nx
 
-from ..backends.base import Backend
+from ..backends.base import Backend, write
 from ..errors import MeasurementError, ReaderError
 from ..files import write_bytes
 from ..predictor import LatencyPredictor
@@ -128,15 +128,15 @@ def _visit(
     model: Model, backend: Backend, worker: Worker, written: Path, tell: Callable[[str], None]
 ) -> Visit:
     """Measure a model once; what its kernels take is not asked."""
-    path = _runnable(model, backend, written)
+    path = _runnable(model, backend, written, tell)
     return patiently(lambda: worker.visit(path, profiled=False), backend, tell)
 
 
-def _runnable(model: Model, backend: Backend, written: Path) -> Path:
+def _runnable(model: Model, backend: Backend, written: Path, tell: Callable[[str], None]) -> Path:
     """The file of a model if the device can run it as it is, or else one in the device's format."""
     if model.as_given and model.path.suffix == backend.suffix:
         return model.path
     written = written.with_suffix(backend.suffix)
     if not written.exists():
-        backend.write(model.graph, written)
+        write(backend, model.graph, written, tell)
     return written

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,43 @@ def test_kernels_are_tuned_once_for_all_networks(tmp_path: Path, monkeypatch: py
     assert len(records.read_text().splitlines()) == 5, "nothing is tuned twice"
     tuned.write(convolution("maxpool"), tmp_path / "more.tuned")
     assert len(records.read_text().splitlines()) == 10, "the pool is new, the convolution is not"
+
+
+def test_two_builds_do_not_add_to_the_records_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xgboost")
+    monkeypatch.setenv("NNMETER_NAS_HOME", str(tmp_path))
+    monkeypatch.setattr("nnmeter_nas.backends.tvm.backend._TRIALS", 2)
+    records, told, waited = tmp_path / "tvm-records", list[str](), list[str]()
+    tuned: Any = load_backend("tvm", {"tuned": "yes"})
+    (network := tmp_path / "network.tuned").write_bytes(to_onnx(convolution()))
+    with ThreadPoolExecutor() as threads:
+        others = []
+
+        def seconds(*_: Any) -> float:
+            """Take the place of measuring; meanwhile another build comes, and a visit of this one."""
+            if not others:
+                other: Any = load_backend("tvm", {"tuned": "yes"})
+                file = tmp_path / "other.tuned"
+                others.append(threads.submit(other.write_slowly, convolution("maxpool"), file, waited.append))
+                while waited[-1:] != ["waiting: another build tunes kernels"]:
+                    assert not others[0].done()
+                    time.sleep(0.05)
+                with (records / "database_tuning_record.json").open("ab") as file:
+                    file.write(b"[0, [[[")
+                tuned.load(network)
+                lines = (records / "database_tuning_record.json").read_bytes()
+                assert lines.endswith(b"[0, [[["), "what this build is about to write is left alone"
+                os.truncate(records / "database_tuning_record.json", len(lines) - 7)
+            return 1e-3
+
+        monkeypatch.setattr("nnmeter_nas.backends.tvm.search.measured_seconds", seconds)
+        tuned.write_slowly(convolution(), tmp_path / "once.tuned", told.append)
+        others[0].result()
+    assert told == ["looking for kernels to tune", "tuning kernel 1 of 1"]
+    assert waited[-2:] == ["tuning kernel 1 of 2", "tuning kernel 2 of 2"]
+    assert len((records / "database_tuning_record.json").read_text().splitlines()) == 6
 
 
 def test_it_is_tuned_or_not() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from nnmeter_nas.errors import (
 from nnmeter_nas.packs.registry import find_pack, user_packs
 from nnmeter_nas.predictor import load_latency_predictor
 from simulated_device import RULES as SECRET_RULES
-from simulated_device import kernel_ms
+from simulated_device import Device, kernel_ms
 from web_page import Page
 
 DEVICE = "simulated_device:Device"
@@ -222,6 +223,26 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     plan = replace(FEW, networks=24, round_size=24)
     build("simulated", "full_disk:Device", folder, plan, lambda found: None, lambda text: None)
     assert visits(folder)[: len(before)] == before
+
+
+def test_a_build_tells_what_a_backend_that_writes_slowly_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(self: Device, graph: Any, path: Path, tell: Callable[[str], None]) -> None:
+        tell("tuning kernel 1 of 3")
+        self.write(graph, path)
+
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if text.startswith("visit 1: 1 of 8"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Device, "write_slowly", write_slowly, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        build("simulated", DEVICE, tmp_path / "work", FEW, lambda _: None, tell)
+    assert told[1] == "visit 1: 0 of 8 networks; tuning kernel 1 of 3, 0.00 of 5 minutes"
 
 
 @pytest.mark.slow

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from ...errors import MeasurementError, SettingsError
 from ...files import user_folder, write_bytes
@@ -19,7 +21,7 @@ from ..host import cpu_ms, one_thread, random_input
 from .compiling import fuse, this_machine
 from .imports import load_tvm
 from .interrupts import end_if_asked, interrupts_held
-from .records import open_records, records_of, trials_of
+from .records import open_records, read_records, records_of, trials_of
 from .stored import Program, program
 from .tuning import kernels_to_tune, tune
 
@@ -86,35 +88,67 @@ class TunedTvm(Tvm):
 
     def write(self, graph: nx.DiGraph, path: Path) -> None:
         """Write a model graph as an ONNX file, and tune those of its kernels that are new."""
+        self.write_slowly(graph, path, lambda _: None)
+
+    def write_slowly(self, graph: nx.DiGraph, path: Path, tell: Callable[[str], None]) -> None:
+        """Do as :meth:`write` does; ``tell`` hears which kernel is tuned."""
         content, target = to_onnx(graph), this_machine()
-        with one_thread(), interrupts_held():
-            records = open_records(self._folder)
-            try:
-                tasks = kernels_to_tune(fuse(content, target), target)
-            except Exception:  # of whatever kind: it is raised again where the file is loaded
-                tasks = []
-            for task in tasks:
-                end_if_asked()
-                self._tune(task, target, records)
+        with one_thread():
+            with interrupts_held():
+                tell("looking for kernels to tune")
+                new = self._new_kernels(content, target)
+            if new:
+                with _locked(self._folder, tell), interrupts_held():
+                    records = open_records(self._folder)
+                    for number, (kernel, task) in enumerate(new.items(), 1):
+                        end_if_asked()
+                        tell(f"tuning kernel {number} of {len(new)}")
+                        self._tune(task, target, records)
+                        self._done.add(kernel)
         write_bytes(path, content)
+
+    def _new_kernels(self, content: bytes, target: Any) -> dict[str, Any]:
+        """The kernels of a model whose tuning did not come to an end here yet, as tasks by their digests."""
+        try:
+            tasks = kernels_to_tune(fuse(content, target), target)
+        except Exception:  # of whatever kind: it is raised again where the file is loaded
+            return {}
+        digest = load_tvm("tvm.s_tir.meta_schedule").utils.shash2hex
+        found = {digest(task.dispatched[0]): task for task in tasks}
+        return {kernel: task for kernel, task in found.items() if kernel not in self._done}
 
     def _tune(self, task: Any, target: Any, records: Any) -> None:
         """Make the trials that a kernel lacks; one that has too few schedules is asked only once for more."""
-        module = task.dispatched[0]
-        kernel = load_tvm("tvm.s_tir.meta_schedule").utils.shash2hex(module)
-        if kernel not in self._done:
-            lacking = _TRIALS - len(trials_of(records_of(records, module)))
-            tune([task], target, records, lacking, lambda _: None)
-            self._done.add(kernel)
+        lacking = _TRIALS - len(trials_of(records_of(records, task.dispatched[0])))
+        tune([task], target, records, lacking, lambda _: None)
 
     def load(self, path: Path) -> Session:
         """Compile an ONNX file by the records, and load it."""
-        found = program(path.read_bytes(), open_records(self._folder), str(self._folder))
+        found = program(path.read_bytes(), read_records(self._folder), str(self._folder))
         return session(found, operator_of)
 
     @property
     def _folder(self) -> Path:
         return user_folder() / "tvm-records"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Let no other process add to the records in ``folder`` meanwhile; wait for one that does.
+
+    TVM counts the lines of its files itself, so records that another process adds would be taken for others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tell("waiting: another build tunes kernels")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def session(found: Program, operator: Callable[[str], str] = str) -> Session:

@@ -5,7 +5,9 @@ A record is a schedule of a kernel, as its steps, and its time. One without step
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,35 @@ from .imports import load_tvm
 
 #: What TVM takes for the seconds of a schedule that cannot be compiled or run.
 FAILED = 1e10
+#: TVM's files in the folder.
+_RECORDS, _WORKLOADS = "database_tuning_record.json", "database_workload.json"
 
 
 def open_records(folder: Path) -> Any:
     """Open the tuning records in ``folder``; there may be none yet.
 
-    A line that a crash left incomplete is cut off: TVM would read no record of the file.
+    A line that a crash left incomplete is cut off: TVM would read no record of the file. So no other process
+    may add records meanwhile, nor while any are added here.
     """
     schedule = load_tvm("tvm.s_tir.meta_schedule")
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("database_*.json"):
         _cut_off_incomplete(path)
     return schedule.database.JSONDatabase(work_dir=str(folder))
+
+
+def read_records(folder: Path) -> Any:
+    """Return the tuning records in ``folder`` as they are now, while another process may add some.
+
+    What is added to the records that are returned is not kept.
+    """
+    schedule = load_tvm("tvm.s_tir.meta_schedule")
+    with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as copy:
+        for name in (_RECORDS, _WORKLOADS):  # a record is added after the workload that it is of
+            with contextlib.suppress(FileNotFoundError):
+                content = (folder / name).read_bytes()
+                (Path(copy) / name).write_bytes(content[: content.rfind(b"\n") + 1])
+        return schedule.database.JSONDatabase(work_dir=copy)
 
 
 def _cut_off_incomplete(path: Path) -> None:
