@@ -49,8 +49,11 @@ LIBRARY, SCRIPT, PLOT, TRIALS = "model.so", "run.py", "trials.png", "trials.json
 RECORDS, LOCK = "records", ".lock"
 #: Results may differ from those of onnxruntime by so much; of the largest, if that is above 1.
 TOLERANCE = 1e-4
-#: Runs of the model of which the quickest counts; runs that are watched for the times of kernels.
-_RUNS, _WATCHED = 5, 5
+#: The quickest of so many runs of the model counts: as many as take so many ms, between the two numbers. A
+#: model of few ms needs many runs until one is undisturbed.
+_LEAST_RUNS, _MOST_RUNS, _ENOUGH_MS = 5, 2000, 2000.0
+#: One of so many of these runs is watched for the times of kernels, and at least so many in all.
+_WATCHED, _LEAST_WATCHED = 20, 5
 _SCRIPT = """\
 \"\"\"Run the model that was tuned, on random inputs.\"\"\"
 import pathlib
@@ -204,8 +207,10 @@ class _Measured(NamedTuple):
 
 def _measured(session: Any) -> _Measured:
     session.run()
-    ms = min(session.run() for _ in range(_RUNS))
-    return _Measured(ms, session.kernels(_WATCHED) if hasattr(session, "kernels") else [])
+    runs = round(min(_MOST_RUNS, max(_LEAST_RUNS, _ENOUGH_MS / max(session.run(), 1e-3))))
+    ms = min(session.run() for _ in range(runs))
+    watched = max(_LEAST_WATCHED, runs // _WATCHED)
+    return _Measured(ms, session.kernels(watched) if hasattr(session, "kernels") else [])
 
 
 def _check_same(path: Path, digest: str) -> None:
