@@ -55,10 +55,21 @@ def _fit(
     scale = _KERNEL_MS / float(np.median(per_kernel[models]))
     scaled = replace(table, latency_ms=table.latency_ms * scale)
     settings = Settings(monotony_penalty=_MONOTONY_PENALTY, loss_scale=_LOSS_SCALE)
-    settings = replace(settings, epochs=max(1, round(steps * settings.batch / len(models))))
-    fitted = [fit_member(scaled, str(device), models, settings, seed + i) for i in range(members)]
+    weighted = _weighted(table, models)
+    settings = replace(settings, epochs=max(1, round(steps * settings.batch / len(weighted))))
+    fitted = [fit_member(scaled, str(device), weighted, settings, seed + i) for i in range(members)]
     joined = replace(fitted[0], members=[one.members[0] for one in fitted])
     return rescaled(joined, 1 / scale)
+
+
+def _weighted(table: KernelTable, models: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """``models``, with each network so often that pieces do not outnumber networks.
+
+    A kernel takes another time alone than in a network, so what networks tell counts as much.
+    """
+    families = table.families[models]
+    networks, pieces = models[families == "network"], int((families == "piece").sum())
+    return np.concatenate([models, *[networks] * (round(pieces / max(1, len(networks))) - 1)])
 
 
 class CrossFitted(NamedTuple):

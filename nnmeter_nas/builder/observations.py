@@ -128,7 +128,8 @@ def kernel_table(
     """Make a table of networks and, as networks of one kernel, of the kernels whose time is known.
 
     Returns:
-        The table. Its families are ``network`` and ``kernel``.
+        The table. Its families are ``network``, ``piece`` for what was measured alone, and ``kernel`` for
+        those whose time within one of them is known.
         The position of each of its models in ``observations``.
     """
     number: dict[Configuration, int] = {}
@@ -146,7 +147,7 @@ def kernel_table(
     for position, seen in enumerate(observations):
         kernels = [kernel for _, kernel in fuse(seen.graph, rules).nodes(data="kernel")]
         rows = [configuration(kernel) for kernel in kernels]
-        add(seen.name, "kernel" if seen.is_piece else "network", rows, seen.ms, position)
+        add(seen.name, "piece" if seen.is_piece else "network", rows, seen.ms, position)
         times = kernel_times(seen, [kernel.members for kernel in kernels])
         for i, ms in times.items():
             add(f"{seen.name}.{i}", "kernel", [rows[i]], ms, position)

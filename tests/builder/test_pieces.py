@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,11 +15,12 @@ pytest.importorskip("scipy")
 
 from layout import HELPERS
 from nnmeter_nas.builder.build import build
+from nnmeter_nas.builder.fitting import is_network, predicted, quick_fit
 from nnmeter_nas.builder.lone import choose_pieces
 from nnmeter_nas.builder.networks import random_network
-from nnmeter_nas.builder.observations import Observation
+from nnmeter_nas.builder.observations import Observation, kernel_table
 from nnmeter_nas.builder.pairs import pair_rules
-from nnmeter_nas.builder.pieces import piece
+from nnmeter_nas.builder.pieces import can_be_alone, piece
 from nnmeter_nas.builder.plan import Plan
 from nnmeter_nas.builder.rules import COMMON_RULES, Found
 from nnmeter_nas.builder.visits import Visit
@@ -128,3 +130,27 @@ def test_a_silent_device_is_learnt_from_networks_and_pieces(
     build("silent", backend, folder, plan, rounds.append, lambda text: None)
     assert (folder / MEASURED).read_bytes() == measured
     assert (target / "weights.npz").read_bytes() == weights
+
+
+def test_what_networks_tell_is_not_outvoted_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that take a third less alone than in networks, as some do on real devices."""
+    monkeypatch.setattr("nnmeter_nas.builder.fitting._QUICK_STEPS", 300)
+    rules = parse_rules(TRUE_RULES)
+
+    def observed(seed: int, members: list[str] | None = None, share: float = 1.0) -> Observation:
+        graph = random_network(seed) if members is None else piece(seed, tuple(members))
+        ms = share * sum(kernel_ms(kernel) for _, kernel in fuse(graph, rules).nodes(data="kernel"))
+        return Observation(f"{seed}.{members}", graph, ms, (ms, ms), (), members is not None)
+
+    networks = [observed(seed) for seed in range(12)]
+    pieces = [
+        observed(seed, kernel.members, 2 / 3)
+        for seed in range(100, 106)
+        for _, kernel in fuse(random_network(seed), rules).nodes(data="kernel")
+        if can_be_alone(kernel)
+    ]
+    assert len(pieces) > 8 * len(networks)
+    table, _ = kernel_table([*networks, *pieces], rules, "mine")
+    fitted = quick_fit(table, np.arange(len(table.ids)), seed=0, members=1)
+    ratios = (predicted(fitted, table)[0] / table.latency_ms[:, 0])[is_network(table)]
+    assert (np.abs(ratios - 1) < 0.1).mean() > 0.8
