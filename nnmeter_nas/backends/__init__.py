@@ -69,6 +69,8 @@ def load_backend(name: str, options: Mapping[str, str] | None = None) -> Backend
         raise UnknownBackendError(
             f"backend {name!r} has no {missing[0]!r}; a backend has {', '.join(_PARTS)}"
         )
+    if not str(backend.suffix).startswith("."):
+        raise UnknownBackendError(f"backend {name!r} has the suffix {backend.suffix!r}; one is like '.onnx'")
     return backend
 
 

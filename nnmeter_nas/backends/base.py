@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol, cast
 
 import networkx as nx
 
+from ..errors import MeasurementError, NnMeterNasError
+from ..files import is_disk_full
+
 
 class KernelTime(NamedTuple):
     """One executed kernel.
@@ -111,12 +114,25 @@ def as_attached(backend: Backend) -> Attached | None:
 
 
 def write(backend: Backend, graph: nx.DiGraph, path: Path, tell: Callable[[str], None]) -> None:
-    """Write a finished model graph in the format of a backend; ``tell`` hears what goes on if it is slow."""
+    """Write a finished model graph in the format of a backend; ``tell`` hears what goes on if it is slow.
+
+    Raises:
+        MeasurementError: the backend cannot write it.
+        OSError: a disk is full.
+        NnMeterNasError: what the backend raises of this package's errors.
+    """
     slowly = getattr(backend, "write_slowly", None)
-    if slowly is None:
-        backend.write(graph, path)
-    else:
-        slowly(graph, path, tell)
+    try:
+        if slowly is None:
+            backend.write(graph, path)
+        else:
+            slowly(graph, path, tell)
+    except NnMeterNasError:
+        raise
+    except Exception as error:  # a backend of the user's may raise anything
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise
+        raise MeasurementError(f"the backend cannot write it: {type(error).__name__}: {error}") from error
 
 
 def is_on_host(backend: Backend) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,11 @@ def cpu_ms(run: Callable[[], object]) -> float:
     return (time.thread_time_ns() - start) / 1e6
 
 
-def random_input(shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """An input of a model, the same each time."""
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+def random_input(shape: Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """An input of a model, the same each time; zeros unless it is of floats, as others may be indices."""
+    if not np.issubdtype(np.dtype(dtype), np.floating):
+        return np.zeros(shape, dtype)
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
 class Speed(NamedTuple):

@@ -51,7 +51,8 @@ class _Loaded:
             self._interpreter = runtime.Interpreter(str(path), num_threads=1)
             self._interpreter.allocate_tensors()
         for declared in self._interpreter.get_input_details():
-            self._interpreter.set_tensor(declared["index"], random_input(declared["shape"]))
+            values = random_input(declared["shape"], declared["dtype"])
+            self._interpreter.set_tensor(declared["index"], values)
 
     def run(self) -> float:
         """Run once; return the CPU time of this thread in ms."""

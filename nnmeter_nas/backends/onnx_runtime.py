@@ -22,6 +22,8 @@ from .host import cpu_ms, random_input
 _PROFILER_US = 1.3
 #: What the runtime adds to the name of a node with channels in blocks.
 _NCHWC = re.compile(r"_nchwc(_\d+)?$")
+#: NumPy's names of types of tensors, where the runtime has another.
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 #: Nodes that it adds to change the layout of a tensor.
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose", "Cast"})
 
@@ -98,7 +100,8 @@ def _steady(durations: Sequence[float]) -> float:
 
 def _values(declared: Any) -> Any:
     shape = [size if isinstance(size, int) else 1 for size in declared.shape]
-    return random_input(shape)
+    name = declared.type.removeprefix("tensor(").removesuffix(")")
+    return random_input(shape, _NUMPY_NAMES.get(name, name))
 
 
 def _by_operator(

@@ -129,4 +129,4 @@ def _median_ms(means: Sequence[float], size: int) -> float:
 
 def _values(declared: Any) -> Any:
     shape = [size.get_length() if size.is_static else 1 for size in declared.get_partial_shape()]
-    return random_input(shape)
+    return random_input(shape, declared.get_element_type().to_dtype())

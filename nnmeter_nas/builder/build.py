@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import Backend, as_attached, load_backend
-from ..errors import PackError, SettingsError
+from ..errors import NnMeterNasError, PackError, SettingsError, UnknownBackendError
 from ..extras import load_extra
 from ..packs.pack import read_card, save_pack
 from ..packs.registry import pack_folders, user_packs
@@ -54,7 +54,8 @@ def build(
         plan: how much to measure.
         show: is called after each round, and at the start with the rounds of a build that goes on.
         tell: is called with what goes on within a round.
-        say: is called with what an attached device says of itself, at the start and when that changes.
+        say: is called with what an attached device says of itself, at the start and when that changes, and
+            with what else a user should know.
 
     Raises:
         WorkspaceError: the workspace belongs to another device, backend, runtime or machine.
@@ -96,6 +97,11 @@ def build(
             names = choose_networks(workspace, plan, len(workspace.rounds), network, rules)
             measure(workspace, names, backend, running, plan.visits, within_budget, say)
             if not workspace.tells_kernels:
+                if (unknown := workspace.unknown_operator) is not None:
+                    say(
+                        f"the backend tells what {unknown!r} took, which is no operator of the networks that "
+                        "it was given, so pieces of networks are measured too"
+                    )
                 pieces = choose_pieces(workspace, plan.seed, len(workspace.rounds), plan.round_size)
                 measure(workspace, pieces, backend, running, plan.visits, within_budget, say)
             tell("fitting")
@@ -108,6 +114,8 @@ def build(
         if workspace.undisturbed is not None:
             workspace.keep(UNDISTURBED, workspace.undisturbed.to_entry())
         warn_of_drift(workspace.visits, workspace.undisturbed)
+        running.close()  # it holds networks that are not measured again
+        say("measuring has ended; fitting the pack takes minutes")
         tell("fitting the pack")
         warmth = fit_warmth(evidence.table, evidence.source, plan.seed)
         crossed = cross_fitted_warm(evidence.table, evidence.source, warmth, plan.seed)
@@ -170,12 +178,28 @@ def identity(name: str, backend_name: str, backend: Backend) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name,
         "backend": backend_name,
-        "runtime": f"{backend.name} {backend.version}",
+        "runtime": f"{backend.name} {_version(backend, backend_name)}",
         "machine": _machine() if attached is None else attached.machine,
     }
     if attached is not None:
         found |= {"category": attached.category, SETTINGS: dict(attached.settings)}
     return found
+
+
+def _version(backend: Backend, name: str) -> str:
+    """The version of a backend's runtime, which may be asked of a device.
+
+    Raises:
+        UnknownBackendError: it does not tell.
+    """
+    try:
+        return str(backend.version)
+    except NnMeterNasError:
+        raise
+    except Exception as error:  # a backend of the user's may raise anything
+        raise UnknownBackendError(
+            f"backend {name!r} does not tell its version: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _machine() -> str:

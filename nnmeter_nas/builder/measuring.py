@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.base import Backend, is_on_host, write
-from ..errors import MeasurementError
+from ..errors import MeasurementError, ReaderError, ToolError
 from .attached import patiently, say_what_moved
 from .observations import MOST_FAULTS, observe
 from .visits import Visit, latency_of
 from .worker import Worker
 from .workspace import Workspace
 
+#: The files of networks are in a folder of the workspace that begins so, as long as they are measured.
+_FILES = ".files-"
 #: Halves of the visits of a network that differ by more ask for more visits; of one that judges.
 _DISAGREE, _JUDGES_DISAGREE = 0.15, 0.05
 #: Networks that judge get so many times the visits: all else is compared with them.
@@ -48,7 +51,9 @@ def measure(
     visits disagree: a fit makes up for some noise of those that it is trained on. Each visit is on the disk
     before the next begins.
     """
-    with tempfile.TemporaryDirectory(prefix="nnmeter-nas-") as files:
+    for left in workspace.folder.glob(f"{_FILES}*"):  # of a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_FILES, dir=workspace.folder) as files:
         for turn in range(2 * visits_wanted(backend, _OF_JUDGES * visits, ())):
             due = [name for name in names if _is_due(workspace, name, turn, backend, visits)]
             if not due:
@@ -59,8 +64,7 @@ def measure(
             for done, i in enumerate(order.tolist()):
                 at = f"visit {turn + 1}: {done} of {len(due)} networks"
                 tell(at)
-                _written(workspace, due[i], backend, Path(files), _telling(tell, at))
-                _visit(workspace, due[i], backend, worker, Path(files), tell)
+                _visit(workspace, due[i], backend, worker, Path(files), _telling(tell, at))
 
 
 def _telling(tell: Callable[[str], None], at: str) -> Callable[[str], None]:
@@ -107,12 +111,15 @@ def _visit(
     tell: Callable[[str], None],
 ) -> Visit | None:
     """Visit a network and record what came of it; return what it took, or None after a fault."""
-    path = _written(workspace, name, backend, folder, tell)
     profiled = sum(visit.kernels is not None for visit in workspace.networks[name].visits) < _PROFILED
     start = time.perf_counter()
     try:
+        path = _written(workspace, name, backend, folder, tell)
+        start = time.perf_counter()  # what it takes to write, or to tune, is no time of measuring
         visit = patiently(lambda: worker.sound_visit(path, profiled), backend, tell)
-    except MeasurementError as error:
+    except ToolError:
+        raise  # no other network could be measured either
+    except (MeasurementError, ReaderError) as error:
         workspace.record_fault(name, str(error), time.perf_counter() - start)
         return None
     workspace.record(name, visit, time.perf_counter() - start)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import networkx as nx
 
 from ..backends.base import Backend, write
-from ..errors import MeasurementError, ReaderError
+from ..errors import MeasurementError, MissingPackageError, NnMeterNasError, ReaderError
 from ..files import write_bytes
 from ..predictor import LatencyPredictor
 from ..readers import read_model
+from ..readers.inputs import InputShape
 from .attached import patiently
 from .drift import warn_of_drift
 from .measuring import visits_wanted
@@ -56,14 +59,26 @@ class Model(NamedTuple):
     as_given: bool
 
 
-def read_models(paths: Sequence[Path], input_shape: tuple[int, ...] | None = None) -> list[Model]:
+def read_models(
+    paths: Sequence[Path], input_shape: InputShape | None = None
+) -> tuple[list[Model], dict[str, str]]:
     """Read the models to verify; ``input_shape`` is that of models that leave it open.
 
+    Returns:
+        The models that can be read, and what is wrong with each of the others.
+
     Raises:
-        ReaderError, GraphError: a model cannot be read.
-        OSError: there is no such file.
+        MissingPackageError: a package that reads them is not installed.
     """
-    return [Model(path, read_model(path, input_shape=input_shape), input_shape is None) for path in paths]
+    models, faults = [], {}
+    for path in paths:
+        try:
+            models.append(Model(path, read_model(path, input_shape=input_shape), input_shape is None))
+        except MissingPackageError:
+            raise
+        except (NnMeterNasError, OSError) as error:
+            faults[str(path)] = str(error)
+    return models, faults
 
 
 def verify(
@@ -108,9 +123,20 @@ def verify(
         if seen is None:
             faults[str(path)] = f"the device measured {[visit.ms for visit in of_model]} ms"
             continue
-        said = predictor.predict_interval(graph)
+        with _named_warnings(path):
+            said = predictor.predict_interval(graph)
         found.append(Verified(str(path), seen.ms, 1 + seen.disagreement, said.low, said.ms, said.high))
     return found, faults
+
+
+@contextlib.contextmanager
+def _named_warnings(path: Path) -> Iterator[None]:
+    """Let warnings say which model they are of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for one in caught:
+        warnings.warn(f"{path}: {one.message}", one.category, stacklevel=2)
 
 
 def write_verified(path: Path, found: Sequence[Verified]) -> None:

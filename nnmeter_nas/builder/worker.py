@@ -182,7 +182,7 @@ def _answer(
     except Exception as error:
         if isinstance(error, OSError) and is_disk_full(error):
             return "full", (error.errno, error.strerror)
-        return "error", traceback.format_exception_only(error)[-1].strip()
+        return "error", " ".join(traceback.format_exception_only(error)[-1].split())
     return "last visit" if loaded.given_up >= _MODELS_OF_A_PROCESS else "visit", found
 
 
@@ -276,9 +276,12 @@ def _checked(kernel: KernelTime) -> KernelTime:
     """Return a kernel of a backend in the types that are declared.
 
     Raises:
-        MeasurementError: it took no number of ms.
+        MeasurementError: it is no kernel, or took no number of ms.
     """
-    operators, kind, ms = kernel
+    try:
+        operators, kind, ms = kernel
+    except (TypeError, ValueError) as error:
+        raise MeasurementError(f"{kernel!r} is no KernelTime(operators, kind, ms)") from error
     if not 0 <= float(ms) < math.inf:
         raise MeasurementError(f"kernel {kind} took {ms} ms")
     return KernelTime(tuple(map(str, operators)), str(kind), float(ms))

@@ -118,9 +118,20 @@ class Workspace:
 
     @property
     def tells_kernels(self) -> bool:
-        """Whether the device has told what its kernels took, or nothing at all yet."""
-        visits = list(self.visits)
-        return not visits or any(visit.kernels is not None for visit in visits)
+        """Whether the device has told what kernels of the networks took, or nothing at all yet."""
+        return next(self.visits, None) is None or any(
+            name in network.graph
+            for network in self.networks.values()
+            for visit in network.visits
+            for kernel in visit.kernels or ()
+            for name in kernel.operators
+        )
+
+    @property
+    def unknown_operator(self) -> str | None:
+        """What the device says that a kernel runs, if it has told of kernels; whether or not it is known."""
+        kernels = (kernel for visit in self.visits for kernel in visit.kernels or ())
+        return next((name for kernel in kernels for name in kernel.operators), None)
 
     @property
     def visits(self) -> Iterator[Visit]:

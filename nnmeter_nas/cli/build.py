@@ -13,7 +13,8 @@ from rich.table import Table
 from ..backends import BACKENDS
 from .arguments import count, positive_float, size
 from .commands import set_command
-from .messages import console, note
+from .messages import console, in_flags, note
+from .models import input_shape_of
 from .rounds import shown_rounds
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workspace", type=Path, metavar="FOLDER",
                         help="folder of the measurements (default: build-DEVICE)")
     parser.add_argument("--minutes", type=positive_float, default=5.0, metavar="M",
-                        help="minutes of measuring at most (default: 5)")
+                        help="about so many minutes of measuring at most; fits take longer (default: 5)")
     parser.add_argument("--networks", type=count, default=400, metavar="N",
                         help="networks to measure at most (default: 400)")
     parser.add_argument("--seed", type=count, default=0, metavar="S", help="of the networks (default: 0)")
@@ -58,8 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="model files to measure and compare with what the predictor says of them")
     parser.add_argument("--nn-meter-results", type=Path, metavar="FOLDER",
                         help="also write the rules and kernels that were found as nn-Meter's builder does")
-    parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
-                        help="shape of the input of these models, such as 1 3 224 224, if they leave it open")
+    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
+                        help="shape of the input of these models, such as 1 3 224 224, if they leave it "
+                             "open; once for each input, in their order")
 
 
 def _add_phone_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,8 +109,12 @@ def run(options: argparse.Namespace) -> int:
     round_size = max(LEAST_ROUND, min(Plan.round_size, options.networks))
     plan = Plan(options.minutes, options.networks, round_size, seed=options.seed)
     folder = options.workspace or Path(f"build-{options.name}")
-    shape = tuple(options.input_shape) if options.input_shape else None
-    models = read_models(options.verify or [], shape)  # a wrong one is told before anything is measured
+    shape = input_shape_of(options)
+    models, unread = read_models(options.verify or [], shape)  # before anything is measured
+    for name, reason in unread.items():
+        note(f"{name} cannot be verified: {in_flags(reason, ['input_shape'])}")
+    if unread and not models:
+        return 1
     say, told = _say_once(), _backend_options(options)
     try:
         with shown_rounds() as (show, tell):
@@ -136,7 +142,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"the table is in {folder / VERIFIED}")
         for name, reason in faults.items():
             note(f"{name} could not be verified: {reason}")
-        return 1 if faults else 0
+        return 1 if faults or unread else 0
     note(f"use it with: nnmeter-nas predict MODEL --predictor {options.name}")
     return 0
 

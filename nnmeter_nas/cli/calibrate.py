@@ -17,6 +17,7 @@ from ..progress import progress
 from .arguments import DEFAULT_DEVICE, size
 from .commands import set_command
 from .messages import console, note
+from .models import input_shape_of
 
 _COLUMNS = ("model", "ms")
 _EPILOG = f"""\
@@ -42,15 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measured", type=Path, required=True, metavar="CSV",
                         help="models and their latency")
     parser.add_argument("--name", required=True, metavar="DEVICE", help="name of your device")
-    parser.add_argument("--input-shape", type=size, nargs="+", metavar="SIZE",
-                        help="shape of the input of all models, such as 1 3 224 224, if they leave it open")
+    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
+                        help="shape of the input of all models, such as 1 3 224 224, if they leave it open; "
+                             "once for each input, in their order")
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit, show the errors, and store the predictor if it is better."""
     original = load_latency_predictor(options.predictor, options.predictor_version)
     rows = _rows(options.measured)
-    shape = tuple(options.input_shape) if options.input_shape else None
+    shape = input_shape_of(options)
     with progress(len(rows)) as advance:
         fit = fit_calibration(original, _advancing(rows, advance), input_shape=shape)
     console().print(_table(fit, [path for path, _ in rows], original.device))

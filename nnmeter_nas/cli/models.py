@@ -91,8 +91,7 @@ class Models:
         for flag, kind in _FLAGS.items():
             sources += [found for path in getattr(options, flag) or () for found in _files(path, kind)]
         sources += [Source(name, _TORCHVISION) for name in options.torchvision or ()]
-        shapes = options.input_shape or [None]
-        input_shape = shapes[0] if len(shapes) == 1 else shapes
+        input_shape = input_shape_of(options)
         how = options.allow_quantized, options.like_nn_meter
         return cls(list(dict.fromkeys(sources)), os.getcwd(), input_shape, *how)
 
@@ -244,3 +243,9 @@ def _read_torchvision(
 
 def _raise(error: Exception) -> Any:
     raise error
+
+
+def input_shape_of(options: argparse.Namespace) -> InputShape | None:
+    """The shapes that ``--input-shape`` gave: of the input, or one for each of several."""
+    shapes = options.input_shape or [None]
+    return shapes[0] if len(shapes) == 1 else shapes

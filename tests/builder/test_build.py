@@ -92,6 +92,28 @@ def test_the_simulated_device_is_learnt_from_sixty_networks(
     assert sum(inside) >= 80
 
 
+@pytest.mark.usefixtures("quick")
+def test_what_a_backend_cannot_write_is_left_out(tmp_path: Path) -> None:
+    rounds, plan = list[Round](), replace(FEW, networks=16, round_size=16)
+    build("picky", "simulated_device:PickyDevice", tmp_path / "work", plan, rounds.append, lambda text: None)
+    assert 0 < rounds[-1].left_out < rounds[-1].networks
+    report = (tmp_path / "work" / REPORT).read_text()
+    assert "the backend cannot write it: ValueError: no transpose on this board" in report
+
+
+@pytest.mark.usefixtures("quick")
+def test_kernels_of_unknown_operators_are_told_and_not_believed(tmp_path: Path) -> None:
+    said: list[str] = []
+    build(
+        "babbling", "simulated_device:BabblingDevice", tmp_path / "work", FEW, lambda found: None,
+        lambda text: None, said.append,
+    )  # fmt: skip
+    assert any("what 'layer' took, which is no operator" in text for text in said)
+    chosen = (tmp_path / "work" / "models.jsonl").read_text().splitlines()
+    pieces = [line for line in chosen if "operators" in line]
+    assert pieces, "pieces are measured, as on a device that tells nothing"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_build_finds_rules_and_faults_and_goes_on_after_a_kill(

@@ -119,6 +119,30 @@ class SilentDevice(Device):
         return _Silent(Simulated(path))
 
 
+class PickyDevice(Device):
+    """The same device, but its own code for files fails with networks that have a transpose."""
+
+    def write(self, graph: nx.DiGraph, path: Path) -> None:
+        """Write an ONNX file."""
+        if any(op == "transpose" for _, op in graph.nodes(data="op")):
+            raise ValueError("no transpose on this board")
+        super().write(graph, path)
+
+
+class BabblingDevice(Device):
+    """The same device, but it has names of its own for operators."""
+
+    def load(self, path: Path) -> _Babbling:
+        """Load an ONNX file."""
+        return _Babbling(path)
+
+
+class _Babbling(Simulated):
+    def kernels(self, runs: int) -> list[KernelTime]:
+        """Return the time of each kernel."""
+        return [one._replace(operators=("layer",)) for one in super().kernels(runs)]
+
+
 class _Silent:
     def __init__(self, model: Simulated) -> None:
         self.run = model.run
