@@ -64,7 +64,7 @@ def measure(
             for done, i in enumerate(order.tolist()):
                 at = f"visit {turn + 1}: {done} of {len(due)} networks"
                 tell(at)
-                _visit(workspace, due[i], backend, worker, Path(files), _telling(tell, at))
+                _visit(workspace, due[i], backend, worker, Path(files), tell, _telling(tell, at))
 
 
 def _telling(tell: Callable[[str], None], at: str) -> Callable[[str], None]:
@@ -109,12 +109,13 @@ def _visit(
     worker: Worker,
     folder: Path,
     tell: Callable[[str], None],
+    tell_of_writing: Callable[[str], None] | None = None,
 ) -> Visit | None:
     """Visit a network and record what came of it; return what it took, or None after a fault."""
     profiled = sum(visit.kernels is not None for visit in workspace.networks[name].visits) < _PROFILED
     start = time.perf_counter()
     try:
-        path = _written(workspace, name, backend, folder, tell)
+        path = _written(workspace, name, backend, folder, tell_of_writing or tell)
         start = time.perf_counter()  # what it takes to write, or to tune, is no time of measuring
         visit = patiently(lambda: worker.sound_visit(path, profiled), backend, tell)
     except ToolError:
