@@ -20,6 +20,11 @@ from layout import HELPERS
 _COMMAND = "import sys; from nnmeter_nas.cli import main; sys.exit(main())"
 
 
+def _heeds_interrupts() -> None:
+    """Undo what a shell does to commands in the background, which ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Command:
     """A running ``nnmeter-nas`` with its own home, which identifies its processes."""
 
@@ -35,7 +40,7 @@ class Command:
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, *arguments], cwd=cwd or folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heeds_interrupts,
         )
 
     def running(self) -> list[psutil.Process]:
