@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import platformdirs
@@ -36,9 +36,9 @@ def user_cache_folder() -> Path:
     return user_folder() / "cache" if os.environ.get(HOME) else platformdirs.user_cache_path("nnmeter_nas")
 
 
-def is_disk_full(error: OSError) -> bool:
+def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
     """Whether ``error`` says that a disk, a quota or a file is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_bytes(path: str | Path, *parts: bytes | memoryview) -> None:

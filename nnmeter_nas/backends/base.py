@@ -130,7 +130,7 @@ def write(backend: Backend, graph: nx.DiGraph, path: Path, tell: Callable[[str],
     except NnMeterNasError:
         raise
     except Exception as error:  # a backend of the user's may raise anything
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_disk_full(error):
             raise
         raise MeasurementError(f"the backend cannot write it: {type(error).__name__}: {error}") from error
 

@@ -96,7 +96,7 @@ def _whole(graph: nx.DiGraph, kernels: Sequence[KernelTime]) -> Iterator[_Vote]:
     owner = _owners(kernels)
     patterns = {pattern.name: pattern for pattern in PATTERNS if pattern.core}
     units = FusionRules(frozenset(), units=frozenset(patterns))
-    for unit in {id(unit): unit for unit in _patterns(graph, units).values()}.values():
+    for unit in _patterns(graph, units):
         core = [name for name in unit.members if graph.nodes[name]["op"] in patterns[unit.op].core]
         if all(name in owner for name in core):
             yield (unit.op,), len({owner[name] for name in core}) == 1
@@ -113,7 +113,7 @@ def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime], units: Fusion
     A whole pattern such as squeeze-excite, one of ``units``, counts as one operator.
     """
     owner = _owners(kernels)
-    unit = _patterns(graph, units)
+    unit = {name: pattern for pattern in _patterns(graph, units) for name in pattern.members}
     chains: dict[str, tuple[str, ...]] = {}
     for name in topological_order(graph):
         op = graph.nodes[name]["op"]
@@ -132,8 +132,8 @@ def _occurrences(graph: nx.DiGraph, kernels: Sequence[KernelTime], units: Fusion
         chains[name] = head if op == "bn" and len(head) == 1 and folds_bn(head[0]) else (*head, rule_name)
 
 
-def _patterns(graph: nx.DiGraph, units: FusionRules) -> dict[str, Kernel]:
-    """For each operator that is part of a whole pattern, one of ``units``: the pattern."""
+def _patterns(graph: nx.DiGraph, units: FusionRules) -> list[Kernel]:
+    """The whole patterns of a graph, those that are ``units``."""
     # Without pairs, only patterns have more than one member.
     kernels = [kernel for _, kernel in fuse(graph, units).nodes(data="kernel")]
-    return {name: kernel for kernel in kernels if len(kernel.members) > 1 for name in kernel.members}
+    return [kernel for kernel in kernels if len(kernel.members) > 1]

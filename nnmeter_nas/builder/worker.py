@@ -180,7 +180,7 @@ def _answer(
     except MeasurementError as error:
         return "error", str(error)
     except Exception as error:
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_disk_full(error):
             return "full", (error.errno, error.strerror)
         return "error", " ".join(traceback.format_exception_only(error)[-1].split())
     return "last visit" if loaded.given_up >= _MODELS_OF_A_PROCESS else "visit", found

@@ -30,11 +30,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--torchvision", nargs="+", action="extend", metavar="NAME",
                         help="models of torchvision other than detectors, such as resnet18; nn-Meter's short "
                         "names work too")
-    models.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
-                        help="shape of the input, NCHW with batch 1, such as 1 3 224 224, where the model "
-                        "leaves it open or another is wanted; once for each input, in their order")
+    add_input_shape(models, "shape of the input, NCHW with batch 1, such as 1 3 224 224, where the model "
+                            "leaves it open or another is wanted")
     models.add_argument("--allow-quantized", action="store_true",
                         help="take a quantised model as the float network that it stands for")
+
+
+def add_input_shape(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add ``--input-shape``, which ``models.input_shape_of`` reads; ``what`` is its help."""
+    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
+                        help=f"{what}; once for each input, in their order")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..backends import BACKENDS
-from .arguments import count, positive_float, size
+from .arguments import add_input_shape, count, positive_float
 from .commands import set_command
 from .messages import console, in_flags, note
 from .models import input_shape_of
@@ -59,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="model files to measure and compare with what the predictor says of them")
     parser.add_argument("--nn-meter-results", type=Path, metavar="FOLDER",
                         help="also write the rules and kernels that were found as nn-Meter's builder does")
-    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
-                        help="shape of the input of these models, such as 1 3 224 224, if they leave it "
-                             "open; once for each input, in their order")
+    add_input_shape(parser, "shape of the input of these models, such as 1 3 224 224, if they leave it open")
 
 
 def _add_phone_arguments(parser: argparse.ArgumentParser) -> None:

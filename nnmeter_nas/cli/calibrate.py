@@ -14,7 +14,7 @@ from ..calibrate import FEWEST, Fit, fit_calibration, store, with_calibration
 from ..errors import CalibrationError
 from ..predictor import load_latency_predictor
 from ..progress import progress
-from .arguments import DEFAULT_DEVICE, size
+from .arguments import DEFAULT_DEVICE, add_input_shape
 from .commands import set_command
 from .messages import console, note
 from .models import input_shape_of
@@ -43,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measured", type=Path, required=True, metavar="CSV",
                         help="models and their latency")
     parser.add_argument("--name", required=True, metavar="DEVICE", help="name of your device")
-    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
-                        help="shape of the input of all models, such as 1 3 224 224, if they leave it open; "
-                             "once for each input, in their order")
+    add_input_shape(parser, "shape of the input of all models, such as 1 3 224 224, if they leave it open")
 
 
 def run(options: argparse.Namespace) -> int:

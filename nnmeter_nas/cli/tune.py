@@ -20,7 +20,7 @@ from ..errors import MeasurementError, SettingsError
 from ..extras import load_extra
 from ..files import lock_folder, write_bytes
 from ..journal import Journal, read_journal
-from .arguments import count, positive_int, size
+from .arguments import add_input_shape, count, positive_int
 from .commands import set_command
 from .messages import console, note
 
@@ -74,9 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Fill in the command."""
     set_command(parser, run, _EPILOG)
     parser.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
-    parser.add_argument("--input-shape", type=size, nargs="+", action="append", metavar="SIZE",
-                        help="shape of the input, such as 1 3 224 224, if the model leaves it open; once for "
-                             "each input, in their order")
+    add_input_shape(parser, "shape of the input, such as 1 3 224 224, if the model leaves it open")
     parser.add_argument("--trials", type=positive_int, default=200, metavar="N",
                         help="schedules to measure in all, those of earlier runs included (default: 200)")
     parser.add_argument("-o", "--output", type=Path, default=Path("tuned"), metavar="FOLDER",

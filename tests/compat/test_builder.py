@@ -306,32 +306,32 @@ def test_a_misspelt_backend_is_told_before_models_are_written(workspace: Path) -
     assert not (workspace / "predictor_build").exists()
 
 
+def own_operator(folder: Path, source: str, implement: str, name: str = "op1") -> Path:
+    """Write a class of the user's; return the file that registers it as an operator."""
+    (folder / "ops.py").write_text(source)
+    meta = {
+        "builtin_name": name, "implement": implement, "package_location": str(folder),
+        "class_module": "ops", "class_name": "MyOp",
+    }  # fmt: skip
+    (folder / "op.yaml").write_text(yaml.safe_dump(meta))
+    return folder / "op.yaml"
+
+
 def test_class_that_needs_tensorflow_says_what_to_do(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "ops.py").write_text("import tensorflow.keras as keras\nclass MyOp: ...\n")
-    meta = {
-        "builtin_name": "op1", "implement": "tensorflow", "package_location": str(tmp_path),
-        "class_module": "ops", "class_name": "MyOp",
-    }  # fmt: skip
-    (tmp_path / "op.yaml").write_text(yaml.safe_dump(meta))
-    assert run("register", "--operator", tmp_path / "op.yaml") == 2
+    source = "import tensorflow.keras as keras\nclass MyOp: ...\n"
+    assert run("register", "--operator", own_operator(tmp_path, source, "tensorflow")) == 2
     assert "without TensorFlow" in capsys.readouterr().err
 
 
 def test_operator_for_an_unknown_implementation_is_refused(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "ops.py").write_text("class MyOp: ...\n")
-    meta = {
-        "builtin_name": "op1", "implement": "pytorch", "package_location": str(tmp_path),
-        "class_module": "ops", "class_name": "MyOp",
-    }  # fmt: skip
-    (tmp_path / "op.yaml").write_text(yaml.safe_dump(meta))
-    assert run("register", "--operator", tmp_path / "op.yaml") == 2
+    source = "class MyOp: ...\n"
+    assert run("register", "--operator", own_operator(tmp_path, source, "pytorch")) == 2
     assert "implement: pytorch is neither of tensorflow, torch" in capsys.readouterr().err
-    (tmp_path / "op.yaml").write_text(yaml.safe_dump({**meta, "implement": "torch", "builtin_name": "relu"}))
-    assert run("register", "--operator", tmp_path / "op.yaml") == 0
+    assert run("register", "--operator", own_operator(tmp_path, source, "torch", name="relu")) == 0
     assert "your operator relu takes the place of the one that comes" in capsys.readouterr().err
 
 

@@ -20,8 +20,8 @@ from layout import HELPERS
 _COMMAND = "import sys; from nnmeter_nas.cli import main; sys.exit(main())"
 
 
-def _heeds_interrupts() -> None:
-    """Undo what a shell does to commands in the background, which ignore Ctrl-C."""
+def heed_ctrl_c() -> None:
+    """Enable Ctrl-C again; shells disable it for background processes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -40,7 +40,7 @@ class Command:
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, *arguments], cwd=cwd or folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heeds_interrupts,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c,
         )
 
     def running(self) -> list[psutil.Process]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,17 +14,13 @@ from typing import Any
 
 import psutil
 
+from commands import heed_ctrl_c
 from layout import HELPERS
 
 #: Environment variable that marks the processes of one test.
 _MARK = "NNMETER_NAS_TEST"
 #: Timeout of an experiment in seconds, generous for busy machines.
 LIMIT_S = 500
-
-
-def _heed_ctrl_c() -> None:
-    """Enable Ctrl-C again; shells disable it for background processes."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Run:
@@ -53,7 +48,7 @@ class Run:
         with self._out.open("w") as out, self._errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [*command, json.dumps({"folder": str(folder), **task})],
-                cwd=folder, env=environment, stdout=out, stderr=errors, preexec_fn=_heed_ctrl_c,
+                cwd=folder, env=environment, stdout=out, stderr=errors, preexec_fn=heed_ctrl_c,
             )  # fmt: skip
 
     def __enter__(self) -> Run:

@@ -27,7 +27,7 @@ def recorded(log: str, name: str) -> Iterator[None]:
     except _OF_ALL:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_disk_full(error):
             raise
         os.makedirs(os.path.dirname(log), exist_ok=True)
         with open(log, "a", encoding="utf-8") as file:

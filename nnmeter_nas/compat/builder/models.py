@@ -200,14 +200,14 @@ def input_shapes(graph: nx.DiGraph, implement: str) -> list[list[int]]:
     return [from_nchw(shape, implement) for shape in inputs]
 
 
-def check_implement(implement: Any) -> str:
-    """Return ``implement`` if models can be written so.
+def check_implement(implement: Any, where: str = "IMPLEMENT") -> str:
+    """Return ``implement`` if models can be written so; errors name ``where`` it stands.
 
     Raises:
         SettingsError: they cannot.
     """
     if implement not in SUFFIXES:
-        raise SettingsError(f"IMPLEMENT: {implement} is neither of {', '.join(SUFFIXES)}")
+        raise SettingsError(f"{where}: {implement} is neither of {', '.join(SUFFIXES)}")
     return str(implement)
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ...errors import SettingsError
 from ...files import user_folder, write_bytes
-from .models import SUFFIXES
+from .models import check_implement
 
 #: What is registered once for each way to write models.
 _BY_IMPLEMENT = frozenset({"operators", "testcases"})
@@ -131,9 +131,8 @@ def _meta(path: Path, kind: str) -> dict[str, Any]:
     missing = [key for key in needed if not isinstance(meta, dict) or not meta.get(key)]
     if missing:
         raise SettingsError(f"{path} lacks {', '.join(missing)}")
-    implement = meta.get("implement")
-    if implement is not None and implement not in SUFFIXES:
-        raise SettingsError(f"{path}: implement: {implement} is neither of {', '.join(SUFFIXES)}")
+    if meta.get("implement") is not None:
+        check_implement(meta["implement"], f"{path}: implement")
     return dict(meta)
 
 
